@@ -1,0 +1,98 @@
+//! Built filters in run order, and the body need folded from them.
+
+use std::sync::Arc;
+
+use http::{request, response};
+
+use crate::context::RequestContext;
+use crate::filter::{BodyNeed, Filter};
+use crate::reason::Reason;
+use crate::step::Step;
+use crate::verdict::{Reply, Verdict};
+
+/// A filter, and the step it runs in.
+#[derive(Debug)]
+pub struct Link {
+    pub step: Step,
+    pub filter: Box<dyn Filter>,
+}
+
+/// All filters of a route, in run order. Immutable once built.
+#[derive(Debug, Default)]
+pub struct Chain {
+    links: Vec<Link>,
+    /// Index of the first filter that needs the body; the number of links where none does.
+    body_from: usize,
+}
+
+/// A request refused: where, and with what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    pub step: Step,
+    pub reply: Box<Reply>,
+}
+
+impl Chain {
+    /// Takes filters that already stand in run order.
+    pub fn new(links: Vec<Link>) -> Self {
+        debug_assert!(links.is_sorted_by_key(|link| link.step));
+        let body_from = links
+            .iter()
+            .position(|link| link.filter.body() == BodyNeed::Whole)
+            .unwrap_or(links.len());
+        Self { links, body_from }
+    }
+
+    /// What the filters need of the body, taken together.
+    pub fn body(&self) -> BodyNeed {
+        if self.body_from < self.links.len() { BodyNeed::Whole } else { BodyNeed::None }
+    }
+
+    /// The step of every filter, in run order.
+    pub fn steps(&self) -> impl Iterator<Item = Step> {
+        self.links.iter().map(|link| link.step)
+    }
+
+    /// Runs the filters that need no body: guard, identify, admit.
+    pub async fn run_head(&self, head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
+        let (links, _) = self.links.split_at(self.body_from);
+        run(links, head, ctx).await
+    }
+
+    /// Runs the rest, once the body is in the context if [`Chain::body`] asks for it: enrich, decide.
+    pub async fn run_body(&self, head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
+        let (_, links) = self.links.split_at(self.body_from);
+        run(links, head, ctx).await
+    }
+
+    /// Lets every filter see the response head, in reverse order.
+    pub fn respond(&self, head: &response::Parts, ctx: &mut RequestContext) {
+        for link in self.links.iter().rev() {
+            link.filter.on_response(head, ctx);
+        }
+    }
+}
+
+async fn run(links: &[Link], head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
+    for link in links {
+        let mut verdict = link.filter.on_request(head, ctx);
+        if verdict == Verdict::Wait {
+            verdict = link.filter.resume(head, ctx).await;
+        }
+        match verdict {
+            Verdict::Continue => {}
+            Verdict::Reply(reply) => return Err(Refusal { step: link.step, reply }),
+            Verdict::Wait => {
+                let reply = Reply::new(Reason::Internal).detail("a filter waited twice");
+                return Err(Refusal { step: link.step, reply: Box::new(reply) });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a build gives: the part, or everything that is wrong with its specification.
+pub type Built<T> = Result<T, Vec<crate::fault::Fault>>;
+
+/// A shared name, for labels and facts.
+pub type Name = Arc<str>;

@@ -1,0 +1,101 @@
+//! Typed facts about one request, gathered as it passes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::edits::Edits;
+use crate::moment::Moment;
+use crate::principal::Principal;
+use crate::score::ScoreFault;
+use crate::step::Step;
+
+/// The other end of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Where the connection comes from.
+    pub peer: SocketAddr,
+    /// Whom the request speaks for: `peer`, unless a trusted proxy named another address.
+    pub address: IpAddr,
+    /// True where the connection is TLS.
+    pub tls: bool,
+}
+
+/// What one `enrich` rule found out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScoreFact {
+    /// Name of the `enrich` rule.
+    pub rule: Arc<str>,
+    pub model: Arc<str>,
+    pub version: Arc<str>,
+    /// One score a record, in order; the default stands in where there is none.
+    pub scores: SmallVec<[f32; 1]>,
+    /// Set where at least one record has no score of its own.
+    pub fault: Option<ScoreFault>,
+}
+
+/// How a limit stood when it was asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitFact {
+    /// Name of the limit.
+    pub rule: Arc<str>,
+    /// Requests that may still come at once.
+    pub remaining: u32,
+    /// Time until at least one request may come.
+    pub retry_after: Duration,
+    pub admitted: bool,
+}
+
+/// A rule that would have refused, were it not in audit mode.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditFact {
+    pub step: Step,
+    pub rule: Arc<str>,
+    pub detail: Box<str>,
+}
+
+/// Everything known about one request besides its head.
+#[derive(Debug)]
+pub struct RequestContext {
+    /// The reading of the clocks that this request obeys.
+    pub moment: Moment,
+    pub client: Client,
+    /// Name of the route, empty before it is found.
+    pub route: Arc<str>,
+    /// Set by *identify*.
+    pub principal: Option<Arc<Principal>>,
+    /// True once an `allow` rule matched.
+    pub allowed: bool,
+    /// Set by *enrich*, one entry a rule.
+    pub scores: SmallVec<[ScoreFact; 1]>,
+    /// The whole request body, where a filter asked for it.
+    pub body: Option<Bytes>,
+    pub edits: Edits,
+    pub limits: SmallVec<[LimitFact; 2]>,
+    pub audits: SmallVec<[AuditFact; 1]>,
+}
+
+impl RequestContext {
+    pub fn new(moment: Moment, client: Client) -> Self {
+        Self {
+            moment,
+            client,
+            route: Arc::from(""),
+            principal: None,
+            allowed: false,
+            scores: SmallVec::new(),
+            body: None,
+            edits: Edits::default(),
+            limits: SmallVec::new(),
+            audits: SmallVec::new(),
+        }
+    }
+
+    /// What the `enrich` rule of this name found out.
+    pub fn score(&self, rule: &str) -> Option<&ScoreFact> {
+        self.scores.iter().find(|fact| &*fact.rule == rule)
+    }
+}

@@ -1,0 +1,1 @@
+//! CEL expressions, type-checked when they are read and compiled to closures.

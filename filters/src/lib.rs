@@ -1,0 +1,24 @@
+//! Every decision about one request: the vocabulary, the `Filter` trait, the filters.
+
+pub mod addresses;
+pub mod authorize;
+pub mod chain;
+pub mod context;
+pub mod edits;
+pub mod enrich;
+pub mod expression;
+pub mod fault;
+pub mod filter;
+pub mod json;
+pub mod jwt;
+pub mod keys;
+pub mod moment;
+pub mod principal;
+pub mod rate_limit;
+pub mod reason;
+pub mod resources;
+pub mod score;
+pub mod spec;
+pub mod step;
+pub mod units;
+pub mod verdict;

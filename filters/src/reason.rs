@@ -1,0 +1,126 @@
+//! The closed list of reasons for which a request is refused or fails.
+
+use std::fmt;
+
+use http::StatusCode;
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $status:ident, $grpc:literal, $title:literal;)*) => {
+        /// Why a request did not get the upstream's answer. Each has one status, one gRPC code, one title.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Reason {
+            /// Every reason, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The HTTP status a caller sees (RFC 9110, RFC 6585).
+            pub const fn status(self) -> StatusCode {
+                match self { $(Self::$name => StatusCode::$status,)* }
+            }
+
+            /// The gRPC status code a gRPC caller sees.
+            pub const fn grpc_code(self) -> u8 {
+                match self { $(Self::$name => $grpc,)* }
+            }
+
+            /// The name in logs, labels, cases and problem documents.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)* }
+            }
+
+            /// One sentence for the caller: true, and of no use to an attacker.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// The reason with this name, if there is one.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|reason| reason.name() == name)
+            }
+        }
+    };
+}
+
+reasons! {
+    /// The head is malformed or ambiguous (RFC 9112, section 2.2 and 3).
+    RequestMalformed = BAD_REQUEST, 3, "The request is malformed.";
+    /// The path cannot be made canonical without guessing.
+    PathMalformed = BAD_REQUEST, 3, "The request path is malformed.";
+    /// The head did not arrive in time.
+    HeadTimeout = REQUEST_TIMEOUT, 4, "The request did not arrive in time.";
+    /// The body did not arrive in time.
+    BodyTimeout = REQUEST_TIMEOUT, 4, "The request body did not arrive in time.";
+    /// The body ended before its announced length, or its framing is broken.
+    BodyMalformed = BAD_REQUEST, 3, "The request body is malformed.";
+    /// The body is over the bound of this route.
+    BodyTooLarge = PAYLOAD_TOO_LARGE, 8, "The request body is too large.";
+    /// The body carries a content coding that the filters of this route cannot read.
+    BodyEncoded = UNSUPPORTED_MEDIA_TYPE, 3, "The request body must not be content-encoded.";
+    /// The header section is over its bounds (RFC 6585, section 5).
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, 8, "The request header fields are too large.";
+    /// An expectation other than 100-continue (RFC 9110, section 10.1.1).
+    ExpectationFailed = EXPECTATION_FAILED, 3, "The expectation cannot be met.";
+    /// A method this gateway does not forward, such as CONNECT.
+    MethodRefused = METHOD_NOT_ALLOWED, 12, "The method is not allowed.";
+    /// No route matches.
+    RouteNotFound = NOT_FOUND, 5, "No route matches this request.";
+    /// The name asked for in TLS is not served by this connection (RFC 9110, section 7.4).
+    Misdirected = MISDIRECTED_REQUEST, 14, "This connection does not serve the requested host.";
+    /// The client address is not allowed.
+    AddressDenied = FORBIDDEN, 7, "The client address is not allowed.";
+    /// No token was sent where one is required.
+    TokenMissing = UNAUTHORIZED, 16, "A bearer token is required.";
+    /// The token is malformed, expired, meant for another audience, or not signed by a trusted key.
+    TokenInvalid = UNAUTHORIZED, 16, "The bearer token is not valid.";
+    /// The issuer's keys cannot be had, so the token cannot be checked.
+    KeysUnavailable = SERVICE_UNAVAILABLE, 14, "The token cannot be verified at this time.";
+    /// No access rule allows the request, or one denies it.
+    AccessDenied = FORBIDDEN, 7, "Access is denied.";
+    /// A rule could not be evaluated, so it refuses.
+    RuleError = FORBIDDEN, 7, "Access is denied.";
+    /// A rate limit is used up (RFC 6585, section 4).
+    RateLimited = TOO_MANY_REQUESTS, 8, "The rate limit is used up.";
+    /// The body is not what the model reads, and the policy refuses such requests.
+    BodyUnreadable = UNPROCESSABLE_ENTITY, 3, "The request body cannot be scored.";
+    /// The client sent a field that only the gateway may set, and the policy refuses such requests.
+    FieldReserved = UNPROCESSABLE_ENTITY, 3, "The request sets a field reserved for the gateway.";
+    /// No score could be had in time, and the policy refuses to go on without one.
+    ScoreUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be scored at this time.";
+    /// No endpoint could be reached.
+    UpstreamUnreachable = SERVICE_UNAVAILABLE, 14, "The service cannot be reached.";
+    /// The upstream did not answer in time.
+    UpstreamTimeout = GATEWAY_TIMEOUT, 4, "The service did not answer in time.";
+    /// The upstream's answer is not valid HTTP, or it broke off.
+    UpstreamMalformed = BAD_GATEWAY, 14, "The service gave an invalid answer.";
+    /// The upstream's certificate is not acceptable.
+    UpstreamUntrusted = BAD_GATEWAY, 14, "The service could not prove its identity.";
+    /// The route names no usable backend (Gateway API: 500 for an invalid backend reference).
+    BackendInvalid = INTERNAL_SERVER_ERROR, 13, "The route has no usable backend.";
+    /// The gateway is at its limit and sheds load.
+    Overloaded = SERVICE_UNAVAILABLE, 8, "The gateway is overloaded.";
+    /// A defect of the gateway itself.
+    Internal = INTERNAL_SERVER_ERROR, 13, "The gateway failed.";
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn every_reason_is_an_error_and_is_found_by_its_name() {
+        for reason in Reason::ALL {
+            assert!(reason.status().is_client_error() || reason.status().is_server_error());
+            assert_eq!(Reason::from_name(reason.name()), Some(*reason));
+        }
+        assert_eq!(Reason::from_name("Nonsense"), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! What filters are built upon and what outlives a snapshot: keys, limiters, models.
+
+use std::sync::Arc;
+
+use crate::fault::{Fault, Path};
+use crate::jwt::{Jwks, TokenCache};
+use crate::keys::Keys;
+use crate::rate_limit::limiter::{Limiter, Rate};
+use crate::score::Scorer;
+
+/// Hands out long-lived parts by name; whoever implements it keeps them from one snapshot to the next.
+pub trait Resources {
+    /// The keys of an issuer, fetched or read as `spec` says. The same spec gives the same keys.
+    ///
+    /// A missing or malformed key file is a fault at `at`.
+    fn keys(&self, issuer: &str, spec: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault>;
+
+    /// The cache of verified tokens for this issuer; `fingerprint` is a hash of all that decides
+    /// whether a token is valid, so that a changed rule never meets an old verdict.
+    fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache>;
+
+    /// The limiter of this name; counters live on while the rate stays the same.
+    fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter>;
+
+    /// The model of this name, loaded and checked; a fault at `at` where there is none.
+    fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault>;
+}

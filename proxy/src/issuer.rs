@@ -1,0 +1,1 @@
+//! A development token issuer: its own key, JWK set, discovery and tokens.

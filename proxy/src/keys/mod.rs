@@ -1,0 +1,1 @@
+//! Verification keys kept current: inline, from files, from URLs.

@@ -1,0 +1,5 @@
+//! The gateway process: listeners, TLS, the life of a request, telemetry, the command line.
+
+pub mod clock;
+pub mod issuer;
+pub mod keys;
