@@ -1,9 +1,20 @@
 //! Scores the records in the body and puts the score where services read it.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::context::RequestContext;
+use crate::fault::{Fault, Path};
+use crate::filter::{BodyNeed, Filter};
+use crate::reason::Reason;
+use crate::resources::Resources;
+use crate::score::Scorer;
 use crate::units::TimeSpan;
+use crate::verdict::{Reply, Verdict};
 
 /// What to do where a record has no score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -59,4 +70,49 @@ pub struct Spec {
     pub on_reserved: OnReserved,
     #[serde(default)]
     pub set: Set,
+}
+
+/// The built enrichments of one policy.
+#[derive(Debug)]
+pub struct Enrich {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    name: Arc<str>,
+    scorer: Arc<dyn Scorer>,
+    deadline: Duration,
+}
+
+impl Enrich {
+    /// Builds the rules of one policy; `at` is the path of the list in the document.
+    pub fn build(specs: &[Spec], at: &Path, resources: &dyn Resources) -> Result<Self, Vec<Fault>> {
+        let mut rules = Vec::with_capacity(specs.len());
+        let mut faults = Vec::new();
+        for (index, spec) in specs.iter().enumerate() {
+            match resources.scorer(&spec.model, &at.index(index).key("model")) {
+                Ok(scorer) => rules.push(Rule {
+                    name: Arc::from(spec.name.as_str()),
+                    scorer,
+                    deadline: spec.deadline.0,
+                }),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if faults.is_empty() { Ok(Self { rules }) } else { Err(faults) }
+    }
+}
+
+impl Filter for Enrich {
+    fn on_request(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
+        for rule in &self.rules {
+            let _ = (&rule.name, &rule.scorer, rule.deadline);
+        }
+        Reply::new(Reason::ScoreUnavailable).into()
+    }
+
+    fn body(&self) -> BodyNeed {
+        BodyNeed::Whole
+    }
 }
