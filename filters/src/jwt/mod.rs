@@ -2,10 +2,17 @@
 
 pub mod key_set;
 
+use http::request;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::context::RequestContext;
+use crate::fault::{Fault, Path};
+use crate::filter::Filter;
+use crate::reason::Reason;
+use crate::resources::Resources;
 use crate::units::TimeSpan;
+use crate::verdict::{Reply, Verdict};
 
 /// A signature algorithm (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
@@ -80,3 +87,26 @@ pub struct Spec {
 /// Verified tokens, so that each is verified once.
 #[derive(Debug)]
 pub struct TokenCache;
+
+/// Requires a bearer token of one of several issuers.
+#[derive(Debug)]
+pub struct Jwt {}
+
+impl Jwt {
+    /// Builds the filter for the issuers at `at`, or says everything that is wrong with them.
+    pub fn build(
+        specs: &[Spec],
+        policy: &str,
+        at: &Path,
+        resources: &dyn Resources,
+    ) -> Result<Self, Vec<Fault>> {
+        let _ = (specs, policy, at, resources);
+        Ok(Self {})
+    }
+}
+
+impl Filter for Jwt {
+    fn on_request(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
+        Reply::new(Reason::TokenMissing).into()
+    }
+}
