@@ -1,0 +1,142 @@
+//! `Case`: one request, and the verdict it must get.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::documents::HEADER_NAME;
+
+/// A `Case` of `foregate.dev/v1alpha1`, in files named `*.cases.yaml`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Case {
+    pub api_version: String,
+    pub kind: String,
+    pub metadata: Metadata,
+    pub spec: Spec,
+}
+
+/// What a case shows, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "CaseMetadata")]
+pub struct Metadata {
+    /// A sentence: what is shown.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "CaseSpec")]
+pub struct Spec {
+    pub request: Request,
+    /// Scores that stand in for the model, by name of the `enrich` rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f32>,
+    pub expect: Expect,
+}
+
+/// The request.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "CaseRequest")]
+pub struct Request {
+    /// `GET` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// That of the first listener that serves the host, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+    /// `localhost` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Port of the listener; that of the first listener of the scheme where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Canonical path, and query.
+    #[schemars(regex(pattern = "^/"))]
+    pub path: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
+    /// Address of the client; `127.0.0.1` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "ip"))]
+    pub source: Option<IpAddr>,
+    /// A token to be signed and sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Token>,
+    /// Any JSON value, or `{ file: path }` relative to the file of the case. A string is sent as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "CaseScheme")]
+pub enum Scheme {
+    Http,
+    Https,
+}
+
+/// Claims to sign, and how. `exp` is in the future unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "CaseToken")]
+#[serde(rename_all = "camelCase")]
+pub struct Token {
+    /// True: the token ran out an hour ago.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub expired: bool,
+    #[serde(default)]
+    pub signed_by: SignedBy,
+    /// The claims.
+    #[serde(flatten)]
+    pub claims: Map<String, Value>,
+}
+
+/// Whose key signs a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SignedBy {
+    /// The issuer named in the claims.
+    #[default]
+    Issuer,
+    /// Somebody whom nobody trusts.
+    Other,
+}
+
+/// The verdict. What is not named is not compared.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "CaseExpect")]
+pub struct Expect {
+    /// Status of the refusal or redirect; where absent, the request must be forwarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 300, max = 599))]
+    pub reply: Option<u16>,
+    /// Name of the reason, such as `TokenInvalid`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Name of the step, such as `identify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Name of the rule that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Name of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Name of an upstream among those of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// Headers as the upstream gets them; `null` where it must not get one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("propertyNames" = { "pattern": HEADER_NAME }))]
+    pub request_headers: BTreeMap<String, Option<String>>,
+    /// Members that the JSON body must have as the upstream gets it, or the whole text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Value>,
+}

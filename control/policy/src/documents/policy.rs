@@ -1,0 +1,78 @@
+//! `Policy`: what is required of requests on the targets it names.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use foregate_filters::units::ByteSize;
+use foregate_filters::{addresses, authorize, enrich, jwt, rate_limit};
+
+use crate::documents::http_route::GatewayGroup;
+
+/// A `Policy` of `foregate.dev/v1alpha1`.
+pub type Policy = crate::documents::Resource<Spec>;
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "PolicySpec")]
+pub struct Spec {
+    /// What the policy applies to; nothing where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub target_refs: Vec<TargetRef>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses: Option<addresses::Spec>,
+    /// Trusted issuers: a request needs a token of one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub jwt: Vec<jwt::Spec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub rate_limit: Vec<rate_limit::Spec>,
+    /// Deny before allow; what no rule allows is refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub authorize: Vec<authorize::Spec>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub enrich: Vec<enrich::Spec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
+    /// Every weakening of a safe default, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<Insecure>,
+}
+
+/// Refers to a route or a gateway in the namespace of the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TargetRef {
+    pub group: GatewayGroup,
+    pub kind: TargetKind,
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum TargetKind {
+    /// Every route attached to the gateway.
+    Gateway,
+    HTTPRoute,
+}
+
+/// Bounds of request bodies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Body {
+    /// Largest body that is collected for filters; 1MiB where absent, at most 64MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<ByteSize>,
+}
+
+/// Switches that make a policy weaker than it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Insecure {
+    /// True: requests need no rule that allows them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub anonymous: bool,
+}

@@ -1,0 +1,77 @@
+//! `Upstream`: endpoints, and how they are spoken to.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use foregate_filters::units::TimeSpan;
+
+use crate::documents::PRECISE_HOSTNAME;
+
+/// An `Upstream` of `foregate.dev/v1alpha1`.
+pub type Upstream = crate::documents::Resource<Spec>;
+
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "UpstreamSpec")]
+pub struct Spec {
+    /// `host:port`; the host is a DNS name, an IPv4 address, or an IPv6 address in brackets.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 261)))]
+    pub endpoints: Vec<String>,
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Plain connections where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Unused connections kept per thread, 0 to 4096; 128 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 4096))]
+    pub max_idle_per_thread: Option<u32>,
+}
+
+/// The HTTP version spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "UpstreamProtocol")]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// With prior knowledge on plain connections, by ALPN on TLS.
+    Http2,
+}
+
+/// TLS to the endpoints.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "UpstreamTls")]
+pub struct Tls {
+    pub mode: TlsMode,
+    /// Name in SNI and in the certificate; the host of the endpoint where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = PRECISE_HOSTNAME), length(max = 253))]
+    pub server_name: Option<String>,
+    /// PEM file of trusted authorities, relative to the policy file; those of the system where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub ca_file: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[schemars(rename = "UpstreamTlsMode")]
+pub enum TlsMode {
+    /// The endpoint proves its name; we prove nothing.
+    Simple,
+}
+
+/// Deadlines of connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "UpstreamTimeouts")]
+pub struct Timeouts {
+    /// Until the connection stands, TLS included; 2s where absent, 1ms to 1m.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<TimeSpan>,
+    /// How long an unused connection is kept; 60s where absent, 1s to 1h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle: Option<TimeSpan>,
+}

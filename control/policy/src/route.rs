@@ -1,0 +1,162 @@
+//! A route: what is required of its requests, and what becomes of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use foregate_filters::chain::Chain;
+use foregate_filters::edits::HeaderEdit;
+use http::{HeaderValue, StatusCode};
+
+/// One rule of an `HTTPRoute`, as seen from one `Gateway`.
+#[derive(Debug)]
+pub struct Route {
+    /// Dense, from 0: an index for tables of metrics. Changes from snapshot to snapshot.
+    pub id: usize,
+    /// `<HTTPRoute>/<name of the rule, or its index>`; with the namespace in front where that is not `default`.
+    pub name: Arc<str>,
+    pub chain: Chain,
+    /// Largest request body in bytes that is collected for filters.
+    pub body_limit: usize,
+    pub action: Action,
+    /// Applied to the request after the edits of the filters.
+    pub request_headers: Vec<HeaderEdit>,
+    /// Applied to the response after the edits of the filters.
+    pub response_headers: Vec<HeaderEdit>,
+    pub timeouts: Timeouts,
+}
+
+/// Deadlines of a route; `None` leaves it to the gateway's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the whole request head to the end of the response; zero switches it off (GEP-1742).
+    pub request: Option<Duration>,
+    /// For one attempt at a backend; zero switches it off.
+    pub backend_request: Option<Duration>,
+}
+
+/// What becomes of a request that nothing refused.
+#[derive(Debug)]
+pub enum Action {
+    Forward(Forward),
+    Redirect(Redirect),
+}
+
+/// Sends the request on.
+#[derive(Debug)]
+pub struct Forward {
+    /// At least one has a weight above 0.
+    pub backends: Vec<WeightedBackend>,
+    /// Sum of all weights.
+    pub total_weight: u32,
+    pub rewrite: Rewrite,
+}
+
+/// One of the upstreams of a route.
+#[derive(Debug)]
+pub struct WeightedBackend {
+    /// Index into [`crate::snapshot::Snapshot::upstreams`].
+    pub upstream: usize,
+    /// Its share of `total_weight`; 0 never chooses it.
+    pub weight: u32,
+    /// Applied after those of the route.
+    pub request_headers: Vec<HeaderEdit>,
+    /// Applied after those of the route.
+    pub response_headers: Vec<HeaderEdit>,
+}
+
+/// What changes in the target of a forwarded request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rewrite {
+    /// The `Host` the upstream sees.
+    pub host: Option<HeaderValue>,
+    pub path: Option<PathRewrite>,
+}
+
+/// A new path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathRewrite {
+    /// The whole path.
+    Full(Box<str>),
+    /// The matched prefix, element by element.
+    Prefix { matched: Box<str>, with: Box<str> },
+}
+
+/// Sends the caller elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<Box<str>>,
+    pub host: Option<Box<str>>,
+    pub port: Option<u16>,
+    pub path: Option<PathRewrite>,
+    pub status: StatusCode,
+}
+
+/// What a redirect keeps of the request where it says nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// Without port.
+    pub host: &'a str,
+    /// Port of the listener.
+    pub port: u16,
+    pub path: &'a str,
+    /// Without the question mark.
+    pub query: Option<&'a str>,
+}
+
+impl Forward {
+    /// The backend for a uniformly random `number`; `None` only where every weight is 0.
+    pub fn choose(&self, number: u32) -> Option<&WeightedBackend> {
+        let mut left = number.checked_rem(self.total_weight)?;
+        self.backends.iter().find(|backend| {
+            let here = left < backend.weight;
+            left = left.saturating_sub(backend.weight);
+            here
+        })
+    }
+}
+
+impl PathRewrite {
+    /// The new path for `path`, which the route's match has accepted.
+    pub fn apply(&self, path: &str) -> String {
+        match self {
+            Self::Full(with) => with.to_string(),
+            Self::Prefix { matched, with } => {
+                let rest = path.strip_prefix(&**matched).unwrap_or(path);
+                let rest = rest.strip_prefix('/').unwrap_or(rest);
+                let with = with.strip_suffix('/').unwrap_or(with);
+                // Gateway API: `/foo` with prefix `/foo` replaced by `/bar` is `/bar`, `/foo/` is `/bar/`.
+                if rest.is_empty() && !path.ends_with('/') && !with.is_empty() {
+                    with.to_owned()
+                } else {
+                    format!("{with}/{rest}")
+                }
+            }
+        }
+    }
+}
+
+impl Redirect {
+    /// The `Location` (RFC 9110, section 10.2.2) for a request to `from`.
+    ///
+    /// The port follows Gateway API: the one named; else the well-known one of the scheme named; else
+    /// the listener's. The well-known port of the resulting scheme is left out.
+    pub fn location(&self, from: Target<'_>) -> String {
+        let scheme = self.scheme.as_deref().unwrap_or(from.scheme);
+        let host = self.host.as_deref().unwrap_or(from.host);
+        let well_known = if scheme == "https" { 443 } else { 80 };
+        let port = self.port.unwrap_or(if self.scheme.is_some() { well_known } else { from.port });
+        let path = self.path.as_ref().map_or_else(|| from.path.to_owned(), |path| path.apply(from.path));
+        let mut location = format!("{scheme}://{host}");
+        if port != well_known {
+            location.push_str(&format!(":{port}"));
+        }
+        location.push_str(&path);
+        if let Some(query) = from.query {
+            location.push('?');
+            location.push_str(query);
+        }
+        location
+    }
+}

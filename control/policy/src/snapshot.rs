@@ -1,0 +1,105 @@
+//! All that the proxy obeys at one moment; immutable.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::diagnostic::Diagnostic;
+use crate::routes::RouteTable;
+
+/// The outcome of one compilation. A request obeys exactly one snapshot.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Twelve hex digits of the SHA-256 of all document text: the same text gives the same revision.
+    pub revision: String,
+    /// In document order; a `Gateway` with several addresses gives one entry per address and listener.
+    pub listeners: Vec<Listener>,
+    pub routes: RouteTable,
+    /// Indexed by [`crate::route::WeightedBackend::upstream`].
+    pub upstreams: Vec<Arc<Upstream>>,
+    pub models: Vec<Model>,
+    /// What compiles but is weak or dead.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// One name served on one socket. Listeners with the same address and port share the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Name of the `Gateway`; with its namespace in front where that is not `default`.
+    pub gateway: Arc<str>,
+    pub name: Arc<str>,
+    pub address: IpAddr,
+    /// 0 only where [`crate::compile::Options::port_zero`] allows it.
+    pub port: u16,
+    /// Lower case, `*.` in front of a wildcard; `None` serves every name.
+    pub hostname: Option<Box<str>>,
+    /// Set where the protocol is HTTPS.
+    pub tls: Option<ListenerTls>,
+}
+
+/// How a listener proves its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one.
+    pub certificates: Vec<CertificateFiles>,
+}
+
+/// A certificate chain and its key, as Kubernetes mounts a Secret of type `kubernetes.io/tls`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateFiles {
+    /// PEM, leaf first.
+    pub certificate: PathBuf,
+    /// PEM: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Name of the document; with its namespace in front where that is not `default`.
+    pub name: Arc<str>,
+    /// 1 to 64, used in turn.
+    pub endpoints: Vec<Endpoint>,
+    pub protocol: Protocol,
+    pub tls: Option<UpstreamTls>,
+    pub connect_timeout: Duration,
+    /// How long a pooled connection may lie unused.
+    pub idle_timeout: Duration,
+    /// Unused connections kept per thread.
+    pub max_idle_per_thread: usize,
+}
+
+/// A host and port that answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// An IP address without brackets, or a DNS name in lower case.
+    pub host: Box<str>,
+    pub port: u16,
+}
+
+/// The HTTP version spoken to an upstream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    #[default]
+    Http1,
+    /// With prior knowledge on plain connections, by ALPN `h2` on TLS (RFC 9113, section 3).
+    Http2,
+}
+
+/// How an upstream must prove its identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct UpstreamTls {
+    /// Name sent in SNI and looked for in the certificate; the endpoint's host where absent.
+    pub server_name: Option<Box<str>>,
+    /// PEM file of trusted authorities; those of the system where absent.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A model that a policy may ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    pub name: Arc<str>,
+    /// Folder of the bundle.
+    pub bundle: PathBuf,
+}
