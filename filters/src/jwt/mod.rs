@@ -1,18 +1,41 @@
 //! Verifies bearer tokens: signature, issuer, audience, times; makes the principal.
 
+mod build;
+mod claim_headers;
+mod claims;
 pub mod key_set;
+mod refusal;
+mod strict;
+#[cfg(test)]
+mod tests;
+mod token;
+mod token_cache;
 
-use http::request;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::AUTHORIZATION;
+use http::{HeaderName, request};
+use jsonwebtoken::Algorithm;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::context::RequestContext;
+use crate::edits::HeaderEdit;
 use crate::fault::{Fault, Path};
-use crate::filter::Filter;
-use crate::reason::Reason;
+use crate::filter::{Filter, Pending};
+use crate::jwt::claim_headers::ClaimSlot;
+use crate::jwt::key_set::{KeySet, VerifyingKey};
+use crate::jwt::refusal::Flaw;
+use crate::jwt::token::Token;
+use crate::jwt::token_cache::Entry;
+use crate::keys::Keys;
+use crate::principal::Principal;
 use crate::resources::Resources;
 use crate::units::TimeSpan;
-use crate::verdict::{Reply, Verdict};
+use crate::verdict::Verdict;
+
+pub use crate::jwt::token_cache::TokenCache;
 
 /// A signature algorithm (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
@@ -84,13 +107,91 @@ pub struct Spec {
     pub forward: bool,
 }
 
-/// Verified tokens, so that each is verified once.
+/// Requires a bearer token of one of several issuers (RFC 6750, RFC 7519, RFC 8725).
 #[derive(Debug)]
-pub struct TokenCache;
+pub struct Jwt {
+    policy: Box<str>,
+    issuers: Vec<Issuer>,
+    /// Every header that any issuer's claims may set.
+    headers: Vec<HeaderName>,
+}
 
-/// Requires a bearer token of one of several issuers.
+/// One trusted issuer, ready to check its tokens.
 #[derive(Debug)]
-pub struct Jwt {}
+struct Issuer {
+    name: Box<str>,
+    audiences: Vec<String>,
+    algorithms: Vec<Alg>,
+    skew: Duration,
+    keys: Arc<dyn Keys>,
+    cache: Arc<TokenCache>,
+    slots: Vec<ClaimSlot>,
+    forward: bool,
+}
+
+/// How far a check without waiting comes.
+enum Check<'a> {
+    /// The token is good: who it speaks for, and whose word that is.
+    Passed(&'a Issuer, Arc<Principal>),
+    /// Only the signature is left to verify, with keys that are not here yet.
+    Unverified(&'a Issuer),
+}
+
+/// How the signature stands with the keys at hand.
+enum Signed {
+    By(Arc<VerifyingKey>),
+    /// No key of this `kid`: the issuer may have a new one.
+    Unknown,
+    No,
+}
+
+/// Most keys tried for a token that does not name its key: each try costs a verification.
+const MAX_TRIES: usize = 4;
+
+impl Alg {
+    /// The algorithm with this name (RFC 7518, section 3.1). There is none for `none`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::RS256,
+            "RS384" => Self::RS384,
+            "RS512" => Self::RS512,
+            "PS256" => Self::PS256,
+            "PS384" => Self::PS384,
+            "PS512" => Self::PS512,
+            "ES256" => Self::ES256,
+            "ES384" => Self::ES384,
+            "EdDSA" => Self::EdDSA,
+            "HS256" => Self::HS256,
+            "HS384" => Self::HS384,
+            "HS512" => Self::HS512,
+            _ => return None,
+        })
+    }
+
+    /// True where signer and verifier share one secret.
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::HS256 | Self::HS384 | Self::HS512)
+    }
+}
+
+impl From<Alg> for Algorithm {
+    fn from(alg: Alg) -> Self {
+        match alg {
+            Alg::RS256 => Self::RS256,
+            Alg::RS384 => Self::RS384,
+            Alg::RS512 => Self::RS512,
+            Alg::PS256 => Self::PS256,
+            Alg::PS384 => Self::PS384,
+            Alg::PS512 => Self::PS512,
+            Alg::ES256 => Self::ES256,
+            Alg::ES384 => Self::ES384,
+            Alg::EdDSA => Self::EdDSA,
+            Alg::HS256 => Self::HS256,
+            Alg::HS384 => Self::HS384,
+            Alg::HS512 => Self::HS512,
+        }
+    }
+}
 
 impl Jwt {
     /// Builds the filter for the issuers at `at`, or says everything that is wrong with them.
@@ -100,13 +201,154 @@ impl Jwt {
         at: &Path,
         resources: &dyn Resources,
     ) -> Result<Self, Vec<Fault>> {
-        let _ = (specs, policy, at, resources);
-        Ok(Self {})
+        let issuers = build::issuers(specs, at, resources)?;
+        let mut headers: Vec<HeaderName> = Vec::new();
+        for slot in issuers.iter().flat_map(|issuer| &issuer.slots) {
+            if !headers.contains(&slot.header) {
+                headers.push(slot.header.clone());
+            }
+        }
+        Ok(Self { policy: policy.into(), issuers, headers })
+    }
+
+    /// Checks all that can be checked at once, cheap things first.
+    fn check(&self, text: &str, ctx: &RequestContext) -> Result<Check<'_>, (&str, Flaw)> {
+        for issuer in &self.issuers {
+            if let Some(principal) = issuer.cached(text, ctx) {
+                return Ok(Check::Passed(issuer, principal));
+            }
+        }
+        let (issuer, token, entry) = self.read(text, ctx)?;
+        let keys = issuer.keys.current();
+        let refuse = |flaw| Err((&*issuer.name, flaw));
+        match keys.map(|keys| issuer.signed(&keys, &token)) {
+            Some(Signed::By(key)) => Ok(Check::Passed(issuer, issuer.remember(text, entry, key))),
+            Some(Signed::No) => refuse(Flaw::Signature),
+            Some(Signed::Unknown) if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified(issuer)),
+            Some(Signed::Unknown) => refuse(Flaw::Key),
+            None if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified(issuer)),
+            None => refuse(Flaw::KeysUnavailable),
+        }
+    }
+
+    /// Reads the token and checks everything but the signature.
+    fn read<'a>(&self, text: &'a str, ctx: &RequestContext) -> Result<Candidate<'_, 'a>, (&str, Flaw)> {
+        let mut token = Token::parse(text).map_err(|flaw| (&*self.policy, flaw))?;
+        let issuer = match token.claims.get("iss") {
+            Some(serde_json::Value::String(iss)) => self
+                .issuers
+                .iter()
+                .find(|issuer| *issuer.name == **iss)
+                .ok_or((&*self.policy, Flaw::Issuer))?,
+            _ => return Err((&self.policy, Flaw::Claim("iss"))),
+        };
+        if !issuer.algorithms.contains(&token.alg) {
+            return Err((&issuer.name, Flaw::Algorithm));
+        }
+        let claims = std::mem::take(&mut token.claims);
+        let checked = claims::check(&issuer.name, &issuer.audiences, issuer.skew, claims, ctx.moment)
+            .map_err(|flaw| (&*issuer.name, flaw))?;
+        Ok((issuer, token, checked))
+    }
+
+    /// Fetches the keys anew and checks what was left.
+    async fn check_again(&self, text: &str, ctx: &RequestContext) -> Result<Check<'_>, (&str, Flaw)> {
+        let (issuer, token, entry) = self.read(text, ctx)?;
+        let keys = issuer.keys.refetch(token.kid.as_deref(), ctx.moment).await;
+        let flaw = match keys.map(|keys| issuer.signed(&keys, &token)) {
+            Some(Signed::By(key)) => {
+                return Ok(Check::Passed(issuer, issuer.remember(text, entry, key)));
+            }
+            Some(Signed::No) => Flaw::Signature,
+            Some(Signed::Unknown) => Flaw::Key,
+            None => Flaw::KeysUnavailable,
+        };
+        Err((&issuer.name, flaw))
+    }
+
+    /// Turns a finished check into facts, edits and a verdict.
+    fn conclude(
+        &self,
+        check: Result<Check<'_>, (&str, Flaw)>,
+        head: &request::Parts,
+        ctx: &mut RequestContext,
+    ) -> Verdict {
+        let (issuer, principal) = match check {
+            Ok(Check::Passed(issuer, principal)) => (issuer, principal),
+            Ok(Check::Unverified(_)) => return Verdict::Wait,
+            Err((rule, flaw)) => return flaw.reply(rule),
+        };
+        let edited = claim_headers::edit(
+            &issuer.slots,
+            &self.headers,
+            &principal.claims,
+            &head.headers,
+            &mut ctx.edits,
+        );
+        if let Err(flaw) = edited {
+            return flaw.reply(&issuer.name);
+        }
+        if !issuer.forward {
+            ctx.edits.request.push(HeaderEdit::Remove(AUTHORIZATION));
+        }
+        ctx.principal = Some(principal);
+        Verdict::Continue
+    }
+}
+
+/// A token whose signature alone is open: its issuer, its parts, the principal it would make.
+type Candidate<'i, 't> = (&'i Issuer, Token<'t>, (Principal, claims::Validity));
+
+impl Issuer {
+    fn cached(&self, text: &str, ctx: &RequestContext) -> Option<Arc<Principal>> {
+        self.cache.find(self.cache.key(text), &*self.keys.current()?, ctx.moment)
+    }
+
+    fn may_refetch(&self, token: &Token<'_>, ctx: &RequestContext) -> bool {
+        self.keys.may_refetch(token.kid.as_deref(), ctx.moment)
+    }
+
+    fn signed(&self, keys: &KeySet, token: &Token<'_>) -> Signed {
+        let kid = token.kid.as_deref();
+        let verified = keys
+            .candidates(kid, token.alg)
+            .take(MAX_TRIES)
+            .find(|key| key.verifies(token.alg, token.message.as_bytes(), token.signature));
+        match (verified, kid) {
+            (Some(key), _) => Signed::By(Arc::clone(key)),
+            (None, Some(kid)) if keys.names(kid) => Signed::No,
+            (None, _) => Signed::Unknown,
+        }
+    }
+
+    fn remember(
+        &self,
+        text: &str,
+        (principal, validity): (Principal, claims::Validity),
+        key: Arc<VerifyingKey>,
+    ) -> Arc<Principal> {
+        let principal = Arc::new(principal);
+        let entry = Entry { principal: Arc::clone(&principal), validity, key };
+        self.cache.insert(self.cache.key(text), entry);
+        principal
     }
 }
 
 impl Filter for Jwt {
-    fn on_request(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
-        Reply::new(Reason::TokenMissing).into()
+    fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
+        let check = token::bearer(&head.headers)
+            .map_err(|flaw| (&*self.policy, flaw))
+            .and_then(|text| self.check(text, ctx));
+        self.conclude(check, head, ctx)
+    }
+
+    fn resume<'a>(&'a self, head: &'a request::Parts, ctx: &'a mut RequestContext) -> Pending<'a> {
+        Box::pin(async move {
+            let check = match token::bearer(&head.headers) {
+                Ok(text) => self.check_again(text, ctx).await,
+                Err(flaw) => Err((&*self.policy, flaw)),
+            };
+            self.conclude(check, head, ctx)
+        })
     }
 }
