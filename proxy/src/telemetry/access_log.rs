@@ -1,0 +1,280 @@
+//! The access log: one JSON line a request, written off the request path.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use crate::telemetry::json;
+use crate::telemetry::record::Record;
+use crate::telemetry::sources::{Kind, Sources};
+
+/// Most records that wait to be written; what comes later is dropped and counted.
+const CAPACITY: usize = 8_192;
+
+/// How long records gather before they are written.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Bytes of lines formatted before they are written.
+const CHUNK: usize = 64 << 10;
+
+/// Where access log lines go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    Off,
+    #[default]
+    Stdout,
+    /// Appended to; created with mode 0640; opened again when the file was moved away.
+    File(PathBuf),
+}
+
+/// Records on their way to the writer thread. Dropping it lets the thread write what is left and end.
+#[derive(Debug)]
+pub struct LogQueue {
+    shared: Option<Arc<Shared>>,
+    thread: Option<Thread>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Signalled when a batch was written.
+    written: Condvar,
+    /// Records that did not fit, or could not be written.
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<Arc<Record>>,
+    /// The writer has taken records out that are not written yet.
+    writing: bool,
+    /// The writer found nothing to do and sleeps until it is woken.
+    asleep: bool,
+    /// No more records will come.
+    closed: bool,
+}
+
+/// Where lines are written to.
+enum Sink {
+    Stdout(io::Stdout),
+    File(LogFile),
+    #[cfg(test)]
+    Test(Box<dyn Write + Send>),
+}
+
+/// An open log file that notices when it is moved away.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    inode: u64,
+}
+
+struct Writer {
+    sink: Sink,
+    lines: Vec<u8>,
+    /// The last write failed, perhaps in the middle of a line.
+    torn: bool,
+}
+
+impl LogQueue {
+    /// Opens the output and starts the writer thread.
+    pub fn start(to: AccessLog) -> io::Result<Self> {
+        let sink = match to {
+            AccessLog::Off => return Ok(Self { shared: None, thread: None }),
+            AccessLog::Stdout => Sink::Stdout(io::stdout()),
+            AccessLog::File(path) => Sink::File(LogFile::open(path)?),
+        };
+        Self::write_to(sink)
+    }
+
+    fn write_to(sink: Sink) -> io::Result<Self> {
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), written: Condvar::new(), dropped: AtomicU64::new(0) });
+        let writer = Writer { sink, lines: Vec::new(), torn: false };
+        let run = shared.clone();
+        let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || run.run(writer))?;
+        Ok(Self { shared: Some(shared), thread: Some(thread.thread().clone()) })
+    }
+
+    pub fn is_off(&self) -> bool {
+        self.shared.is_none()
+    }
+
+    /// Hands a record over. Never waits for output; drops the record where the queue is full.
+    pub fn push(&self, record: Arc<Record>) {
+        let Some(shared) = &self.shared else { return };
+        let mut queue = shared.lock();
+        if queue.waiting.len() >= CAPACITY {
+            drop(queue);
+            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        queue.waiting.push(record);
+        // One wake-up out of sleep, one when half full; none for the records between.
+        let wake = std::mem::take(&mut queue.asleep) || queue.waiting.len() == CAPACITY / 2;
+        drop(queue);
+        if wake {
+            self.wake();
+        }
+    }
+
+    /// Waits until every record so far is written, at most this long; true where all were.
+    pub fn flush(&self, within: Duration) -> bool {
+        let Some(shared) = &self.shared else { return true };
+        let queue = shared.lock();
+        self.wake();
+        let pending = |queue: &mut Queue| queue.writing || !queue.waiting.is_empty();
+        let waited = shared.written.wait_timeout_while(queue, within, pending);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
+    /// Records that are missing in the log.
+    pub fn dropped(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Exports the number of dropped records.
+    pub fn export(&self, sources: &Sources) {
+        let Some(shared) = self.shared.clone() else { return };
+        let help = "Records missing in the access log: the queue was full, or writing failed.";
+        sources.register(Kind::Counter, "foregate_access_log_dropped_total", help, &[], move || {
+            u32::try_from(shared.dropped.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)
+        });
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.unpark();
+        }
+    }
+}
+
+impl Drop for LogQueue {
+    fn drop(&mut self) {
+        if let Some(shared) = &self.shared {
+            shared.lock().closed = true;
+        }
+        self.wake();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The writer thread: gathers for a while, writes, sleeps when there was nothing.
+    fn run(&self, mut writer: Writer) {
+        let mut batch = Vec::new();
+        loop {
+            let mut queue = self.lock();
+            std::mem::swap(&mut batch, &mut queue.waiting);
+            queue.writing = !batch.is_empty();
+            queue.asleep = batch.is_empty();
+            let closed = queue.closed;
+            drop(queue);
+            if batch.is_empty() {
+                self.written.notify_all();
+                if closed {
+                    return;
+                }
+                thread::park();
+            } else {
+                let lost = writer.write(&batch);
+                self.dropped.fetch_add(lost, Ordering::Relaxed);
+                batch.clear();
+                self.lock().writing = false;
+                self.written.notify_all();
+            }
+            // Also after sleep: the first record of a burst should not be written alone.
+            if !closed {
+                thread::park_timeout(PAUSE);
+            }
+        }
+    }
+}
+
+impl Writer {
+    /// Writes a line a record; gives the number of those that could not be written.
+    fn write(&mut self, batch: &[Arc<Record>]) -> u64 {
+        let mut lost = 0;
+        let mut pending = 0;
+        self.sink.follow();
+        for record in batch {
+            let start = self.lines.len();
+            if json::write(&**record, &mut self.lines).is_err() {
+                self.lines.truncate(start);
+                lost += 1;
+                continue;
+            }
+            self.lines.push(b'\n');
+            pending += 1;
+            if self.lines.len() >= CHUNK {
+                lost += self.put(std::mem::take(&mut pending));
+            }
+        }
+        lost + self.put(pending)
+    }
+
+    /// Writes the formatted lines; gives `count` back where that fails.
+    fn put(&mut self, count: u64) -> u64 {
+        if self.lines.is_empty() {
+            return 0;
+        }
+        // A line that broke off must not swallow the next one.
+        let start = if self.torn { self.sink.put(b"\n") } else { Ok(()) };
+        let written = start.and_then(|()| self.sink.put(&self.lines));
+        self.torn = written.is_err();
+        self.lines.clear();
+        if self.torn { count } else { 0 }
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sink")
+    }
+}
+
+impl Sink {
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout(stdout) => {
+                let mut stdout = stdout.lock();
+                stdout.write_all(bytes)?;
+                stdout.flush()
+            }
+            Self::File(file) => file.file.write_all(bytes),
+            #[cfg(test)]
+            Self::Test(sink) => sink.write_all(bytes),
+        }
+    }
+
+    /// Opens the file again where its path leads elsewhere by now; keeps the old one where that fails.
+    fn follow(&mut self) {
+        if let Self::File(log) = self
+            && inode(&log.path) != Some(log.inode)
+            && let Ok(fresh) = LogFile::open(log.path.clone())
+        {
+            *log = fresh;
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    path.metadata().ok().map(|metadata| metadata.ino())
+}
+
+impl LogFile {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
+        let inode = file.metadata()?.ino();
+        Ok(Self { path, file, inode })
+    }
+}

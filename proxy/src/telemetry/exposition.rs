@@ -1,0 +1,189 @@
+//! Metrics as text: OpenMetrics with exemplars, or the classic format.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::telemetry::labels::RevisionLabels;
+use crate::telemetry::metrics::{Families, Metrics};
+use crate::telemetry::process;
+use crate::telemetry::sources::{Kind, Sources};
+
+/// Media type of the OpenMetrics text format.
+pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Media type of the classic text format of Prometheus.
+pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All that is exported.
+#[derive(Debug)]
+pub struct Exposition {
+    registry: Registry,
+}
+
+/// The revision in force, as an info metric whose label changes at a reload.
+#[derive(Debug)]
+struct Revision(Arc<Families>);
+
+impl Collector for Revision {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let revision = Arc::clone(&self.0.revision.load());
+        if revision.is_empty() {
+            return Ok(());
+        }
+        let help = "Revision of the configuration in force.";
+        let mut encoder =
+            encoder.encode_descriptor("foregate_config_revision", help, None, MetricType::Info)?;
+        encoder.encode_info(&RevisionLabels { revision: (*revision).clone() })
+    }
+}
+
+impl Exposition {
+    pub fn new(metrics: &Metrics, sources: &Arc<Sources>) -> Self {
+        let families = &metrics.families;
+        let mut registry = Registry::default();
+        register_requests(&mut registry, families);
+        register_rules(&mut registry, families);
+        register_state(&mut registry, families);
+        register_refused_series(sources, families);
+        process::register(sources);
+        registry.register_collector(Box::new(Revision(families.clone())));
+        registry.register_collector(Box::new(sources.clone()));
+        Self { registry }
+    }
+
+    /// Everything as text.
+    pub fn encode(&self, open_metrics: bool) -> String {
+        let mut text = String::new();
+        if text::encode(&mut text, &self.registry).is_err() {
+            // Writing to a string does not fail; an empty answer would look like a healthy process.
+            return "# foregate: the metrics could not be encoded\n".to_owned();
+        }
+        if open_metrics { text } else { classic(&text) }
+    }
+}
+
+fn register_requests(registry: &mut Registry, families: &Families) {
+    registry.register("foregate_requests", "Requests, by route and status", families.requests.clone());
+    registry.register_with_unit(
+        "foregate_request_duration",
+        "Time from the head of the request to the last byte of the response",
+        Unit::Seconds,
+        families.durations.clone(),
+    );
+    registry.register_with_unit(
+        "foregate_upstream_duration",
+        "Time from dispatch to the response head of the upstream",
+        Unit::Seconds,
+        families.upstream.clone(),
+    );
+    registry.register(
+        "foregate_requests_in_flight",
+        "Requests between head and record",
+        families.in_flight.0.clone(),
+    );
+    registry.register("foregate_connections_open", "Open connections", families.connections.clone());
+}
+
+fn register_rules(registry: &mut Registry, families: &Families) {
+    registry.register("foregate_refusals", "Refused requests", families.refusals.clone());
+    registry.register(
+        "foregate_audits",
+        "Requests that a rule in audit mode would have refused",
+        families.audits.clone(),
+    );
+    registry.register("foregate_limit_decisions", "Answers of rate limits", families.limits.clone());
+    registry.register("foregate_scores", "Bodies given to a model, by outcome", families.scores.clone());
+    registry.register("foregate_score_value", "Scores given, one a record", families.score_values.clone());
+    registry.register_with_unit(
+        "foregate_enrich_duration",
+        "Time spent on features and scores",
+        Unit::Seconds,
+        families.enrich.clone(),
+    );
+}
+
+fn register_state(registry: &mut Registry, families: &Families) {
+    registry.register("foregate_config_reloads", "Reloads of the configuration", families.reloads.clone());
+    registry.register_with_unit(
+        "foregate_config_last_success_timestamp",
+        "When the configuration in force was published",
+        Unit::Seconds,
+        families.reload_success.clone(),
+    );
+}
+
+/// Tells when a bounded label hid something.
+fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
+    type Refused = fn(&Families) -> usize;
+    let budgets: [(&str, Refused); 4] = [
+        ("foregate_requests_total", |it| it.route_budget.refused()),
+        ("foregate_refusals_total", |it| it.refusal_budget.refused()),
+        ("foregate_audits_total", |it| it.audit_budget.refused()),
+        ("names", |it| it.name_budget.refused()),
+    ];
+    for (metric, refused) in budgets {
+        let families = families.clone();
+        sources.register(
+            Kind::Counter,
+            "foregate_metric_series_refused_total",
+            "Observations counted under another name because a label was full.",
+            &[("metric", metric)],
+            move || u32::try_from(refused(&families)).map_or(f64::INFINITY, f64::from),
+        );
+    }
+}
+
+/// The classic text format from the OpenMetrics one: no exemplars, units or end mark, and metric names as
+/// they stand in the samples.
+fn classic(open_metrics: &str) -> String {
+    let mut text = String::with_capacity(open_metrics.len());
+    let mut kinds = Vec::new();
+    let mut help: Option<(&str, &str)> = None;
+    for line in open_metrics.lines() {
+        let comment = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        match comment {
+            Some(("HELP", rest)) => help = rest.split_once(' '),
+            Some(("TYPE", rest)) => {
+                let Some((name, kind)) = rest.split_once(' ') else { continue };
+                let (suffix, kind) = match kind {
+                    "counter" => ("_total", "counter"),
+                    "info" => ("_info", "gauge"),
+                    "unknown" => ("", "untyped"),
+                    kind => ("", kind),
+                };
+                if let Some((_, help)) = help.take() {
+                    kinds.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+                }
+                kinds.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+                text.extend(kinds.drain(..));
+            }
+            _ if line.starts_with('#') => {}
+            _ => {
+                text.push_str(without_exemplar(line));
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+/// A sample without what follows its value. Label values may hold anything, so quotes are heeded.
+fn without_exemplar(line: &str) -> &str {
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, byte) in line.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'#' if !quoted => return line.get(..at).unwrap_or(line).trim_end(),
+            _ => {}
+        }
+    }
+    line
+}

@@ -1,0 +1,219 @@
+//! Records as JSON: one shape for log and admin, safe against hostile values.
+
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+
+use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Serialize, Serializer};
+use serde_json::ser::Formatter;
+
+use crate::telemetry::labels::{OUTCOMES, outcome};
+use crate::telemetry::record::Record;
+
+/// Writes compact JSON in printable ASCII: a value can neither end the line nor steer a terminal.
+#[derive(Debug)]
+struct Ascii;
+
+/// Time since the Unix epoch, as RFC 3339 in UTC with microseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Timestamp(pub Duration);
+
+/// A value by its text.
+struct Text<T>(T);
+
+struct Score<'a>(&'a ScoreFact);
+struct Limit<'a>(&'a LimitFact);
+struct Audit<'a>(&'a AuditFact);
+
+/// Items of a list, each in a shape of ours.
+struct List<I>(I);
+
+/// Appends a value as JSON, without a line break.
+pub fn write(value: &impl Serialize, line: &mut Vec<u8>) -> serde_json::Result<()> {
+    value.serialize(&mut serde_json::Serializer::with_formatter(line, Ascii))
+}
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, text: &str) -> io::Result<()> {
+        // Control characters below 0x20, quotes and backslashes are escaped by the serializer.
+        let printable = |c: char| c.is_ascii() && c != '\u{7f}';
+        let mut rest = text;
+        while let Some(at) = rest.find(|c: char| !printable(c)) {
+            let (plain, other) = rest.split_at_checked(at).unwrap_or((rest, ""));
+            writer.write_all(plain.as_bytes())?;
+            let end = other.find(printable).unwrap_or(other.len());
+            let (other, tail) = other.split_at_checked(end).unwrap_or((other, ""));
+            for unit in other.encode_utf16() {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = tail;
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.as_secs();
+        // Days to a civil date: Howard Hinnant, "chrono-compatible low-level date algorithms".
+        let days = seconds / 86_400 + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+        let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+        let year = year_of_era + era * 400 + u64::from(month <= 2);
+        let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+        let micros = self.0.subsec_micros();
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    }
+}
+
+impl Serialize for Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<T: Display> Serialize for Text<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl<I: Iterator<Item: Serialize> + Clone> Serialize for List<I> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        for item in self.0.clone() {
+            list.serialize_element(&item)?;
+        }
+        list.end()
+    }
+}
+
+impl Serialize for Score<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fault = self.0.fault.as_ref();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("rule", &*self.0.rule)?;
+        map.serialize_entry("model", &*self.0.model)?;
+        map.serialize_entry("version", &*self.0.version)?;
+        map.serialize_entry("outcome", OUTCOMES.get(outcome(fault)).unwrap_or(&""))?;
+        map.serialize_entry("scores", self.0.scores.as_slice())?;
+        if let Some(fault) = fault {
+            map.serialize_entry("fault", &Text(fault))?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Limit<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("rule", &*self.0.rule)?;
+        map.serialize_entry("admitted", &self.0.admitted)?;
+        map.serialize_entry("remaining", &self.0.remaining)?;
+        if !self.0.admitted {
+            map.serialize_entry("retry_after_us", &micros(self.0.retry_after))?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Audit<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("step", self.0.step.name())?;
+        map.serialize_entry("rule", &*self.0.rule)?;
+        map.serialize_entry("detail", &*self.0.detail)?;
+        map.end()
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Names are those of the OpenTelemetry semantic conventions where they have one, `foregate.*` otherwise.
+/// What is absent is left out.
+impl Serialize for Record {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("timestamp", &Timestamp(self.moment.unix))?;
+        map.serialize_entry("foregate.decision", &Text(self.id))?;
+        map.serialize_entry("foregate.request_id", self.request_id.to_str().unwrap_or_default())?;
+        self.serialize_exchange(&mut map)?;
+        self.serialize_verdict(&mut map)?;
+        self.serialize_facts(&mut map)?;
+        if let Some(trace) = &self.trace {
+            map.serialize_entry("trace_id", &Text(format_args!("{:032x}", trace.trace)))?;
+            map.serialize_entry("span_id", &Text(format_args!("{:016x}", trace.span)))?;
+        }
+        map.end()
+    }
+}
+
+impl Record {
+    /// What went over the wire.
+    fn serialize_exchange<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("http.request.method", self.method.as_str())?;
+        map.serialize_entry("url.scheme", if self.tls { "https" } else { "http" })?;
+        map.serialize_entry("server.address", &*self.host)?;
+        map.serialize_entry("url.path", &*self.path)?;
+        map.serialize_entry("http.response.status_code", &self.status)?;
+        map.serialize_entry("http.route", &*self.route)?;
+        map.serialize_entry("network.protocol.version", self.protocol.version())?;
+        map.serialize_entry("client.address", &self.client)?;
+        map.serialize_entry("foregate.listener", &*self.listener)?;
+        map.serialize_entry("foregate.bytes_received", &self.bytes_received)?;
+        map.serialize_entry("foregate.bytes_sent", &self.bytes_sent)?;
+        map.serialize_entry("foregate.end", self.end.name())?;
+        map.serialize_entry("foregate.duration_us", &micros(self.durations.total))?;
+        if let Some(upstream) = &self.upstream {
+            map.serialize_entry("foregate.upstream", &**upstream)?;
+        }
+        if let Some(endpoint) = &self.endpoint {
+            map.serialize_entry("foregate.endpoint", endpoint)?;
+        }
+        if let Some(time) = self.durations.upstream {
+            map.serialize_entry("foregate.upstream_duration_us", &micros(time))?;
+        }
+        Ok(())
+    }
+
+    /// Who asked, and who refused.
+    fn serialize_verdict<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if let Some(principal) = &self.subject {
+            map.serialize_entry("foregate.issuer", &*principal.issuer)?;
+            map.serialize_entry("foregate.subject", &*principal.subject)?;
+        }
+        if let Some(refusal) = &self.refusal {
+            map.serialize_entry("foregate.step", refusal.step.name())?;
+            map.serialize_entry("foregate.reason", refusal.reason.name())?;
+            map.serialize_entry("foregate.rule", &*refusal.rule)?;
+            map.serialize_entry("foregate.detail", &*refusal.detail)?;
+        }
+        Ok(())
+    }
+
+    /// What the filters found out.
+    fn serialize_facts<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if !self.scores.is_empty() {
+            map.serialize_entry("foregate.scores", &List(self.scores.iter().map(Score)))?;
+        }
+        if let Some(time) = self.durations.enrich {
+            map.serialize_entry("foregate.enrich_duration_us", &micros(time))?;
+        }
+        if !self.limits.is_empty() {
+            map.serialize_entry("foregate.limits", &List(self.limits.iter().map(Limit)))?;
+        }
+        if !self.audits.is_empty() {
+            map.serialize_entry("foregate.audits", &List(self.audits.iter().map(Audit)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! The label sets of the metrics, and what fills them.
+
+use std::sync::Arc;
+
+use foregate_filters::score::ScoreFault;
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// Stands for every name that found no room in a bounded label.
+pub const OTHER: &str = "other";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RouteLabels {
+    pub route: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StatusLabels {
+    pub route: Arc<str>,
+    pub status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RefusalLabels {
+    pub route: Arc<str>,
+    pub step: &'static str,
+    pub reason: &'static str,
+    pub rule: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AuditLabels {
+    pub route: Arc<str>,
+    pub rule: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ScoreLabels {
+    pub model: Arc<str>,
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ModelLabels {
+    pub model: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct LimitLabels {
+    pub rule: Arc<str>,
+    pub admitted: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ListenerLabels {
+    pub listener: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OutcomeLabels {
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RevisionLabels {
+    pub revision: Arc<str>,
+}
+
+/// What became of one body that a rule wanted scored.
+pub const OUTCOMES: [&str; 6] = ["scored", "body", "feature", "late", "busy", "model"];
+
+/// The place in [`OUTCOMES`] of a rule's outcome.
+pub const fn outcome(fault: Option<&ScoreFault>) -> usize {
+    match fault {
+        None => 0,
+        Some(ScoreFault::Body { .. }) => 1,
+        Some(ScoreFault::Feature(_)) => 2,
+        Some(ScoreFault::Late) => 3,
+        Some(ScoreFault::Busy) => 4,
+        Some(ScoreFault::Model(_)) => 5,
+    }
+}
+
+/// Status codes that have a series of their own, ascending.
+const CODES: [(u16, &str); 36] = [
+    (100, "100"),
+    (101, "101"),
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (204, "204"),
+    (206, "206"),
+    (301, "301"),
+    (302, "302"),
+    (303, "303"),
+    (304, "304"),
+    (307, "307"),
+    (308, "308"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (406, "406"),
+    (408, "408"),
+    (409, "409"),
+    (410, "410"),
+    (412, "412"),
+    (413, "413"),
+    (415, "415"),
+    (417, "417"),
+    (421, "421"),
+    (422, "422"),
+    (429, "429"),
+    (431, "431"),
+    (499, "499"),
+    (500, "500"),
+    (501, "501"),
+    (502, "502"),
+    (503, "503"),
+    (504, "504"),
+];
+
+/// The rest share a series a class.
+const CLASSES: [&str; 6] = [OTHER, "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// How many values the label `status` may have.
+pub const STATUSES: usize = CODES.len() + CLASSES.len();
+
+/// The place of a status code among [`STATUSES`], and its label.
+pub fn status(code: u16) -> (usize, &'static str) {
+    let found = CODES.binary_search_by_key(&code, |(known, _)| *known);
+    if let Some((place, (_, label))) = found.ok().and_then(|place| CODES.get(place).map(|it| (place, it))) {
+        return (place, label);
+    }
+    let class = usize::from(code / 100);
+    CLASSES.get(class).map_or((CODES.len(), OTHER), |label| (CODES.len() + class, label))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{STATUSES, status};
+    use std::collections::HashMap;
+
+    #[test]
+    fn every_code_has_a_place_and_a_place_one_label() {
+        let mut labels = HashMap::new();
+        for code in 0..=u16::MAX {
+            let (place, label) = status(code);
+            assert!(place < STATUSES, "{code}");
+            assert_eq!(*labels.entry(place).or_insert(label), label, "{code}");
+        }
+        assert_eq!(labels.len(), STATUSES);
+    }
+
+    #[test]
+    fn usual_codes_are_told_apart_and_strange_ones_share_a_class() {
+        for (code, label) in
+            [(200, "200"), (429, "429"), (418, "4xx"), (599, "5xx"), (99, "other"), (600, "other")]
+        {
+            assert_eq!(status(code).1, label);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The metrics of the gateway: handles, what one record does to them.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use foregate_filters::context::{LimitFact, ScoreFact};
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::exemplar::HistogramWithExemplars;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::telemetry::labels::{
+    AuditLabels, LimitLabels, ListenerLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels, RefusalLabels,
+    RouteLabels, STATUSES, ScoreLabels, StatusLabels, outcome, status,
+};
+use crate::telemetry::record::{DecisionId, Record, Refusal};
+use crate::telemetry::series::{Budget, Series};
+
+/// Bounds of the request and upstream histograms, in seconds: 50 us to 10 s.
+const SECONDS: [f64; 17] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// Bounds of the enrich histogram, in seconds: 1 us to 100 ms.
+const ENRICH_SECONDS: [f64; 16] = [
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+];
+
+/// Bounds of the score histogram.
+const SCORES: [f64; 13] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
+
+/// Most routes that have series of their own; the others count as one.
+const MAX_ROUTES: usize = 4_096;
+
+/// Most refusal series, and as many audit series, that name their rule.
+const MAX_RULES: usize = 2_000;
+
+/// Most models, limits and listeners with series of their own.
+const MAX_NAMES: usize = 1_000;
+
+/// Every handle. One for the process; it outlives snapshots.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    pub(crate) families: Arc<Families>,
+    routes: Series<Arc<str>, Arc<RouteMetrics>>,
+    models: Series<Arc<str>, Arc<ModelMetrics>>,
+    limits: Series<Arc<str>, [Counter; 2]>,
+    listeners: Series<Arc<str>, Occupancy>,
+}
+
+/// What is exported, and how much of it there may be.
+#[derive(Debug)]
+pub(crate) struct Families {
+    pub(crate) requests: Family<StatusLabels, Counter>,
+    pub(crate) durations: Family<RouteLabels, HistogramWithExemplars<DecisionId>, fn() -> Exemplified>,
+    pub(crate) upstream: Family<RouteLabels, Histogram, fn() -> Histogram>,
+    pub(crate) refusals: Family<RefusalLabels, Counter>,
+    pub(crate) audits: Family<AuditLabels, Counter>,
+    pub(crate) scores: Family<ScoreLabels, Counter>,
+    pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    pub(crate) enrich: Histogram,
+    pub(crate) limits: Family<LimitLabels, Counter>,
+    pub(crate) connections: Family<ListenerLabels, Gauge>,
+    pub(crate) in_flight: Occupancy,
+    pub(crate) reloads: Family<OutcomeLabels, Counter>,
+    pub(crate) reload_success: Gauge<f64, AtomicU64>,
+    pub(crate) revision: ArcSwap<Arc<str>>,
+    pub(crate) route_budget: Budget,
+    pub(crate) refusal_budget: Budget,
+    pub(crate) audit_budget: Budget,
+    pub(crate) name_budget: Budget,
+}
+
+type Exemplified = HistogramWithExemplars<DecisionId>;
+
+/// The handles of one route. The same name gives the same handles, snapshot after snapshot.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    name: Arc<str>,
+    families: Arc<Families>,
+    requests: [OnceLock<Counter>; STATUSES],
+    duration: OnceLock<Exemplified>,
+    upstream: OnceLock<Histogram>,
+    refusals: Series<(Step, Reason), Arc<Series<Arc<str>, Counter>>>,
+    audits: Series<Arc<str>, Counter>,
+}
+
+#[derive(Debug)]
+struct ModelMetrics {
+    outcomes: [Counter; OUTCOMES.len()],
+    values: Histogram,
+}
+
+/// A gauge of how many there are now.
+#[derive(Clone, Debug, Default)]
+pub struct Occupancy(pub(crate) Gauge<i64, AtomicI64>);
+
+/// One of those counted by an [`Occupancy`]; counted until dropped.
+#[derive(Debug)]
+pub struct Occupied(Occupancy);
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+fn exemplified() -> Exemplified {
+    HistogramWithExemplars::new(SECONDS.into_iter())
+}
+
+fn score_values() -> Histogram {
+    Histogram::new(SCORES)
+}
+
+impl Metrics {
+    /// The handles of this route; keep them in the snapshot.
+    pub fn route(&self, route: &str) -> Arc<RouteMetrics> {
+        let make = |name: &str| {
+            let name: Arc<str> = name.into();
+            (name.clone(), Arc::new(RouteMetrics::new(name, self.families.clone())))
+        };
+        self.routes
+            .find_or_make(route, &self.families.route_budget, || make(route))
+            .or_else(|| self.routes.find_or_make(OTHER, &Budget::new(1), || make(OTHER)))
+            .unwrap_or_else(|| make(OTHER).1)
+    }
+
+    /// Counts the open connections of this listener; keep it with the listener.
+    pub fn connections(&self, listener: &str) -> Occupancy {
+        let make = || {
+            let name: Arc<str> = listener.into();
+            let gauge =
+                self.families.connections.get_or_create_owned(&ListenerLabels { listener: name.clone() });
+            (name, Occupancy(gauge))
+        };
+        self.listeners.find_or_make(listener, &self.families.name_budget, make).unwrap_or_default()
+    }
+
+    /// Counts the requests between head and record.
+    pub fn requests_in_flight(&self) -> &Occupancy {
+        &self.families.in_flight
+    }
+
+    /// A snapshot was published at this time since the Unix epoch.
+    pub fn reload_succeeded(&self, revision: &str, unix: Duration) {
+        self.families.reloads.get_or_create(&OutcomeLabels { outcome: "success" }).inc();
+        self.families.reload_success.set(unix.as_secs_f64());
+        self.families.revision.store(Arc::new(revision.into()));
+    }
+
+    /// A new configuration was refused; the old snapshot stays.
+    pub fn reload_failed(&self) {
+        self.families.reloads.get_or_create(&OutcomeLabels { outcome: "failure" }).inc();
+    }
+
+    /// Counts one finished request. Takes no lock but those of the histograms, and formats nothing.
+    pub fn observe(&self, record: &Record, route: &RouteMetrics) {
+        route.observe(record);
+        for fact in &record.scores {
+            self.observe_score(fact);
+        }
+        for fact in &record.limits {
+            self.observe_limit(fact);
+        }
+        if let Some(enrich) = record.durations.enrich {
+            self.families.enrich.observe(enrich.as_secs_f64());
+        }
+    }
+
+    fn observe_score(&self, fact: &ScoreFact) {
+        let families = &self.families;
+        let make = || (fact.model.clone(), Arc::new(ModelMetrics::new(&fact.model, families)));
+        let Some(model) = self.models.find_or_make(&*fact.model, &families.name_budget, make) else {
+            return;
+        };
+        if let Some(counter) = model.outcomes.get(outcome(fact.fault.as_ref())) {
+            counter.inc();
+        }
+        // With a fault some of the scores are defaults, which say nothing of the model.
+        if fact.fault.is_none() {
+            for score in &fact.scores {
+                model.values.observe(f64::from(*score));
+            }
+        }
+    }
+
+    fn observe_limit(&self, fact: &LimitFact) {
+        let families = &self.families;
+        let make = || {
+            let counter = |admitted| {
+                families.limits.get_or_create_owned(&LimitLabels { rule: fact.rule.clone(), admitted })
+            };
+            (fact.rule.clone(), [counter("false"), counter("true")])
+        };
+        let Some([refused, admitted]) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make)
+        else {
+            return;
+        };
+        if fact.admitted {
+            admitted.inc()
+        } else {
+            refused.inc()
+        };
+    }
+}
+
+impl Default for Families {
+    fn default() -> Self {
+        Self {
+            requests: Family::default(),
+            durations: Family::new_with_constructor(exemplified),
+            upstream: Family::new_with_constructor(seconds),
+            refusals: Family::default(),
+            audits: Family::default(),
+            scores: Family::default(),
+            score_values: Family::new_with_constructor(score_values),
+            enrich: Histogram::new(ENRICH_SECONDS),
+            limits: Family::default(),
+            connections: Family::default(),
+            in_flight: Occupancy::default(),
+            reloads: Family::default(),
+            reload_success: Gauge::default(),
+            revision: ArcSwap::from_pointee(Arc::from("")),
+            route_budget: Budget::new(MAX_ROUTES),
+            refusal_budget: Budget::new(MAX_RULES),
+            audit_budget: Budget::new(MAX_RULES),
+            name_budget: Budget::new(MAX_NAMES),
+        }
+    }
+}
+
+impl RouteMetrics {
+    fn new(name: Arc<str>, families: Arc<Families>) -> Self {
+        Self {
+            name,
+            families,
+            requests: [const { OnceLock::new() }; STATUSES],
+            duration: OnceLock::new(),
+            upstream: OnceLock::new(),
+            refusals: Series::default(),
+            audits: Series::default(),
+        }
+    }
+
+    fn labels(&self) -> RouteLabels {
+        RouteLabels { route: self.name.clone() }
+    }
+
+    fn observe(&self, record: &Record) {
+        let (place, label) = status(record.status);
+        if let Some(slot) = self.requests.get(place) {
+            let labels = || StatusLabels { route: self.name.clone(), status: label };
+            slot.get_or_init(|| self.families.requests.get_or_create_owned(&labels())).inc();
+        }
+        let ended = SystemTime::UNIX_EPOCH.checked_add(record.moment.unix + record.durations.total);
+        self.duration.get_or_init(|| self.families.durations.get_or_create_owned(&self.labels())).observe(
+            record.durations.total.as_secs_f64(),
+            Some(record.id),
+            ended,
+        );
+        if let Some(upstream) = record.durations.upstream {
+            self.upstream
+                .get_or_init(|| self.families.upstream.get_or_create_owned(&self.labels()))
+                .observe(upstream.as_secs_f64());
+        }
+        if let Some(refusal) = &record.refusal {
+            self.observe_refusal(refusal);
+        }
+        for audit in &record.audits {
+            self.observe_audit(&audit.rule);
+        }
+    }
+
+    fn observe_refusal(&self, refusal: &Refusal) {
+        let kind = (refusal.step, refusal.reason);
+        // Steps and reasons are closed lists, so this level needs no bound.
+        let Some(rules) = self.refusals.find_or_make(&kind, &Budget::new(1), || (kind, Arc::default()))
+        else {
+            return;
+        };
+        let make = |rule: &str| {
+            let rule: Arc<str> = rule.into();
+            let labels = RefusalLabels {
+                route: self.name.clone(),
+                step: refusal.step.name(),
+                reason: refusal.reason.name(),
+                rule: rule.clone(),
+            };
+            (rule, self.families.refusals.get_or_create_owned(&labels))
+        };
+        let counter = rules
+            .find_or_make(&*refusal.rule, &self.families.refusal_budget, || make(&refusal.rule))
+            .or_else(|| rules.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
+        if let Some(counter) = counter {
+            counter.inc();
+        }
+    }
+
+    fn observe_audit(&self, rule: &str) {
+        let make = |rule: &str| {
+            let rule: Arc<str> = rule.into();
+            let labels = AuditLabels { route: self.name.clone(), rule: rule.clone() };
+            (rule, self.families.audits.get_or_create_owned(&labels))
+        };
+        let counter = self
+            .audits
+            .find_or_make(rule, &self.families.audit_budget, || make(rule))
+            .or_else(|| self.audits.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
+        if let Some(counter) = counter {
+            counter.inc();
+        }
+    }
+}
+
+impl ModelMetrics {
+    fn new(model: &Arc<str>, families: &Families) -> Self {
+        let counter =
+            |outcome| families.scores.get_or_create_owned(&ScoreLabels { model: model.clone(), outcome });
+        Self {
+            outcomes: OUTCOMES.map(counter),
+            values: families.score_values.get_or_create_owned(&ModelLabels { model: model.clone() }),
+        }
+    }
+}
+
+impl Occupancy {
+    /// One more, until what is returned is dropped.
+    #[must_use]
+    pub fn enter(&self) -> Occupied {
+        self.0.inc();
+        Occupied(self.clone())
+    }
+
+    /// How many there are now.
+    pub fn count(&self) -> i64 {
+        self.0.get()
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.0.dec();
+    }
+}

@@ -1,0 +1,119 @@
+//! One record a request becomes metrics, a recent decision and a log line.
+
+pub mod access_log;
+pub mod decisions;
+pub mod event;
+pub mod exposition;
+pub mod json;
+mod labels;
+pub mod metrics;
+mod process;
+pub mod random;
+pub mod record;
+pub mod series;
+pub mod sources;
+pub mod trace_context;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::telemetry::access_log::{AccessLog, LogQueue};
+use crate::telemetry::decisions::Decisions;
+use crate::telemetry::exposition::Exposition;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::record::Record;
+use crate::telemetry::sources::{Kind, Sources};
+
+/// How telemetry is set up.
+#[derive(Clone, Debug)]
+pub struct TelemetryOptions {
+    pub access_log: AccessLog,
+    /// How many recent decisions are kept at most.
+    pub decisions: usize,
+}
+
+/// All that watches requests. One for the process.
+#[derive(Debug)]
+pub struct Telemetry {
+    metrics: Metrics,
+    decisions: Decisions,
+    log: LogQueue,
+    sources: Arc<Sources>,
+    exposition: Exposition,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self { access_log: AccessLog::Stdout, decisions: 4_096 }
+    }
+}
+
+impl Telemetry {
+    /// Opens the access log, and starts the thread that writes it.
+    ///
+    /// Fails where the file cannot be opened or the thread cannot be started.
+    pub fn new(options: TelemetryOptions) -> io::Result<Arc<Self>> {
+        let metrics = Metrics::default();
+        let sources = Arc::new(Sources::default());
+        let log = LogQueue::start(options.access_log)?;
+        let exposition = Exposition::new(&metrics, &sources);
+        log.export(&sources);
+        let decisions = Decisions::new(options.decisions);
+        Ok(Arc::new(Self { metrics, decisions, log, sources, exposition }))
+    }
+
+    /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
+    pub fn record(&self, mut record: Record, route: &RouteMetrics) {
+        self.metrics.observe(&record, route);
+        let keep = self.decisions.wants(&record);
+        if !keep && self.log.is_off() {
+            return;
+        }
+        record.bound();
+        if keep {
+            record.forget_claims();
+        }
+        let record = Arc::new(record);
+        if keep {
+            self.decisions.push(record.clone());
+        }
+        self.log.push(record);
+    }
+
+    /// The handles of this route; keep them in the snapshot.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.metrics.route(name)
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
+    }
+
+    /// Adds a number that is read whenever metrics are; see [`Sources::register`].
+    pub fn register_source(
+        &self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        read: Box<dyn Fn() -> f64 + Send + Sync>,
+    ) {
+        self.sources.register(kind, name, help, labels, read);
+    }
+
+    /// All metrics as text: OpenMetrics with exemplars, or the classic format of Prometheus without.
+    pub fn exposition(&self, open_metrics: bool) -> String {
+        self.exposition.encode(open_metrics)
+    }
+
+    /// Waits until every record so far is written, at most this long; true where all were.
+    /// Blocks the thread: call it where that harms nobody, at the end of a drain.
+    pub fn flush(&self, within: Duration) -> bool {
+        self.log.flush(within)
+    }
+}

@@ -1,0 +1,268 @@
+//! Everything known about one finished request, and the id of its decision.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
+use foregate_filters::moment::Moment;
+use foregate_filters::principal::Principal;
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
+use smallvec::SmallVec;
+
+use crate::telemetry::random;
+use crate::telemetry::trace_context::TraceContext;
+
+/// Names the decision in the response and nowhere else; a client's copy is never passed on.
+pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-decision");
+
+/// Names the request from end to end; a valid one is passed on as sent.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest request id that is passed on, in bytes: room for two UUIDs and a prefix.
+const MAX_REQUEST_ID: usize = 128;
+
+/// Longest path kept, in bytes: a path may fill the whole head, a record may not.
+const MAX_PATH: usize = 1_024;
+
+/// Longest host kept, in bytes: a DNS name fits (RFC 1035, section 2.3.4).
+const MAX_HOST: usize = 255;
+
+/// Longest method kept, in bytes; a longer one is recorded as `_OTHER`, as OpenTelemetry has it.
+const MAX_METHOD: usize = 32;
+
+/// Longest free text kept, in bytes.
+const MAX_DETAIL: usize = 512;
+
+/// Longest issuer or subject kept, in bytes.
+const MAX_SUBJECT: usize = 255;
+
+/// The id of one decision: a UUID of version 7 (RFC 9562, section 5.7), sortable by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DecisionId(u128);
+
+/// A text that is not the id of a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a decision id: 32 hexadecimal digits, with or without hyphens")]
+pub struct DecisionIdError;
+
+/// The HTTP version that the client spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// How the exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The whole response was sent.
+    Complete,
+    /// The client went away first.
+    ClientGone,
+    /// The upstream broke off after its response head.
+    UpstreamBroke,
+}
+
+/// Which step refused, why, by which rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub step: Step,
+    pub reason: Reason,
+    /// Empty where the step alone says it.
+    pub rule: Box<str>,
+    /// For the operator; holds no secret.
+    pub detail: Box<str>,
+}
+
+/// How long a request and its parts took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Durations {
+    /// From the head of the request to the last byte of the response.
+    pub total: Duration,
+    /// From dispatch to the response head of the upstream.
+    pub upstream: Option<Duration>,
+    /// Spent on features and scores.
+    pub enrich: Option<Duration>,
+}
+
+/// All facts of one finished request. A request makes exactly one.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub id: DecisionId,
+    /// What the client called the request, or the decision id.
+    pub request_id: HeaderValue,
+    /// When the request was pinned.
+    pub moment: Moment,
+    pub protocol: Protocol,
+    pub listener: Arc<str>,
+    /// Empty where no route matched.
+    pub route: Arc<str>,
+    pub method: Method,
+    /// Lower case, without port.
+    pub host: Box<str>,
+    /// Canonical, without query: queries may hold secrets.
+    pub path: Box<str>,
+    pub status: u16,
+    pub refusal: Option<Refusal>,
+    /// Whom the request speaks for.
+    pub client: IpAddr,
+    pub tls: bool,
+    /// Only its issuer and subject are ever written down.
+    pub subject: Option<Arc<Principal>>,
+    /// Name of the upstream.
+    pub upstream: Option<Arc<str>>,
+    pub endpoint: Option<SocketAddr>,
+    pub durations: Durations,
+    /// Bytes of the request body.
+    pub bytes_received: u64,
+    /// Bytes of the response body.
+    pub bytes_sent: u64,
+    pub scores: SmallVec<[ScoreFact; 1]>,
+    pub limits: SmallVec<[LimitFact; 2]>,
+    pub audits: SmallVec<[AuditFact; 1]>,
+    pub trace: Option<TraceContext>,
+    pub end: End,
+}
+
+/// The request id to pass on: the client's where it sent one of 1 to 128 visible ASCII characters,
+/// the decision id otherwise.
+pub fn request_id(headers: &HeaderMap, id: DecisionId) -> HeaderValue {
+    let mut sent = headers.get_all(&REQUEST_ID_HEADER).iter();
+    match (sent.next(), sent.next()) {
+        (Some(value), None)
+            if (1..=MAX_REQUEST_ID).contains(&value.len())
+                && value.as_bytes().iter().all(u8::is_ascii_graphic) =>
+        {
+            value.clone()
+        }
+        _ => id.header_value(),
+    }
+}
+
+/// Cuts a text to `max` bytes at a character border, and says so with an ellipsis.
+fn shorten(text: &mut Box<str>, max: usize) {
+    if text.len() > max {
+        *text = format!("{}\u{2026}", text.get(..text.floor_char_boundary(max)).unwrap_or_default()).into();
+    }
+}
+
+impl DecisionId {
+    /// A new id: 48 bits of milliseconds, 74 random bits, 6 bits that say UUID version 7.
+    pub fn new(moment: Moment) -> Self {
+        let random = (u128::from(random::next()) << 64) | u128::from(random::next());
+        let millis = moment.unix.as_millis() << 80;
+        let random = random & 0x0fff_3fff_ffff_ffff_ffff;
+        Self(millis | random | 0x7000_8000_0000_0000_0000)
+    }
+
+    /// The 128 bits.
+    pub const fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// The text as a header value.
+    pub fn header_value(self) -> HeaderValue {
+        let mut buffer = uuid::Uuid::encode_buffer();
+        let text = uuid::Uuid::from_u128(self.0).hyphenated().encode_lower(&mut buffer);
+        HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static("-"))
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        uuid::Uuid::from_u128(self.0).hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for DecisionId {
+    type Err = DecisionIdError;
+
+    fn from_str(text: &str) -> Result<Self, DecisionIdError> {
+        uuid::Uuid::try_parse(text).map(|id| Self(id.as_u128())).map_err(|_| DecisionIdError)
+    }
+}
+
+/// As the label of an exemplar: formatted when metrics are read, not when a request is recorded.
+impl EncodeLabelSet for DecisionId {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
+        ("decision_id", *self).encode(encoder.encode_label())
+    }
+}
+
+impl EncodeLabelValue for DecisionId {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        fmt::Write::write_fmt(encoder, format_args!("{self}"))
+    }
+}
+
+impl Protocol {
+    /// As OpenTelemetry's `network.protocol.version` has it.
+    pub const fn version(self) -> &'static str {
+        match self {
+            Self::Http1 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+impl End {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::ClientGone => "client_gone",
+            Self::UpstreamBroke => "upstream_broke",
+        }
+    }
+}
+
+impl Record {
+    /// Cuts whatever a client can make long, so that queues of records stay bounded.
+    pub fn bound(&mut self) {
+        shorten(&mut self.path, MAX_PATH);
+        shorten(&mut self.host, MAX_HOST);
+        if self.method.as_str().len() > MAX_METHOD {
+            self.method = Method::from_bytes(b"_OTHER").unwrap_or_default();
+        }
+        if let Some(refusal) = &mut self.refusal {
+            shorten(&mut refusal.detail, MAX_DETAIL);
+        }
+        for audit in &mut self.audits {
+            shorten(&mut audit.detail, MAX_DETAIL);
+        }
+    }
+
+    /// Lets go of the claims, which may be large, and keeps what is written down: issuer and subject.
+    pub fn forget_claims(&mut self) {
+        if let Some(principal) = &self.subject {
+            let (mut issuer, mut subject) = (principal.issuer.clone(), principal.subject.clone());
+            shorten(&mut issuer, MAX_SUBJECT);
+            shorten(&mut subject, MAX_SUBJECT);
+            self.subject = Some(Arc::new(Principal {
+                issuer,
+                subject,
+                scopes: Vec::new(),
+                claims: serde_json::Map::new(),
+                expires: principal.expires,
+            }));
+        }
+    }
+
+    /// Memory that this record holds alone, in bytes, to within a few allocations.
+    pub fn weight(&self) -> usize {
+        let texts = self.path.len() + self.host.len();
+        let refusal = self.refusal.as_ref().map_or(0, |it| it.rule.len() + it.detail.len());
+        let scores: usize = self.scores.iter().map(|it| size_of::<ScoreFact>() + 4 * it.scores.len()).sum();
+        let audits: usize = self.audits.iter().map(|it| size_of::<AuditFact>() + it.detail.len()).sum();
+        let limits = self.limits.len() * size_of::<LimitFact>();
+        let subject =
+            self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
+        size_of::<Self>() + texts + refusal + scores + audits + limits + subject
+    }
+}
