@@ -1,0 +1,282 @@
+//! Scores the records in the body and puts the score where services read it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, request};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+use crate::context::{RequestContext, ScoreFact};
+use crate::edits::HeaderEdit;
+use crate::fault::{Fault, Path};
+use crate::filter::{BodyNeed, Filter, Pending};
+use crate::reason::Reason;
+use crate::resources::Resources;
+use crate::score::{RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
+use crate::units::TimeSpan;
+use crate::verdict::{Reply, Verdict};
+
+mod build;
+mod merge;
+
+/// What to do where a record has no score.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnError {
+    /// Refuse the request.
+    #[default]
+    Reject,
+    /// Go on with the default score, flagged as such. A body that cannot be read goes on as it was sent.
+    Continue,
+}
+
+/// What to do with fields of ours that the client sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum OnReserved {
+    /// Take them out before ours go in.
+    #[default]
+    Remove,
+    /// Refuse the request.
+    Reject,
+}
+
+/// Where the score goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Set {
+    /// Request header for the score; several records give a comma-separated list in their order.
+    /// `<header>-status` says `scored`, or `default` with the cause. Client copies of both are removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
+    /// JSON pointer, one level deep, to the field of each record that gets the score, such as `/Lead_Score__c`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+}
+
+/// One enrichment of a policy.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Spec {
+    /// Names the rule; expressions read `enrich.<name>.score`. A CEL identifier.
+    pub name: String,
+    /// Name of the `Model` that scores.
+    pub model: String,
+    /// Time the score may take, at most 1s.
+    pub deadline: TimeSpan,
+    #[serde(default)]
+    pub on_error: OnError,
+    /// Score that stands in where there is none, with `onError: continue`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<f32>,
+    #[serde(default)]
+    pub on_reserved: OnReserved,
+    #[serde(default)]
+    pub set: Set,
+}
+
+/// The built enrichments of one policy.
+#[derive(Debug)]
+pub struct Enrich {
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    name: Arc<str>,
+    scorer: Arc<dyn Scorer>,
+    model: Arc<str>,
+    version: Arc<str>,
+    deadline: TimeSpan,
+    /// The default score, where the request goes on without one of its own.
+    fallback: Option<f32>,
+    on_reserved: OnReserved,
+    /// The header of the score, and the one of its status.
+    headers: Option<(HeaderName, HeaderName)>,
+    /// The member of each record that gets the score, as JSON text with quotes and colon.
+    member: Option<Box<str>>,
+    /// The name of that member, where there is one.
+    reserved: Arc<[Box<str>]>,
+}
+
+impl Enrich {
+    /// Builds the rules of one policy; `at` is the path of the list in the document. Gives every fault at once.
+    pub fn build(specs: &[Spec], at: &Path, resources: &dyn Resources) -> Result<Self, Vec<Fault>> {
+        build::rules(specs, at, resources).map(|rules| Self { rules })
+    }
+
+    /// The rules that have left no fact yet.
+    fn open<'a>(&'a self, ctx: &RequestContext) -> impl Iterator<Item = &'a Rule> + use<'a> {
+        let done = self.rules.iter().take_while(|rule| rule.is_done(ctx)).count();
+        self.rules.iter().skip(done)
+    }
+}
+
+impl Filter for Enrich {
+    fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
+        for rule in &self.rules {
+            let scores = match readable(head, ctx) {
+                Ok(body) => match rule.scorer.score(&rule.call(body)) {
+                    Some(scores) => scores,
+                    None => return Verdict::Wait,
+                },
+                Err(fault) => Err(fault),
+            };
+            if let Err(reply) = rule.apply(scores, ctx) {
+                return Verdict::Reply(reply);
+            }
+        }
+        Verdict::Continue
+    }
+
+    fn resume<'a>(&'a self, head: &'a request::Parts, ctx: &'a mut RequestContext) -> Pending<'a> {
+        Box::pin(async move {
+            for rule in self.open(ctx) {
+                let scores = match readable(head, ctx) {
+                    Ok(body) => {
+                        let call = rule.call(body);
+                        match rule.scorer.score(&call) {
+                            Some(scores) => scores,
+                            None => rule.scorer.submit(call).await,
+                        }
+                    }
+                    Err(fault) => Err(fault),
+                };
+                if let Err(reply) = rule.apply(scores, ctx) {
+                    return Verdict::Reply(reply);
+                }
+            }
+            Verdict::Continue
+        })
+    }
+
+    fn body(&self) -> BodyNeed {
+        BodyNeed::Whole
+    }
+}
+
+/// The body, where it is JSON as far as the head tells (RFC 9110, section 8.3 and 8.4; RFC 6839, section 3.1).
+fn readable(head: &request::Parts, ctx: &RequestContext) -> Result<Bytes, ScoreFault> {
+    let refuse = |what| Err(ScoreFault::Body { offset: 0, what });
+    let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    if !head.headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+        return refuse("the body is content-encoded");
+    }
+    let mut types = head.headers.get_all(CONTENT_TYPE).iter();
+    let is_json = match (types.next(), types.next()) {
+        (Some(value), None) => value.to_str().is_ok_and(|value| {
+            let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+            essence == "application/json" || (essence.contains('/') && essence.ends_with("+json"))
+        }),
+        _ => false,
+    };
+    match ctx.body.as_ref() {
+        _ if !is_json => refuse("the content type is not JSON"),
+        Some(body) if !body.is_empty() => Ok(body.clone()),
+        _ => refuse("there is no body"),
+    }
+}
+
+/// The word for a fault in the status header.
+fn cause(fault: &ScoreFault) -> &'static str {
+    match fault {
+        ScoreFault::Body { .. } => "body",
+        ScoreFault::Feature(_) => "feature",
+        ScoreFault::Late => "late",
+        ScoreFault::Busy => "busy",
+        ScoreFault::Model(_) => "model",
+    }
+}
+
+/// A score as text: at most four decimals, no trailing zeros, never `-0`. Valid in headers and in JSON.
+fn decimal(score: f32) -> String {
+    let text = format!("{score:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+}
+
+impl Rule {
+    fn is_done(&self, ctx: &RequestContext) -> bool {
+        ctx.scores.iter().any(|fact| Arc::ptr_eq(&fact.rule, &self.name))
+    }
+
+    fn call(&self, body: Bytes) -> ScoreCall {
+        ScoreCall { body, reserved: self.reserved.clone(), budget: self.deadline.0 }
+    }
+
+    /// Turns scores into edits and a fact, or into the refusal that the policy asks for.
+    fn apply(&self, scores: Scores, ctx: &mut RequestContext) -> Result<(), Box<Reply>> {
+        let (records, mut fault) = match scores {
+            Ok(records) => (records, None),
+            Err(fault) => (Vec::new(), Some(fault)),
+        };
+        if self.on_reserved == OnReserved::Reject && records.iter().any(|record| !record.reserved.is_empty())
+        {
+            return Err(Box::new(Reply::new(Reason::FieldReserved).rule(&self.name)));
+        }
+        let mut values = SmallVec::<[f32; 1]>::new();
+        for record in &records {
+            match &record.score {
+                Ok(score) => values.push(*score),
+                Err(why) => {
+                    values.push(self.instead(why)?);
+                    fault.get_or_insert_with(|| why.clone());
+                }
+            }
+        }
+        if let Some(fault) = fault.as_ref().filter(|_| records.is_empty()) {
+            values.push(self.instead(fault)?);
+        }
+        self.edit_headers(&values, fault.as_ref(), ctx);
+        self.edit_body(&records, &values, ctx)?;
+        let (rule, model, version) = (self.name.clone(), self.model.clone(), self.version.clone());
+        ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault });
+        Ok(())
+    }
+
+    /// The score that stands in for a missing one, or the refusal.
+    fn instead(&self, fault: &ScoreFault) -> Result<f32, Box<Reply>> {
+        self.fallback.ok_or_else(|| {
+            let reason = match fault {
+                ScoreFault::Body { .. } | ScoreFault::Feature(_) => Reason::BodyUnreadable,
+                ScoreFault::Late | ScoreFault::Busy | ScoreFault::Model(_) => Reason::ScoreUnavailable,
+            };
+            Box::new(Reply::new(reason).rule(&self.name).detail(fault.to_string()))
+        })
+    }
+
+    fn edit_headers(&self, values: &[f32], fault: Option<&ScoreFault>, ctx: &mut RequestContext) {
+        let Some((score, status)) = &self.headers else { return };
+        let list = values.iter().map(|value| decimal(*value)).collect::<Vec<_>>().join(",");
+        let told =
+            fault.map_or_else(|| "scored".to_owned(), |fault| format!("default;cause={}", cause(fault)));
+        for (name, text) in [(score, list), (status, told)] {
+            ctx.edits.request.push(match HeaderValue::try_from(text) {
+                Ok(value) => HeaderEdit::Set(name.clone(), value),
+                Err(_) => HeaderEdit::Remove(name.clone()),
+            });
+        }
+    }
+
+    fn edit_body(
+        &self,
+        records: &[RecordScore],
+        values: &[f32],
+        ctx: &mut RequestContext,
+    ) -> Result<(), Box<Reply>> {
+        let (Some(member), Some(body)) = (&self.member, &ctx.body) else { return Ok(()) };
+        let removals = records.iter().flat_map(|record| record.reserved.iter().cloned());
+        let inserts = records
+            .iter()
+            .zip(values)
+            .map(|(record, value)| (record.insert_at, format!("{member}{}", decimal(*value))));
+        let merged = merge::merge(body, &ctx.edits.body, removals, inserts);
+        ctx.edits.body = merged.ok_or_else(|| {
+            Box::new(Reply::new(Reason::Internal).rule(&self.name).detail("splices that do not fit the body"))
+        })?;
+        Ok(())
+    }
+}

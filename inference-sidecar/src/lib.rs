@@ -1,0 +1,3 @@
+//! In-line inference: model bundles, features, the engine, scorers.
+
+pub mod features;

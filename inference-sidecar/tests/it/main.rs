@@ -1,0 +1,1 @@
+//! Model bundles, features, scorers: end to end.
