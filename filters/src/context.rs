@@ -67,8 +67,8 @@ pub struct RequestContext {
     pub route: Arc<str>,
     /// Set by *identify*.
     pub principal: Option<Arc<Principal>>,
-    /// True once an `allow` rule matched.
-    pub allowed: bool,
+    /// One bit for each set of access rules: set once one of its `allow` rules matched.
+    pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
     pub scores: SmallVec<[ScoreFact; 1]>,
     /// The whole request body, where a filter asked for it.
@@ -85,7 +85,7 @@ impl RequestContext {
             client,
             route: Arc::from(""),
             principal: None,
-            allowed: false,
+            allowed: 0,
             scores: SmallVec::new(),
             body: None,
             edits: Edits::default(),

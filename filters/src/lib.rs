@@ -20,5 +20,7 @@ pub mod resources;
 pub mod score;
 pub mod spec;
 pub mod step;
+#[cfg(test)]
+pub mod testing;
 pub mod units;
 pub mod verdict;

@@ -1,1 +1,249 @@
 //! All filters, in the order they run; a new filter is one row here.
+
+use crate::addresses::{self, Addresses};
+use crate::authorize::{self, Access, DEFAULT};
+use crate::chain::{Chain, Link};
+use crate::enrich::{self, Enrich};
+use crate::expression::Environment;
+use crate::fault::{Code, Fault, Path};
+use crate::filter::Filter;
+use crate::jwt::{self, Jwt};
+use crate::rate_limit::{self, Limits, RateLimit};
+use crate::resources::Resources;
+use crate::step::Step;
+
+/// Every filter of a policy. The order of the variants is the order in which filters run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FilterSpec {
+    /// First: it learns the client address that all others may read.
+    Addresses,
+    /// Limits that read neither token nor score, before any costly check.
+    FloodLimit,
+    Jwt,
+    /// Access rules that read no score: a request without access uses up no limit of its principal.
+    Authorize,
+    /// Limits that read the token.
+    RateLimit,
+    Enrich,
+    /// Access rules that read a score.
+    Decide,
+    /// Limits that read a score.
+    ScoreLimit,
+}
+
+/// The parts of one policy that ask for filters.
+#[derive(Clone, Debug)]
+pub struct Specs<'a> {
+    /// Name of the policy, unique among all policies.
+    pub name: &'a str,
+    /// The way to its `spec`.
+    pub at: Path,
+    pub addresses: Option<&'a addresses::Spec>,
+    pub jwt: &'a [jwt::Spec],
+    pub rate_limit: &'a [rate_limit::Spec],
+    pub enrich: &'a [enrich::Spec],
+    pub authorize: &'a [authorize::Spec],
+    /// `insecure: { anonymous: true }`: requests need no access rule to pass this policy.
+    pub anonymous: bool,
+}
+
+/// A fault, and the policy it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFault {
+    /// Index of the policy; `None` where the route has no policy at all.
+    pub policy: Option<usize>,
+    pub fault: Fault,
+}
+
+/// One bit of `RequestContext::allowed` for each.
+const MAX_POLICIES: usize = 32;
+
+/// The built filters of one policy, to be taken in run order.
+#[derive(Debug, Default)]
+struct Parts {
+    addresses: Option<Addresses>,
+    jwt: Option<Jwt>,
+    enrich: Option<Enrich>,
+    access: Access,
+    limits: Limits,
+}
+
+impl FilterSpec {
+    const ALL: [Self; 8] = [
+        Self::Addresses,
+        Self::FloodLimit,
+        Self::Jwt,
+        Self::Authorize,
+        Self::RateLimit,
+        Self::Enrich,
+        Self::Decide,
+        Self::ScoreLimit,
+    ];
+
+    /// The step the filter runs in.
+    pub const fn step(self) -> Step {
+        match self {
+            Self::Addresses | Self::FloodLimit => Step::Guard,
+            Self::Jwt => Step::Identify,
+            Self::Authorize | Self::RateLimit => Step::Admit,
+            Self::Enrich => Step::Enrich,
+            Self::Decide | Self::ScoreLimit => Step::Decide,
+        }
+    }
+
+    fn take(self, parts: &mut Parts) -> Option<Box<dyn Filter>> {
+        match self {
+            Self::Addresses => boxed(parts.addresses.take()),
+            Self::FloodLimit => self.limits(&mut parts.limits.flood),
+            Self::Jwt => boxed(parts.jwt.take()),
+            Self::Authorize => boxed(parts.access.admit.take()),
+            Self::RateLimit => self.limits(&mut parts.limits.admit),
+            Self::Enrich => boxed(parts.enrich.take()),
+            Self::Decide => boxed(parts.access.decide.take()),
+            Self::ScoreLimit => self.limits(&mut parts.limits.score),
+        }
+    }
+
+    fn limits(self, limits: &mut Vec<rate_limit::Limit>) -> Option<Box<dyn Filter>> {
+        let limits = std::mem::take(limits);
+        boxed((!limits.is_empty()).then(|| RateLimit::new(self.step(), limits)))
+    }
+}
+
+fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
+    filter.map(|filter| Box::new(filter) as Box<dyn Filter>)
+}
+
+/// Builds the chain of a route from its policies, the gateway's before the route's own; every fault otherwise.
+///
+/// Every policy must let a request pass. Expressions see the `enrich` rules of their own and of
+/// earlier policies, and `jwt` where any policy of the route has it.
+pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain, Vec<PolicyFault>> {
+    let mut faults = Vec::new();
+    across(policies, &mut faults);
+    let mut environment =
+        Environment { rules: Vec::new(), principal: policies.iter().any(|policy| !policy.jwt.is_empty()) };
+    let mut built = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));
+        match policy.build(index, &environment, resources) {
+            Ok(parts) => built.push(parts),
+            Err(wrong) => {
+                faults.extend(wrong.into_iter().map(|fault| PolicyFault { policy: Some(index), fault }));
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(faults);
+    }
+    let mut links = Vec::new();
+    for spec in FilterSpec::ALL {
+        for parts in &mut built {
+            links.extend(spec.take(parts).map(|filter| Link { step: spec.step(), filter }));
+        }
+    }
+    Ok(Chain::new(links))
+}
+
+/// What no policy can be blamed for alone.
+fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
+    let mut fault = |policy: Option<usize>, fault: Fault| faults.push(PolicyFault { policy, fault });
+    if policies.iter().all(|policy| policy.authorize.is_empty() && !policy.anonymous) {
+        let at = policies.last().map(|policy| policy.at.clone()).unwrap_or_default();
+        let message = "no access rule and not anonymous: nothing says who may call";
+        let help = "add authorize rules, or insecure: { anonymous: true } if anybody may call";
+        fault(policies.len().checked_sub(1), Fault::new(Code::INSECURE, at, message).help(help));
+    }
+    if let Some(policy) = policies.get(MAX_POLICIES) {
+        let message = format!("more than {MAX_POLICIES} policies apply to one route");
+        fault(Some(MAX_POLICIES), Fault::new(Code::CONFLICT, policy.at.clone(), message));
+    }
+    let mut first = None;
+    let mut rules: Vec<(&str, &str)> = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        if !policy.jwt.is_empty() {
+            if let Some(other) = first {
+                let message = format!("jwt is already in policy {other}, which applies to the same route");
+                let help = "list every issuer in one policy";
+                fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key("jwt"), message).help(help));
+            }
+            first = first.or(Some(policy.name));
+        }
+        for (position, rule) in policy.enrich.iter().enumerate() {
+            if let Some((_, other)) = rules.iter().find(|(name, _)| *name == rule.name) {
+                let message = format!("an enrich rule {} is already in policy {other}", rule.name);
+                let at = policy.at.key("enrich").index(position).key("name");
+                fault(Some(index), Fault::new(Code::CONFLICT, at, message));
+            }
+            rules.push((&rule.name, policy.name));
+        }
+    }
+}
+
+impl Specs<'_> {
+    fn build(
+        &self,
+        index: usize,
+        environment: &Environment,
+        resources: &dyn Resources,
+    ) -> Result<Parts, Vec<Fault>> {
+        let mut faults = self.names();
+        let bit = u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default();
+        let limit_at = self.at.key("rateLimit");
+        let parts = Parts {
+            addresses: self.addresses.map(Addresses::new),
+            jwt: (!self.jwt.is_empty())
+                .then(|| Jwt::build(self.jwt, self.name, &self.at.key("jwt"), resources))
+                .and_then(|jwt| kept(jwt, &mut faults)),
+            enrich: (!self.enrich.is_empty())
+                .then(|| Enrich::build(self.enrich, &self.at.key("enrich"), resources))
+                .and_then(|enrich| kept(enrich, &mut faults)),
+            access: kept(
+                Access::build(self.authorize, bit, self.anonymous, environment, &self.at.key("authorize")),
+                &mut faults,
+            )
+            .unwrap_or_default(),
+            limits: kept(
+                Limits::build(self.rate_limit, self.name, environment, &limit_at, resources),
+                &mut faults,
+            )
+            .unwrap_or_default(),
+        };
+        if faults.is_empty() { Ok(parts) } else { Err(faults) }
+    }
+
+    /// Names are labels, log fields and header text: short, plain, and unique within their list.
+    fn names(&self) -> Vec<Fault> {
+        let limits = self.rate_limit.iter().map(|limit| limit.name.as_str()).enumerate();
+        let rules = self.authorize.iter().map(|rule| rule.name.as_str()).enumerate();
+        let limits = limits.map(|(index, name)| ("rateLimit", index, name));
+        let rules = rules.map(|(index, name)| ("authorize", index, name));
+        let (mut faults, mut seen) = (Vec::new(), Vec::new());
+        for (list, index, name) in limits.chain(rules) {
+            let at = self.at.key(list).index(index).key("name");
+            if !plain(name) {
+                let message =
+                    "a name has 1 to 63 letters, digits, - _ or ., and starts with a letter or digit";
+                faults.push(Fault::new(Code::VALUE, at, message));
+            } else if name == DEFAULT && list == "authorize" {
+                let message = "default is the name of the refusal where no rule allows";
+                faults.push(Fault::new(Code::CONFLICT, at, message));
+            } else if seen.contains(&(list, name)) {
+                faults.push(Fault::new(Code::CONFLICT, at, format!("a second {list} rule named {name}")));
+            }
+            seen.push((list, name));
+        }
+        faults
+    }
+}
+
+fn plain(name: &str) -> bool {
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=63).contains(&name.len())
+        && name.bytes().all(rest)
+        && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn kept<T>(built: Result<T, Vec<Fault>>, faults: &mut Vec<Fault>) -> Option<T> {
+    built.map_err(|mut wrong| faults.append(&mut wrong)).ok()
+}

@@ -1,1 +1,176 @@
 //! CEL expressions, type-checked when they are read and compiled to closures.
+
+mod calls;
+mod compile;
+mod macros;
+mod names;
+mod operators;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod types;
+mod value;
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+use http::request;
+
+use crate::chain::Built;
+use crate::context::RequestContext;
+use crate::fault::Path;
+use compile::{Compiler, Frame, Test, Thunk};
+use types::Type;
+use value::Constant;
+
+/// What expressions of one policy may name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// Names of the `enrich` rules that run before the expression.
+    pub rules: Vec<String>,
+    /// True where a token is required, so that `jwt` can be read.
+    pub principal: bool,
+}
+
+/// What an expression reads when it is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    pub head: &'a request::Parts,
+    pub ctx: &'a RequestContext,
+}
+
+/// The parts of a request an expression reads: a bit set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads(u8);
+
+/// Why an expression has no value for a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    #[error("there is no verified token")]
+    NoPrincipal,
+    #[error("enrich rule {0} left no score")]
+    NoScore(Box<str>),
+    #[error("no such key: {0}")]
+    Absent(Box<str>),
+    #[error("no element {0}")]
+    Index(i64),
+    #[error("{wanted} wanted, {found} found")]
+    Type { wanted: &'static str, found: &'static str },
+    #[error("integer overflow")]
+    Overflow,
+    #[error("division by zero")]
+    DivisionByZero,
+    #[error("not {0}")]
+    Conversion(&'static str),
+    #[error("header {0} is not UTF-8")]
+    NotUtf8(Box<str>),
+    #[error("the key is empty")]
+    EmptyKey,
+}
+
+/// An expression of type bool.
+pub struct BoolExpression {
+    source: Box<str>,
+    constants: Box<[Constant]>,
+    test: Test,
+    reads: Reads,
+}
+
+/// An expression whose value, as text, is a key.
+pub struct KeyExpression {
+    source: Box<str>,
+    constants: Box<[Constant]>,
+    thunk: Thunk,
+    reads: Reads,
+}
+
+impl Reads {
+    pub const NOTHING: Self = Self(0);
+    /// The request head.
+    pub const REQUEST: Self = Self(1);
+    /// The connection and the client address.
+    pub const SOURCE: Self = Self(2);
+    /// The verified token.
+    pub const PRINCIPAL: Self = Self(4);
+    /// What an `enrich` rule found out.
+    pub const SCORE: Self = Self(8);
+
+    /// True where every part of `other` is read.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Reads {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Reads {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = *self | other;
+    }
+}
+
+impl BoolExpression {
+    /// Reads an expression that must be of type bool; every fault of it otherwise, at `at`.
+    ///
+    /// At most 4 KiB of text and 32 levels of nesting.
+    pub fn new(text: &str, environment: &Environment, at: &Path) -> Built<Self> {
+        let mut compiler = Compiler::new(text, environment, at);
+        let node = compiler.read();
+        let node = node.and_then(|node| compiler.typed(node, &Type::Bool, "an access rule or condition"));
+        let reads = compiler.reads;
+        let test = node.map(|node| compiler.test(node));
+        let (Some(test), true) = (test, compiler.faults.is_empty()) else { return Err(compiler.faults) };
+        Ok(Self { source: text.into(), constants: compiler.constants.into(), test, reads })
+    }
+
+    pub const fn reads(&self) -> Reads {
+        self.reads
+    }
+
+    /// The value for one request. Never blocks; takes time in proportion to the lists it looks through.
+    pub fn evaluate(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
+        (self.test)(&Frame { scope: *scope, constants: &self.constants, local: None })
+    }
+}
+
+impl KeyExpression {
+    /// Reads an expression whose value can be a key: string, int, bool, double, or a claim.
+    pub fn new(text: &str, environment: &Environment, at: &Path) -> Built<Self> {
+        let mut compiler = Compiler::new(text, environment, at);
+        let node = compiler.read().and_then(|node| compiler.keyed(node));
+        let reads = compiler.reads;
+        let thunk = node.map(|node| compiler.thunk(node));
+        let (Some(thunk), true) = (thunk, compiler.faults.is_empty()) else { return Err(compiler.faults) };
+        Ok(Self { source: text.into(), constants: compiler.constants.into(), thunk, reads })
+    }
+
+    pub const fn reads(&self) -> Reads {
+        self.reads
+    }
+
+    /// Hands the key of one request, as text, to `with`. A key that is empty, null, a list or a map
+    /// is an error.
+    pub fn evaluate<T>(&self, scope: &Scope<'_>, with: impl FnOnce(&str) -> T) -> Result<T, EvaluationError> {
+        let value = (self.thunk)(&Frame { scope: *scope, constants: &self.constants, local: None })?;
+        let text = value.key()?;
+        if text.is_empty() { Err(EvaluationError::EmptyKey) } else { Ok(with(&text)) }
+    }
+}
+
+impl fmt::Debug for BoolExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BoolExpression").field(&self.source).finish()
+    }
+}
+
+impl fmt::Debug for KeyExpression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeyExpression").field(&self.source).finish()
+    }
+}

@@ -1,12 +1,34 @@
 //! Limits requests per key by GCRA; tells callers how they stand.
 
+mod headers;
 pub mod limiter;
+mod store;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderValue, request};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::authorize::Mode;
+use crate::chain::Built;
+use crate::context::{AuditFact, LimitFact, RequestContext};
+use crate::expression::{BoolExpression, Environment, EvaluationError, KeyExpression, Reads, Scope};
+use crate::fault::{Code, Fault, Path};
+use crate::filter::Filter;
+use crate::reason::Reason;
+use crate::resources::Resources;
+use crate::step::Step;
 use crate::units::TimeSpan;
+use crate::verdict::{Reply, Verdict};
+use limiter::{Decision, Limiter, Rate};
+
+const COUNTS: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+const PERIODS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+/// Longest time a spent burst may take to come back; a longer one is a quota, not a rate.
+const MAX_REFILL: Duration = Duration::from_secs(31 * 86_400);
 
 /// One rate limit of a policy.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -31,4 +53,182 @@ pub struct Spec {
     pub when: Option<String>,
     #[serde(default)]
     pub mode: Mode,
+}
+
+/// One limit, ready to count.
+#[derive(Debug)]
+pub struct Limit {
+    name: Arc<str>,
+    key: KeyExpression,
+    when: Option<BoolExpression>,
+    limiter: Arc<Limiter>,
+    mode: Mode,
+    /// What `RateLimit-Policy` says of it.
+    policy: HeaderValue,
+}
+
+/// The limits of one policy, each where what it reads is known.
+#[derive(Debug, Default)]
+pub struct Limits {
+    /// Read neither the token nor a score: run in *guard*.
+    pub flood: Vec<Limit>,
+    /// Read the token: run in *admit*.
+    pub admit: Vec<Limit>,
+    /// Read a score: run in *decide*.
+    pub score: Vec<Limit>,
+}
+
+/// Limits that run at one step, in the order of the document.
+///
+/// Each limit counts a request that the limits before it admitted; a request that a later one
+/// refuses stays counted in the earlier ones.
+#[derive(Debug)]
+pub struct RateLimit {
+    step: Step,
+    limits: Vec<Limit>,
+}
+
+impl Limits {
+    /// Builds the limits written at `at`; `policy` is the first part of their name in [`Resources`].
+    pub fn build(
+        specs: &[Spec],
+        policy: &str,
+        environment: &Environment,
+        at: &Path,
+        resources: &dyn Resources,
+    ) -> Built<Self> {
+        let (mut limits, mut faults) = (Self::default(), Vec::new());
+        for (index, spec) in specs.iter().enumerate() {
+            match Limit::build(spec, policy, environment, &at.index(index), resources) {
+                Ok((limit, reads)) if reads.contains(Reads::SCORE) => limits.score.push(limit),
+                Ok((limit, reads)) if reads.contains(Reads::PRINCIPAL) => limits.admit.push(limit),
+                Ok((limit, _)) => limits.flood.push(limit),
+                Err(mut wrong) => faults.append(&mut wrong),
+            }
+        }
+        if faults.is_empty() { Ok(limits) } else { Err(faults) }
+    }
+}
+
+impl Spec {
+    fn rate(&self, at: &Path) -> Built<Rate> {
+        let mut faults = Vec::new();
+        let mut bounded = |count: u32, field: &str| {
+            if !COUNTS.contains(&count) {
+                let message = format!("{field} must be from 1 to 1000000, and this is {count}");
+                faults.push(Fault::new(Code::VALUE, at.key(field), message));
+            }
+        };
+        bounded(self.limit, "limit");
+        if let Some(burst) = self.burst {
+            bounded(burst, "burst");
+        }
+        if !PERIODS.contains(&self.per.0) {
+            let message = format!("per must be from 1ms to 24h, and this is {}", self.per);
+            faults.push(Fault::new(Code::VALUE, at.key("per"), message));
+        }
+        let burst = self.burst.unwrap_or(self.limit);
+        if faults.is_empty() && self.per.0.saturating_mul(burst) / self.limit > MAX_REFILL {
+            let message = "a spent burst would take more than 31 days to come back";
+            let help = "lower burst, or raise limit";
+            faults.push(Fault::new(Code::CONFLICT, at.key("burst"), message).help(help));
+        }
+        let rate = Rate { limit: self.limit, per: self.per.0, burst };
+        if faults.is_empty() { Ok(rate) } else { Err(faults) }
+    }
+}
+
+impl Limit {
+    fn build(
+        spec: &Spec,
+        policy: &str,
+        environment: &Environment,
+        at: &Path,
+        resources: &dyn Resources,
+    ) -> Built<(Self, Reads)> {
+        let rate = spec.rate(at);
+        let key = KeyExpression::new(&spec.key, environment, &at.key("key"));
+        let when = spec.when.as_ref().map(|when| BoolExpression::new(when, environment, &at.key("when")));
+        match (rate, key, when.transpose()) {
+            (Ok(rate), Ok(key), Ok(when)) => {
+                let reads = key.reads() | when.as_ref().map(BoolExpression::reads).unwrap_or_default();
+                let limiter = resources.limiter(&format!("{policy}/{}", spec.name), &rate);
+                let policy = headers::policy(&spec.name, &rate);
+                let limit =
+                    Self { name: spec.name.as_str().into(), key, when, limiter, mode: spec.mode, policy };
+                Ok((limit, reads))
+            }
+            (rate, key, when) => {
+                let faults = [rate.err(), key.err(), when.err()];
+                Err(faults.into_iter().flatten().flatten().collect())
+            }
+        }
+    }
+
+    /// `None` where the limit does not apply to this request.
+    fn check(&self, scope: &Scope<'_>) -> Result<Option<Decision>, EvaluationError> {
+        if let Some(when) = &self.when
+            && !when.evaluate(scope)?
+        {
+            return Ok(None);
+        }
+        self.key.evaluate(scope, |key| self.limiter.check(key, scope.ctx.moment)).map(Some)
+    }
+
+    fn audit(&self, step: Step, detail: String, ctx: &mut RequestContext) -> Verdict {
+        ctx.audits.push(AuditFact { step, rule: self.name.clone(), detail: detail.into() });
+        Verdict::Continue
+    }
+
+    fn apply(&self, decision: Decision, step: Step, ctx: &mut RequestContext) -> Verdict {
+        ctx.limits.push(LimitFact {
+            rule: self.name.clone(),
+            remaining: decision.remaining,
+            retry_after: decision.retry_after,
+            admitted: decision.admitted,
+        });
+        match self.mode {
+            // Callers are not told of a limit that does not bind them.
+            Mode::Audit if decision.admitted => Verdict::Continue,
+            Mode::Audit => self.audit(step, "the limit is used up".to_owned(), ctx),
+            Mode::Enforce => {
+                ctx.edits.response.extend(headers::standing(&self.name, &self.policy, &decision));
+                if decision.admitted {
+                    return Verdict::Continue;
+                }
+                let seconds = headers::seconds(decision.retry_after).max(1);
+                Reply::new(Reason::RateLimited)
+                    .rule(&self.name)
+                    .header(RETRY_AFTER, HeaderValue::from(seconds))
+                    .into()
+            }
+        }
+    }
+}
+
+impl RateLimit {
+    pub fn new(step: Step, limits: Vec<Limit>) -> Self {
+        Self { step, limits }
+    }
+}
+
+impl Filter for RateLimit {
+    fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
+        for limit in &self.limits {
+            let verdict = match limit.check(&Scope { head, ctx }) {
+                Ok(None) => Verdict::Continue,
+                Ok(Some(decision)) => limit.apply(decision, self.step, ctx),
+                Err(error) => match limit.mode {
+                    Mode::Audit => limit.audit(self.step, error.to_string(), ctx),
+                    Mode::Enforce => {
+                        Reply::new(Reason::RuleError).rule(&limit.name).detail(error.to_string()).into()
+                    }
+                },
+            };
+            if verdict != Verdict::Continue {
+                return verdict;
+            }
+        }
+        Verdict::Continue
+    }
 }

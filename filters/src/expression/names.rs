@@ -1,0 +1,277 @@
+//! The names an expression can read, and where each value comes from.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::ops::Range;
+
+use cel::common::ast::{Expr, IdedExpr, SelectExpr};
+use http::HeaderMap;
+use http::header::HOST;
+use http::uri::Uri;
+
+use super::compile::{Compiler, Evaluated, Frame, Kind, Node};
+use super::syntax::Syntax;
+use super::types::Type;
+use super::value::{List, Map, Value};
+use super::{EvaluationError, Reads, Scope};
+use crate::context::ScoreFact;
+use crate::fault::{Code, closest};
+use crate::principal::Principal;
+
+/// Names that stand before a dot.
+const ROOTS: [&str; 5] = ["request", "source", "jwt", "enrich", "route"];
+const REQUEST: [&str; 6] = ["method", "path", "query", "host", "scheme", "headers"];
+const SOURCE: [&str; 3] = ["address", "peer", "tls"];
+const ROUTE: [&str; 1] = ["name"];
+const ENRICH: [&str; 8] = ["score", "min", "max", "count", "scores", "ok", "model", "version"];
+
+impl Compiler<'_> {
+    /// A name that stands alone: the variable of a macro, or a fault.
+    pub(super) fn ident(&mut self, name: &str, range: Range<usize>) -> Option<Node> {
+        let position = self.locals.iter().rev().position(|(local, _)| local == name);
+        if let Some(up) = position {
+            let ty = self.locals.iter().rev().nth(up).map_or(Type::Dyn, |(_, ty)| ty.clone());
+            let kind = Kind::thunk(move |frame| {
+                let mut local = frame.local;
+                for _ in 0..up {
+                    local = local.and_then(|local| local.outer);
+                }
+                local.map(|local| local.value.clone()).ok_or(EvaluationError::Index(0))
+            });
+            return Some(Node { kind, ty, range });
+        }
+        if ROOTS.contains(&name) {
+            let help = self.fields_of(name);
+            return self.fault(
+                Code::EXPRESSION_TYPE,
+                range,
+                format!("{name} is not a value by itself"),
+                help,
+            );
+        }
+        let known = ROOTS.into_iter().chain(self.locals.iter().map(|(local, _)| local.as_str()));
+        let help = match closest(name, known) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("known names are {}; text stands in quotes", ROOTS.join(", ")),
+        };
+        self.fault(Code::EXPRESSION_NAME, range, format!("unknown name {name}"), Some(help))
+    }
+
+    /// A selection that names a field of the environment; the outer `None` where it is none.
+    pub(super) fn field(
+        &mut self,
+        syntax: &Syntax,
+        expr: &IdedExpr,
+        select: &SelectExpr,
+    ) -> Option<Option<Node>> {
+        let range = syntax.range(expr);
+        let name = select.field.as_str();
+        let spot = syntax.field(expr, name);
+        match &select.operand.expr {
+            Expr::Ident(root) if self.locals.iter().all(|(local, _)| local != root) => match root.as_str() {
+                "request" => Some(self.request(name, range, spot)),
+                "source" => Some(self.source(name, range, spot)),
+                "jwt" => Some(self.jwt(name, range)),
+                "route" => Some(self.route(name, range, spot)),
+                "enrich" => Some(self.rule(name, &spot).then_some(()).and_then(|()| {
+                    let help = Some(format!("read enrich.{name}.score, or .{}", ENRICH.join(", .")));
+                    self.fault(
+                        Code::EXPRESSION_TYPE,
+                        range,
+                        format!("enrich.{name} is not a value by itself"),
+                        help,
+                    )
+                })),
+                _ => None,
+            },
+            Expr::Select(inner) if !inner.test => match &inner.operand.expr {
+                Expr::Ident(root)
+                    if root == "enrich" && self.locals.iter().all(|(local, _)| local != root) =>
+                {
+                    let known = self.rule(&inner.field, &syntax.field(&select.operand, &inner.field));
+                    Some(known.then_some(()).and_then(|()| self.enrich(&inner.field, name, range, spot)))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn fields_of(&self, root: &str) -> Option<String> {
+        let fields: Vec<&str> = match root {
+            "request" => REQUEST.to_vec(),
+            "source" => SOURCE.to_vec(),
+            "route" => ROUTE.to_vec(),
+            "jwt" => vec!["issuer", "subject", "scopes", "audiences", "expires", "claims"],
+            _ => self.environment.rules.iter().map(String::as_str).collect(),
+        };
+        if fields.is_empty() {
+            return Some("the policy has no enrich rule".to_owned());
+        }
+        Some(format!("it has {root}.{}", fields.join(&format!(", {root}."))))
+    }
+
+    fn unknown(&mut self, root: &str, name: &str, fields: &[&str], spot: Range<usize>) -> Option<Node> {
+        let help = match closest(name, fields.iter().copied()) {
+            Some(near) => format!("did you mean {root}.{near}?"),
+            None => format!("it has {root}.{}", fields.join(&format!(", {root}."))),
+        };
+        self.fault(Code::EXPRESSION_NAME, spot, format!("unknown field {root}.{name}"), Some(help))
+    }
+
+    fn request(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::REQUEST;
+        let kind = match name {
+            "method" => text(|scope| Cow::Borrowed(scope.head.method.as_str())),
+            "path" => text(|scope| Cow::Borrowed(scope.head.uri.path())),
+            "query" => text(|scope| Cow::Borrowed(scope.head.uri.query().unwrap_or_default())),
+            "host" => text(|scope| host(&scope.head.uri, &scope.head.headers)),
+            "scheme" => text(|scope| {
+                let by_connection = if scope.ctx.client.tls { "https" } else { "http" };
+                Cow::Borrowed(scope.head.uri.scheme_str().unwrap_or(by_connection))
+            }),
+            "headers" => return Some(Node { kind: Kind::Headers, ty: Type::map(Type::String), range }),
+            _ => return self.unknown("request", name, &REQUEST, spot),
+        };
+        Some(Node { kind, ty: Type::String, range })
+    }
+
+    fn source(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::SOURCE;
+        let (kind, ty) = match name {
+            "address" => (Kind::Address(|scope| scope.ctx.client.address.to_canonical()), Type::String),
+            "peer" => (Kind::Address(|scope| scope.ctx.client.peer.ip().to_canonical()), Type::String),
+            "tls" => (Kind::test(|frame| Ok(frame.scope.ctx.client.tls)), Type::Bool),
+            _ => return self.unknown("source", name, &SOURCE, spot),
+        };
+        Some(Node { kind, ty, range })
+    }
+
+    fn route(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        match name {
+            "name" => {
+                let kind = text(|scope| Cow::Borrowed(&scope.ctx.route));
+                Some(Node { kind, ty: Type::String, range })
+            }
+            _ => self.unknown("route", name, &ROUTE, spot),
+        }
+    }
+
+    fn jwt(&mut self, name: &str, range: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::PRINCIPAL;
+        if !self.environment.principal {
+            let help = "add a jwt section to the policy; without one no token is verified";
+            let message = "jwt cannot be read: no token is required here";
+            return self.fault(Code::EXPRESSION_NAME, range, message, Some(help.to_owned()));
+        }
+        let (kind, ty) = match name {
+            "issuer" => (claim(|principal| Ok(Value::text(&principal.issuer))), Type::String),
+            "subject" => (claim(|principal| Ok(Value::text(&principal.subject))), Type::String),
+            "scopes" => {
+                let scopes = claim(|principal| Ok(Value::List(List::Texts(&principal.scopes))));
+                (scopes, Type::list(Type::String))
+            }
+            "audiences" => (claim(|principal| Ok(audiences(principal))), Type::list(Type::String)),
+            "expires" => {
+                let expires = claim(|principal| {
+                    i64::try_from(principal.expires).map(Value::Int).map_err(|_| EvaluationError::Overflow)
+                });
+                (expires, Type::Int)
+            }
+            "claims" => {
+                (claim(|principal| Ok(Value::Map(Map::Json(&principal.claims)))), Type::map(Type::Dyn))
+            }
+            other => {
+                let other: Box<str> = other.into();
+                (claim_named(other), Type::Dyn)
+            }
+        };
+        Some(Node { kind, ty, range })
+    }
+
+    /// True where the rule exists; a fault is noted otherwise.
+    fn rule(&mut self, name: &str, spot: &Range<usize>) -> bool {
+        self.reads |= Reads::SCORE;
+        if self.environment.rules.iter().any(|rule| rule == name) {
+            return true;
+        }
+        let help = match closest(name, self.environment.rules.iter().map(String::as_str)) {
+            Some(near) => Some(format!("did you mean enrich.{near}?")),
+            None => self.fields_of("enrich"),
+        };
+        let message = format!("there is no enrich rule {name}");
+        self.fault::<()>(Code::EXPRESSION_NAME, spot.clone(), message, help);
+        false
+    }
+
+    fn enrich(&mut self, rule: &str, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        let (ty, read): (_, for<'a> fn(&'a ScoreFact) -> Option<Value<'a>>) = match name {
+            "score" | "max" => (Type::Double, |fact| extreme(fact, f32::max)),
+            "min" => (Type::Double, |fact| extreme(fact, f32::min)),
+            "count" => (Type::Int, |fact| i64::try_from(fact.scores.len()).ok().map(Value::Int)),
+            "scores" => (Type::list(Type::Double), |fact| Some(Value::List(List::Floats(&fact.scores)))),
+            "ok" => (Type::Bool, |fact| Some(Value::Bool(fact.fault.is_none()))),
+            "model" => (Type::String, |fact| Some(Value::text(&fact.model))),
+            "version" => (Type::String, |fact| Some(Value::text(&fact.version))),
+            _ => return self.unknown(&format!("enrich.{rule}"), name, &ENRICH, spot),
+        };
+        let rule: Box<str> = rule.into();
+        let kind = Kind::thunk(move |frame| {
+            let fact = frame.scope.ctx.score(&rule);
+            fact.and_then(read).ok_or_else(|| EvaluationError::NoScore(rule.clone()))
+        });
+        Some(Node { kind, ty, range })
+    }
+}
+
+fn text(read: for<'a> fn(&Scope<'a>) -> Cow<'a, str>) -> Kind {
+    Kind::thunk(move |frame| Ok(Value::Str(read(&frame.scope))))
+}
+
+fn principal<'a>(frame: &Frame<'_, 'a>) -> Evaluated<&'a Principal> {
+    frame.scope.ctx.principal.as_deref().ok_or(EvaluationError::NoPrincipal)
+}
+
+fn claim(read: for<'a> fn(&'a Principal) -> Evaluated<Value<'a>>) -> Kind {
+    Kind::thunk(move |frame| read(principal(frame)?))
+}
+
+fn claim_named(name: Box<str>) -> Kind {
+    Kind::thunk(move |frame| Map::Json(&principal(frame)?.claims).at(&name))
+}
+
+/// `aud` is one string or a list of them (RFC 7519, section 4.1.3).
+fn audiences(principal: &Principal) -> Value<'_> {
+    match principal.claims.get("aud") {
+        Some(serde_json::Value::Array(list)) => Value::List(List::Json(list)),
+        Some(one) => Value::List(List::Json(std::slice::from_ref(one))),
+        None => Value::List(List::Json(&[])),
+    }
+}
+
+/// The highest or lowest of the scores; `None` where there is none, or one is not a number.
+fn extreme(fact: &ScoreFact, pick: fn(f32, f32) -> f32) -> Option<Value<'_>> {
+    if fact.scores.iter().any(|score| score.is_nan()) {
+        return None;
+    }
+    fact.scores.iter().copied().reduce(pick).map(|score| Value::Double(f64::from(score)))
+}
+
+/// The host asked for, in lower case, without its port.
+fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Cow<'a, str> {
+    let by_header = || headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority = uri.authority().map(http::uri::Authority::as_str).or_else(by_header).unwrap_or_default();
+    let port =
+        authority.rfind(':').filter(|colon| !authority.get(*colon..).unwrap_or_default().contains(']'));
+    let host = port.map_or(authority, |colon| authority.get(..colon).unwrap_or_default());
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
+    }
+}
+
+/// The address behind a node, for functions that take one.
+pub(super) fn address(node: &Node) -> Option<fn(&Scope<'_>) -> IpAddr> {
+    if let Kind::Address(address) = node.kind { Some(address) } else { None }
+}

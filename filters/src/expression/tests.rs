@@ -1,0 +1,1 @@
+//! Tables: what expressions give, and what is wrong with those that do not compile.

@@ -1,0 +1,216 @@
+//! Runs one request through the chain of a policy: no runtime, no socket.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request;
+use serde::Deserialize;
+
+use crate::chain::{Chain, Refusal};
+use crate::context::{Client, RequestContext};
+use crate::fault::{Code, Fault, Path};
+use crate::jwt::{Jwks, TokenCache};
+use crate::keys::Keys;
+use crate::moment::Moment;
+use crate::rate_limit::limiter::{Limiter, Rate};
+use crate::resources::Resources;
+use crate::score::Scorer;
+use crate::spec::{self, PolicyFault, Specs};
+use crate::{addresses, authorize, enrich, jwt, rate_limit};
+
+/// The filters of a policy, as a document writes them under `spec`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    pub addresses: Option<addresses::Spec>,
+    pub jwt: Vec<jwt::Spec>,
+    pub rate_limit: Vec<rate_limit::Spec>,
+    pub enrich: Vec<enrich::Spec>,
+    pub authorize: Vec<authorize::Spec>,
+    pub insecure: Insecure,
+}
+
+/// The weakenings of a policy.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Insecure {
+    pub anonymous: bool,
+}
+
+/// Long-lived parts for tests: keys and scorers are put in by name, the rest is made anew.
+#[derive(Debug, Default)]
+pub struct TestResources {
+    /// Keys by issuer.
+    pub keys: HashMap<String, Arc<dyn Keys>>,
+    /// Scorers by model name.
+    pub scorers: HashMap<String, Arc<dyn Scorer>>,
+}
+
+impl Resources for TestResources {
+    fn keys(&self, issuer: &str, _: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
+        let keys = self.keys.get(issuer).cloned();
+        keys.ok_or_else(|| Fault::new(Code::FILE, at.clone(), format!("no keys for {issuer}")))
+    }
+
+    fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
+        Arc::new(TokenCache::default())
+    }
+
+    fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
+        Arc::new(Limiter::new(*rate, 1024))
+    }
+
+    fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
+        let scorer = self.scorers.get(model).cloned();
+        scorer.ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("no model {model}")))
+    }
+}
+
+/// A request to be judged.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: &'static str,
+    /// Path and query, or an absolute URI.
+    pub uri: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+    pub peer: SocketAddr,
+    pub moment: Moment,
+}
+
+/// A `GET` from 192.0.2.1, one thousand seconds after the start of the process.
+pub fn get(uri: &str) -> Call {
+    Call {
+        method: "GET",
+        uri: uri.to_owned(),
+        headers: Vec::new(),
+        body: Bytes::new(),
+        peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        moment: Moment { unix: Duration::from_secs(1_800_000_000), monotonic: Duration::from_secs(1_000) },
+    }
+}
+
+impl Call {
+    #[must_use]
+    pub fn method(mut self, method: &'static str) -> Self {
+        self.method = method;
+        self
+    }
+
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    #[must_use]
+    pub fn peer(mut self, address: &str) -> Self {
+        self.peer = SocketAddr::new(address.parse().unwrap(), 40_000);
+        self
+    }
+
+    /// The same request, later.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        self.moment.unix += time;
+        self.moment.monotonic += time;
+        self
+    }
+
+    pub fn head(&self) -> request::Parts {
+        let mut request = http::Request::builder().method(self.method).uri(&self.uri);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    pub fn context(&self) -> RequestContext {
+        let client = Client { peer: self.peer, address: self.peer.ip(), tls: false };
+        RequestContext::new(self.moment, client)
+    }
+}
+
+/// Builds the chain of one policy written as YAML; every fault otherwise.
+pub fn build(policy: &str, resources: &TestResources) -> Result<Chain, Vec<PolicyFault>> {
+    build_all(&[policy], resources)
+}
+
+/// Builds the chain of several policies, the gateway's first.
+pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, Vec<PolicyFault>> {
+    let policies: Vec<Policy> =
+        policies.iter().map(|text| serde_saphyr::from_str(text).expect("a policy of the test")).collect();
+    let names: Vec<String> = (0..policies.len()).map(|index| format!("policy-{index}")).collect();
+    let specs: Vec<Specs<'_>> = policies
+        .iter()
+        .zip(&names)
+        .map(|(policy, name)| Specs {
+            name,
+            at: Path::default().key("spec"),
+            addresses: policy.addresses.as_ref(),
+            jwt: &policy.jwt,
+            rate_limit: &policy.rate_limit,
+            enrich: &policy.enrich,
+            authorize: &policy.authorize,
+            anonymous: policy.insecure.anonymous,
+        })
+        .collect();
+    spec::build(&specs, resources)
+}
+
+/// Runs one request through a chain: what the filters left behind, and the refusal if there is one.
+pub fn run(chain: &Chain, call: &Call) -> (RequestContext, Result<(), Refusal>) {
+    let head = call.head();
+    let mut ctx = call.context();
+    let outcome = block_on(async {
+        chain.run_head(&head, &mut ctx).await?;
+        ctx.body = Some(call.body.clone());
+        chain.run_body(&head, &mut ctx).await
+    });
+    (ctx, outcome)
+}
+
+/// `continue`, or the refusal as `guard: AddressDenied by addresses`.
+pub fn verdict(chain: &Chain, call: &Call) -> String {
+    match run(chain, call).1 {
+        Ok(()) => "continue".to_owned(),
+        Err(refusal) => format!("{}: {} by {}", refusal.step, refusal.reply.reason, refusal.reply.rule),
+    }
+}
+
+/// Asserts what a policy written as YAML says of a request, in the words of [`verdict`].
+#[track_caller]
+pub fn check(policy: &str, call: &Call, expected: &str) {
+    let chain = build(policy, &TestResources::default()).unwrap();
+    assert_eq!(verdict(&chain, call), expected, "{call:?}\n{policy}");
+}
+
+/// The faults of a policy, each as `FG0303 spec.authorize[0]: message`.
+pub fn faults(policy: &str) -> Vec<String> {
+    let faults = build(policy, &TestResources::default()).err().unwrap_or_default();
+    faults.iter().map(|f| format!("{} {}: {}", f.fault.code, f.fault.at, f.fault.message)).collect()
+}
+
+/// Polls a future that needs no runtime until it is done.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::yield_now();
+    }
+}
