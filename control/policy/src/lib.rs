@@ -1,8 +1,19 @@
 //! Policy documents, compiled to one immutable `Snapshot`; routes, diagnostics, cases.
 
+pub mod codes;
 pub mod compile;
+mod de;
 pub mod diagnostic;
+pub mod document;
+pub mod documents;
+pub mod load;
+pub mod node;
+pub mod parse;
 pub mod route;
 pub mod routes;
+pub mod schema;
+pub mod shape;
 pub mod snapshot;
+pub mod source;
 pub mod store;
+mod unsupported;

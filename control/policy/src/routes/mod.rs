@@ -1,15 +1,33 @@
 //! Finds the route of a request, with the precedence of Gateway API v1.6.
 
+pub mod hosts;
+pub mod matcher;
+pub mod paths;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ahash::AHashMap;
 use http::request;
 
 use crate::route::Route;
+use crate::routes::hosts::Hosts;
+use crate::routes::matcher::PathMatcher;
+use crate::routes::paths::{Candidate, Order, Paths};
 
 /// All routes of a snapshot.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
+    /// By port, and whether TLS is spoken there.
+    sockets: AHashMap<(u16, bool), Hosts<Attached>>,
+}
+
+/// The routes attached to one listener.
+#[derive(Debug)]
+struct Attached {
+    listener: usize,
+    hosts: Hosts<Paths>,
 }
 
 /// Why no route was found.
@@ -19,6 +37,24 @@ pub enum RouteMiss {
     Host,
     /// No rule matches the request.
     Rule,
+}
+
+/// Gathers routes and matches, then makes the table.
+#[derive(Debug, Default)]
+pub struct TableBuilder {
+    table: RouteTable,
+    listeners: usize,
+}
+
+/// A place where matches are put.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub port: u16,
+    pub tls: bool,
+    /// Host name of the listener, `None` for every name.
+    pub listener: Option<&'a str>,
+    /// Host name of the route, `None` for every name of the listener.
+    pub host: Option<&'a str>,
 }
 
 impl RouteTable {
@@ -33,19 +69,70 @@ impl RouteTable {
         host: &str,
         head: &request::Parts,
     ) -> Result<&Arc<Route>, RouteMiss> {
-        let _ = (port, tls, host, head);
-        self.routes.first().ok_or(RouteMiss::Host)
+        let attached = self.attached(port, tls, host).ok_or(RouteMiss::Host)?;
+        let path = head.uri.path();
+        let route = attached.hosts.search(host, |paths| paths.find(path, head));
+        route.and_then(|route| self.routes.get(route)).ok_or(RouteMiss::Rule)
     }
 
     /// Which listener serves `host` on this port. Equal answers mean the same listener: compare the one
     /// of the TLS server name with the one of the `Host` to see a misdirected request.
     pub fn listener(&self, port: u16, tls: bool, host: &str) -> Option<usize> {
-        let _ = (port, tls, host);
-        None
+        self.attached(port, tls, host).map(|attached| attached.listener)
     }
 
     /// Every route, by [`Route::id`].
     pub fn all(&self) -> &[Arc<Route>] {
         &self.routes
+    }
+
+    fn attached(&self, port: u16, tls: bool, host: &str) -> Option<&Attached> {
+        self.sockets.get(&(port, tls)).and_then(|names| names.search(host, Some))
+    }
+}
+
+impl TableBuilder {
+    /// Makes a listener known, so that its hosts are served even if no route attaches.
+    pub fn listener(&mut self, port: u16, tls: bool, hostname: Option<&str>) {
+        let listener = self.listeners;
+        self.listeners += 1;
+        let names = self.table.sockets.entry((port, tls)).or_default();
+        names.entry(hostname, || Attached { listener, hosts: Hosts::default() });
+    }
+
+    /// The index the next route gets.
+    pub fn next(&self) -> usize {
+        self.table.routes.len()
+    }
+
+    pub fn route(&mut self, route: Route) {
+        self.table.routes.push(Arc::new(route));
+    }
+
+    /// Lets a match lead to a route.
+    pub fn insert(&mut self, place: Place<'_>, path: PathMatcher, candidate: Candidate) {
+        let names = self.table.sockets.entry((place.port, place.tls)).or_default();
+        let listener = self.listeners;
+        let attached = names.entry(place.listener, || Attached { listener, hosts: Hosts::default() });
+        attached.hosts.entry(place.host, Paths::default).insert(path, candidate);
+    }
+
+    /// The table, and every match that no request can reach with the one that takes its requests.
+    pub fn build(mut self) -> (RouteTable, Vec<(Order, Order)>) {
+        let mut shadows: BTreeMap<Order, Option<Order>> = BTreeMap::new();
+        for attached in self.table.sockets.values_mut().flat_map(Hosts::values_mut) {
+            for paths in attached.hosts.values_mut() {
+                paths.sort();
+                for (order, by) in paths.shadows() {
+                    // Reachable in one place is reachable.
+                    let seen = shadows.entry(order.clone()).or_insert_with(|| by.cloned());
+                    if by.is_none() {
+                        *seen = None;
+                    }
+                }
+            }
+        }
+        let shadows = shadows.into_iter().filter_map(|(order, by)| by.map(|by| (order, by))).collect();
+        (self.table, shadows)
     }
 }
