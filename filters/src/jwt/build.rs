@@ -17,7 +17,7 @@ const DEFAULT_ALGORITHMS: [Alg; 5] = [Alg::RS256, Alg::PS256, Alg::ES256, Alg::E
 /// Tolerated difference of clocks where a policy names none.
 const DEFAULT_SKEW: Duration = Duration::from_secs(30);
 /// Longest tolerated difference: beyond it, `exp` means little.
-const MAX_SKEW: Duration = Duration::from_secs(300);
+const MAX_SKEW: Duration = Duration::from_mins(5);
 /// Most issuers of one policy: each is asked for a cached token.
 const MAX_ISSUERS: usize = 32;
 /// Longest claim name that can be handed on.

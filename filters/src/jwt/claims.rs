@@ -75,7 +75,7 @@ fn audience(claims: &Map<String, Value>) -> Result<Vec<&str>, Flaw> {
     }
 }
 
-/// A NumericDate: seconds since the epoch, fractions allowed.
+/// A `NumericDate`: seconds since the epoch, fractions allowed.
 fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Duration>, Flaw> {
     match claims.get(name) {
         None => Ok(None),

@@ -93,7 +93,7 @@ pub struct Spec {
     #[schemars(length(min = 1))]
     pub audiences: Vec<String>,
     pub jwks: Jwks,
-    /// Accepted algorithms; RS256, PS256, ES256, ES384 and EdDSA where absent. Symmetric ones only by name here.
+    /// Accepted algorithms; RS256, PS256, ES256, ES384 and `EdDSA` where absent. Symmetric ones only by name here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<Alg>,
     /// Tolerated difference between clocks, 30s where absent, at most 5m.
@@ -134,7 +134,7 @@ enum Check<'a> {
     /// The token is good: who it speaks for, and whose word that is.
     Passed(&'a Issuer, Arc<Principal>),
     /// Only the signature is left to verify, with keys that are not here yet.
-    Unverified(&'a Issuer),
+    Unverified,
 }
 
 /// How the signature stands with the keys at hand.
@@ -224,9 +224,8 @@ impl Jwt {
         match keys.map(|keys| issuer.signed(&keys, &token)) {
             Some(Signed::By(key)) => Ok(Check::Passed(issuer, issuer.remember(text, entry, key))),
             Some(Signed::No) => refuse(Flaw::Signature),
-            Some(Signed::Unknown) if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified(issuer)),
+            Some(Signed::Unknown) | None if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified),
             Some(Signed::Unknown) => refuse(Flaw::Key),
-            None if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified(issuer)),
             None => refuse(Flaw::KeysUnavailable),
         }
     }
@@ -275,7 +274,7 @@ impl Jwt {
     ) -> Verdict {
         let (issuer, principal) = match check {
             Ok(Check::Passed(issuer, principal)) => (issuer, principal),
-            Ok(Check::Unverified(_)) => return Verdict::Wait,
+            Ok(Check::Unverified) => return Verdict::Wait,
             Err((rule, flaw)) => return flaw.reply(rule),
         };
         let edited = claim_headers::edit(

@@ -31,7 +31,7 @@ pub struct TokenCache {
 }
 
 /// 128 bits of two keyed hashes. Their keys are random and never leave the process, so nobody can
-/// search for a token that meets another's entry; SipHash alone would be a sound MAC of 64 bits.
+/// search for a token that meets another's entry; `SipHash` alone would be a sound MAC of 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct TokenKey(u64, u64);
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 /// Between fetches that requests ask for: whoever sends made-up kids gets one in ten seconds.
 pub(super) const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 /// Between refreshes where the issuer names no time.
-pub(super) const REFRESH: Duration = Duration::from_secs(300);
+pub(super) const REFRESH: Duration = Duration::from_mins(5);
 /// Shortest time between refreshes, whatever the issuer says: spare its servers.
-pub(super) const REFRESH_MIN: Duration = Duration::from_secs(60);
+pub(super) const REFRESH_MIN: Duration = Duration::from_mins(1);
 /// Longest time between refreshes: a key that was withdrawn is trusted for a day at most.
-pub(super) const REFRESH_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(super) const REFRESH_MAX: Duration = Duration::from_hours(24);
 /// First and longest pause after failed fetches.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 /// How long a kid that was looked for in vain is not looked for again.
-pub(super) const MISSING_FOR: Duration = Duration::from_secs(60);
+pub(super) const MISSING_FOR: Duration = Duration::from_mins(1);
 /// Most kids remembered as missing.
 const MISSING_MAX: usize = 1024;
 /// Longest kid that is looked for.
@@ -110,7 +110,7 @@ mod tests {
         for (said, used) in [
             (None, REFRESH),
             (Some(Duration::ZERO), REFRESH_MIN),
-            (Some(Duration::from_secs(600)), Duration::from_secs(600)),
+            (Some(Duration::from_mins(10)), Duration::from_mins(10)),
             (Some(Duration::from_secs(u64::MAX)), REFRESH_MAX),
         ] {
             let mut schedule = Schedule::default();
