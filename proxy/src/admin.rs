@@ -241,3 +241,222 @@ impl IntoResponse for Problem {
         (self.code, [(CONTENT_TYPE, "application/problem+json")], body).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AdminState, ConfigStatus, ReloadFailure, local, router};
+    use crate::telemetry::access_log::AccessLog;
+    use crate::telemetry::testing::{full_record, record};
+    use crate::telemetry::{Telemetry, TelemetryOptions};
+    use serde_json::Value;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    struct Reply {
+        status: u16,
+        head: String,
+        body: String,
+    }
+
+    impl Reply {
+        fn json(&self) -> Value {
+            serde_json::from_str(&self.body).unwrap()
+        }
+
+        fn is_problem(&self, status: u16) -> bool {
+            self.status == status
+                && self.head.contains("content-type: application/problem+json\r\n")
+                && self.json()["status"] == status
+        }
+    }
+
+    async fn serve() -> (Arc<AdminState>, SocketAddr) {
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 4_096 };
+        let state = Arc::new(AdminState::new(Telemetry::new(options).unwrap()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(axum::serve(listener, router(state.clone())).into_future());
+        (state, address)
+    }
+
+    /// Sends a request line and headers as they are.
+    async fn send(address: SocketAddr, head: &str) -> Reply {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Reply { status, head: format!("{head}\r\n"), body: body.to_owned() }
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> Reply {
+        send(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost")).await
+    }
+
+    #[tokio::test]
+    async fn health_follows_the_life_of_the_process() {
+        let (state, address) = serve().await;
+        let health = async || {
+            let (live, ready) = (get(address, "/livez").await, get(address, "/readyz").await);
+            (live.status, ready.status, ready.body)
+        };
+        assert_eq!(health().await, (200, 503, "starting\n".to_owned()));
+        state.ready.store(true, Ordering::Release);
+        assert_eq!(health().await, (200, 200, "ready\n".to_owned()));
+        state.draining.store(true, Ordering::Release);
+        assert_eq!(health().await, (200, 503, "draining\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn metrics_come_in_the_format_asked_for() {
+        let (state, address) = serve().await;
+        state.telemetry.record(record(), &state.telemetry.route("leads"));
+        let plain = get(address, "/metrics").await;
+        assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
+        assert!(plain.body.contains("foregate_requests_total{route=\"leads\",status=\"201\"} 1\n"));
+        assert!(!plain.body.contains("decision_id"));
+        // What Prometheus 2.42 sends.
+        let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                      text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        let open =
+            send(address, &format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}")).await;
+        assert!(
+            open.head.contains("content-type: application/openmetrics-text; version=1.0.0"),
+            "{}",
+            open.head
+        );
+        assert!(open.body.contains("# {decision_id=") && open.body.ends_with("# EOF\n"));
+    }
+
+    #[tokio::test]
+    async fn the_configuration_shows_what_is_in_force_and_what_was_refused() {
+        let (state, address) = serve().await;
+        let status = ConfigStatus {
+            revision: "a1".to_owned(),
+            loaded_at: Duration::from_secs(1_790_000_000),
+            routes: 3,
+            listeners: 1,
+            warnings: vec!["FG0601 unused upstream".to_owned()],
+            failure: None,
+        };
+        state.config.store(Arc::new(status.clone()));
+        let shown = get(address, "/config").await.json();
+        assert_eq!(shown["revision"], "a1");
+        assert_eq!(shown["loaded_at"], "2026-09-21T14:13:20.000000Z");
+        assert_eq!((&shown["routes"], &shown["listeners"]), (&3.into(), &1.into()));
+        assert_eq!(shown["warnings"][0], "FG0601 unused upstream");
+        assert!(shown.get("failure").is_none());
+        let diagnostics = vec!["FG0401 gateway.yaml:3:7".to_owned()];
+        let failure = Some(ReloadFailure { at: Duration::from_secs(1_790_000_001), diagnostics });
+        state.config.store(Arc::new(ConfigStatus { failure, ..status }));
+        let shown = get(address, "/config").await.json();
+        assert_eq!(shown["revision"], "a1");
+        assert_eq!(shown["failure"]["at"], "2026-09-21T14:13:21.000000Z");
+        assert_eq!(shown["failure"]["diagnostics"][0], "FG0401 gateway.yaml:3:7");
+    }
+
+    #[tokio::test]
+    async fn decisions_are_listed_and_found() {
+        let (state, address) = serve().await;
+        let route = state.telemetry.route("leads");
+        let ids: Vec<String> = (0..60)
+            .map(|_| {
+                let refused = full_record();
+                let id = refused.id.to_string();
+                state.telemetry.record(refused, &route);
+                id
+            })
+            .collect();
+        let listed = get(address, "/decisions").await.json();
+        assert_eq!(listed.as_array().unwrap().len(), 50);
+        assert_eq!(listed[0]["foregate.decision"], ids[59]);
+        let two = get(address, "/decisions?limit=2").await.json();
+        assert_eq!(two.as_array().unwrap().len(), 2);
+        let one = get(address, &format!("/decisions/{}", ids[7])).await;
+        assert_eq!(one.json()["foregate.decision"], ids[7]);
+        assert_eq!(one.json()["foregate.reason"], "RateLimited");
+        assert!(!one.body.contains("claim-not-to-be-seen"));
+        for bad in ["limit=0", "limit=501", "limit=x", "limit=-1", "limit=1&more=2", "limit=1&limit=2"] {
+            assert!(get(address, &format!("/decisions?{bad}")).await.is_problem(400), "{bad}");
+        }
+        assert!(get(address, "/decisions/nonsense").await.is_problem(400));
+        assert!(get(address, "/decisions/00000000-0000-7000-8000-000000000000").await.is_problem(404));
+    }
+
+    #[tokio::test]
+    async fn only_reading_is_answered_and_nothing_is_cached() {
+        let (_state, address) = serve().await;
+        assert!(get(address, "/nothing").await.is_problem(404));
+        assert!(get(address, "/").await.body.contains("/decisions"));
+        let head = send(address, "HEAD /livez HTTP/1.1\r\nHost: localhost").await;
+        assert_eq!((head.status, head.body.as_str()), (200, ""));
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"] {
+            for path in ["/livez", "/nothing"] {
+                let reply = send(address, &format!("{method} {path} HTTP/1.1\r\nHost: localhost")).await;
+                assert!(reply.is_problem(405), "{method} {path}");
+                assert!(reply.head.contains("allow: GET, HEAD\r\n"), "{method} {path}");
+            }
+        }
+        for path in ["/livez", "/nothing", "/metrics", "/decisions"] {
+            let head = send(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://a"))
+                .await
+                .head;
+            assert!(head.contains("cache-control: no-store\r\n"), "{path}");
+            assert!(!head.contains("access-control"), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_a_web_page_may_claim_is_refused() {
+        let (_state, address) = serve().await;
+        for (head, answered) in [
+            ("GET /livez HTTP/1.1\r\nHost: localhost:9901", true),
+            ("GET /livez HTTP/1.1\r\nHost: 127.0.0.1:9901", true),
+            ("GET /livez HTTP/1.1\r\nHost: [::1]:9901", true),
+            ("GET /livez HTTP/1.1\r\nHost: 10.1.2.3", true),
+            ("GET http://localhost/livez HTTP/1.1\r\nHost: localhost", true),
+            ("GET /livez HTTP/1.1\r\nHost: rebind.example.com", false),
+            ("GET /livez HTTP/1.1\r\nHost: localhost.example.com", false),
+            ("GET /livez HTTP/1.1\r\nHost: localhost\r\nHost: rebind.example.com", false),
+            ("GET /livez HTTP/1.1\r\nHost: ", false),
+            ("GET /livez HTTP/1.1", false),
+            ("GET http://rebind.example.com/livez HTTP/1.1\r\nHost: localhost", false),
+        ] {
+            let reply = send(address, head).await;
+            assert_eq!(reply.status == 200, answered, "{head}: {}", reply.head);
+            assert!(answered || reply.is_problem(403), "{head}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_and_localhost_are_local() {
+        for (host, expected) in [
+            ("localhost", true),
+            ("LOCALHOST:1", true),
+            ("127.0.0.1", true),
+            ("192.168.0.1:80", true),
+            ("[::1]", true),
+            ("[fe80::1]:80", true),
+            ("", false),
+            (":80", false),
+            ("[127.0.0.1]", false),
+            ("::1", false),
+            ("127.0.0.1.example.com", false),
+            ("127.1", false),
+            ("0x7f000001", false),
+            ("2130706433", false),
+            ("localhost.", false),
+            ("user@localhost", false),
+            ("localhost:80:80", false),
+            ("localhost:x", false),
+            ("example.com:127.0.0.1", false),
+        ] {
+            assert_eq!(local(host), expected, "{host}");
+        }
+    }
+}

@@ -1,6 +1,5 @@
 //! The access log: one JSON line a request, written off the request path.
 
-use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -236,12 +235,6 @@ impl Writer {
     }
 }
 
-impl fmt::Debug for Sink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sink")
-    }
-}
-
 impl Sink {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
@@ -276,5 +269,134 @@ impl LogFile {
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path)?;
         let inode = file.metadata()?.ino();
         Ok(Self { path, file, inode })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AccessLog, CAPACITY, LogQueue, Sink};
+    use crate::telemetry::record::DecisionId;
+    use crate::telemetry::testing::{MOMENT, record};
+    use serde_json::Value;
+    use std::io::{self, Write};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+    use std::{fs, mem};
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// Tells of each write, and waits until it may go on.
+    struct Gate {
+        entered: Sender<()>,
+        open: Receiver<io::Result<()>>,
+        text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Gate {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.entered.send(()).ok();
+            // Once the test lets go of its end, the gate stays open.
+            self.open.recv().unwrap_or(Ok(()))?;
+            self.text.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    struct Gated {
+        log: LogQueue,
+        entered: Receiver<()>,
+        open: Sender<io::Result<()>>,
+        text: Arc<Mutex<Vec<u8>>>,
+    }
+
+    fn gated() -> Gated {
+        let ((entered, seen), (open, wait), text) = (channel(), channel(), Arc::default());
+        let gate = Gate { entered, open: wait, text: Arc::clone(&text) };
+        let log = LogQueue::write_to(Sink::Test(Box::new(gate))).unwrap();
+        Gated { log, entered: seen, open, text }
+    }
+
+    #[test]
+    fn a_full_queue_drops_and_counts_and_never_waits() {
+        let Gated { log, entered, open, text } = gated();
+        log.push(Arc::new(record()));
+        entered.recv_timeout(LONG).unwrap();
+        // The writer is stuck in its first write; the queue fills up behind it.
+        let waiting = Arc::new(record());
+        for _ in 0..CAPACITY + 10 {
+            log.push(waiting.clone());
+        }
+        assert_eq!(log.dropped(), 10);
+        assert!(!log.flush(Duration::from_millis(1)), "nothing was written yet");
+        drop(open);
+        assert!(log.flush(LONG));
+        let text = mem::take(&mut *text.lock().unwrap());
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+        assert_eq!(lines.len(), CAPACITY + 1);
+        for line in lines {
+            let value: Value = serde_json::from_slice(line).unwrap();
+            assert_eq!(value["http.route"], "leads");
+        }
+        assert_eq!(log.dropped(), 10);
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_counted_and_the_next_line_stands_alone() {
+        let Gated { log, entered, open, text } = gated();
+        log.push(Arc::new(record()));
+        entered.recv_timeout(LONG).unwrap();
+        open.send(Err(io::Error::other("disk full"))).unwrap();
+        assert!(log.flush(LONG));
+        assert_eq!(log.dropped(), 1);
+        drop(open);
+        log.push(Arc::new(record()));
+        assert!(log.flush(LONG));
+        assert_eq!(log.dropped(), 1);
+        let text = String::from_utf8(mem::take(&mut *text.lock().unwrap())).unwrap();
+        assert!(text.starts_with("\n{") && text.ends_with("}\n"), "{text}");
+    }
+
+    #[test]
+    fn what_waits_is_written_when_the_log_is_dropped() {
+        let Gated { log, entered, open, text } = gated();
+        log.push(Arc::new(record()));
+        entered.recv_timeout(LONG).unwrap();
+        log.push(Arc::new(record()));
+        drop((log, open));
+        // The sender lives in the writer thread: the channel closes when that thread ends.
+        while entered.recv_timeout(LONG).is_ok() {}
+        assert_eq!(String::from_utf8_lossy(&text.lock().unwrap()).lines().count(), 2);
+    }
+
+    #[test]
+    fn a_file_is_appended_to_and_followed_when_moved_away() {
+        let path = std::env::temp_dir().join(format!("foregate-{}.log", DecisionId::new(MOMENT)));
+        let moved = path.with_extension("1");
+        fs::write(&path, "earlier\n").unwrap();
+        let log = LogQueue::start(AccessLog::File(path.clone())).unwrap();
+        let write = || {
+            log.push(Arc::new(record()));
+            assert!(log.flush(LONG));
+        };
+        write();
+        fs::rename(&path, &moved).unwrap();
+        write();
+        let lines = |path| fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!((lines(&moved).len(), lines(&path).len()), (2, 1));
+        assert_eq!(lines(&moved)[0], "earlier");
+        fs::remove_file(path).unwrap();
+        fs::remove_file(moved).unwrap();
+    }
+
+    #[test]
+    fn an_absent_log_takes_everything_and_is_always_flushed() {
+        let log = LogQueue::start(AccessLog::Off).unwrap();
+        log.push(Arc::new(record()));
+        assert!(log.is_off() && log.flush(Duration::ZERO) && log.dropped() == 0);
     }
 }

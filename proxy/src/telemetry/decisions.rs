@@ -66,3 +66,56 @@ impl Decisions {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Decisions, MAX_BYTES};
+    use crate::telemetry::record::DecisionId;
+    use crate::telemetry::testing::{MOMENT, full_record, record};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_newest_are_kept_and_found() {
+        let decisions = Decisions::new(3);
+        let records: Vec<_> = (0..5).map(|_| Arc::new(record())).collect();
+        for record in &records {
+            decisions.push(record.clone());
+        }
+        let ids = |limit| decisions.recent(limit).iter().map(|record| record.id).collect::<Vec<_>>();
+        assert_eq!(ids(500), [records[4].id, records[3].id, records[2].id]);
+        assert_eq!(ids(1), [records[4].id]);
+        assert_eq!(decisions.find(records[2].id).unwrap().id, records[2].id);
+        assert!(decisions.find(records[1].id).is_none());
+        assert!(decisions.find(DecisionId::new(MOMENT)).is_none());
+    }
+
+    #[test]
+    fn memory_is_bounded_whatever_the_records_hold() {
+        let decisions = Decisions::new(1_000_000);
+        for _ in 0..20_000 {
+            let mut long = record();
+            long.path = "p".repeat(4_000).into();
+            long.bound();
+            decisions.push(Arc::new(long));
+            assert!(decisions.bytes() <= MAX_BYTES);
+        }
+        assert!(decisions.bytes() > MAX_BYTES / 2);
+        let held: usize = decisions.recent(usize::MAX).iter().map(|record| record.weight()).sum();
+        assert_eq!(decisions.bytes(), held, "the sum follows what leaves");
+    }
+
+    #[test]
+    fn refusals_audits_and_failures_are_always_wanted_and_others_sampled() {
+        let decisions = Decisions::new(8);
+        for _ in 0..100 {
+            let mut audited = record();
+            audited.audits = full_record().audits;
+            let mut failed = record();
+            failed.status = 502;
+            assert!(decisions.wants(&full_record()) && decisions.wants(&audited) && decisions.wants(&failed));
+        }
+        let sampled = (0..16_000).filter(|_| decisions.wants(&record())).count();
+        assert!((800..1_200).contains(&sampled), "{sampled}");
+        assert!(!Decisions::new(0).wants(&full_record()));
+    }
+}

@@ -187,3 +187,122 @@ fn without_exemplar(line: &str) -> &str {
     }
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Exposition, classic, without_exemplar};
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::sources::{Kind, Sources};
+    use crate::telemetry::testing::full_record;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    fn exposed() -> (Arc<Sources>, Exposition) {
+        let (metrics, sources) = (Metrics::default(), Arc::new(Sources::default()));
+        metrics.observe(&full_record(), &metrics.route("le\"a\\d\ns # {x} 1"));
+        metrics.reload_succeeded("r1", std::time::Duration::from_secs(1));
+        let exposition = Exposition::new(&metrics, &sources);
+        (sources, exposition)
+    }
+
+    /// Kinds by family name, and the names of all samples.
+    fn names(text: &str) -> (BTreeMap<&str, &str>, BTreeSet<&str>) {
+        let (mut kinds, mut samples) = (BTreeMap::new(), BTreeSet::new());
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(kinds.insert(name, kind), None, "{name} is declared twice");
+            } else if !line.starts_with('#') {
+                samples.insert(&line[..line.find(['{', ' ']).unwrap()]);
+            }
+        }
+        (kinds, samples)
+    }
+
+    #[test]
+    fn every_sample_belongs_to_a_declared_family_of_its_kind() {
+        let (_sources, exposition) = exposed();
+        let text = exposition.encode(true);
+        assert!(text.ends_with("# EOF\n"));
+        let (kinds, samples) = names(&text);
+        for sample in &samples {
+            let fits = kinds.iter().any(|(family, kind)| {
+                sample.strip_prefix(family).is_some_and(|suffix| match *kind {
+                    "counter" => suffix == "_total",
+                    "info" => suffix == "_info",
+                    "histogram" => matches!(suffix, "_bucket" | "_sum" | "_count"),
+                    _ => suffix.is_empty(),
+                })
+            });
+            assert!(fits, "{sample}");
+        }
+        for name in [
+            "foregate_requests_total",
+            "foregate_request_duration_seconds_bucket",
+            "foregate_config_revision_info",
+            "foregate_build_info",
+            "process_resident_memory_bytes",
+            "process_start_time_seconds",
+            "process_cpu_seconds_total",
+            "process_open_fds",
+        ] {
+            assert!(samples.contains(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_classic_format_has_the_same_samples_without_exemplars() {
+        let (_sources, exposition) = exposed();
+        let (open, plain) = (exposition.encode(true), exposition.encode(false));
+        assert!(open.contains(" # {decision_id=") && !plain.contains("decision_id"));
+        assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"));
+        assert_eq!(names(&open).1, names(&plain).1);
+        let (kinds, samples) = names(&plain);
+        assert_eq!(kinds["foregate_requests_total"], "counter");
+        assert_eq!(kinds["foregate_config_revision_info"], "gauge");
+        for sample in samples {
+            let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| sample.strip_suffix(suffix));
+            let declared =
+                kinds.contains_key(sample) || family.is_some_and(|family| kinds[family] == "histogram");
+            assert!(declared, "{sample}");
+        }
+    }
+
+    #[test]
+    fn exemplars_are_cut_and_label_values_are_not() {
+        for (line, kept) in [
+            ("a_bucket{le=\"1\"} 1 # {id=\"x\"} 0.5 1.5", "a_bucket{le=\"1\"} 1"),
+            ("a{route=\"x # {y} 1\"} 2", "a{route=\"x # {y} 1\"} 2"),
+            ("a{route=\"\\\" # \\\\\"} 2 # {} 1", "a{route=\"\\\" # \\\\\"} 2"),
+            ("a 1", "a 1"),
+        ] {
+            assert_eq!(without_exemplar(line), kept);
+        }
+        assert_eq!(
+            classic("# HELP a Help me.\n# TYPE a counter\n# UNIT a seconds\na_total 1\n# EOF\n"),
+            "# HELP a_total Help me.\n# TYPE a_total counter\na_total 1\n"
+        );
+    }
+
+    #[test]
+    fn sources_are_read_at_each_scrape_and_replaced_by_name_and_labels() {
+        let (sources, exposition) = exposed();
+        let age = |value: f64| {
+            let labels = [("issuer", "https://idp.example.com/")];
+            sources.register(Kind::Gauge, "foregate_jwks_age_seconds", "Age.", &labels, move || value);
+        };
+        age(1.0);
+        age(2.5);
+        sources.register(Kind::Gauge, "foregate_jwks_age_seconds", "Age.", &[("issuer", "b")], || f64::NAN);
+        sources.register(Kind::Counter, "foregate_token_cache_hits_total", "Hits.", &[], || 7.0);
+        let text = exposition.encode(true);
+        assert!(
+            text.contains("foregate_jwks_age_seconds{issuer=\"https://idp.example.com/\"} 2.5\n"),
+            "{text}"
+        );
+        assert_eq!(text.matches("foregate_jwks_age_seconds{").count(), 1, "NaN is left out, 1.0 replaced");
+        assert!(
+            text.contains("# TYPE foregate_token_cache_hits counter\nforegate_token_cache_hits_total 7.0\n")
+        );
+    }
+}

@@ -217,3 +217,111 @@ impl Record {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Timestamp, write};
+    use crate::telemetry::record::Record;
+    use crate::telemetry::testing::{full_record, record};
+    use http::HeaderValue;
+    use serde_json::{Value, json};
+    use std::time::Duration;
+
+    fn line(record: &Record) -> String {
+        let mut line = Vec::new();
+        write(record, &mut line).unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_plain_record_names_the_exchange_and_nothing_else() {
+        let record = record();
+        let value: Value = serde_json::from_str(&line(&record)).unwrap();
+        let id = record.id.to_string();
+        let expected = json!({
+            "timestamp": "2026-09-21T14:13:20.000001Z",
+            "foregate.decision": id, "foregate.request_id": id,
+            "http.request.method": "POST", "url.scheme": "https", "server.address": "crm.example.org",
+            "url.path": "/services/data/v62.0/sobjects/Lead",
+            "http.response.status_code": 201, "http.route": "leads", "network.protocol.version": "2",
+            "client.address": "203.0.113.7", "foregate.listener": "https",
+            "foregate.bytes_received": 1024, "foregate.bytes_sent": 64, "foregate.end": "complete",
+            "foregate.duration_us": 1234, "foregate.upstream": "leads-svc",
+            "foregate.endpoint": "10.0.0.1:8443", "foregate.upstream_duration_us": 900,
+        });
+        assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_full_record_tells_every_fact_and_no_claim() {
+        let record = full_record();
+        let text = line(&record);
+        assert!(!text.contains("claim-not-to-be-seen"), "{text}");
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value["foregate.issuer"], "https://idp.example.com/");
+        assert_eq!(value["foregate.subject"], "uid:005");
+        assert_eq!(value["foregate.step"], "admit");
+        assert_eq!(value["foregate.reason"], "RateLimited");
+        assert_eq!(value["foregate.rule"], "per-org");
+        assert_eq!(value["foregate.enrich_duration_us"], 12);
+        let score = json!({
+            "rule": "lead", "model": "lead-score", "version": "3", "outcome": "feature",
+            "scores": [0.25, 0.5], "fault": "feature Title",
+        });
+        assert_eq!(value["foregate.scores"], json!([score]));
+        let limit = json!({ "rule": "per-org", "admitted": false, "remaining": 0, "retry_after_us": 20_000 });
+        assert_eq!(value["foregate.limits"], json!([limit]));
+        let audit = json!({ "step": "decide", "rule": "hold-risky", "detail": "score under 0.05" });
+        assert_eq!(value["foregate.audits"], json!([audit]));
+        let trace = record.trace.unwrap();
+        assert_eq!(value["trace_id"], format!("{:032x}", trace.trace));
+        assert_eq!(value["span_id"], format!("{:016x}", trace.span));
+    }
+
+    #[test]
+    fn hostile_values_stay_inside_their_strings() {
+        for hostile in [
+            "\"}\n{\"http.response.status_code\":200,\"x\":\"",
+            "a\r\nb\u{0}\u{b}\u{c}\u{1b}[2J",
+            "\u{2028}\u{2029}\u{85}\u{9b}2J\u{7f}\u{202e}",
+            "\\\\\" \\u000a \u{1f600}x\u{e9}",
+        ] {
+            let mut record = full_record();
+            record.path = hostile.into();
+            record.host = hostile.into();
+            record.refusal.as_mut().unwrap().detail = hostile.into();
+            record.audits[0].detail = hostile.into();
+            record.request_id = HeaderValue::from_static("\"},{\"a\":\"\\");
+            let text = line(&record);
+            assert!(text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' '), "{text}");
+            let value: Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(value["url.path"], hostile);
+            assert_eq!(value["server.address"], hostile);
+            assert_eq!(value["foregate.detail"], hostile);
+            assert_eq!(value["foregate.audits"][0]["detail"], hostile);
+            assert_eq!(value["foregate.request_id"], "\"},{\"a\":\"\\");
+            assert_eq!(value["http.response.status_code"], 429);
+        }
+    }
+
+    #[test]
+    fn a_score_that_is_no_number_leaves_the_line_valid() {
+        let mut record = full_record();
+        record.scores[0].scores = [f32::NAN, f32::INFINITY].into_iter().collect();
+        let value: Value = serde_json::from_str(&line(&record)).unwrap();
+        assert_eq!(value["foregate.scores"][0]["scores"], json!([null, null]));
+    }
+
+    #[test]
+    fn time_is_written_as_rfc_3339() {
+        for (micros, text) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_399_999_999, "2000-02-28T23:59:59.999999Z"),
+            (951_782_400_000_000, "2000-02-29T00:00:00.000000Z"),
+            (1_709_251_199_000_000, "2024-02-29T23:59:59.000000Z"),
+            (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
+        ] {
+            assert_eq!(Timestamp(Duration::from_micros(micros)).to_string(), text);
+        }
+    }
+}

@@ -362,3 +362,134 @@ impl Drop for Occupied {
         self.0.0.dec();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_ROUTES, MAX_RULES, Metrics};
+    use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::sources::Sources;
+    use crate::telemetry::testing::{full_record, record};
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn scrape(metrics: &Metrics) -> String {
+        Exposition::new(metrics, &Arc::new(Sources::default())).encode(true)
+    }
+
+    #[track_caller]
+    fn assert_line(text: &str, line: &str) {
+        assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+    }
+
+    #[test]
+    fn one_full_record_moves_every_family() {
+        let metrics = Metrics::default();
+        let mut refused = full_record();
+        refused.scores[0].fault = None;
+        metrics.observe(&refused, &metrics.route("leads"));
+        metrics.observe(&full_record(), &metrics.route("leads"));
+        let text = scrape(&metrics);
+        for line in [
+            r#"foregate_requests_total{route="leads",status="429"} 2"#,
+            r#"foregate_request_duration_seconds_count{route="leads"} 2"#,
+            r#"foregate_upstream_duration_seconds_count{route="leads"} 2"#,
+            r#"foregate_upstream_duration_seconds_bucket{le="0.001",route="leads"} 2"#,
+            r#"foregate_upstream_duration_seconds_bucket{le="0.0005",route="leads"} 0"#,
+            r#"foregate_refusals_total{route="leads",step="admit",reason="RateLimited",rule="per-org"} 2"#,
+            r#"foregate_audits_total{route="leads",rule="hold-risky"} 2"#,
+            r#"foregate_limit_decisions_total{rule="per-org",admitted="false"} 2"#,
+            r#"foregate_limit_decisions_total{rule="per-org",admitted="true"} 0"#,
+            r#"foregate_scores_total{model="lead-score",outcome="scored"} 1"#,
+            r#"foregate_scores_total{model="lead-score",outcome="feature"} 1"#,
+            r#"foregate_score_value_count{model="lead-score"} 2"#,
+            r#"foregate_score_value_sum{model="lead-score"} 0.75"#,
+            r#"foregate_enrich_duration_seconds_count 2"#,
+        ] {
+            assert_line(&text, line);
+        }
+        let exemplar = format!("# {{decision_id=\"{}\"}} 0.001234 1790000000.001235", refused.id);
+        assert!(!text.contains(&exemplar), "a later request of the bucket takes its place");
+        assert_eq!(text.matches("# {decision_id=").count(), 1);
+    }
+
+    #[test]
+    fn an_exemplar_names_the_decision_its_time_and_its_duration() {
+        let metrics = Metrics::default();
+        let record = record();
+        metrics.observe(&record, &metrics.route("leads"));
+        let line = format!(
+            "foregate_request_duration_seconds_bucket{{le=\"0.0025\",route=\"leads\"}} 1 # {{decision_id=\"{}\"}} \
+             0.001234 1790000000.001235",
+            record.id
+        );
+        assert_line(&scrape(&metrics), &line);
+    }
+
+    #[test]
+    fn a_route_keeps_its_handles_and_too_many_share_one() {
+        let metrics = Metrics::default();
+        let leads = metrics.route("leads");
+        assert!(Arc::ptr_eq(&leads, &metrics.route("leads")));
+        assert!(!Arc::ptr_eq(&leads, &metrics.route("cases")));
+        let distinct: BTreeSet<_> =
+            (0..MAX_ROUTES + 50).map(|number| Arc::as_ptr(&metrics.route(&number.to_string()))).collect();
+        assert_eq!(distinct.len(), MAX_ROUTES - 2 + 1);
+        metrics.observe(&record(), &metrics.route("one too many"));
+        assert_line(&scrape(&metrics), r#"foregate_requests_total{route="other",status="201"} 1"#);
+    }
+
+    #[test]
+    fn rules_beyond_the_bound_count_as_other() {
+        let metrics = Metrics::default();
+        let route = metrics.route("leads");
+        for number in 0..MAX_RULES + 30 {
+            let mut refused = full_record();
+            refused.refusal.as_mut().unwrap().rule = format!("rule-{number}").into();
+            refused.audits[0].rule = format!("rule-{number}").into();
+            metrics.observe(&refused, &route);
+        }
+        let text = scrape(&metrics);
+        for (family, rest) in [
+            ("foregate_refusals_total", r#",step="admit",reason="RateLimited",rule="other"} 30"#),
+            ("foregate_audits_total", r#",rule="other"} 30"#),
+        ] {
+            assert_line(&text, &format!("{family}{{route=\"leads\"{rest}"));
+            let series = text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
+            assert_eq!(series, MAX_RULES + 1, "{family}");
+            assert_line(&text, &format!("foregate_metric_series_refused_total{{metric=\"{family}\"}} 30.0"));
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_counted_until_dropped() {
+        let metrics = Metrics::default();
+        let https = metrics.connections("https");
+        let (first, second) = (https.enter(), metrics.connections("https").enter());
+        let request = metrics.requests_in_flight().enter();
+        assert_line(&scrape(&metrics), r#"foregate_connections_open{listener="https"} 2"#);
+        assert_line(&scrape(&metrics), "foregate_requests_in_flight 1");
+        drop((first, second, request));
+        assert_eq!((https.count(), metrics.requests_in_flight().count()), (0, 0));
+        assert_line(&scrape(&metrics), r#"foregate_connections_open{listener="https"} 0"#);
+    }
+
+    #[test]
+    fn reloads_show_their_outcome_and_the_revision_in_force() {
+        let metrics = Metrics::default();
+        assert!(!scrape(&metrics).contains("foregate_config_revision"));
+        metrics.reload_succeeded("a1", Duration::from_millis(1_790_000_000_500));
+        metrics.reload_succeeded("b2", Duration::from_millis(1_790_000_001_500));
+        metrics.reload_failed();
+        let text = scrape(&metrics);
+        for line in [
+            r#"foregate_config_revision_info{revision="b2"} 1"#,
+            r#"foregate_config_reloads_total{outcome="success"} 2"#,
+            r#"foregate_config_reloads_total{outcome="failure"} 1"#,
+            "foregate_config_last_success_timestamp_seconds 1790000001.5",
+        ] {
+            assert_line(&text, line);
+        }
+        assert!(!text.contains("a1"));
+    }
+}

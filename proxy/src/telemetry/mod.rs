@@ -12,6 +12,8 @@ pub mod random;
 pub mod record;
 pub mod series;
 pub mod sources;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod trace_context;
 
 use std::io;
@@ -115,5 +117,70 @@ impl Telemetry {
     /// Blocks the thread: call it where that harms nobody, at the end of a drain.
     pub fn flush(&self, within: Duration) -> bool {
         self.log.flush(within)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::access_log::AccessLog;
+    use super::testing::{full_record, record};
+    use super::{Telemetry, TelemetryOptions};
+    use std::fs;
+    use std::time::Duration;
+
+    #[test]
+    fn one_record_makes_one_count_one_decision_one_line() {
+        let path = std::env::temp_dir()
+            .join(format!("foregate-{}.log", super::record::DecisionId::new(super::testing::MOMENT,)));
+        let options = TelemetryOptions { access_log: AccessLog::File(path.clone()), decisions: 8 };
+        let telemetry = Telemetry::new(options).unwrap();
+        let refused = full_record();
+        let id = refused.id;
+        telemetry.record(refused, &telemetry.route("leads"));
+
+        let metrics = telemetry.exposition(true);
+        assert!(metrics.contains("foregate_requests_total{route=\"leads\",status=\"429\"} 1\n"), "{metrics}");
+        assert_eq!(telemetry.decisions().find(id).unwrap().id, id);
+        assert!(telemetry.flush(Duration::from_secs(10)));
+        let log = fs::read_to_string(&path).unwrap();
+        assert_eq!(log.matches(&id.to_string()).count(), 2, "decision and request id: {log}");
+        assert_eq!(log.lines().count(), 1);
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn claims_do_not_stay_in_memory_with_a_kept_decision() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 8 };
+        let telemetry = Telemetry::new(options).unwrap();
+        let refused = full_record();
+        let (id, principal) = (refused.id, refused.subject.clone().unwrap());
+        telemetry.record(refused, &telemetry.route("leads"));
+        let kept = telemetry.decisions().find(id).unwrap().subject.clone().unwrap();
+        assert_eq!((&kept.issuer, &kept.subject), (&principal.issuer, &principal.subject));
+        assert!(kept.claims.is_empty());
+        assert_eq!(std::sync::Arc::strong_count(&principal), 1);
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_is_an_error() {
+        let access_log = AccessLog::File("/nonexistent/folder/access.log".into());
+        assert!(Telemetry::new(TelemetryOptions { access_log, decisions: 8 }).is_err());
+    }
+
+    #[test]
+    fn counters_start_at_nothing_and_follow_every_record() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0 };
+        let telemetry = Telemetry::new(options).unwrap();
+        let route = telemetry.route("leads");
+        assert!(!telemetry.exposition(true).contains("foregate_requests_total{"));
+        for _ in 0..100 {
+            telemetry.record(record(), &route);
+        }
+        assert!(
+            telemetry
+                .exposition(true)
+                .contains("foregate_requests_total{route=\"leads\",status=\"201\"} 100\n")
+        );
+        assert!(telemetry.decisions().recent(500).is_empty());
     }
 }

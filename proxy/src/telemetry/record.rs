@@ -10,6 +10,7 @@ use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
 use foregate_filters::moment::Moment;
 use foregate_filters::principal::Principal;
 use foregate_filters::reason::Reason;
+use foregate_filters::score::ScoreFault;
 use foregate_filters::step::Step;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue};
@@ -39,6 +40,9 @@ const MAX_METHOD: usize = 32;
 
 /// Longest free text kept, in bytes.
 const MAX_DETAIL: usize = 512;
+
+/// Most scores kept of one rule: the records of one Salesforce collection.
+const MAX_SCORES: usize = 200;
 
 /// Longest issuer or subject kept, in bytes.
 const MAX_SUBJECT: usize = 255;
@@ -236,6 +240,12 @@ impl Record {
         for audit in &mut self.audits {
             shorten(&mut audit.detail, MAX_DETAIL);
         }
+        for fact in &mut self.scores {
+            fact.scores.truncate(MAX_SCORES);
+            if let Some(ScoreFault::Feature(text) | ScoreFault::Model(text)) = &mut fact.fault {
+                shorten(text, MAX_DETAIL);
+            }
+        }
     }
 
     /// Lets go of the claims, which may be large, and keeps what is written down: issuer and subject.
@@ -264,5 +274,81 @@ impl Record {
         let subject =
             self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
         size_of::<Self>() + texts + refusal + scores + audits + limits + subject
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DecisionId, Record, request_id};
+    use crate::telemetry::testing::{MOMENT, full_record, record};
+    use foregate_filters::moment::Moment;
+    use http::{HeaderMap, HeaderValue, Method};
+    use smallvec::SmallVec;
+    use std::time::Duration;
+
+    #[test]
+    fn an_id_is_a_uuid_of_version_7_that_sorts_by_time() {
+        let id = DecisionId::new(MOMENT);
+        let uuid = uuid::Uuid::from_u128(id.bits());
+        assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+        let later = Moment { unix: MOMENT.unix + Duration::from_millis(1), ..MOMENT };
+        for _ in 0..100 {
+            assert!(DecisionId::new(MOMENT) < DecisionId::new(later));
+        }
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.header_value(), id.to_string());
+        assert_eq!(id.to_string().replace('-', "").parse(), Ok(id));
+        for bad in ["", "0", "g0000000-0000-7000-8000-000000000000", "00000000-0000-7000-8000-00000000000"] {
+            assert!(bad.parse::<DecisionId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_of_one_moment_differ() {
+        let ids: std::collections::HashSet<_> = (0..10_000).map(|_| DecisionId::new(MOMENT)).collect();
+        assert_eq!(ids.len(), 10_000);
+    }
+
+    #[test]
+    fn a_valid_request_id_is_passed_on_and_others_are_replaced() {
+        let id = DecisionId::new(MOMENT);
+        let (longest, long) = ("x".repeat(128), "x".repeat(129));
+        for (sent, kept) in [
+            (vec!["abc-123"], true),
+            (vec![longest.as_str()], true),
+            (vec![], false),
+            (vec![""], false),
+            (vec![long.as_str()], false),
+            (vec!["a b"], false),
+            (vec!["a\tb"], false),
+            (vec!["\u{e9}"], false),
+            (vec!["a", "b"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for value in &sent {
+                headers.append("x-request-id", HeaderValue::from_bytes(value.as_bytes()).unwrap());
+            }
+            let expected = if kept { sent[0].to_owned() } else { id.to_string() };
+            assert_eq!(request_id(&headers, id), expected, "{sent:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_makes_long_is_cut() {
+        let mut long = full_record();
+        long.path = "\u{e9}".repeat(40_000).into();
+        long.host = "h".repeat(70_000).into();
+        long.method = Method::from_bytes("M".repeat(9_000).as_bytes()).unwrap();
+        long.refusal.as_mut().unwrap().detail = "d".repeat(9_000).into();
+        long.audits[0].detail = "d".repeat(9_000).into();
+        long.scores[0].scores = SmallVec::from_elem(0.5, 10_000);
+        long.bound();
+        long.forget_claims();
+        assert!(long.weight() < size_of::<Record>() + 5_000, "{}", long.weight());
+        assert_eq!(long.method.as_str(), "_OTHER");
+        assert!(long.path.ends_with('\u{2026}'));
+        let mut short = record();
+        short.bound();
+        assert_eq!(short.path, record().path);
     }
 }
