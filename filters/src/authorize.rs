@@ -102,7 +102,8 @@ impl Access {
             }
         }
         let allows = specs.iter().any(|spec| spec.allow.is_some() && spec.mode == Mode::Enforce);
-        if !specs.is_empty() && !allows && !anonymous {
+        let complete = specs.iter().all(|spec| spec.allow.is_some() || spec.deny.is_some());
+        if !specs.is_empty() && !allows && complete && !anonymous {
             let message = "no rule of this policy allows anything: every request would be refused";
             let help = "add an allow rule; allow: 'true' lets in whom no deny rule refuses";
             faults.push(Fault::new(Code::CONFLICT, at.clone(), message).help(help));
@@ -210,5 +211,171 @@ impl Filter for Authorize {
             return Reply::new(Reason::AccessDenied).rule(DEFAULT).into();
         }
         Verdict::Continue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Access, Spec};
+    use crate::context::ScoreFact;
+    use crate::expression::Environment;
+    use crate::fault::Path;
+    use crate::filter::Filter;
+    use crate::principal::Principal;
+    use crate::testing::{TestResources, build, check, faults, get, run};
+    use crate::verdict::Verdict;
+
+    #[test]
+    fn deny_comes_before_allow_and_nothing_allowed_is_refused() {
+        let policy = r#"
+authorize:
+- { name: readers, allow: 'request.method == "GET"' }
+- { name: staff, allow: 'request.headers["x-staff"] == "yes"' }
+- { name: no-admin, deny: 'request.path.startsWith("/admin")' }
+"#;
+        for (call, verdict) in [
+            (get("/"), "continue"),
+            (get("/admin"), "admit: AccessDenied by no-admin"),
+            (get("/").method("POST").header("x-staff", "yes"), "continue"),
+            (get("/").method("POST").header("x-staff", "no"), "admit: AccessDenied by default"),
+            (get("/").method("POST"), "admit: RuleError by staff"),
+            (get("/admin").method("POST"), "admit: AccessDenied by no-admin"),
+        ] {
+            check(policy, &call, verdict);
+        }
+    }
+
+    #[test]
+    fn a_deny_rule_that_cannot_be_evaluated_refuses_in_its_turn() {
+        let policy = r#"
+authorize:
+- { name: all, allow: 'true' }
+- { name: first, deny: 'request.path == "/x"' }
+- { name: errs, deny: 'request.headers["x-risk"] == "high"' }
+"#;
+        check(policy, &get("/x"), "admit: AccessDenied by first");
+        check(policy, &get("/"), "admit: RuleError by errs");
+        check(policy, &get("/").header("x-risk", "low"), "continue");
+        check(policy, &get("/").header("x-risk", "high"), "admit: AccessDenied by errs");
+    }
+
+    #[test]
+    fn audit_rules_leave_facts_and_refuse_nobody() {
+        let policy = r#"
+insecure: { anonymous: true }
+authorize:
+- { name: would-deny, deny: 'request.path == "/x"', mode: audit }
+- { name: would-err, deny: 'request.headers["x-risk"] == "high"', mode: audit }
+- { name: would-keep-out, allow: 'request.method == "POST"', mode: audit }
+"#;
+        let chain = build(policy, &TestResources::default()).unwrap();
+        let (ctx, outcome) = run(&chain, &get("/x"));
+        assert_eq!(outcome, Ok(()));
+        let facts: Vec<_> = ctx.audits.iter().map(|fact| format!("{}: {}", fact.rule, fact.detail)).collect();
+        assert_eq!(
+            facts,
+            ["would-keep-out: would not allow", "would-deny: would deny", "would-err: no such key: x-risk"]
+        );
+    }
+
+    #[test]
+    fn anonymous_lets_in_whom_no_rule_denies() {
+        let policy =
+            "insecure: { anonymous: true }\nauthorize: [{ name: no-x, deny: 'request.path == \"/x\"' }]";
+        check(policy, &get("/"), "continue");
+        check(policy, &get("/x"), "admit: AccessDenied by no-x");
+        let strict =
+            "insecure: { anonymous: true }\nauthorize: [{ name: x, allow: 'request.path == \"/x\"' }]";
+        check(strict, &get("/"), "admit: AccessDenied by default");
+    }
+
+    #[test]
+    fn a_set_with_allow_rules_on_scores_waits_for_them() {
+        let environment = Environment { rules: vec!["lead".to_owned()], principal: true };
+        let rule = |name: &str, allow: Option<&str>, deny: Option<&str>| Spec {
+            name: name.to_owned(),
+            allow: allow.map(str::to_owned),
+            deny: deny.map(str::to_owned),
+            mode: super::Mode::Enforce,
+        };
+        let specs = [
+            rule("admins", Some("jwt.admin"), None),
+            rule("likely", Some("enrich.lead.score > 0.5"), None),
+            rule("risky", None, Some("enrich.lead.score < 0.1")),
+        ];
+        let access = Access::build(&specs, 2, false, &environment, &Path::default()).unwrap();
+        let (admit, decide) = (access.admit.unwrap(), access.decide.unwrap());
+        let outcome = |admin: bool, score: f32| {
+            let call = get("/");
+            let (head, mut ctx) = (call.head(), call.context());
+            let claims = serde_json::json!({ "admin": admin });
+            ctx.principal = Some(Arc::new(Principal {
+                issuer: "".into(),
+                subject: "".into(),
+                scopes: Vec::new(),
+                claims: claims.as_object().unwrap().clone(),
+                expires: 0,
+            }));
+            assert_eq!(admit.on_request(&head, &mut ctx), Verdict::Continue);
+            ctx.scores.push(ScoreFact {
+                rule: "lead".into(),
+                model: "m".into(),
+                version: "1".into(),
+                scores: [score].into_iter().collect(),
+                fault: None,
+            });
+            match decide.on_request(&head, &mut ctx) {
+                Verdict::Reply(reply) => reply.rule.to_string(),
+                verdict => format!("{verdict:?} {}", ctx.allowed),
+            }
+        };
+        assert_eq!(outcome(true, 0.3), "Continue 2");
+        assert_eq!(outcome(false, 0.7), "Continue 2");
+        assert_eq!(outcome(false, 0.3), "default");
+        assert_eq!(outcome(true, 0.05), "risky");
+    }
+
+    #[test]
+    fn malformed_rules_are_faults() {
+        for (rules, expected) in [
+            ("{ name: a }", "FG0302 spec.authorize[0]: a rule needs allow or deny"),
+            (
+                "{ name: a, allow: 'true', deny: 'true' }",
+                "FG0302 spec.authorize[0]: a rule has either allow or deny, not both",
+            ),
+            (
+                "{ name: a, deny: 'true' }",
+                "FG0302 spec.authorize: no rule of this policy allows anything: every request would be refused",
+            ),
+            (
+                "{ name: a, allow: 'true', mode: audit }",
+                "FG0302 spec.authorize: no rule of this policy allows anything: every request would be refused",
+            ),
+            (
+                "{ name: default, allow: 'true' }",
+                "FG0302 spec.authorize[0].name: default is the name of the refusal where no rule allows",
+            ),
+            (
+                "{ name: 'a b', allow: 'true' }",
+                "FG0301 spec.authorize[0].name: a name has 1 to 63 letters, digits, - _ or ., and starts with a letter or digit",
+            ),
+            (
+                "{ name: a, allow: 'true' }, { name: a, deny: 'true' }",
+                "FG0302 spec.authorize[1].name: a second authorize rule named a",
+            ),
+            ("{ name: a, allow: 'nope' }", "FG0402 spec.authorize[0].allow: unknown name nope"),
+            (
+                "{ name: a, allow: 'enrich.lead.ok' }",
+                "FG0402 spec.authorize[0].allow: there is no enrich rule lead",
+            ),
+            (
+                "{ name: a, allow: 'jwt.admin' }",
+                "FG0402 spec.authorize[0].allow: jwt cannot be read: no token is required here",
+            ),
+        ] {
+            assert_eq!(faults(&format!("authorize: [{rules}]")), [expected], "{rules}");
+        }
     }
 }

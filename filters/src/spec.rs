@@ -247,3 +247,88 @@ fn plain(name: &str) -> bool {
 fn kept<T>(built: Result<T, Vec<Fault>>, faults: &mut Vec<Fault>) -> Option<T> {
     built.map_err(|mut wrong| faults.append(&mut wrong)).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::FilterSpec;
+    use crate::step::Step;
+    use crate::testing::{TestResources, build, build_all, faults, get, verdict};
+
+    #[test]
+    fn filters_stand_in_run_order() {
+        assert!(FilterSpec::ALL.is_sorted());
+        assert!(FilterSpec::ALL.is_sorted_by_key(|spec| spec.step()));
+    }
+
+    #[test]
+    fn what_a_limit_reads_decides_its_step() {
+        let policy = r"
+authorize: [{ name: all, allow: 'true' }]
+addresses: { deny: [10.0.0.0/8] }
+rateLimit: [{ name: by-address, key: source.address, limit: 1, per: 1s }]
+";
+        let chain = build(policy, &TestResources::default()).unwrap();
+        assert_eq!(chain.steps().collect::<Vec<_>>(), [Step::Guard, Step::Guard, Step::Admit]);
+    }
+
+    #[test]
+    fn every_policy_must_let_a_request_pass() {
+        let gateway = "authorize: [{ name: no-delete, allow: 'request.method != \"DELETE\"' }]";
+        let route = "authorize: [{ name: only-x, allow: 'request.path == \"/x\"' }]";
+        let chain = build_all(&[gateway, route], &TestResources::default()).unwrap();
+        assert_eq!(verdict(&chain, &get("/x")), "continue");
+        assert_eq!(verdict(&chain, &get("/y")), "admit: AccessDenied by default");
+        assert_eq!(verdict(&chain, &get("/x").method("DELETE")), "admit: AccessDenied by default");
+        let open = build_all(&["insecure: { anonymous: true }", route], &TestResources::default()).unwrap();
+        assert_eq!(verdict(&open, &get("/x")), "continue");
+        assert_eq!(verdict(&open, &get("/y")), "admit: AccessDenied by default");
+    }
+
+    #[test]
+    fn a_route_that_says_nothing_of_callers_does_not_build() {
+        let message = "no access rule and not anonymous: nothing says who may call";
+        assert_eq!(faults("addresses: {}"), [format!("FG0303 spec: {message}")]);
+        let none = build_all(&[], &TestResources::default()).unwrap_err();
+        assert_eq!(none.len(), 1);
+        assert_eq!((none[0].policy, none[0].fault.message.as_str()), (None, message));
+    }
+
+    #[test]
+    fn policies_of_one_route_share_no_jwt_and_no_enrich_name() {
+        let one = r"
+jwt: [{ issuer: 'https://a/', audiences: [x], jwks: { file: a.json } }]
+enrich: [{ name: lead, model: m, deadline: 1ms }]
+authorize: [{ name: all, allow: 'true' }]
+";
+        let faults = build_all(&[one, one], &TestResources::default()).unwrap_err();
+        let told: Vec<_> = faults
+            .iter()
+            .filter(|fault| fault.fault.message.contains("already"))
+            .map(|fault| (fault.policy, fault.fault.at.to_string(), fault.fault.message.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    Some(1),
+                    "spec.jwt".to_owned(),
+                    "jwt is already in policy policy-0, which applies to the same route"
+                ),
+                (
+                    Some(1),
+                    "spec.enrich[0].name".to_owned(),
+                    "an enrich rule lead is already in policy policy-0"
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn every_fault_of_every_policy_is_told_at_once() {
+        let bad =
+            "authorize: [{ name: a, allow: nope }]\nrateLimit: [{ name: b, key: nope, limit: 0, per: 1s }]";
+        let faults = build_all(&[bad, bad], &TestResources::default()).unwrap_err();
+        let policies: Vec<_> = faults.iter().map(|fault| fault.policy).collect();
+        assert_eq!(policies, [Some(0), Some(0), Some(0), Some(1), Some(1), Some(1)], "{faults:?}");
+    }
+}

@@ -33,8 +33,7 @@ impl Compiler<'_> {
         call: &CallExpr,
         target: Option<&IdedExpr>,
     ) -> Option<Node> {
-        let mut range = syntax.range(expr);
-        range.end = close(syntax, range.end);
+        let range = syntax.range(expr);
         let name = call.func_name.as_str();
         let known = if target.is_some() { METHODS.contains(&name) } else { FUNCTIONS.contains(&name) };
         if !known {
@@ -196,13 +195,6 @@ impl Compiler<'_> {
         };
         Some(Node { kind, ty: Type::Bool, range })
     }
-}
-
-/// The end of a call: behind its closing parenthesis, where that follows.
-fn close(syntax: &Syntax, end: usize) -> usize {
-    let rest = syntax.rest(end);
-    let blanks = rest.len() - rest.trim_start().len();
-    if rest.trim_start().starts_with(')') { end + blanks + 1 } else { end }
 }
 
 fn to_string(value: Value<'_>) -> Evaluated<Value<'_>> {

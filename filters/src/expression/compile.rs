@@ -225,9 +225,9 @@ impl<'e> Compiler<'e> {
     /// `has(a.b)`: whether the member is there.
     fn has(&mut self, syntax: &Syntax, expr: &IdedExpr, select: &SelectExpr) -> Option<Node> {
         let range = syntax.range(expr);
-        if let Some(node) = self.field(syntax, expr, select) {
+        if self.names_field(select) {
             // A field that always exists, or a claim: there if it can be read.
-            let node = node?;
+            let node = self.field(syntax, expr, select)?;
             if node.ty != Type::Dyn {
                 let message = "has() asks for a member of a map, and this field is always there";
                 return self.fault(Code::EXPRESSION_TYPE, node.range, message, None);
@@ -254,8 +254,8 @@ impl<'e> Compiler<'e> {
     }
 
     fn select(&mut self, syntax: &Syntax, expr: &IdedExpr, select: &SelectExpr) -> Option<Node> {
-        if let Some(node) = self.field(syntax, expr, select) {
-            return node;
+        if self.names_field(select) {
+            return self.field(syntax, expr, select);
         }
         let operand = self.node(syntax, &select.operand)?;
         self.member(operand, &select.field, syntax.range(expr))

@@ -119,14 +119,14 @@ impl BoolExpression {
     /// Reads an expression that must be of type bool; every fault of it otherwise, at `at`.
     ///
     /// At most 4 KiB of text and 32 levels of nesting.
-    pub fn new(text: &str, environment: &Environment, at: &Path) -> Built<Self> {
-        let mut compiler = Compiler::new(text, environment, at);
+    pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
+        let mut compiler = Compiler::new(source, environment, at);
         let node = compiler.read();
         let node = node.and_then(|node| compiler.typed(node, &Type::Bool, "an access rule or condition"));
         let reads = compiler.reads;
-        let test = node.map(|node| compiler.test(node));
-        let (Some(test), true) = (test, compiler.faults.is_empty()) else { return Err(compiler.faults) };
-        Ok(Self { source: text.into(), constants: compiler.constants.into(), test, reads })
+        let Some(node) = node else { return Err(compiler.faults) };
+        let test = compiler.test(node);
+        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads })
     }
 
     pub const fn reads(&self) -> Reads {
@@ -141,13 +141,13 @@ impl BoolExpression {
 
 impl KeyExpression {
     /// Reads an expression whose value can be a key: string, int, bool, double, or a claim.
-    pub fn new(text: &str, environment: &Environment, at: &Path) -> Built<Self> {
-        let mut compiler = Compiler::new(text, environment, at);
+    pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
+        let mut compiler = Compiler::new(source, environment, at);
         let node = compiler.read().and_then(|node| compiler.keyed(node));
         let reads = compiler.reads;
-        let thunk = node.map(|node| compiler.thunk(node));
-        let (Some(thunk), true) = (thunk, compiler.faults.is_empty()) else { return Err(compiler.faults) };
-        Ok(Self { source: text.into(), constants: compiler.constants.into(), thunk, reads })
+        let Some(node) = node else { return Err(compiler.faults) };
+        let thunk = compiler.thunk(node);
+        Ok(Self { source: source.into(), constants: compiler.constants.into(), thunk, reads })
     }
 
     pub const fn reads(&self) -> Reads {

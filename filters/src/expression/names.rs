@@ -41,7 +41,7 @@ impl Compiler<'_> {
             return Some(Node { kind, ty, range });
         }
         if ROOTS.contains(&name) {
-            let help = self.fields_of(name);
+            let help = Some(self.fields_of(name));
             return self.fault(
                 Code::EXPRESSION_TYPE,
                 range,
@@ -57,47 +57,46 @@ impl Compiler<'_> {
         self.fault(Code::EXPRESSION_NAME, range, format!("unknown name {name}"), Some(help))
     }
 
-    /// A selection that names a field of the environment; the outer `None` where it is none.
-    pub(super) fn field(
-        &mut self,
-        syntax: &Syntax,
-        expr: &IdedExpr,
-        select: &SelectExpr,
-    ) -> Option<Option<Node>> {
+    /// True where a selection starts with a name of the environment.
+    pub(super) fn names_field(&self, select: &SelectExpr) -> bool {
+        let root = |expr: &Expr, known: &[&str]| {
+            matches!(expr, Expr::Ident(name) if known.contains(&name.as_str())
+                && self.locals.iter().all(|(local, _)| local != name))
+        };
+        match &select.operand.expr {
+            Expr::Select(inner) => !inner.test && root(&inner.operand.expr, &["enrich"]),
+            operand => root(operand, &ROOTS),
+        }
+    }
+
+    /// The value of a selection for which [`Self::names_field`] is true.
+    pub(super) fn field(&mut self, syntax: &Syntax, expr: &IdedExpr, select: &SelectExpr) -> Option<Node> {
         let range = syntax.range(expr);
         let name = select.field.as_str();
         let spot = syntax.field(expr, name);
         match &select.operand.expr {
-            Expr::Ident(root) if self.locals.iter().all(|(local, _)| local != root) => match root.as_str() {
-                "request" => Some(self.request(name, range, spot)),
-                "source" => Some(self.source(name, range, spot)),
-                "jwt" => Some(self.jwt(name, range)),
-                "route" => Some(self.route(name, range, spot)),
-                "enrich" => Some(self.rule(name, &spot).then_some(()).and_then(|()| {
-                    let help = Some(format!("read enrich.{name}.score, or .{}", ENRICH.join(", .")));
-                    self.fault(
-                        Code::EXPRESSION_TYPE,
-                        range,
-                        format!("enrich.{name} is not a value by itself"),
-                        help,
-                    )
-                })),
-                _ => None,
-            },
-            Expr::Select(inner) if !inner.test => match &inner.operand.expr {
-                Expr::Ident(root)
-                    if root == "enrich" && self.locals.iter().all(|(local, _)| local != root) =>
-                {
-                    let known = self.rule(&inner.field, &syntax.field(&select.operand, &inner.field));
-                    Some(known.then_some(()).and_then(|()| self.enrich(&inner.field, name, range, spot)))
+            Expr::Select(inner) => {
+                self.rule(&inner.field, &syntax.field(&select.operand, &inner.field))?;
+                self.enrich(&inner.field, name, range, spot)
+            }
+            Expr::Ident(root) => match root.as_str() {
+                "request" => self.request(name, range, spot),
+                "source" => self.source(name, range, spot),
+                "jwt" => self.jwt(name, range),
+                "route" => self.route(name, range, spot),
+                _ => {
+                    self.rule(name, &spot)?;
+                    let help =
+                        Some(format!("it has enrich.{name}.{}", ENRICH.join(&format!(", enrich.{name}."))));
+                    let message = format!("enrich.{name} is not a value by itself");
+                    self.fault(Code::EXPRESSION_TYPE, range, message, help)
                 }
-                _ => None,
             },
-            _ => None,
+            _ => self.fault(Code::EXPRESSION_TYPE, range, "this is not a field", None),
         }
     }
 
-    fn fields_of(&self, root: &str) -> Option<String> {
+    fn fields_of(&self, root: &str) -> String {
         let fields: Vec<&str> = match root {
             "request" => REQUEST.to_vec(),
             "source" => SOURCE.to_vec(),
@@ -106,9 +105,9 @@ impl Compiler<'_> {
             _ => self.environment.rules.iter().map(String::as_str).collect(),
         };
         if fields.is_empty() {
-            return Some("the policy has no enrich rule".to_owned());
+            return "the policy has no enrich rule".to_owned();
         }
-        Some(format!("it has {root}.{}", fields.join(&format!(", {root}."))))
+        format!("it has {root}.{}", fields.join(&format!(", {root}.")))
     }
 
     fn unknown(&mut self, root: &str, name: &str, fields: &[&str], spot: Range<usize>) -> Option<Node> {
@@ -189,19 +188,18 @@ impl Compiler<'_> {
         Some(Node { kind, ty, range })
     }
 
-    /// True where the rule exists; a fault is noted otherwise.
-    fn rule(&mut self, name: &str, spot: &Range<usize>) -> bool {
+    /// `None`, and a fault, where there is no such rule.
+    fn rule(&mut self, name: &str, spot: &Range<usize>) -> Option<()> {
         self.reads |= Reads::SCORE;
         if self.environment.rules.iter().any(|rule| rule == name) {
-            return true;
+            return Some(());
         }
         let help = match closest(name, self.environment.rules.iter().map(String::as_str)) {
-            Some(near) => Some(format!("did you mean enrich.{near}?")),
+            Some(near) => format!("did you mean enrich.{near}?"),
             None => self.fields_of("enrich"),
         };
         let message = format!("there is no enrich rule {name}");
-        self.fault::<()>(Code::EXPRESSION_NAME, spot.clone(), message, help);
-        false
+        self.fault(Code::EXPRESSION_NAME, spot.clone(), message, Some(help))
     }
 
     fn enrich(&mut self, rule: &str, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {

@@ -27,11 +27,11 @@ impl Compiler<'_> {
             (operators::CONDITIONAL, Some(test), Some(a), Some(b)) => self.conditional(test, a, b, range),
             (operators::EQUALS, Some(a), Some(b), None) => self.equality(a, b, true, range),
             (operators::NOT_EQUALS, Some(a), Some(b), None) => self.equality(a, b, false, range),
-            (operators::LESS, Some(a), Some(b), None) => self.comparison(a, b, range, |o| o.is_lt()),
-            (operators::LESS_EQUALS, Some(a), Some(b), None) => self.comparison(a, b, range, |o| o.is_le()),
-            (operators::GREATER, Some(a), Some(b), None) => self.comparison(a, b, range, |o| o.is_gt()),
+            (operators::LESS, Some(a), Some(b), None) => self.comparison(a, b, range, Ordering::is_lt),
+            (operators::LESS_EQUALS, Some(a), Some(b), None) => self.comparison(a, b, range, Ordering::is_le),
+            (operators::GREATER, Some(a), Some(b), None) => self.comparison(a, b, range, Ordering::is_gt),
             (operators::GREATER_EQUALS, Some(a), Some(b), None) => {
-                self.comparison(a, b, range, |o| o.is_ge())
+                self.comparison(a, b, range, Ordering::is_ge)
             }
             (operators::ADD, Some(a), Some(b), None) => self.add(a, b, range),
             (operators::SUBSTRACT, Some(a), Some(b), None) => self.arithmetic(a, b, range, subtract),
@@ -336,23 +336,23 @@ fn element<'a>(whole: Value<'a>, key: &Value<'_>) -> Evaluated<Value<'a>> {
 fn add<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
     match (a, b) {
         (Value::Str(a), Value::Str(b)) => Ok(Value::Str(a + b)),
-        (a, b) => numbers(&a, &b, i64::checked_add, |a, b| a + b),
+        (a, b) => numbers(a, b, i64::checked_add, |a, b| a + b),
     }
 }
 
 fn subtract<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
-    numbers(&a, &b, i64::checked_sub, |a, b| a - b)
+    numbers(a, b, i64::checked_sub, |a, b| a - b)
 }
 
 fn multiply<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
-    numbers(&a, &b, i64::checked_mul, |a, b| a * b)
+    numbers(a, b, i64::checked_mul, |a, b| a * b)
 }
 
 fn divide<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
     if matches!(b, Value::Int(0)) {
         return Err(EvaluationError::DivisionByZero);
     }
-    numbers(&a, &b, i64::checked_div, |a, b| a / b)
+    numbers(a, b, i64::checked_div, |a, b| a / b)
 }
 
 fn modulo<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
@@ -366,14 +366,14 @@ fn modulo<'a>(a: Value<'a>, b: Value<'a>) -> Evaluated<Value<'a>> {
 }
 
 fn numbers<'a>(
-    a: &Value<'_>,
-    b: &Value<'_>,
+    a: Value<'a>,
+    b: Value<'a>,
     ints: fn(i64, i64) -> Option<i64>,
     doubles: fn(f64, f64) -> f64,
 ) -> Evaluated<Value<'a>> {
     match (a, b) {
-        (Value::Int(a), Value::Int(b)) => ints(*a, *b).map(Value::Int).ok_or(EvaluationError::Overflow),
-        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(doubles(*a, *b))),
+        (Value::Int(a), Value::Int(b)) => ints(a, b).map(Value::Int).ok_or(EvaluationError::Overflow),
+        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(doubles(a, b))),
         (Value::Int(_), other) => Err(EvaluationError::Type { wanted: "int", found: other.kind() }),
         (Value::Double(_), other) => Err(EvaluationError::Type { wanted: "double", found: other.kind() }),
         (other, _) => Err(EvaluationError::Type { wanted: "number", found: other.kind() }),

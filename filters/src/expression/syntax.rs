@@ -53,36 +53,52 @@ impl Syntax {
     }
 
     /// The bytes of the token that stands for a node: an operator, a name, a literal.
-    pub(super) fn token(&self, node: &IdedExpr) -> Range<usize> {
+    fn token(&self, node: &IdedExpr) -> Range<usize> {
         let (start, stop) = self.offsets.offset_for(node.id).unwrap_or_default();
-        clamp(byte(&self.offsets.source, start)..byte(&self.offsets.source, stop + 1), &self.offsets.source)
+        clamp(start as usize..(stop as usize).saturating_add(1), &self.offsets.source)
     }
 
     /// The bytes of a node with all its parts.
     pub(super) fn range(&self, node: &IdedExpr) -> Range<usize> {
-        let mut range = self.token(node);
         if let Expr::Select(select) = &node.expr {
-            let field = self.field(node, &select.field);
-            range.end = range.end.max(field.end);
+            return self.range(&select.operand).start..self.field(node, &select.field).end;
         }
-        for part in parts(node) {
-            let inner = self.range(part);
-            range = range.start.min(inner.start)..range.end.max(inner.end);
+        let token = self.token(node);
+        let mut range = parts(node)
+            .into_iter()
+            .map(|part| self.range(part))
+            .fold(token, |all, part| all.start.min(part.start)..all.end.max(part.end));
+        let closed = match &node.expr {
+            Expr::Call(call) if call.func_name.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                range.start = range.start.min(self.field(node, &call.func_name).start);
+                true
+            }
+            other => matches!(other, Expr::Comprehension(_)),
+        };
+        let rest = self.offsets.source.get(range.end..).unwrap_or_default();
+        if closed && rest.trim_start().starts_with(')') {
+            range.end += rest.len() - rest.trim_start().len() + 1;
         }
         range
     }
 
-    /// The text from a byte on.
-    pub(super) fn rest(&self, from: usize) -> &str {
-        self.offsets.source.get(from..).unwrap_or_default()
-    }
-
-    /// The bytes of the field name of a selection.
+    /// The bytes of the field or function name behind the operand of a node.
     pub(super) fn field(&self, node: &IdedExpr, name: &str) -> Range<usize> {
         let token = self.token(node);
-        let from = token.start;
-        let found = self.offsets.source.get(from..).and_then(|rest| rest.find(name));
-        found.map_or(token, |offset| from + offset..from + offset + name.len())
+        let operand = match &node.expr {
+            Expr::Select(select) => Some(&select.operand),
+            Expr::Call(call) => call.target.as_ref(),
+            _ => None,
+        };
+        let source = &self.offsets.source;
+        let start = if let Some(operand) = operand {
+            let from = self.range(operand).end;
+            source.get(from..).and_then(|rest| rest.find(name)).map(|offset| from + offset)
+        } else {
+            // The token of a call is its parenthesis.
+            source.get(..token.start).and_then(|before| before.trim_end().strip_suffix(name)).map(str::len)
+        };
+        start.map_or(token, |start| start..start + name.len())
     }
 }
 
@@ -131,12 +147,8 @@ fn parts(node: &IdedExpr) -> Vec<&IdedExpr> {
     }
 }
 
-/// The parser counts characters.
-fn byte(source: &str, characters: u32) -> usize {
-    source.char_indices().nth(characters as usize).map_or(source.len(), |(offset, _)| offset)
-}
-
+/// The range within the text, widened to whole characters.
 fn clamp(range: Range<usize>, text: &str) -> Range<usize> {
-    let end = range.end.min(text.len());
-    range.start.min(end)..end
+    let end = text.ceil_char_boundary(range.end);
+    text.floor_char_boundary(range.start.min(end))..end
 }

@@ -34,12 +34,12 @@ pub struct Rate {
 ///
 /// Exact under concurrency: of any number of calls at one moment, as many are admitted as the burst allows.
 pub struct Limiter {
-    limiter: RateLimiter<Key, Store, RequestClock, StateInformationMiddleware>,
+    cells: RateLimiter<Key, Store, RequestClock, StateInformationMiddleware>,
     /// Two independent keyed hashes, so that no caller can aim at another one's counter.
     hashers: [RandomState; 2],
     interval: Duration,
     burst: u32,
-    /// A second handle: `limiter` lends its own to nobody.
+    /// A second handle: `cells` lends its own to nobody.
     store: Store,
 }
 
@@ -80,20 +80,14 @@ impl Limiter {
         let interval = u64::try_from(interval).unwrap_or(HORIZON);
         let burst = u64::from(rate.burst.max(1)).min(HORIZON / interval).max(1);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-        let cells = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+        let most = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
         let interval = Duration::from_nanos(interval);
         let quota = Quota::with_period(interval).unwrap_or(Quota::per_second(NonZeroU32::MIN));
         let store = Store::new(capacity);
         // Governor counts from the first reading of the clock; ours starts with the process.
         NOW.set(0);
-        let limiter = RateLimiter::new(quota.allow_burst(cells), store.clone(), RequestClock);
-        Self {
-            limiter,
-            hashers: [RandomState::new(), RandomState::new()],
-            interval,
-            burst,
-            store,
-        }
+        let cells = RateLimiter::new(quota.allow_burst(most), store.clone(), RequestClock);
+        Self { cells, hashers: [RandomState::new(), RandomState::new()], interval, burst, store }
     }
 
     /// Counts one request with this key, if it is admitted. Takes about 100 ns, and a lock on one
@@ -102,7 +96,7 @@ impl Limiter {
         let now = u64::try_from(moment.monotonic.as_nanos()).unwrap_or(HORIZON).min(HORIZON);
         NOW.set(now);
         let [a, b] = &self.hashers;
-        match self.limiter.check_key(&Key(a.hash_one(key), b.hash_one(key))) {
+        match self.cells.check_key(&Key(a.hash_one(key), b.hash_one(key))) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 Decision {
@@ -157,7 +151,7 @@ mod tests {
     use crate::moment::Moment;
 
     fn at(monotonic: Duration) -> Moment {
-        Moment { unix: Duration::from_secs(1_800_000_000), monotonic }
+        Moment { unix: Duration::from_hours(500_000), monotonic }
     }
 
     fn rate(limit: u32, per: Duration, burst: u32) -> Rate {
@@ -193,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_thousand_concurrent_calls_admit_exactly_the_burst() {
-        let limiter = Limiter::new(rate(137, Duration::from_secs(60), 137), 1024);
+        let limiter = Limiter::new(rate(137, Duration::from_mins(1), 137), 1024);
         let (admitted, start) = (AtomicU32::new(0), Barrier::new(20));
         thread::scope(|scope| {
             for _ in 0..20 {
@@ -212,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_oldest_keys_fall_out_and_are_counted_while_used_ones_stay() {
-        let limiter = Limiter::new(rate(1, Duration::from_secs(3600), 1), 1280);
+        let limiter = Limiter::new(rate(1, Duration::from_hours(1), 1), 1280);
         assert!(limiter.check("kept", at(Duration::ZERO)).admitted);
         for key in 0..20_000 {
             limiter.check(&key.to_string(), at(Duration::ZERO));
@@ -227,7 +221,7 @@ mod tests {
     fn rates_out_of_bounds_are_clamped_and_refuse_in_the_end() {
         for rate in [
             rate(0, Duration::ZERO, 0),
-            rate(1, Duration::from_secs(86_400), u32::MAX),
+            rate(1, Duration::from_hours(24), u32::MAX),
             rate(u32::MAX, Duration::from_nanos(1), 1),
         ] {
             let limiter = Limiter::new(rate, 2);

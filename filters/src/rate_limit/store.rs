@@ -36,7 +36,7 @@ pub(super) struct Store(Arc<Shards>);
 
 #[derive(Debug)]
 struct Shards {
-    shards: Box<[Mutex<Shard>]>,
+    all: Box<[Mutex<Shard>]>,
     /// Keys a generation of one shard may hold.
     generation: usize,
     evictions: AtomicU64,
@@ -67,9 +67,9 @@ impl Hasher for Ready {
 impl Store {
     /// Holds at most `capacity` keys, rounded up to two a shard.
     pub(super) fn new(capacity: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let all = (0..SHARDS).map(|_| Mutex::default()).collect();
         let generation = (capacity / SHARDS / 2).max(1);
-        Self(Arc::new(Shards { shards, generation, evictions: AtomicU64::new(0) }))
+        Self(Arc::new(Shards { all, generation, evictions: AtomicU64::new(0) }))
     }
 
     /// Keys dropped to stay within the bound.
@@ -79,7 +79,7 @@ impl Store {
 
     pub(super) fn len(&self) -> usize {
         self.0
-            .shards
+            .all
             .iter()
             .map(|shard| {
                 let shard = lock(shard);
@@ -91,7 +91,7 @@ impl Store {
     fn shard(&self, key: Key) -> Option<MutexGuard<'_, Shard>> {
         // The other half of the hash picks the place within the shard.
         let index = usize::try_from(key.1 % SHARDS as u64).unwrap_or_default();
-        self.0.shards.get(index).map(lock)
+        self.0.all.get(index).map(lock)
     }
 }
 
