@@ -198,13 +198,13 @@ async fn decision(State(state): State<Arc<AdminState>>, Path(id): Path<String>) 
         let detail = "A decision id has 32 hexadecimal digits.";
         return Problem::new(StatusCode::BAD_REQUEST, detail).into_response();
     };
-    match state.telemetry.decisions().find(id) {
-        Some(record) => as_json(&*record),
-        None => {
+    state.telemetry.decisions().find(id).map_or_else(
+        || {
             let detail = "This decision is not kept, or not any more; the access log may have it.";
             Problem::new(StatusCode::NOT_FOUND, detail).into_response()
-        }
-    }
+        },
+        |record| as_json(&*record),
+    )
 }
 
 fn as_json(value: &impl Serialize) -> Response {

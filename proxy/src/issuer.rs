@@ -79,7 +79,7 @@ impl Issuer {
         json!({ "keys": keys.iter().map(|key| &key.jwk).collect::<Vec<_>>() })
     }
 
-    /// The metadata of OpenID Connect Discovery 1.0, section 3, as far as a gateway reads it.
+    /// The metadata of `OpenID` Connect Discovery 1.0, section 3, as far as a gateway reads it.
     pub fn discovery(&self) -> Value {
         json!({
             "issuer": &*self.url,

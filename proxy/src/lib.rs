@@ -1,7 +1,29 @@
 //! The gateway process: listeners, TLS, the life of a request, telemetry, the command line.
 
 pub mod admin;
+pub mod answer;
+pub mod body;
+pub mod cli;
 pub mod clock;
+pub mod connection;
+pub mod dispatch;
+pub mod drain;
+pub mod gateway;
+pub mod head;
 pub mod issuer;
 pub mod keys;
+pub mod life;
+pub mod listeners;
+pub mod live;
+pub mod path;
+pub mod policies;
+pub mod problem;
+pub mod reload;
+pub mod resolve;
+pub mod server;
+pub mod shape;
+pub mod shared;
+pub mod stream;
 pub mod telemetry;
+pub mod tls;
+pub mod upgrade;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 
 /// For a whole fetch, discovery included: requests wait for it.
-pub(super) const TOTAL: Duration = Duration::from_secs(5);
+const TOTAL: Duration = Duration::from_secs(5);
 /// For one connection, so that one dead address leaves time for another.
 const CONNECT: Duration = Duration::from_secs(2);
 
@@ -21,6 +21,8 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     pub(super) runtime: Handle,
+    /// For a whole fetch.
+    pub(super) total: Duration,
     client: Arc<OnceLock<Client>>,
 }
 
@@ -29,7 +31,7 @@ pub struct Fetcher {
 pub enum Source {
     /// A JWK set.
     Uri(String),
-    /// The issuer's metadata, and the JWK set named there (OpenID Connect Discovery 1.0, section 4).
+    /// The issuer's metadata, and the JWK set named there (`OpenID` Connect Discovery 1.0, section 4).
     Discovery { issuer: String },
 }
 
@@ -40,7 +42,7 @@ pub enum FetchError {
     Client(String),
     #[error("this is not a URL from which keys may be fetched")]
     Url,
-    #[error("no answer within 5s")]
+    #[error("no answer in time")]
     Timeout,
     #[error("{0}")]
     Http(String),
@@ -74,12 +76,12 @@ struct Metadata {
 impl Fetcher {
     /// Fetches run as tasks of `runtime`. The client is made when the first fetch needs it.
     pub fn new(runtime: Handle) -> Self {
-        Self { runtime, client: Arc::new(OnceLock::new()) }
+        Self { runtime, total: TOTAL, client: Arc::new(OnceLock::new()) }
     }
 
     /// Fetches once. Bounded in time and size; redirects are not followed.
     pub(super) async fn fetch(&self, source: &Source) -> Result<Fetched, FetchError> {
-        tokio::time::timeout(TOTAL, self.fetch_keys(source)).await.unwrap_or(Err(FetchError::Timeout))
+        tokio::time::timeout(self.total, self.fetch_keys(source)).await.unwrap_or(Err(FetchError::Timeout))
     }
 
     async fn fetch_keys(&self, source: &Source) -> Result<Fetched, FetchError> {
@@ -190,7 +192,6 @@ async fn body(mut response: Response) -> Result<Vec<u8>, FetchError> {
 }
 
 /// The error with its causes; the URL is in the policy and need not be repeated.
-#[expect(clippy::needless_pass_by_value, reason = "fits map_err")]
 fn http_error(error: reqwest::Error) -> FetchError {
     if error.is_timeout() {
         return FetchError::Timeout;

@@ -65,6 +65,11 @@ impl UrlKeys {
         Self { shared, refresh }
     }
 
+    #[cfg(test)]
+    pub(super) fn refresh_task(&self) -> AbortHandle {
+        self.refresh.clone()
+    }
+
     pub fn status(&self, moment: Moment) -> KeysStatus {
         let state = self.shared.state();
         KeysStatus {

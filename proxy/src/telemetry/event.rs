@@ -103,8 +103,8 @@ impl Log for LibraryLog {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Timestamp, Window, line};
-    use log::Level;
+    use super::{Event, LIBRARY_LOG, Timestamp, Window, line};
+    use log::{Level, Log, Metadata};
     use serde_json::Value;
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;
@@ -124,6 +124,13 @@ mod tests {
         assert_eq!(value["event.name"], "reloaded");
         assert_eq!(value["path"], hostile);
         assert_eq!(value["routes"], 3);
+    }
+
+    #[test]
+    fn only_warnings_and_errors_of_libraries_are_heard() {
+        let heard = |level| LIBRARY_LOG.enabled(&Metadata::builder().level(level).build());
+        let levels = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+        assert_eq!(levels.map(heard), [true, true, false, false, false]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Metrics as text: OpenMetrics with exemplars, or the classic format.
+//! Metrics as text: `OpenMetrics` with exemplars, or the classic format.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::telemetry::metrics::{Families, Metrics};
 use crate::telemetry::process;
 use crate::telemetry::sources::{Kind, Sources};
 
-/// Media type of the OpenMetrics text format.
+/// Media type of the `OpenMetrics` text format.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Media type of the classic text format of Prometheus.
@@ -139,7 +139,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
     }
 }
 
-/// The classic text format from the OpenMetrics one: no exemplars, units or end mark, and metric names as
+/// The classic text format from the `OpenMetrics` one: no exemplars, units or end mark, and metric names as
 /// they stand in the samples.
 fn classic(open_metrics: &str) -> String {
     let mut text = String::with_capacity(open_metrics.len());

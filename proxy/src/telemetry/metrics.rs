@@ -65,7 +65,7 @@ pub struct Metrics {
     pub(crate) families: Arc<Families>,
     routes: Series<Arc<str>, Arc<RouteMetrics>>,
     models: Series<Arc<str>, Arc<ModelMetrics>>,
-    limits: Series<Arc<str>, [Counter; 2]>,
+    limits: Series<Arc<str>, Arc<LimitMetrics>>,
     listeners: Series<Arc<str>, Occupancy>,
 }
 
@@ -73,7 +73,7 @@ pub struct Metrics {
 #[derive(Debug)]
 pub(crate) struct Families {
     pub(crate) requests: Family<StatusLabels, Counter>,
-    pub(crate) durations: Family<RouteLabels, HistogramWithExemplars<DecisionId>, fn() -> Exemplified>,
+    pub(crate) durations: Family<RouteLabels, Exemplified, fn() -> Exemplified>,
     pub(crate) upstream: Family<RouteLabels, Histogram, fn() -> Histogram>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) audits: Family<AuditLabels, Counter>,
@@ -94,6 +94,8 @@ pub(crate) struct Families {
 
 type Exemplified = HistogramWithExemplars<DecisionId>;
 
+type ByRule = Series<Arc<str>, Counter>;
+
 /// The handles of one route. The same name gives the same handles, snapshot after snapshot.
 #[derive(Debug)]
 pub struct RouteMetrics {
@@ -102,8 +104,14 @@ pub struct RouteMetrics {
     requests: [OnceLock<Counter>; STATUSES],
     duration: OnceLock<Exemplified>,
     upstream: OnceLock<Histogram>,
-    refusals: Series<(Step, Reason), Arc<Series<Arc<str>, Counter>>>,
-    audits: Series<Arc<str>, Counter>,
+    refusals: Series<(Step, Reason), Arc<ByRule>>,
+    audits: ByRule,
+}
+
+#[derive(Debug)]
+struct LimitMetrics {
+    admitted: Counter,
+    refused: Counter,
 }
 
 #[derive(Debug)]
@@ -210,17 +218,15 @@ impl Metrics {
             let counter = |admitted| {
                 families.limits.get_or_create_owned(&LimitLabels { rule: fact.rule.clone(), admitted })
             };
-            (fact.rule.clone(), [counter("false"), counter("true")])
+            (
+                fact.rule.clone(),
+                Arc::new(LimitMetrics { admitted: counter("true"), refused: counter("false") }),
+            )
         };
-        let Some([refused, admitted]) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make)
-        else {
-            return;
-        };
-        if fact.admitted {
-            admitted.inc()
-        } else {
-            refused.inc()
-        };
+        if let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make) {
+            let counter = if fact.admitted { &limit.admitted } else { &limit.refused };
+            counter.inc();
+        }
     }
 }
 
@@ -404,7 +410,7 @@ mod tests {
             r#"foregate_scores_total{model="lead-score",outcome="feature"} 1"#,
             r#"foregate_score_value_count{model="lead-score"} 2"#,
             r#"foregate_score_value_sum{model="lead-score"} 0.75"#,
-            r#"foregate_enrich_duration_seconds_count 2"#,
+            "foregate_enrich_duration_seconds_count 2",
         ] {
             assert_line(&text, line);
         }

@@ -108,7 +108,7 @@ impl Telemetry {
         self.sources.register(kind, name, help, labels, read);
     }
 
-    /// All metrics as text: OpenMetrics with exemplars, or the classic format of Prometheus without.
+    /// All metrics as text: `OpenMetrics` with exemplars, or the classic format of Prometheus without.
     pub fn exposition(&self, open_metrics: bool) -> String {
         self.exposition.encode(open_metrics)
     }

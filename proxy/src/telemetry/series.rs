@@ -67,11 +67,11 @@ impl<K: Clone + Eq + Hash, V: Clone> Series<K, V> {
         if !budget.take() {
             return None;
         }
-        let (key, made) = make();
+        let (key, value) = make();
         let mut more = AHashMap::clone(&known);
-        more.insert(key, made.clone());
+        more.insert(key, value.clone());
         self.known.store(more.into());
-        Some(made)
+        Some(value)
     }
 }
 

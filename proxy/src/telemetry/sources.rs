@@ -40,7 +40,10 @@ struct Sourced {
 
 impl fmt::Debug for Sourced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sourced").field("kind", &self.kind).field("series", &self.series.len()).finish()
+        f.debug_struct("Sourced")
+            .field("kind", &self.kind)
+            .field("series", &self.series.len())
+            .finish_non_exhaustive()
     }
 }
 

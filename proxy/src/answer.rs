@@ -1,0 +1,137 @@
+//! The response body on its way down, and the record that ends with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::dispatch::pool::Lease;
+use crate::life::Life;
+use crate::telemetry::record::End;
+
+/// Why a response body broke off; the codec then resets the stream, so that half never looks whole.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    #[error("the upstream broke off: {0}")]
+    Upstream(#[from] hyper::Error),
+    #[error("the response was not complete in time")]
+    Deadline,
+}
+
+/// A response body. The request is recorded when it ends or is dropped.
+#[derive(Debug)]
+pub struct ResponseBody {
+    content: Content,
+    /// Taken when the request is recorded.
+    life: Option<Box<Life>>,
+}
+
+#[derive(Debug)]
+enum Content {
+    Own(Option<Bytes>),
+    Upstream { incoming: Incoming, lease: Option<Lease>, deadline: Option<Pin<Box<Sleep>>> },
+}
+
+impl ResponseBody {
+    /// A body of our own.
+    pub fn own(bytes: Bytes, life: Box<Life>) -> Self {
+        Self { content: Content::Own((!bytes.is_empty()).then_some(bytes)), life: Some(life) }
+    }
+
+    /// A body that something else records: the tunnel of an upgrade.
+    pub fn unrecorded() -> Self {
+        Self { content: Content::Own(None), life: None }
+    }
+
+    /// The upstream's body; the connection goes back to the pool at its end.
+    pub fn upstream(incoming: Incoming, lease: Lease, deadline: Option<Pin<Box<Sleep>>>, life: Box<Life>) -> Self {
+        let mut body =
+            Self { content: Content::Upstream { incoming, lease: Some(lease), deadline }, life: Some(life) };
+        if body.is_end_stream() {
+            body.release();
+        }
+        body
+    }
+
+    /// The upstream has said all: its connection can serve again.
+    fn release(&mut self) {
+        if let Content::Upstream { lease, .. } = &mut self.content
+            && let Some(lease) = lease.take()
+        {
+            lease.complete();
+        }
+    }
+
+    fn finish(&mut self, end: End) {
+        if let Some(mut life) = self.life.take() {
+            life.record(end);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = AnswerError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.content {
+            Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Content::Upstream { incoming, deadline, .. } => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Pending => match deadline {
+                    Some(deadline) if deadline.as_mut().poll(cx).is_ready() => {
+                        Poll::Ready(Some(Err(AnswerError::Deadline)))
+                    }
+                    _ => Poll::Pending,
+                },
+                Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from))),
+            },
+        };
+        match &frame {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(data), Some(life)) = (frame.data_ref(), &mut this.life) {
+                    life.sent(data.len());
+                }
+                if this.is_end_stream() {
+                    this.release();
+                }
+            }
+            Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
+            Poll::Ready(None) => {
+                this.release();
+                this.finish(End::Complete);
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Own(bytes) => bytes.is_none(),
+            Content::Upstream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Content::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // The codec drops a body that said it has ended without polling it once more.
+        let end = if self.is_end_stream() { End::Complete } else { End::ClientGone };
+        self.finish(end);
+    }
+}

@@ -1,0 +1,160 @@
+//! Request bodies on their way up: none, collected, or streaming past.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use foregate_filters::reason::Reason;
+use foregate_filters::verdict::Reply;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use pingora_timeout::fast_timeout::fast_timeout;
+
+/// How far a request body has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    done: AtomicBool,
+}
+
+impl Progress {
+    /// Bytes of content read from the client so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True once the client has sent all of it.
+    pub fn done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// The body sent to an upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    /// Collected and perhaps changed by filters; `None` once sent.
+    Full(Option<Bytes>),
+    /// Passes by unread.
+    Stream(Incoming, Arc<Progress>),
+}
+
+impl RequestBody {
+    /// A second copy for a second attempt; `None` where the body passes by only once.
+    pub fn replay(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Full(bytes) => Some(Self::Full(bytes.clone())),
+            Self::Stream(..) => None,
+        }
+    }
+
+    /// Who tells how much of a streaming body has come.
+    pub fn progress(&self) -> Option<Arc<Progress>> {
+        match self {
+            Self::Stream(_, progress) => Some(Arc::clone(progress)),
+            Self::Empty | Self::Full(_) => None,
+        }
+    }
+}
+
+impl From<Incoming> for RequestBody {
+    fn from(incoming: Incoming) -> Self {
+        if incoming.is_end_stream() { Self::Empty } else { Self::Stream(incoming, Arc::default()) }
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(Some(bytes)) }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.get_mut() {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(incoming, progress) => {
+                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                if let Some(Ok(frame)) = &frame
+                    && let Some(data) = frame.data_ref()
+                {
+                    progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                if frame.is_none() || incoming.is_end_stream() {
+                    progress.done.store(true, Ordering::Relaxed);
+                }
+                Poll::Ready(frame)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Stream(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Stream(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+/// Reads the whole body within `limit` bytes and `deadline`.
+///
+/// # Errors
+/// `BodyTooLarge` over the limit (at once where the announced length is over it), `BodyTimeout` past the
+/// deadline, `BodyMalformed` where the client breaks off or its framing is broken.
+pub async fn collect(body: Incoming, limit: usize, deadline: Duration) -> Result<Bytes, Reply> {
+    let announced = body.size_hint().lower();
+    if announced > limit as u64 {
+        return Err(too_large(limit));
+    }
+    match fast_timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0))).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Reply::new(Reason::BodyTimeout).detail(format!("body not complete after {deadline:?}"))),
+    }
+}
+
+async fn read(mut body: Incoming, limit: usize, announced: usize) -> Result<Bytes, Reply> {
+    use http_body_util::BodyExt;
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Reply::new(Reason::BodyMalformed).detail(error.to_string()))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let have = first.as_ref().map_or(0, Bytes::len) + rest.len();
+        if have + data.len() > limit {
+            return Err(too_large(limit));
+        }
+        match &first {
+            None => first = Some(data),
+            Some(head) => {
+                if rest.is_empty() {
+                    rest.reserve(announced.max(head.len() + data.len()));
+                    rest.extend_from_slice(head);
+                    first = Some(Bytes::new());
+                }
+                rest.extend_from_slice(&data);
+            }
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}
+
+fn too_large(limit: usize) -> Reply {
+    Reply::new(Reason::BodyTooLarge).detail(format!("more than {limit} bytes"))
+}

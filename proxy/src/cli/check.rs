@@ -1,0 +1,1 @@
+//! `foregate check`: every fault of a folder of policies, without running them.

@@ -1,0 +1,115 @@
+//! `foregate run`: the gateway, until it is told to end.
+
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use foregate_filters::units::TimeSpan;
+use foregate_policy::compile::Options;
+use foregate_policy::diagnostic::Diagnostic;
+
+use crate::cli::REFUSED;
+use crate::policies::PolicySource;
+use crate::server::{Process, RunError, RunOptions};
+use crate::stream::Deadlines;
+use crate::telemetry::access_log::AccessLog;
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it.
+    #[arg(value_name = "FOLDER")]
+    policies: PathBuf,
+    /// Where /metrics, /readyz, /livez, /config and /decisions are served.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+    /// Worker threads of the data plane [default: one a processor].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Lets a listener listen elsewhere than the policy says; port 0 takes a free one. Repeatable.
+    #[arg(long, value_name = "GATEWAY/LISTENER=ADDRESS", value_parser = parse_bind)]
+    bind: Vec<(String, SocketAddr)>,
+    /// `stdout`, `off`, or a file.
+    #[arg(long, value_name = "WHERE", default_value = "stdout")]
+    access_log: String,
+    /// Time for a request head, from its first byte; also for a TLS handshake.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    head_timeout: TimeSpan,
+    /// Time for a body that filters wait for.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    body_timeout: TimeSpan,
+    /// Time a connection may stay idle between requests.
+    #[arg(long, value_name = "TIME", default_value = "75s")]
+    idle_timeout: TimeSpan,
+    /// Longest time to finish what is under way, after SIGTERM.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    drain_timeout: TimeSpan,
+    /// Time during which a drain announces the close to idle HTTP/1 connections before it closes them.
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    drain_notice: TimeSpan,
+    /// Most client connections at once; more wait in the kernel.
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    max_connections: usize,
+}
+
+/// Reads `edge/https=127.0.0.1:8443`.
+fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
+    let (listener, address) = text.split_once('=').ok_or("expected GATEWAY/LISTENER=ADDRESS")?;
+    if !listener.contains('/') {
+        return Err("a listener is named as GATEWAY/LISTENER, such as edge/https".to_owned());
+    }
+    let address = address.parse().map_err(|_| format!("`{address}` is not an address such as 127.0.0.1:8443"))?;
+    Ok((listener.to_owned(), address))
+}
+
+impl Run {
+    pub(super) fn run(self) -> ExitCode {
+        let outcome = Process::new(self.options()).and_then(Process::run);
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(RunError::Refused(diagnostics)) => {
+                print_diagnostics(&diagnostics);
+                ExitCode::from(REFUSED)
+            }
+            Err(error) => {
+                let _ = writeln!(std::io::stderr(), "foregate: {error}");
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn options(self) -> RunOptions {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        RunOptions {
+            source: PolicySource {
+                folder: self.policies,
+                options: Options::default(),
+                bind: self.bind.into_iter().collect::<HashMap<_, _>>(),
+            },
+            admin: self.admin,
+            threads: self.threads.map_or(processors, usize::from),
+            access_log: match self.access_log.as_str() {
+                "off" => AccessLog::Off,
+                "stdout" => AccessLog::Stdout,
+                file => AccessLog::File(file.into()),
+            },
+            deadlines: Deadlines {
+                head: self.head_timeout.0,
+                body: self.body_timeout.0,
+                idle: self.idle_timeout.0,
+            },
+            drain: self.drain_timeout.0,
+            notice: self.drain_notice.0,
+            max_connections: self.max_connections.max(1),
+        }
+    }
+}
+
+/// Writes diagnostics for a person, in colour where that is wanted.
+pub(super) fn print_diagnostics(diagnostics: &[Diagnostic]) {
+    let mut out = std::io::stderr().lock();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let _ = out.write_all(foregate_policy::diagnostic::render(diagnostics, colour).as_bytes());
+}

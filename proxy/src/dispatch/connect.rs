@@ -1,0 +1,96 @@
+//! New upstream connections: TCP, TLS, HTTP.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls_pki_types::{InvalidDnsNameError, ServerName};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use crate::dispatch::pool::{self, Sender};
+use crate::dispatch::upstream::{Address, UpstreamState};
+
+/// Largest response head, in bytes.
+const MAX_HEAD: u32 = 64 * 1024;
+
+/// How often a silent HTTP/2 connection is asked whether it lives.
+const HTTP2_PING: Duration = Duration::from_secs(20);
+
+/// Why no connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Tcp(io::Error),
+    #[error("no connection in time")]
+    Timeout,
+    #[error("not a server name: {0}")]
+    Name(InvalidDnsNameError),
+    #[error("TLS handshake failed: {0}")]
+    Tls(io::Error),
+    #[error("HTTP handshake failed: {0}")]
+    Http(hyper::Error),
+}
+
+/// Connects within the upstream's connect timeout.
+///
+/// # Errors
+/// The first thing that failed.
+pub async fn connect(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Result<Sender, ConnectError> {
+    match timeout(upstream.spec.connect_timeout, connect_unbounded(upstream, endpoint)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ConnectError::Timeout),
+    }
+}
+
+async fn connect_unbounded(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Result<Sender, ConnectError> {
+    let stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
+    stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+    let Some(config) = &upstream.tls else {
+        return handshake(upstream, endpoint, stream).await;
+    };
+    let configured = upstream.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+    let name = ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
+    let connector = TlsConnector::from(Arc::clone(config));
+    let stream = Box::pin(connector.connect(name, stream)).await.map_err(ConnectError::Tls)?;
+    let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    if upstream.is_http2() && !agreed_http2 {
+        return Err(ConnectError::Tls(io::Error::other("the upstream does not speak HTTP/2 (ALPN)")));
+    }
+    handshake(upstream, endpoint, stream).await
+}
+
+async fn handshake<S>(upstream: &UpstreamState, endpoint: &Address, stream: S) -> Result<Sender, ConnectError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let io = TokioIo::new(stream);
+    if upstream.is_http2() {
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(HTTP2_PING)
+            .max_header_list_size(MAX_HEAD)
+            .handshake(io)
+            .await
+            .map_err(ConnectError::Http)?;
+        tokio::spawn(async move {
+            // How it ended is told to the exchanges on it.
+            let _ = connection.await;
+        });
+        pool::share(upstream, endpoint.address, &sender);
+        return Ok(Sender::Http2(sender));
+    }
+    let (sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_HEAD as usize)
+        .handshake(io)
+        .await
+        .map_err(ConnectError::Http)?;
+    tokio::spawn(async move {
+        let _ = connection.with_upgrades().await;
+    });
+    Ok(Sender::Http1(sender))
+}

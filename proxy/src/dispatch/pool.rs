@@ -1,0 +1,155 @@
+//! Idle upstream connections, kept by each thread for itself.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+
+use crate::body::{Progress, RequestBody};
+use crate::clock;
+use crate::dispatch::upstream::UpstreamState;
+
+/// Connections put back between two looks at all of a thread's idle connections.
+const SWEEP_EVERY: u32 = 256;
+
+/// The sending half of an upstream connection.
+#[derive(Debug)]
+pub enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+struct Idle {
+    sender: Sender,
+    endpoint: SocketAddr,
+    /// Monotonic time since when nobody uses it.
+    since: Duration,
+}
+
+#[derive(Default)]
+struct Shelf {
+    idle: Vec<Idle>,
+    timeout: Duration,
+}
+
+#[derive(Default)]
+struct Pool {
+    shelves: HashMap<u64, Shelf, ahash::RandomState>,
+    returned: u32,
+}
+
+thread_local! {
+    /// No lock and no hand-over between threads: a connection stays where its event loop is.
+    static POOL: RefCell<Pool> = RefCell::default();
+}
+
+/// Takes a usable idle connection, the one used last first; tells where to and how long it was idle.
+pub fn take(upstream: &UpstreamState) -> Option<(Sender, SocketAddr, Duration)> {
+    let now = clock::now().monotonic;
+    POOL.with_borrow_mut(|pool| {
+        let shelf = pool.shelves.get_mut(&upstream.id)?;
+        while let Some(found) = shelf.idle.pop() {
+            let idle = now.saturating_sub(found.since);
+            if idle > upstream.spec.idle_timeout {
+                // All below were put back earlier still.
+                shelf.idle.clear();
+                return None;
+            }
+            match found.sender {
+                Sender::Http1(sender) if sender.is_ready() => {
+                    return Some((Sender::Http1(sender), found.endpoint, idle));
+                }
+                Sender::Http2(sender) if sender.is_ready() => {
+                    // Many requests share one HTTP/2 connection: a copy stays for the next.
+                    let copy = Idle { sender: Sender::Http2(sender.clone()), endpoint: found.endpoint, since: now };
+                    shelf.idle.push(copy);
+                    return Some((Sender::Http2(sender), found.endpoint, idle));
+                }
+                Sender::Http1(_) | Sender::Http2(_) => {}
+            }
+        }
+        None
+    })
+}
+
+/// Keeps a connection for the next request.
+fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
+    let now = clock::now().monotonic;
+    POOL.with_borrow_mut(|pool| {
+        pool.returned = pool.returned.wrapping_add(1);
+        if pool.returned.is_multiple_of(SWEEP_EVERY) {
+            pool.shelves.retain(|_, shelf| {
+                let timeout = shelf.timeout;
+                shelf.idle.retain(|idle| now.saturating_sub(idle.since) <= timeout);
+                !shelf.idle.is_empty()
+            });
+        }
+        let shelf = pool.shelves.entry(upstream.id).or_default();
+        shelf.timeout = upstream.spec.idle_timeout;
+        if shelf.idle.len() < upstream.spec.max_idle_per_thread {
+            shelf.idle.push(Idle { sender, endpoint, since: now });
+        }
+    });
+}
+
+/// Shares a new HTTP/2 connection with the requests that follow.
+pub fn share(upstream: &UpstreamState, endpoint: SocketAddr, sender: &http2::SendRequest<RequestBody>) {
+    put(upstream, endpoint, Sender::Http2(sender.clone()));
+}
+
+/// A connection in use by one exchange; goes back to the pool when the exchange is complete.
+#[derive(Debug)]
+pub struct Lease {
+    upstream: Arc<UpstreamState>,
+    endpoint: SocketAddr,
+    sender: Option<Sender>,
+    /// Tells whether a streaming request body was sent to its end.
+    request: Option<Arc<Progress>>,
+}
+
+impl Lease {
+    pub fn new(
+        upstream: Arc<UpstreamState>,
+        endpoint: SocketAddr,
+        sender: Sender,
+        request: Option<Arc<Progress>>,
+    ) -> Self {
+        Self { upstream, endpoint, sender: Some(sender), request }
+    }
+
+    /// Sends the request of this exchange.
+    ///
+    /// # Errors
+    /// What hyper says, with the request where it was not sent.
+    pub async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match &mut self.sender {
+            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
+            // Unreachable by construction: only `complete` and `abandon` take the sender, and both end the lease.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The response has ended: the connection serves again, if the request has ended too.
+    pub fn complete(mut self) {
+        let sent = self.request.as_ref().is_none_or(|progress| progress.done());
+        if let Some(sender @ Sender::Http1(_)) = self.sender.take()
+            && sent
+        {
+            put(&self.upstream, self.endpoint, sender);
+        }
+    }
+
+    /// The connection is of no more use.
+    pub fn abandon(&mut self) {
+        self.sender = None;
+    }
+}

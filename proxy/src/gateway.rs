@@ -1,0 +1,307 @@
+//! The life of a request, top to bottom.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use foregate_filters::chain::Refusal;
+use foregate_filters::edits::splice;
+use foregate_filters::filter::BodyNeed;
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use foregate_filters::verdict::Reply;
+use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedBackend};
+use foregate_policy::routes::RouteMiss;
+use foregate_policy::store::Store;
+use http::header::{CONNECTION, LOCATION, UPGRADE};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::time::sleep;
+
+use crate::answer::ResponseBody;
+use crate::body::{RequestBody, collect};
+use crate::clock;
+use crate::connection::Connection;
+use crate::dispatch::{self, Answer};
+use crate::head::{self, HopByHop};
+use crate::life::Life;
+use crate::live::Live;
+use crate::problem;
+use crate::shape::{self, Wire};
+use crate::stream::Deadlines;
+use crate::telemetry::Telemetry;
+use crate::telemetry::random;
+use crate::upgrade;
+
+/// Time for an upstream's response head where the route sets none.
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Gateway {
+    pub live: Store<Live>,
+    pub telemetry: Arc<Telemetry>,
+    pub deadlines: Deadlines,
+}
+
+/// Where a forwarded request went.
+struct Chosen<'a> {
+    backend: &'a WeightedBackend,
+    answer: Answer,
+}
+
+/// Serves one request. Every outcome is a response; every request gets exactly one record.
+pub async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+    let (mut head, body) = request.into_parts();
+    // pin: one moment, one snapshot.
+    let mut life = Box::new(Life::pin(connection, &head));
+    let last = head.version < Version::HTTP_2 && life.connection.drain.started();
+    let mut response = match run(&mut life, &mut head, body).await {
+        Ok(end) => end.respond(life),
+        Err(refusal) => refuse(life, refusal),
+    };
+    if last {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// How a request that nothing refused goes on.
+enum End {
+    Answered { route: Arc<Route>, backend: usize, answer: Answer, client: Option<OnUpgrade> },
+    Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
+}
+
+async fn run(life: &mut Life, head: &mut Parts, body: Incoming) -> Result<End, Refusal> {
+    // route: one spelling of the head, one route.
+    let hop = head::canonicalize(head).map_err(at(Step::Route))?;
+    life.host = head::host(&head.headers).into();
+    life.path = head.uri.path().into();
+    let route = find_route(life, head)?;
+
+    // guard, identify, admit: what can be decided without the body.
+    route.chain.run_head(head, &mut life.ctx).await?;
+
+    // enrich, decide: what needs the body, collected within the bound of the route.
+    let body = read_body(life, &route, body).await?;
+    let before = clock::now().monotonic;
+    route.chain.run_body(head, &mut life.ctx).await?;
+    if !life.ctx.scores.is_empty() {
+        life.enrich_time = Some(clock::now().monotonic.saturating_sub(before));
+    }
+
+    // shape and dispatch, or a redirect.
+    match &route.action {
+        Action::Redirect(redirect) => redirected(life, head, redirect, &route),
+        Action::Forward(forward) => {
+            let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
+            let chosen = dispatch(life, head, body, &route, forward, &hop).await?;
+            let backend = forward.backends.iter().position(|backend| std::ptr::eq(backend, chosen.backend));
+            Ok(End::Answered { backend: backend.unwrap_or_default(), answer: chosen.answer, client, route: Arc::clone(&route) })
+        }
+    }
+}
+
+/// Turns a reply into a refusal at a step.
+fn at(step: Step) -> impl Fn(Reply) -> Refusal {
+    move |reply| Refusal { step, reply: Box::new(reply) }
+}
+
+fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
+    let table = &life.live.snapshot.routes;
+    let found = table.find(life.connection.port, life.connection.tls, &life.host, head);
+    let route = Arc::clone(found.map_err(|miss| {
+        let detail = match miss {
+            RouteMiss::Host => "no listener or route serves this host",
+            RouteMiss::Rule => "no rule of this host matches",
+        };
+        at(Step::Route)(Reply::new(Reason::RouteNotFound).detail(detail))
+    })?);
+    life.ctx.route = Arc::clone(&route.name);
+    life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
+    Ok(route)
+}
+
+/// Leaves the body to stream past where no filter needs it; reads it whole where one does.
+async fn read_body(life: &mut Life, route: &Route, body: Incoming) -> Result<RequestBody, Refusal> {
+    if route.chain.body() == BodyNeed::None {
+        return Ok(RequestBody::from(body));
+    }
+    let whole = collect(body, route.body_limit, life.connection.gateway.deadlines.body).await;
+    let whole = whole.map_err(at(Step::Enrich))?;
+    life.received(whole.len() as u64);
+    life.ctx.body = Some(whole.clone());
+    Ok(RequestBody::from(whole))
+}
+
+fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>) -> Result<End, Refusal> {
+    let target = Target {
+        scheme: if life.connection.tls { "https" } else { "http" },
+        host: &life.host,
+        port: life.connection.port,
+        path: head.uri.path(),
+        query: head.uri.query(),
+    };
+    let location = HeaderValue::try_from(redirect.location(target))
+        .map_err(|_| at(Step::Shape)(Reply::new(Reason::Internal).detail("the redirect is not a header value")))?;
+    Ok(End::Redirected { route: Arc::clone(route), location, status: redirect.status })
+}
+
+async fn dispatch<'a>(
+    life: &mut Life,
+    head: &mut Parts,
+    body: RequestBody,
+    route: &Route,
+    forward: &'a Forward,
+    hop: &HopByHop,
+) -> Result<Chosen<'a>, Refusal> {
+    let invalid = |detail: &str| at(Step::Dispatch)(Reply::new(Reason::BackendInvalid).detail(detail));
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits will do")]
+    let backend = forward.choose(random::next() as u32).ok_or_else(|| invalid("no backend has a weight"))?;
+    let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
+    let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
+    life.upstream = Some(Arc::clone(&upstream.spec.name));
+
+    // shape: all edits, once.
+    let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
+    shape::request(head, life, route, &forward.rewrite, backend, wire)
+        .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
+    let body = shaped_body(life, head, body)?;
+    if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
+        upgrade::ask(&mut head.headers, protocol);
+    }
+
+    // dispatch: one endpoint, within the time of the route.
+    life.progress = body.progress();
+    let started = clock::now().monotonic;
+    let sending = dispatch::send(&upstream, take(head), body);
+    let outcome = match time_for_answer(route) {
+        Some(limit) => fast_timeout(limit, sending).await.map_err(|_| late(life, limit))?,
+        None => sending.await,
+    };
+    life.upstream_time = Some(clock::now().monotonic.saturating_sub(started));
+    let answer = outcome.map_err(|error| {
+        life.endpoint = error.endpoint();
+        at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
+    })?;
+    life.endpoint = Some(answer.endpoint);
+    Ok(Chosen { backend, answer })
+}
+
+/// Moves the head out: what is left is never looked at again.
+fn take(head: &mut Parts) -> Parts {
+    let (empty, ()) = Request::new(()).into_parts();
+    std::mem::replace(head, empty)
+}
+
+/// The body as the filters want it, with a length that is true.
+fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Result<RequestBody, Refusal> {
+    let Some(whole) = life.ctx.body.take() else { return Ok(body) };
+    let spliced = splice(&whole, &life.ctx.edits.body)
+        .ok_or_else(|| at(Step::Shape)(Reply::new(Reason::Internal).detail("splices overlap")))?;
+    let had_body = !whole.is_empty() || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+    if had_body {
+        shape::content_length(&mut head.headers, spliced.len());
+    }
+    Ok(RequestBody::from(spliced))
+}
+
+/// Time until the response head must be there; `None` where the route switched the limit off.
+fn time_for_answer(route: &Route) -> Option<Duration> {
+    let limit = match (route.timeouts.request, route.timeouts.backend_request) {
+        (Some(request), Some(attempt)) if !attempt.is_zero() && (request.is_zero() || attempt < request) => attempt,
+        (Some(request), _) => request,
+        (None, Some(attempt)) => attempt,
+        (None, None) => DEFAULT_REQUEST_TIMEOUT,
+    };
+    (!limit.is_zero()).then_some(limit)
+}
+
+/// Whose fault the delay is: a client that still sends its body, or the upstream.
+fn late(life: &Life, limit: Duration) -> Refusal {
+    let client = life.progress.as_ref().is_some_and(|progress| !progress.done());
+    let reason = if client { Reason::BodyTimeout } else { Reason::UpstreamTimeout };
+    at(Step::Dispatch)(Reply::new(reason).detail(format!("no response after {limit:?}")))
+}
+
+impl End {
+    /// respond: filters in reverse, edits once; record happens when the body ends.
+    fn respond(self, mut life: Box<Life>) -> Response<ResponseBody> {
+        match self {
+            Self::Redirected { route, location, status } => {
+                let mut response = Response::new(());
+                *response.status_mut() = status;
+                response.headers_mut().insert(LOCATION, location);
+                let response = seen(response, &mut life, &route, None);
+                response.map(|()| ResponseBody::own(Bytes::new(), life))
+            }
+            Self::Answered { route, backend, answer, client } => {
+                let Action::Forward(forward) = &route.action else { return internal(life) };
+                let backend = forward.backends.get(backend);
+                answered(life, &route, backend, answer, client)
+            }
+        }
+    }
+}
+
+/// Lets the filters see the response head, then applies every edit.
+fn seen<B>(response: Response<B>, life: &mut Life, route: &Route, backend: Option<&WeightedBackend>) -> Response<B> {
+    let (mut head, body) = response.into_parts();
+    route.chain.respond(&head, &mut life.ctx);
+    shape::response(&mut head.headers, life, Some(route), backend);
+    life.status = head.status.as_u16();
+    Response::from_parts(head, body)
+}
+
+fn answered(
+    mut life: Box<Life>,
+    route: &Route,
+    backend: Option<&WeightedBackend>,
+    answer: Answer,
+    client: Option<OnUpgrade>,
+) -> Response<ResponseBody> {
+    let Answer { mut response, mut lease, .. } = answer;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(client) = client else {
+            lease.abandon();
+            let reply = Reply::new(Reason::UpstreamMalformed).detail("101 to a request that asked for no upgrade");
+            return refuse(life, at(Step::Dispatch)(reply));
+        };
+        let protocol = response.headers().get(UPGRADE).cloned();
+        let mut switched = Response::new(());
+        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        *switched.headers_mut() = std::mem::take(response.headers_mut());
+        shape::end_to_end(switched.headers_mut());
+        let mut switched = seen(switched, &mut life, route, backend);
+        if let Some(protocol) = &protocol {
+            upgrade::ask(switched.headers_mut(), protocol);
+        }
+        upgrade::tunnel(client, response, life);
+        return switched.map(|()| ResponseBody::unrecorded());
+    }
+    shape::end_to_end(response.headers_mut());
+    let response = seen(response, &mut life, route, backend);
+    let deadline = route.timeouts.request.filter(|limit| !limit.is_zero()).map(|limit| {
+        let gone = clock::now().monotonic.saturating_sub(life.moment().monotonic);
+        Box::pin(sleep(limit.saturating_sub(gone)))
+    });
+    response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life))
+}
+
+fn internal(life: Box<Life>) -> Response<ResponseBody> {
+    refuse(life, at(Step::Respond)(Reply::new(Reason::Internal)))
+}
+
+/// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457).
+pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
+    let (mut head, body) = problem::response(&refusal.reply, life.id).into_parts();
+    shape::response(&mut head.headers, &life, None, None);
+    life.status = head.status.as_u16();
+    life.refusal = Some(refusal);
+    Response::from_parts(head, ResponseBody::own(body, life))
+}
+

@@ -1,0 +1,148 @@
+//! What is gathered about one request until its one record is made.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foregate_filters::chain::Refusal;
+use foregate_filters::context::{Client, RequestContext};
+use foregate_filters::moment::Moment;
+use http::request::Parts;
+use http::{HeaderValue, Method, Version};
+
+use crate::body::Progress;
+use crate::clock;
+use crate::connection::Connection;
+use crate::live::Live;
+use crate::telemetry::metrics::{Occupied, RouteMetrics};
+use crate::telemetry::random;
+use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
+use crate::telemetry::trace_context::TraceContext;
+
+/// One request from pin to record. Recorded exactly once: when it ends, or when it is dropped.
+#[derive(Debug)]
+pub struct Life {
+    pub connection: Arc<Connection>,
+    pub live: Arc<Live>,
+    pub ctx: RequestContext,
+    pub id: DecisionId,
+    pub request_id: HeaderValue,
+    pub trace: TraceContext,
+    /// What the request was when it came, kept for its record.
+    method: Method,
+    protocol: Protocol,
+    pub host: Box<str>,
+    pub path: Box<str>,
+    pub metrics: Option<Arc<RouteMetrics>>,
+    pub upstream: Option<Arc<str>>,
+    pub endpoint: Option<SocketAddr>,
+    pub upstream_time: Option<Duration>,
+    pub enrich_time: Option<Duration>,
+    pub progress: Option<Arc<Progress>>,
+    pub refusal: Option<Refusal>,
+    pub status: u16,
+    received: u64,
+    sent: u64,
+    recorded: bool,
+    /// Counts the request as under way.
+    _occupied: Occupied,
+}
+
+impl Life {
+    /// Reads the clock, loads what is in force, and names the request.
+    pub fn pin(connection: Arc<Connection>, head: &Parts) -> Self {
+        connection.activity.begin();
+        let moment = clock::now();
+        let id = DecisionId::new(moment);
+        let client =
+            Client { peer: connection.peer, address: connection.peer.ip().to_canonical(), tls: connection.tls };
+        Self {
+            live: connection.gateway.live.pin(),
+            ctx: RequestContext::new(moment, client),
+            id,
+            request_id: record::request_id(&head.headers, id),
+            trace: TraceContext::from_headers(&head.headers, random::next),
+            method: head.method.clone(),
+            protocol: if head.version >= Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
+            host: Box::default(),
+            path: Box::default(),
+            metrics: None,
+            upstream: None,
+            endpoint: None,
+            upstream_time: None,
+            enrich_time: None,
+            progress: None,
+            refusal: None,
+            status: 0,
+            received: 0,
+            sent: 0,
+            recorded: false,
+            _occupied: connection.gateway.telemetry.metrics().requests_in_flight().enter(),
+            connection,
+        }
+    }
+
+    /// When the request was pinned.
+    pub fn moment(&self) -> Moment {
+        self.ctx.moment
+    }
+
+    /// Counts request body bytes that were read here.
+    pub fn received(&mut self, bytes: u64) {
+        self.received = self.received.saturating_add(bytes);
+    }
+
+    /// Counts response body bytes handed to the client.
+    pub fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes as u64);
+    }
+
+    /// Makes the one record of this request; later calls do nothing.
+    pub fn record(&mut self, end: End) {
+        if std::mem::replace(&mut self.recorded, true) {
+            return;
+        }
+        self.connection.activity.end();
+        let total = clock::now().monotonic.saturating_sub(self.ctx.moment.monotonic);
+        let streamed = self.progress.as_ref().map_or(0, |progress| progress.bytes());
+        let record = Record {
+            id: self.id,
+            request_id: self.request_id.clone(),
+            moment: self.ctx.moment,
+            protocol: self.protocol,
+            listener: Arc::clone(&self.connection.listener),
+            route: Arc::clone(&self.ctx.route),
+            method: std::mem::take(&mut self.method),
+            host: std::mem::take(&mut self.host),
+            path: std::mem::take(&mut self.path),
+            status: self.status,
+            refusal: self.refusal.take().map(|refusal| record::Refusal {
+                step: refusal.step,
+                reason: refusal.reply.reason,
+                rule: refusal.reply.rule,
+                detail: refusal.reply.detail,
+            }),
+            client: self.ctx.client.address,
+            tls: self.connection.tls,
+            subject: self.ctx.principal.take(),
+            upstream: self.upstream.take(),
+            endpoint: self.endpoint,
+            durations: Durations { total, upstream: self.upstream_time, enrich: self.enrich_time },
+            bytes_received: self.received.saturating_add(streamed),
+            bytes_sent: self.sent,
+            scores: std::mem::take(&mut self.ctx.scores),
+            limits: std::mem::take(&mut self.ctx.limits),
+            audits: std::mem::take(&mut self.ctx.audits),
+            trace: Some(self.trace.clone()),
+            end,
+        };
+        let telemetry = &self.connection.gateway.telemetry;
+        telemetry.record(record, self.metrics.as_ref().unwrap_or(&self.live.unrouted));
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.record(End::ClientGone);
+    }
+}

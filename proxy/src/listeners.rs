@@ -1,0 +1,174 @@
+//! Listening sockets: opened, kept and closed as snapshots come and go.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use log::Level;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::connection::{Entry, serve};
+use crate::drain::Drain;
+use crate::gateway::Gateway;
+use crate::telemetry::event::event;
+
+/// Connections the kernel may hold before they are accepted.
+const BACKLOG: u32 = 4096;
+
+/// Pause after a failed accept: out of file descriptors is not mended by trying at once.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A socket that the policy asks for, and what is served on it.
+#[derive(Clone, Debug)]
+pub struct Socket {
+    pub address: SocketAddr,
+    pub entry: Entry,
+}
+
+/// A socket in use.
+#[derive(Debug)]
+struct Open {
+    address: SocketAddr,
+    /// What new connections are; a new snapshot may change it.
+    entry: Arc<ArcSwap<Entry>>,
+    /// Where it really listens: differs from what was asked where that was port 0.
+    bound: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+/// All sockets of the gateway.
+#[derive(Debug)]
+pub struct Listeners {
+    gateway: Arc<Gateway>,
+    drain: Drain,
+    /// Most connections at once, over all sockets.
+    max_connections: usize,
+    open: Vec<Open>,
+    permits: Arc<Semaphore>,
+}
+
+/// Why a socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("listener {listener}: cannot listen on {address}: {source}")]
+pub struct ListenError {
+    pub listener: Arc<str>,
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+impl Listeners {
+    pub fn new(gateway: Arc<Gateway>, drain: Drain, max_connections: usize) -> Self {
+        let permits = Arc::new(Semaphore::new(max_connections));
+        Self { gateway, drain, max_connections, open: Vec::new(), permits }
+    }
+
+    /// Opens what is new, closes what is gone, and leaves the rest as it is. Connections of a closed
+    /// socket go on to their end.
+    ///
+    /// # Errors
+    /// Every socket that cannot be opened; all others are.
+    pub fn reconcile(&mut self, wanted: &[Socket]) -> Vec<ListenError> {
+        self.open.retain(|open| {
+            let keep = wanted.iter().any(|socket| socket.address == open.address);
+            if !keep {
+                open.accepting.abort();
+                event(Level::Info, "listener closed", &[("address", open.bound.to_string().into())]);
+            }
+            keep
+        });
+        let mut errors = Vec::new();
+        for socket in wanted {
+            if let Some(open) = self.open.iter().find(|open| open.address == socket.address) {
+                open.entry.store(Arc::new(socket.entry.clone()));
+                continue;
+            }
+            match self.open(socket) {
+                Ok(open) => self.open.push(open),
+                Err(source) => {
+                    let listener = Arc::clone(&socket.entry.listener);
+                    errors.push(ListenError { listener, address: socket.address, source });
+                }
+            }
+        }
+        errors
+    }
+
+    /// Where each listener really listens.
+    pub fn bound(&self) -> HashMap<Arc<str>, SocketAddr> {
+        self.open.iter().map(|open| (Arc::clone(&open.entry.load().listener), open.bound)).collect()
+    }
+
+    fn open(&self, socket: &Socket) -> io::Result<Open> {
+        let listener = listen(socket.address)?;
+        let bound = listener.local_addr()?;
+        event(
+            Level::Info,
+            "listening",
+            &[
+                ("listener", socket.entry.listener.as_ref().into()),
+                ("address", bound.to_string().into()),
+                ("tls", socket.entry.tls.into()),
+                ("max_connections", self.max_connections.into()),
+            ],
+        );
+        let entry = Arc::new(ArcSwap::from_pointee(socket.entry.clone()));
+        let (gateway, drain) = (Arc::clone(&self.gateway), self.drain.clone());
+        let accepting = accept(listener, gateway, Arc::clone(&entry), drain, Arc::clone(&self.permits));
+        Ok(Open { address: socket.address, entry, bound, accepting: tokio::spawn(accepting) })
+    }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+async fn accept(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    entry: Arc<ArcSwap<Entry>>,
+    drain: Drain,
+    permits: Arc<Semaphore>,
+) {
+    loop {
+        // At the bound, connections wait in the kernel's backlog; nothing is accepted to be dropped.
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = drain.wait() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if !is_of_the_connection(&error) {
+                    event(Level::Warn, "accept failed", &[("error", error.to_string().into())]);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+                continue;
+            }
+        };
+        let Ok(stream) = stream.into_std() else { continue };
+        let (gateway, entry, drain) = (Arc::clone(&gateway), Entry::clone(&entry.load()), drain.clone());
+        // A random worker takes the connection and keeps it: its socket is polled there and nowhere else.
+        pingora_runtime::current_handle().spawn(async move {
+            if let Ok(stream) = TcpStream::from_std(stream) {
+                serve(gateway, entry, (stream, peer), drain, permit).await;
+            }
+        });
+    }
+}
+
+/// True for faults of one connection that was gone before it was accepted (accept(2)).
+fn is_of_the_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
+}

@@ -1,0 +1,31 @@
+//! A snapshot with what the process adds to it: upstreams, certificates, metric handles.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foregate_policy::snapshot::Snapshot;
+
+use crate::dispatch::upstream::UpstreamState;
+use crate::telemetry::metrics::RouteMetrics;
+use crate::tls::PortTls;
+
+/// All that one request obeys, from its first step to its last.
+#[derive(Debug)]
+pub struct Live {
+    pub snapshot: Snapshot,
+    /// By [`foregate_policy::route::Route::id`].
+    pub metrics: Vec<Arc<RouteMetrics>>,
+    /// For requests that no route matched.
+    pub unrouted: Arc<RouteMetrics>,
+    /// As [`Snapshot::upstreams`].
+    pub upstreams: Vec<Arc<UpstreamState>>,
+    /// Certificates of the ports that speak TLS.
+    pub tls: HashMap<u16, Arc<PortTls>>,
+}
+
+impl Live {
+    /// The metric handles of a route.
+    pub fn metrics(&self, route: usize) -> &Arc<RouteMetrics> {
+        self.metrics.get(route).unwrap_or(&self.unrouted)
+    }
+}

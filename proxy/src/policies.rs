@@ -1,0 +1,167 @@
+//! Policies in force: loaded at start, loaded again when files change or SIGHUP comes.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foregate_filters::fault::Code;
+use foregate_policy::compile::{Options, compile};
+use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::load::load_folder;
+use foregate_policy::snapshot::{Listener, Snapshot};
+use log::Level;
+use tokio::time::timeout;
+
+use crate::admin::{AdminState, ConfigStatus, ReloadFailure};
+use crate::clock;
+use crate::connection::Entry;
+use crate::gateway::Gateway;
+use crate::listeners::Socket;
+use crate::live::Live;
+use crate::resolve::resolve;
+use crate::shared::Shared;
+use crate::telemetry::Telemetry;
+use crate::telemetry::event::event;
+use crate::tls::PortTls;
+
+/// How long a publication waits for names that have no address yet.
+const FIRST_RESOLUTION: Duration = Duration::from_secs(2);
+
+/// Where policies come from and what the command line changes about them.
+#[derive(Clone, Debug)]
+pub struct PolicySource {
+    pub folder: PathBuf,
+    pub options: Options,
+    /// Listeners, by `<gateway>/<listener>`, that listen elsewhere than the policy says.
+    pub bind: HashMap<String, SocketAddr>,
+}
+
+/// Loads and compiles policies, and adds what the process knows.
+#[derive(Debug)]
+pub struct Policies {
+    pub source: PolicySource,
+    shared: Arc<Shared>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Policies {
+    pub fn new(source: PolicySource, shared: Arc<Shared>, telemetry: Arc<Telemetry>) -> Self {
+        Self { source, shared, telemetry }
+    }
+
+    /// Loads everything anew. Nothing changes until the result is published.
+    ///
+    /// # Errors
+    /// Every fault of every file.
+    pub fn load(&self) -> Result<Live, Vec<Diagnostic>> {
+        self.shared.begin();
+        let sources = load_folder(&self.source.folder)?;
+        let snapshot = compile(&sources, &*self.shared, self.source.options)?;
+        let upstreams = snapshot.upstreams.iter().map(|spec| {
+            let file = spec.tls.as_ref().and_then(|tls| tls.ca_file.clone()).unwrap_or_default();
+            self.shared.upstream(spec).map_err(|error| Diagnostic::file(&file, Code::FILE, error.to_string()))
+        });
+        let (upstreams, mut faults) = partition(upstreams);
+        let tls = port_tls(&snapshot.listeners).unwrap_or_else(|fault| {
+            faults.push(fault);
+            HashMap::new()
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let metrics = snapshot.routes.all().iter().map(|route| self.telemetry.route(&route.name)).collect();
+        Ok(Live { metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
+    }
+
+    /// The sockets that a snapshot asks for.
+    pub fn sockets(&self, snapshot: &Snapshot) -> Vec<Socket> {
+        let mut sockets: Vec<Socket> = Vec::new();
+        for listener in &snapshot.listeners {
+            let name = format!("{}/{}", listener.gateway, listener.name);
+            let asked = SocketAddr::new(listener.address, listener.port);
+            let address = self.source.bind.get(&name).copied().unwrap_or(asked);
+            if sockets.iter().any(|socket| socket.address == address && socket.entry.port == listener.port) {
+                continue;
+            }
+            let entry = Entry { port: listener.port, tls: listener.tls.is_some(), listener: name.into() };
+            sockets.push(Socket { address, entry });
+        }
+        sockets
+    }
+
+    /// Lets go of what the published snapshot does not use.
+    pub fn commit(&self) {
+        self.shared.commit();
+    }
+
+    /// Reads files of keys anew.
+    pub fn reload_keys(&self) -> Vec<String> {
+        self.shared.reload_keys()
+    }
+}
+
+fn partition<T, E>(all: impl Iterator<Item = Result<T, E>>) -> (Vec<T>, Vec<E>) {
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for one in all {
+        match one {
+            Ok(one) => good.push(one),
+            Err(one) => bad.push(one),
+        }
+    }
+    (good, bad)
+}
+
+fn port_tls(listeners: &[Listener]) -> Result<HashMap<u16, Arc<PortTls>>, Diagnostic> {
+    let ports: HashSet<u16> = listeners.iter().filter(|one| one.tls.is_some()).map(|one| one.port).collect();
+    ports
+        .into_iter()
+        .map(|port| {
+            let tls = PortTls::new(listeners.iter().filter(|listener| listener.port == port));
+            tls.map(|tls| (port, Arc::new(tls)))
+                .map_err(|error| Diagnostic::file(Path::new(""), Code::FILE, error.to_string()))
+        })
+        .collect()
+}
+
+/// Publishes what was loaded: from its return on, every new request obeys it.
+pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: &AdminState) {
+    let new: Vec<_> = live.upstreams.iter().filter(|upstream| upstream.endpoints().is_empty()).cloned().collect();
+    // Requests to a name that nobody could resolve yet are refused: better late by a moment than so.
+    let _ = timeout(FIRST_RESOLUTION, resolve(&new)).await;
+    let status = status(&live);
+    let revision = status.revision.clone();
+    gateway.live.publish(live);
+    policies.commit();
+    gateway.telemetry.metrics().reload_succeeded(&revision, clock::now().unix);
+    admin.config.store(Arc::new(status));
+}
+
+/// What the admin page tells of a configuration.
+pub fn status(live: &Live) -> ConfigStatus {
+    ConfigStatus {
+        revision: live.snapshot.revision.clone(),
+        loaded_at: clock::now().unix,
+        routes: live.snapshot.routes.all().len(),
+        listeners: live.snapshot.listeners.len(),
+        warnings: live.snapshot.warnings.iter().map(one_line).collect(),
+        failure: None,
+    }
+}
+
+/// A configuration was refused: the last good one stays, and metric, log and admin page say so.
+pub fn refused(diagnostics: &[Diagnostic], gateway: &Gateway, admin: &AdminState) {
+    gateway.telemetry.metrics().reload_failed();
+    let lines: Vec<String> = diagnostics.iter().map(one_line).collect();
+    event(Level::Error, "policies refused", &[("diagnostics", lines.clone().into())]);
+    let mut status = ConfigStatus::clone(&admin.config.load());
+    status.failure = Some(ReloadFailure { at: clock::now().unix, diagnostics: lines });
+    admin.config.store(Arc::new(status));
+}
+
+/// A diagnostic on one line: `FG0102 leads.yaml:12:5: unknown field`.
+pub fn one_line(diagnostic: &Diagnostic) -> String {
+    let Diagnostic { code, file, line, column, message, .. } = diagnostic;
+    format!("{code} {file}:{line}:{column}: {message}")
+}

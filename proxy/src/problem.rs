@@ -1,0 +1,57 @@
+//! Refusals as `application/problem+json` (RFC 9457).
+
+use bytes::Bytes;
+use foregate_filters::verdict::Reply;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Response};
+
+use crate::telemetry::record::DecisionId;
+
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// The whole answer to a refused request. It tells the status, the reason and the decision id; who
+/// refused and why stays with the operator.
+pub fn response(reply: &Reply, id: DecisionId) -> Response<Bytes> {
+    let reason = reply.reason;
+    // Reason names and titles hold no character that JSON escapes; a test holds them to that.
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","decision":"{}"}}"#,
+        reason.title(),
+        reason.status().as_u16(),
+        reason.name(),
+        id,
+    );
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = reason.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, PROBLEM);
+    headers.insert(CACHE_CONTROL, NO_STORE);
+    for (name, value) in &reply.headers {
+        headers.insert(name, value.clone());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::response;
+    use crate::telemetry::record::DecisionId;
+    use foregate_filters::moment::Moment;
+    use foregate_filters::reason::Reason;
+    use foregate_filters::verdict::Reply;
+
+    #[test]
+    fn every_reason_is_a_well_formed_problem_that_keeps_details_to_itself() {
+        let id = DecisionId::new(Moment::default());
+        for reason in Reason::ALL {
+            let reply = Reply::new(*reason).rule("secret-rule").detail("secret detail");
+            let given = response(&reply, id);
+            let body: serde_json::Value = serde_json::from_slice(given.body()).unwrap();
+            assert_eq!(body["status"], given.status().as_u16());
+            assert_eq!(body["reason"], reason.name());
+            assert_eq!(body["decision"], id.to_string());
+            assert!(!String::from_utf8_lossy(given.body()).contains("secret"));
+        }
+    }
+}

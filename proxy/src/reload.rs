@@ -1,0 +1,119 @@
+//! Watches policy files and signals, and publishes what loads.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::Level;
+use notify::{RecursiveMode, Watcher};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use crate::admin::AdminState;
+use crate::drain::Drain;
+use crate::gateway::Gateway;
+use crate::listeners::Socket;
+use crate::policies::{Policies, publish, refused};
+use crate::resolve::{self, resolve};
+use crate::telemetry::event::event;
+
+/// Quiet time after a change before files are read: editors and Kubernetes change several at once.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// Longest wait for quiet, where files change all the time.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Keeps policies, keys and addresses current until the process ends.
+#[derive(Debug)]
+pub struct Reload {
+    pub gateway: Arc<Gateway>,
+    pub policies: Arc<Policies>,
+    pub admin: Arc<AdminState>,
+    /// The sockets that the published snapshot asks for.
+    pub sockets: watch::Sender<Vec<Socket>>,
+}
+
+impl Reload {
+    /// Runs until the drain starts.
+    ///
+    /// # Errors
+    /// Where signals or the folder cannot be watched at all.
+    pub async fn run(self: Arc<Self>, drain: Drain) -> std::io::Result<()> {
+        let (changed, mut changes) = mpsc::channel::<()>(1);
+        let mut watcher = notify::recommended_watcher(move |change: notify::Result<notify::Event>| {
+            let relevant = change.map_or(true, |change| !change.kind.is_access());
+            // A full channel holds a change already: one reload reads them all.
+            if relevant {
+                let _ = changed.try_send(());
+            }
+        })
+        .map_err(std::io::Error::other)?;
+        self.watch(&mut watcher);
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut names = tokio::time::interval(resolve::INTERVAL);
+        loop {
+            tokio::select! {
+                () = drain.wait() => return Ok(()),
+                _ = changes.recv() => {
+                    settle(&mut changes).await;
+                    self.reload().await;
+                    // Bundles and secrets may be elsewhere now.
+                    self.watch(&mut watcher);
+                }
+                _ = hangup.recv() => self.reload().await,
+                _ = names.tick() => resolve(&self.gateway.live.pin().upstreams).await,
+            }
+        }
+    }
+
+    /// Watches every folder that policies read from; those watched already are watched once.
+    fn watch(&self, watcher: &mut notify::RecommendedWatcher) {
+        let live = self.gateway.live.pin();
+        let source = &self.policies.source;
+        let bundles = live.snapshot.models.iter().map(|model| model.bundle.as_path());
+        let authorities = live.snapshot.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
+        let authorities = authorities.filter_map(|tls| tls.ca_file.as_deref().and_then(Path::parent));
+        // Named besides the folder itself: mounted secrets are often a link.
+        let secrets = source.folder.join("secrets");
+        let folders = [source.folder.as_path(), secrets.as_path()].into_iter().chain(bundles).chain(authorities);
+        for folder in folders.filter(|folder| folder.is_dir()) {
+            if let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) {
+                let fields = [("folder", folder.display().to_string().into()), ("error", error.to_string().into())];
+                event(Level::Warn, "folder not watched", &fields);
+            }
+        }
+    }
+
+    /// Loads and publishes; where that is refused, what was published last stays.
+    pub async fn reload(&self) {
+        for fault in self.policies.reload_keys() {
+            event(Level::Warn, "keys not reloaded", &[("error", fault.into())]);
+        }
+        let policies = Arc::clone(&self.policies);
+        let live = match spawn_blocking(move || policies.load()).await {
+            Ok(Ok(live)) => live,
+            Ok(Err(diagnostics)) => return refused(&diagnostics, &self.gateway, &self.admin),
+            Err(_) => return event(Level::Error, "reload failed", &[("error", "a defect while loading".into())]),
+        };
+        let sockets = self.policies.sockets(&live.snapshot);
+        let revision = live.snapshot.revision.clone();
+        publish(live, &self.gateway, &self.policies, &self.admin).await;
+        self.sockets.send_replace(sockets);
+        event(Level::Info, "policies published", &[("revision", revision.into())]);
+    }
+}
+
+/// Waits until no change has come for a while.
+async fn settle(changes: &mut mpsc::Receiver<()>) {
+    let quiet = async {
+        loop {
+            sleep(QUIET).await;
+            if changes.try_recv().is_err() {
+                return;
+            }
+        }
+    };
+    let _ = timeout(LONGEST_WAIT, quiet).await;
+}

@@ -1,0 +1,331 @@
+//! The process: Pingora's server with the gateway, the admin endpoint and the reload as services.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::store::Store;
+use log::Level;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora_core::services::Service;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, watch};
+
+use crate::admin::{self, AdminState};
+use crate::clock;
+use crate::drain::{Drain, DrainStart, drain};
+use crate::gateway::Gateway;
+use crate::keys::fetch::Fetcher;
+use crate::listeners::{Listeners, Socket};
+use crate::policies::{Policies, PolicySource, publish};
+use crate::reload::Reload;
+use crate::shared::Shared;
+use crate::stream::Deadlines;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::event::{self, event};
+use crate::telemetry::{Telemetry, TelemetryOptions};
+
+/// Time for the last log lines to be written.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// How the process runs.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    pub source: PolicySource,
+    /// Where `/metrics`, `/readyz` and the like are served; loopback by default.
+    pub admin: SocketAddr,
+    /// Worker threads of the data plane.
+    pub threads: usize,
+    pub access_log: AccessLog,
+    pub deadlines: Deadlines,
+    /// Longest time a drain may take.
+    pub drain: Duration,
+    /// Time between the announcement of a close and the close of idle connections.
+    pub notice: Duration,
+    pub max_connections: usize,
+}
+
+/// Where the process really listens.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bound {
+    pub admin: Option<SocketAddr>,
+    /// By `<gateway>/<listener>`.
+    pub listeners: HashMap<Arc<str>, SocketAddr>,
+}
+
+/// Why the process did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The policies were refused.
+    #[error("policies refused")]
+    Refused(Vec<Diagnostic>),
+    #[error("cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// A socket could not be opened.
+    #[error("{0}")]
+    Listen(String),
+}
+
+/// A process that is ready to run.
+#[derive(Debug)]
+pub struct Process {
+    options: RunOptions,
+    gateway: Arc<Gateway>,
+    policies: Arc<Policies>,
+    admin: Arc<AdminState>,
+    /// Runs what is not the data plane's: fetches of keys, and whatever a caller adds.
+    background: Runtime,
+    failure: Arc<Failure>,
+    bound: watch::Sender<Bound>,
+}
+
+/// The first thing that keeps the process from going on.
+#[derive(Debug, Default)]
+struct Failure {
+    told: std::sync::Mutex<Option<String>>,
+    notify: Notify,
+}
+
+impl Failure {
+    fn tell(&self, message: String) {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        told.get_or_insert(message);
+        self.notify.notify_one();
+    }
+
+    fn take(&self) -> Option<String> {
+        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+impl Process {
+    /// Loads the policies and makes all parts; opens no socket yet.
+    ///
+    /// # Errors
+    /// `Refused` with every diagnostic; `Start` where the system lends no threads or log file.
+    pub fn new(options: RunOptions) -> Result<Self, RunError> {
+        event::install();
+        let background =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
+        let telemetry =
+            Telemetry::new(TelemetryOptions { access_log: options.access_log.clone(), ..TelemetryOptions::default() })?;
+        let fetcher = Fetcher::new(background.handle().clone());
+        let shared = Arc::new(Shared::new(Some(fetcher), Some(Arc::clone(&telemetry))));
+        let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
+        let live = policies.load().map_err(RunError::Refused)?;
+        let admin = Arc::new(AdminState::new(Arc::clone(&telemetry)));
+        for warning in &live.snapshot.warnings {
+            event(Level::Warn, "policy warning", &[("diagnostic", crate::policies::one_line(warning).into())]);
+        }
+        let gateway = Arc::new(Gateway { live: Store::new(live), telemetry, deadlines: options.deadlines });
+        let (bound, _) = watch::channel(Bound::default());
+        Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })
+    }
+
+    /// The runtime for work beside the data plane.
+    pub fn background(&self) -> &Runtime {
+        &self.background
+    }
+
+    /// Tells where the process listens, once it does.
+    pub fn bound(&self) -> watch::Receiver<Bound> {
+        self.bound.subscribe()
+    }
+
+    /// Runs until SIGTERM, SIGINT or a failure. SIGTERM drains first.
+    ///
+    /// # Errors
+    /// `Listen` where a socket could not be opened.
+    pub fn run(self) -> Result<(), RunError> {
+        let (start, drain) = drain(self.options.notice);
+        let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
+        let (sockets, wanted) = watch::channel(sockets);
+        let conf = ServerConf {
+            threads: self.options.threads,
+            work_stealing: false,
+            // The drain is over when the signal is handed on: nothing is left to wait for.
+            grace_period_seconds: Some(0),
+            graceful_shutdown_timeout_seconds: Some(1),
+            ..ServerConf::default()
+        };
+        let mut server = Server::new_with_opt_and_conf(None, conf);
+        server.bootstrap();
+        let listeners = Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.max_connections);
+        server.add_service(GatewayService {
+            listeners: Some(listeners),
+            wanted,
+            drain: drain.clone(),
+            failure: Arc::clone(&self.failure),
+            admin: Arc::clone(&self.admin),
+            bound: self.bound.clone(),
+        });
+        server.add_service(AdminService {
+            address: self.options.admin,
+            admin: Arc::clone(&self.admin),
+            failure: Arc::clone(&self.failure),
+            bound: self.bound.clone(),
+        });
+        let reload = Reload {
+            gateway: Arc::clone(&self.gateway),
+            policies: Arc::clone(&self.policies),
+            admin: Arc::clone(&self.admin),
+            sockets,
+        };
+        server.add_service(ReloadService { reload: Arc::new(reload), drain, failure: Arc::clone(&self.failure) });
+        let shutdown = Shutdown {
+            start,
+            limit: self.options.drain,
+            admin: Arc::clone(&self.admin),
+            failure: Arc::clone(&self.failure),
+        };
+        server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
+        self.gateway.telemetry.flush(FLUSH);
+        self.background.shutdown_timeout(Duration::from_secs(1));
+        match self.failure.take() {
+            Some(message) => Err(RunError::Listen(message)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The data plane: keeps the sockets as the published snapshot wants them.
+struct GatewayService {
+    listeners: Option<Listeners>,
+    wanted: watch::Receiver<Vec<Socket>>,
+    drain: Drain,
+    failure: Arc<Failure>,
+    admin: Arc<AdminState>,
+    bound: watch::Sender<Bound>,
+}
+
+#[async_trait]
+impl Service for GatewayService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let Some(mut listeners) = self.listeners.take() else { return };
+        let wanted = self.wanted.borrow_and_update().clone();
+        let errors = listeners.reconcile(&wanted);
+        if let Some(error) = errors.first() {
+            self.failure.tell(error.to_string());
+            return;
+        }
+        self.bound.send_modify(|bound| bound.listeners = listeners.bound());
+        self.admin.ready.store(true, Ordering::Release);
+        loop {
+            tokio::select! {
+                () = self.drain.wait() => break,
+                changed = self.wanted.changed() => if changed.is_err() { break },
+            }
+            let wanted = self.wanted.borrow_and_update().clone();
+            for error in listeners.reconcile(&wanted) {
+                event(Level::Error, "listener not opened", &[("error", error.to_string().into())]);
+            }
+            self.bound.send_modify(|bound| bound.listeners = listeners.bound());
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "gateway"
+    }
+}
+
+/// Health, metrics and decisions, apart from the data plane.
+struct AdminService {
+    address: SocketAddr,
+    admin: Arc<AdminState>,
+    failure: Arc<Failure>,
+    bound: watch::Sender<Bound>,
+}
+
+#[async_trait]
+impl Service for AdminService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let listener = match tokio::net::TcpListener::bind(self.address).await {
+            Ok(listener) => listener,
+            Err(error) => return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address)),
+        };
+        let address = listener.local_addr().unwrap_or(self.address);
+        event(Level::Info, "admin listening", &[("address", address.to_string().into())]);
+        self.bound.send_modify(|bound| bound.admin = Some(address));
+        if let Err(error) = axum::serve(listener, admin::router(Arc::clone(&self.admin))).await {
+            event(Level::Error, "admin ended", &[("error", error.to_string().into())]);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "admin"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Keeps policies current.
+struct ReloadService {
+    reload: Arc<Reload>,
+    drain: Drain,
+    failure: Arc<Failure>,
+}
+
+#[async_trait]
+impl Service for ReloadService {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
+        let Reload { gateway, policies, admin, .. } = &*self.reload;
+        let status = crate::policies::status(&gateway.live.pin());
+        gateway.telemetry.metrics().reload_succeeded(&status.revision, clock::now().unix);
+        admin.config.store(Arc::new(status));
+        policies.commit();
+        crate::resolve::resolve(&gateway.live.pin().upstreams).await;
+        if let Err(error) = Arc::clone(&self.reload).run(self.drain.clone()).await {
+            self.failure.tell(format!("cannot watch policies: {error}"));
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        "reload"
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+}
+
+/// Ends the process in order.
+struct Shutdown {
+    start: DrainStart,
+    limit: Duration,
+    admin: Arc<AdminState>,
+    failure: Arc<Failure>,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Shutdown {
+    async fn recv(&self) -> ShutdownSignal {
+        let (Ok(mut terminate), Ok(mut interrupt)) =
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
+            return ShutdownSignal::FastShutdown;
+        };
+        tokio::select! {
+            () = self.failure.notify.notified() => return ShutdownSignal::FastShutdown,
+            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
+            _ = terminate.recv() => {}
+        }
+        event(Level::Info, "drain started", &[("limit_seconds", self.limit.as_secs().into())]);
+        self.admin.draining.store(true, Ordering::Release);
+        self.start.start();
+        let complete = tokio::select! {
+            complete = self.start.finished(self.limit) => complete,
+            _ = interrupt.recv() => false,
+        };
+        event(Level::Info, "drain ended", &[("complete", complete.into())]);
+        ShutdownSignal::FastShutdown
+    }
+}

@@ -1,0 +1,238 @@
+//! Edits reach the wire here and nowhere else.
+
+use std::net::IpAddr;
+
+use foregate_filters::context::RequestContext;
+use foregate_filters::edits::HeaderEdit;
+use foregate_policy::route::{Rewrite, Route, WeightedBackend};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+use crate::head;
+use crate::life::Life;
+use crate::telemetry::record::{DECISION_HEADER, REQUEST_ID_HEADER};
+use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED: HeaderName = http::header::FORWARDED;
+
+/// Headers of a response that concern one connection only (RFC 9110, section 7.6.1).
+const RESPONSE_HOP_BY_HOP: [HeaderName; 6] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authenticate"),
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// How the upstream is spoken to.
+#[derive(Clone, Copy, Debug)]
+pub struct Wire {
+    pub http2: bool,
+    pub tls: bool,
+    /// The caller accepts trailers.
+    pub trailers: bool,
+}
+
+/// Shapes the request head for the upstream: edits of the filters, then of the route, then of the
+/// backend, then what the gateway itself has to say.
+pub fn request(
+    head: &mut Parts,
+    life: &Life,
+    route: &Route,
+    rewrite: &Rewrite,
+    backend: &WeightedBackend,
+    wire: Wire,
+) -> Result<(), http::uri::InvalidUri> {
+    head.extensions.clear();
+    // Kept for `X-Forwarded-Host`; a rewrite may change it below.
+    let asked = head.headers.get(HOST).cloned();
+    let edits = [&life.ctx.edits.request[..], &route.request_headers[..], &backend.request_headers[..]];
+    remove_lookalikes(&mut head.headers, edits.iter().copied().flatten());
+    for edit in edits.iter().copied().flatten() {
+        edit.apply(&mut head.headers);
+    }
+    forwarded(&mut head.headers, &life.ctx, asked);
+    head.headers.insert(REQUEST_ID_HEADER, life.request_id.clone());
+    head.headers.insert(TRACEPARENT, life.trace.header_value());
+    match &life.trace.state {
+        Some(state) => head.headers.insert(TRACESTATE, state.clone()),
+        None => head.headers.remove(TRACESTATE),
+    };
+    if let Some(host) = &rewrite.host {
+        head.headers.insert(HOST, host.clone());
+    }
+    if let Some(path) = &rewrite.path {
+        let path = path.apply(head.uri.path());
+        let target = match head.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
+        };
+        head.uri = Uri::from(PathAndQuery::try_from(target)?);
+    }
+    if wire.http2 { to_http2(head, wire) } else { to_http1(head) }
+}
+
+/// Removes headers that differ from an edited one only by underscores, which some services read as dashes.
+fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: impl Iterator<Item = &'a HeaderEdit> + Clone) {
+    if !headers.keys().any(|name| name.as_str().contains('_')) {
+        return;
+    }
+    let own = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+    let alike = |name: &HeaderName, other: &HeaderName| {
+        name != other && name.as_str().len() == other.as_str().len() && name.as_str().replace('_', "-") == other.as_str()
+    };
+    let lookalikes: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            name.as_str().contains('_')
+                && (own.iter().any(|other| alike(name, other))
+                    || edits.clone().any(|edit| match edit {
+                        HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) | HeaderEdit::Remove(other) => {
+                            alike(name, other)
+                        }
+                    }))
+        })
+        .cloned()
+        .collect();
+    for name in lookalikes {
+        headers.remove(name);
+    }
+}
+
+/// Tells the upstream whom the request comes from. What an untrusted peer said of that is dropped.
+fn forwarded(headers: &mut HeaderMap, ctx: &RequestContext, asked: Option<HeaderValue>) {
+    let peer = ctx.client.peer.ip().to_canonical();
+    let trusted = ctx.client.address != peer;
+    if trusted {
+        let mut chain: Vec<u8> = Vec::with_capacity(64);
+        for value in headers.get_all(&X_FORWARDED_FOR) {
+            chain.extend_from_slice(value.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        if chain.is_empty() {
+            chain.extend_from_slice(ctx.client.address.to_string().as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(peer.to_string().as_bytes());
+        if let Ok(chain) = HeaderValue::from_bytes(&chain) {
+            headers.insert(X_FORWARDED_FOR, chain);
+        }
+        return;
+    }
+    headers.remove(FORWARDED);
+    headers.insert(X_FORWARDED_FOR, address_value(peer));
+    let scheme = if ctx.client.tls { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    match asked {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+        None => headers.remove(X_FORWARDED_HOST),
+    };
+}
+
+fn address_value(address: IpAddr) -> HeaderValue {
+    use std::io::Write;
+    let mut text = [0u8; 45];
+    let mut left = &mut text[..];
+    let written = write!(left, "{address}").map(|()| left.len()).map_or(0, |left| 45 - left);
+    text.get(..written).and_then(|text| HeaderValue::from_bytes(text).ok()).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn to_http1(head: &mut Parts) -> Result<(), http::uri::InvalidUri> {
+    head.version = Version::HTTP_11;
+    // HTTP/2 may split cookies; HTTP/1 has one field (RFC 9113, section 8.2.3).
+    if head.headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let cookies: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
+            head.headers.insert(COOKIE, joined);
+        }
+    }
+    Ok(())
+}
+
+fn to_http2(head: &mut Parts, wire: Wire) -> Result<(), http::uri::InvalidUri> {
+    head.version = Version::HTTP_2;
+    let scheme = if wire.tls { "https" } else { "http" };
+    let host = head.headers.remove(HOST);
+    let host = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    head.uri = format!("{scheme}://{host}{target}").parse()?;
+    head.headers.remove(TRANSFER_ENCODING);
+    if wire.trailers {
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    Ok(())
+}
+
+/// Sets the length of a body that filters have changed.
+pub fn content_length(headers: &mut HeaderMap, bytes: usize) {
+    headers.remove(TRANSFER_ENCODING);
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+}
+
+/// Removes what the upstream said of its own connection.
+pub fn end_to_end(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
+        .filter(|name| *name != CONTENT_LENGTH)
+        .collect();
+    for name in named.iter().chain(&RESPONSE_HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// Shapes a response head: the filters' edits, those of route and backend, and the decision id.
+pub fn response(headers: &mut HeaderMap, life: &Life, route: Option<&Route>, backend: Option<&WeightedBackend>) {
+    let of_route = route.map_or(&[][..], |route| &route.response_headers[..]);
+    let of_backend = backend.map_or(&[][..], |backend| &backend.response_headers[..]);
+    for edit in life.ctx.edits.response.iter().chain(of_route).chain(of_backend) {
+        edit.apply(headers);
+    }
+    headers.insert(DECISION_HEADER, life.id.header_value());
+    debug_assert!(DECISION_HEADER.as_str().starts_with(head::OWN_PREFIX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{address_value, end_to_end, remove_lookalikes};
+    use foregate_filters::edits::HeaderEdit;
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    #[test]
+    fn spellings_that_services_confuse_with_ours_are_removed() {
+        let mut headers = HeaderMap::new();
+        for name in ["x_lead_score", "x-lead_score", "x_forwarded_for", "x_other"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        let set = HeaderEdit::Set(HeaderName::from_static("x-lead-score"), HeaderValue::from_static("0.5"));
+        remove_lookalikes(&mut headers, [set].iter());
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_other"]);
+    }
+
+    #[test]
+    fn responses_keep_end_to_end_headers_only() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in
+            [("connection", "close, x-hop"), ("x-hop", "1"), ("keep-alive", "5"), ("content-length", "3"), ("etag", "a")]
+        {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        end_to_end(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["content-length", "etag"]);
+    }
+
+    #[test]
+    fn addresses_are_written_without_a_port() {
+        assert_eq!(address_value([127, 0, 0, 1].into()), "127.0.0.1");
+        assert_eq!(address_value("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()), "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff");
+    }
+}

@@ -1,0 +1,296 @@
+//! What outlives a snapshot: keys, caches, counters, models, upstreams; carried over by name.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::path::Path as FilePath;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::jwt::{Jwks, TokenCache};
+use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::resources::Resources;
+use foregate_filters::score::Scorer;
+use foregate_policy::compile::Materials;
+use foregate_policy::snapshot::{CertificateFiles, Upstream};
+use rustls::ClientConfig;
+
+use crate::clock;
+use crate::dispatch;
+use crate::dispatch::upstream::UpstreamState;
+use crate::keys::fetch::Fetcher;
+use crate::keys::{IssuerKeys, KeysStatus};
+use crate::telemetry::Telemetry;
+use crate::telemetry::sources::Kind;
+use crate::tls::{self, TlsError};
+
+/// Keys remembered by one limiter; the oldest fall out above it.
+const LIMITER_KEYS: usize = 1_000_000;
+
+/// Parts by name, each with the attempt that last asked for it.
+#[derive(Debug)]
+struct Shelf<K, V>(HashMap<K, (V, u64)>);
+
+/// Everything that is carried over.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Counts compilations; what the last good one did not ask for is let go.
+    attempt: u64,
+    keys: Shelf<(String, String), IssuerKeys>,
+    tokens: Shelf<(String, u64), Arc<TokenCache>>,
+    limiters: Shelf<(String, Rate), Arc<Limiter>>,
+    models: Shelf<(String, Vec<u8>), Arc<dyn Scorer>>,
+    /// The bytes of the file of authorities belong to the key: a changed file is another trust.
+    upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
+}
+
+/// The long-lived parts of one process.
+#[derive(Debug)]
+pub struct Shared {
+    /// Absent where nothing may be fetched: when policies are only checked.
+    fetcher: Option<Fetcher>,
+    telemetry: Option<Arc<Telemetry>>,
+    kept: Mutex<Kept>,
+}
+
+impl<K, V> Default for Shelf<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
+    /// The part of this name; made where there is none. True where it was made now.
+    fn take<E>(&mut self, key: K, attempt: u64, make: impl FnOnce() -> Result<V, E>) -> Result<(V, bool), E> {
+        if let Some((part, used)) = self.0.get_mut(&key) {
+            *used = attempt;
+            return Ok((part.clone(), false));
+        }
+        let part = make()?;
+        self.0.insert(key, (part.clone(), attempt));
+        Ok((part, true))
+    }
+
+    fn keep_only(&mut self, attempt: u64) {
+        self.0.retain(|_, (_, used)| *used == attempt);
+    }
+}
+
+impl Shared {
+    pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
+        Self { fetcher, telemetry, kept: Mutex::default() }
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A compilation begins: what it asks for from now on is in use.
+    pub fn begin(&self) {
+        self.kept().attempt += 1;
+    }
+
+    /// The compilation was published: what it did not ask for is let go.
+    pub fn commit(&self) {
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        kept.keys.keep_only(attempt);
+        kept.tokens.keep_only(attempt);
+        kept.limiters.keep_only(attempt);
+        kept.models.keep_only(attempt);
+        kept.upstreams.keep_only(attempt);
+    }
+
+    /// Reads every file of keys anew; on a fault the old keys stay. Gives what went wrong.
+    pub fn reload_keys(&self) -> Vec<String> {
+        let all: Vec<IssuerKeys> = self.kept().keys.0.values().map(|(keys, _)| keys.clone()).collect();
+        all.iter().filter_map(|keys| keys.reload().err()).map(|error| error.to_string()).collect()
+    }
+
+    /// The live state of an upstream: the old one while its document and authorities stay the same.
+    ///
+    /// # Errors
+    /// Where its trusted authorities cannot be read.
+    pub fn upstream(&self, spec: &Arc<Upstream>) -> Result<Arc<UpstreamState>, TlsError> {
+        let authorities = spec.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
+        let bytes = authorities.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let key = (Arc::clone(&spec.name), bytes);
+        if let Some((state, used)) = kept.upstreams.0.get_mut(&key)
+            && state.spec == *spec
+        {
+            *used = attempt;
+            return Ok(Arc::clone(state));
+        }
+        let tls: Option<Arc<ClientConfig>> =
+            spec.tls.as_ref().map(|tls| dispatch::tls::config(tls, spec.protocol)).transpose()?;
+        let state = Arc::new(UpstreamState::new(Arc::clone(spec), tls));
+        kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
+        Ok(state)
+    }
+
+    fn watch_keys(&self, issuer: &str, keys: &IssuerKeys) {
+        let Some(telemetry) = &self.telemetry else { return };
+        let labels = [("issuer", issuer)];
+        let read = |keys: &IssuerKeys, field: fn(KeysStatus) -> f64| {
+            let keys = keys.clone();
+            move || field(keys.status(clock::now()))
+        };
+        telemetry.register_source(
+            Kind::Gauge,
+            "foregate_jwks_age_seconds",
+            "Time since the keys of an issuer were last had from their source.",
+            &labels,
+            read(keys, |status| status.age.map_or(f64::NAN, |age| age.as_secs_f64())),
+        );
+        telemetry.register_source(
+            Kind::Gauge,
+            "foregate_jwks_keys",
+            "Usable keys of an issuer.",
+            &labels,
+            read(keys, |status| count(status.keys as u64)),
+        );
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_jwks_fetches_succeeded_total",
+            "Reads or fetches of keys that gave keys.",
+            &labels,
+            read(keys, |status| count(status.succeeded)),
+        );
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_jwks_fetches_failed_total",
+            "Reads or fetches of keys that failed.",
+            &labels,
+            read(keys, |status| count(status.failed)),
+        );
+    }
+
+    fn watch_limiter(&self, name: &str, limiter: &Arc<Limiter>) {
+        let Some(telemetry) = &self.telemetry else { return };
+        let labels = [("rule", name)];
+        let read = |field: fn(&Limiter) -> f64| {
+            let limiter = Arc::downgrade(limiter);
+            move || Weak::upgrade(&limiter).map_or(f64::NAN, |limiter| field(&limiter))
+        };
+        telemetry.register_source(
+            Kind::Gauge,
+            "foregate_limit_keys",
+            "Keys that a rate limit remembers.",
+            &labels,
+            read(|limiter| count(limiter.live_keys() as u64)),
+        );
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_limit_evictions_total",
+            "Keys that a rate limit forgot because it remembers too many.",
+            &labels,
+            read(|limiter| count(limiter.evictions())),
+        );
+    }
+
+    fn watch_tokens(&self, issuer: &str, cache: &Arc<TokenCache>) {
+        let Some(telemetry) = &self.telemetry else { return };
+        let labels = [("issuer", issuer)];
+        let read = |field: fn(&TokenCache) -> f64| {
+            let cache = Arc::downgrade(cache);
+            move || Weak::upgrade(&cache).map_or(f64::NAN, |cache| field(&cache))
+        };
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_token_cache_hits_total",
+            "Tokens found verified.",
+            &labels,
+            read(|cache| count(cache.hits())),
+        );
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_token_cache_misses_total",
+            "Tokens that had to be verified.",
+            &labels,
+            read(|cache| count(cache.misses())),
+        );
+    }
+}
+
+/// A count as metrics have it.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; counts above 2^53 are not reached")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+impl Resources for Shared {
+    fn keys(&self, issuer: &str, spec: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
+        let text = serde_json::to_string(spec).unwrap_or_default();
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        // Paths are absolute by now, or relative to the working directory: the base adds nothing.
+        let open = || IssuerKeys::open(issuer, spec, FilePath::new(""), self.fetcher.as_ref());
+        let (keys, new) = kept
+            .keys
+            .take((issuer.to_owned(), text), attempt, open)
+            .map_err(|error| Fault::new(Code::FILE, at.clone(), error.to_string()))?;
+        drop(kept);
+        if new {
+            self.watch_keys(issuer, &keys);
+        }
+        Ok(keys.keys())
+    }
+
+    fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache> {
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let make = || Ok::<_, std::convert::Infallible>(Arc::new(TokenCache::default()));
+        let Ok((cache, new)) = kept.tokens.take((issuer.to_owned(), fingerprint), attempt, make);
+        drop(kept);
+        if new {
+            self.watch_tokens(issuer, &cache);
+        }
+        cache
+    }
+
+    fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let make = || Ok::<_, std::convert::Infallible>(Arc::new(Limiter::new(*rate, LIMITER_KEYS)));
+        let Ok((limiter, new)) = kept.limiters.take((name.to_owned(), *rate), attempt, make);
+        drop(kept);
+        if new {
+            self.watch_limiter(name, &limiter);
+        }
+        limiter
+    }
+
+    fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
+        let kept = self.kept();
+        let attempt = kept.attempt;
+        let found = kept.models.0.iter().find(|((name, _), (_, used))| name == model && *used == attempt);
+        found
+            .map(|(_, (scorer, _))| Arc::clone(scorer))
+            .ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("model `{model}` is not loaded")))
+    }
+}
+
+impl Materials for Shared {
+    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
+        // The description holds the hashes of all other files: while it is the same, so is the model.
+        let mut identity = bundle.as_os_str().as_encoded_bytes().to_vec();
+        identity.extend(std::fs::read(bundle.join("model.yaml")).unwrap_or_default());
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let load = || {
+            foregate_inference::load(name, bundle)
+                .map_err(|error| Fault::new(Code::MODEL, at.clone(), error.to_string()))
+        };
+        kept.models.take((name.to_owned(), identity), attempt, load).map(drop)
+    }
+
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {
+        tls::certificate(files).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn authorities(&self, file: &FilePath) -> Result<(), String> {
+        dispatch::tls::authorities(file).map(drop).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,48 @@
+//! Switched protocols: after a 101, bytes pass both ways until one side ends.
+
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Response};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::time::timeout;
+
+use crate::life::Life;
+use crate::telemetry::record::End;
+
+/// Read buffer of each direction.
+const BUFFER: usize = 8 * 1024;
+
+/// Time for both ends to hand over their streams after the 101.
+const HAND_OVER: Duration = Duration::from_secs(10);
+
+/// Asks the upstream for the protocol that the client asked for.
+pub fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol.clone());
+}
+
+/// Joins the client's and the upstream's streams; the request is recorded when they end.
+pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box<Life>) {
+    tokio::spawn(async move {
+        let upstream = hyper::upgrade::on(&mut response);
+        let both = timeout(HAND_OVER, async { tokio::try_join!(client, upstream) }).await;
+        let Ok(Ok((client, upstream))) = both else {
+            life.record(End::ClientGone);
+            return;
+        };
+        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+        match copied {
+            Ok((up, down)) => {
+                life.received(up);
+                life.sent(usize::try_from(down).unwrap_or(usize::MAX));
+                life.record(End::Complete);
+            }
+            Err(_) => life.record(End::ClientGone),
+        }
+    });
+}
