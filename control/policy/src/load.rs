@@ -82,9 +82,8 @@ pub fn load_folder(path: &Path) -> Result<Sources, Vec<Diagnostic>> {
 impl Sources {
     /// Adds one file; its name says whether it holds cases.
     pub fn add(&mut self, path: PathBuf, text: String) {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_cases = name.ends_with(".cases.yaml") || name.ends_with(".cases.yml");
         let file = Arc::new(SourceFile::new(path, text));
+        let is_cases = file.is_cases();
         let parsed = parse(&file.text);
         self.incomplete |= parsed.incomplete && !is_cases;
         for fault in parsed.faults {

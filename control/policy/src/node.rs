@@ -55,6 +55,14 @@ impl Node {
         }
     }
 
+    /// The elements, where the node is a list.
+    pub fn items(&self) -> &[Self] {
+        match &self.kind {
+            NodeKind::List(list) => list,
+            _ => &[],
+        }
+    }
+
     /// The text, where the node is a string.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {

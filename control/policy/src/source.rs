@@ -34,6 +34,12 @@ impl SourceFile {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
+    /// True for `*.cases.yaml`.
+    pub fn is_cases(&self) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.ends_with(".cases.yaml") || name.ends_with(".cases.yml")
+    }
+
     /// The place of this byte; the end of the file for bytes behind it.
     pub fn position(&self, offset: usize) -> Position {
         let offset = offset.min(self.text.len());

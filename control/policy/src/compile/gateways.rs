@@ -1,0 +1,185 @@
+//! Gateways: which sockets are opened, which names are served there, with which certificates.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use foregate_filters::fault::{Code, Path};
+
+use crate::codes;
+use crate::compile::Compilation;
+use crate::compile::typed::spec;
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, ObjectName};
+use crate::documents::gateway::{self, FromNamespaces, Protocol};
+use crate::snapshot::{CertificateFiles, Listener, ListenerTls};
+
+/// All sound gateways.
+#[derive(Debug, Default)]
+pub struct Gateways<'a>(pub Vec<Gateway<'a>>);
+
+#[derive(Debug)]
+pub struct Gateway<'a> {
+    pub document: &'a Document,
+    pub addresses: Vec<IpAddr>,
+    pub listeners: Vec<Served>,
+}
+
+/// One listener of a gateway.
+#[derive(Debug)]
+pub struct Served {
+    pub name: String,
+    pub port: u16,
+    pub hostname: Option<Box<str>>,
+    pub from: FromNamespaces,
+    pub tls: Option<ListenerTls>,
+}
+
+impl Gateways<'_> {
+    pub fn find(&self, name: &ObjectName) -> Option<usize> {
+        self.0.iter().position(|gateway| gateway.document.name == *name)
+    }
+
+    /// One listener for each address.
+    pub fn into_listeners(self) -> Vec<Listener> {
+        let mut listeners = Vec::new();
+        for gateway in self.0 {
+            let name = gateway.document.name.to_string();
+            for served in gateway.listeners {
+                listeners.extend(gateway.addresses.iter().map(|address| Listener {
+                    gateway: name.as_str().into(),
+                    name: served.name.as_str().into(),
+                    address: *address,
+                    port: served.port,
+                    hostname: served.hostname.clone(),
+                    tls: served.tls.clone(),
+                }));
+            }
+        }
+        listeners
+    }
+}
+
+impl<'a> Compilation<'a> {
+    pub fn gateways(&mut self) -> Gateways<'a> {
+        let mut gateways = Vec::new();
+        for index in 0..self.documents.gateways.len() {
+            let Some(typed) = self.documents.gateways.get(index) else { continue };
+            let (document, spec) = (typed.document, typed.spec.clone());
+            gateways.push(self.gateway(document, &spec));
+        }
+        let gateways = Gateways(gateways);
+        self.conflicts(&gateways);
+        gateways
+    }
+
+    fn gateway(&mut self, document: &'a Document, said: &gateway::Spec) -> Gateway<'a> {
+        let mut addresses: Vec<IpAddr> = said.addresses.iter().map(|address| address.value).collect();
+        if addresses.is_empty() {
+            addresses.push(Ipv4Addr::UNSPECIFIED.into());
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        let list = spec().key("listeners");
+        let mut listeners: Vec<Served> = Vec::new();
+        for (index, listener) in said.listeners.iter().enumerate() {
+            let at = list.index(index);
+            if listeners.iter().any(|other| other.name == listener.name) {
+                let message = format!("a second listener named `{}`", listener.name);
+                self.fault(Diagnostic::at(document, &at.key("name"), codes::DUPLICATE_NAME, message));
+            }
+            if listener.port == 0 && !self.options.port_zero {
+                let message = "port 0 cannot be listened on";
+                let help = "choose a port from 1 to 65535";
+                self.fault(Diagnostic::at(document, &at.key("port"), codes::PORT_ZERO, message).help(help));
+            }
+            let namespaces = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+            listeners.push(Served {
+                name: listener.name.clone(),
+                port: listener.port,
+                hostname: listener.hostname.as_deref().map(Into::into),
+                from: namespaces.map(|namespaces| namespaces.from).unwrap_or_default(),
+                tls: self.listener_tls(document, listener, &at),
+            });
+        }
+        Gateway { document, addresses, listeners }
+    }
+
+    fn listener_tls(
+        &mut self,
+        document: &Document,
+        listener: &gateway::Listener,
+        at: &Path,
+    ) -> Option<ListenerTls> {
+        let tls = match (listener.protocol, &listener.tls) {
+            (Protocol::HTTP, None) => return None,
+            (Protocol::HTTP, Some(_)) => {
+                let message = "an HTTP listener has no TLS";
+                let help = "make the protocol HTTPS, or remove `tls`";
+                let fault = Diagnostic::at(document, &at.key("tls"), codes::LISTENER_TLS, message).help(help);
+                self.fault(fault);
+                return None;
+            }
+            (Protocol::HTTPS, None) => {
+                let message = "an HTTPS listener needs a certificate";
+                let help = "add tls: { certificateRefs: [{ name: my-cert }] }";
+                let at = at.key("protocol");
+                self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
+                return Some(ListenerTls { certificates: Vec::new() });
+            }
+            (Protocol::HTTPS, Some(tls)) => tls,
+        };
+        let at = at.key("tls").key("certificateRefs");
+        let mut certificates = Vec::new();
+        for (index, reference) in tls.certificate_refs.iter().enumerate() {
+            let folder = self.sources.root.join("secrets").join(&reference.name);
+            let files = CertificateFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+            if let Err(why) = self.materials.certificate(&files) {
+                let at = at.index(index).key("name");
+                let message = format!("the certificate `{}` cannot be used: {why}", reference.name);
+                let help = format!("tls.crt and tls.key are looked for in {}", folder.display());
+                self.fault(Diagnostic::at(document, &at, Code::FILE, message).help(help));
+            }
+            certificates.push(files);
+        }
+        Some(ListenerTls { certificates })
+    }
+
+    /// Listeners on one port must agree on addresses and protocol, and differ in host name.
+    fn conflicts(&mut self, gateways: &Gateways<'_>) {
+        let all: Vec<(&Gateway<'_>, usize, &Served)> = gateways
+            .0
+            .iter()
+            .flat_map(|gateway| {
+                let listeners = gateway.listeners.iter().enumerate();
+                listeners.map(move |(index, served)| (gateway, index, served))
+            })
+            .collect();
+        for (position, (gateway, index, served)) in all.iter().enumerate() {
+            let earlier = all.iter().take(position).filter(|(.., other)| other.port == served.port);
+            let conflict = earlier.into_iter().find_map(|(other_gateway, _, other)| {
+                let who = format!("listener `{}` of `{}`", other.name, other_gateway.document.name);
+                let same_protocol = other.tls.is_some() == served.tls.is_some();
+                if served.port == 0 && !same_protocol {
+                    None
+                } else if !same_protocol {
+                    Some(("protocol", format!("{who} speaks another protocol on port {}", served.port)))
+                } else if other.hostname == served.hostname {
+                    Some(("port", format!("{who} has the same port and host name")))
+                } else if other_gateway.addresses != gateway.addresses {
+                    Some((
+                        "port",
+                        format!(
+                            "{who} has the same port on other addresses, which this version cannot tell apart"
+                        ),
+                    ))
+                } else {
+                    None
+                }
+            });
+            if let Some((field, message)) = conflict {
+                let at = spec().key("listeners").index(*index).key(field);
+                let fault = Diagnostic::at(gateway.document, &at, codes::LISTENER_CONFLICT, message);
+                self.fault(fault);
+            }
+        }
+    }
+}

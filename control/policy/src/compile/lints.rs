@@ -1,0 +1,65 @@
+//! Warnings of what compiles but is dead.
+
+use crate::codes;
+use crate::compile::Compilation;
+use crate::compile::rules::Routes;
+use crate::compile::typed::spec;
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, Kind};
+use crate::routes::paths::Order;
+
+impl Compilation<'_> {
+    /// Lints of names are told only where everything else is sound: a fault may hide a use.
+    pub fn lint(&mut self, routes: &Routes) {
+        if !self.faults.is_empty() {
+            return;
+        }
+        let mut warnings = Vec::new();
+        for document in self.named(Kind::Upstream) {
+            if !routes.used_upstreams.contains(&document.name) {
+                let message = format!("no route leads to the upstream `{}`", document.name);
+                warnings.push((document, codes::UPSTREAM_UNUSED, message));
+            }
+        }
+        for document in self.named(Kind::Gateway) {
+            if !routes.used_gateways.contains(&document.name) {
+                let message = format!("no route attaches to the gateway `{}`", document.name);
+                warnings.push((document, codes::GATEWAY_EMPTY, message));
+            }
+        }
+        for document in self.named(Kind::Model) {
+            if !self.asks(&document.name.to_string()) {
+                let message = format!("no policy asks the model `{}`", document.name);
+                warnings.push((document, codes::MODEL_UNUSED, message));
+            }
+        }
+        let mut told: Vec<Diagnostic> = warnings
+            .into_iter()
+            .map(|(document, code, message)| {
+                Diagnostic::at(document, &Document::name_path(), code, message).warning()
+            })
+            .collect();
+        told.extend(routes.shadows.iter().filter_map(|(order, by)| self.shadowed(order, by)));
+        self.warnings.append(&mut told);
+    }
+
+    fn asks(&self, model: &str) -> bool {
+        self.named(Kind::Policy).any(|policy| {
+            let rules = policy.root.key("spec").and_then(|spec| spec.key("enrich"));
+            rules.is_some_and(|rules| {
+                rules.items().iter().any(|rule| rule.key("model").and_then(|name| name.text()) == Some(model))
+            })
+        })
+    }
+
+    fn shadowed(&self, order: &Order, by: &Order) -> Option<Diagnostic> {
+        let document = self
+            .named(Kind::HttpRoute)
+            .find(|document| format!("{}/{}", document.name.namespace, document.name.name) == *order.route)?;
+        let whose =
+            if order.route == by.route { "this route".to_owned() } else { format!("route `{}`", by.route) };
+        let message = format!("no request reaches this match: rule {} of {whose} takes them all", by.rule);
+        let at = spec().key("rules").index(order.rule).key("matches").index(order.index);
+        Some(Diagnostic::at(document, &at, codes::MATCH_SHADOWED, message).warning())
+    }
+}

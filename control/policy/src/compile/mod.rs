@@ -1,0 +1,131 @@
+//! The only road from documents to a snapshot.
+
+mod attach;
+mod filters;
+mod gateways;
+mod lints;
+mod matches;
+mod modifiers;
+mod policies;
+mod rules;
+mod typed;
+mod upstreams;
+
+use std::path::Path as FilePath;
+
+use foregate_filters::fault::{Fault, Path};
+use foregate_filters::resources::Resources;
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::{Diagnostic, sort};
+use crate::document::{Document, Kind};
+use crate::load::Sources;
+use crate::snapshot::{CertificateFiles, Snapshot};
+
+use self::filters::Lent;
+use self::typed::Typed;
+
+/// What the process lends to a compilation: long-lived parts, and checks of files that it alone can read.
+pub trait Materials: Resources {
+    /// Loads the model bundle in this folder, so that [`Resources::scorer`] knows it by `name`.
+    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault>;
+
+    /// Says why a listener cannot serve with this certificate and key.
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), String>;
+
+    /// Says why no trusted authorities can be read from this PEM file.
+    fn authorities(&self, file: &FilePath) -> Result<(), String>;
+}
+
+/// What a compilation allows besides the policy language itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Port 0 in listeners: the system chooses one. For tests and the demo.
+    pub port_zero: bool,
+}
+
+/// Every document, read into its type.
+#[derive(Debug, Default)]
+struct Documents<'a> {
+    gateways: Vec<Typed<'a, crate::documents::gateway::Spec>>,
+    routes: Vec<Typed<'a, crate::documents::http_route::Spec>>,
+    upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
+    policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
+    models: Vec<Typed<'a, crate::documents::model::Spec>>,
+}
+
+/// The documents, faults so far, and what every stage needs.
+struct Compilation<'a> {
+    documents: Documents<'a>,
+    sources: &'a Sources,
+    materials: &'a dyn Materials,
+    options: Options,
+    faults: Vec<Diagnostic>,
+    warnings: Vec<Diagnostic>,
+}
+
+/// Compiles what was read; gives every fault of every file at once.
+///
+/// Documents with faults still lend their names, so that one fault is not told as two.
+pub fn compile(
+    sources: &Sources,
+    materials: &dyn Materials,
+    options: Options,
+) -> Result<Snapshot, Vec<Diagnostic>> {
+    let mut faults = sources.faults.clone();
+    let documents = typed::read(sources, &mut faults);
+    typed::duplicates(sources, &mut faults);
+    let mut work = Compilation { documents, sources, materials, options, faults, warnings: Vec::new() };
+    let upstreams = work.upstreams();
+    let models = work.models();
+    let gateways = work.gateways();
+    let policies = work.policies();
+    let lent = Lent::new(materials, &work, &models.broken);
+    let routes = work.routes(&gateways, &policies, &lent);
+    work.lint(&routes);
+    sort(&mut work.faults);
+    sort(&mut work.warnings);
+    if !work.faults.is_empty() {
+        return Err(work.faults);
+    }
+    Ok(Snapshot {
+        revision: revision(sources),
+        listeners: gateways.into_listeners(),
+        routes: routes.table,
+        upstreams,
+        models: models.loaded,
+        warnings: work.warnings,
+    })
+}
+
+/// Checks the structure of case documents too; what `compile` does not need.
+pub fn check_cases(sources: &Sources) -> Vec<Diagnostic> {
+    let mut faults = Vec::new();
+    typed::cases(sources, &mut faults);
+    sort(&mut faults);
+    faults
+}
+
+/// Twelve hex digits over all policy text, in order; cases do not count.
+fn revision(sources: &Sources) -> String {
+    let mut hash = Sha256::new();
+    for file in &sources.files {
+        if file.is_cases() {
+            continue;
+        }
+        hash.update(u64::try_from(file.text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(file.text.as_bytes());
+    }
+    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Compilation<'_> {
+    /// Names of all documents of a kind, faulty ones included.
+    fn named(&self, kind: Kind) -> impl Iterator<Item = &Document> {
+        self.sources.documents.iter().filter(move |document| document.kind == kind)
+    }
+
+    fn fault(&mut self, diagnostic: Diagnostic) {
+        self.faults.push(diagnostic);
+    }
+}

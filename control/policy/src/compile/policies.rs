@@ -1,0 +1,165 @@
+//! Policies: what they target, and the filters they ask for.
+
+use foregate_filters::chain::Chain;
+use foregate_filters::fault::Code;
+use foregate_filters::resources::Resources;
+use foregate_filters::spec::{PolicyFault, Specs, build};
+use foregate_filters::units::ByteSize;
+
+use crate::codes;
+use crate::compile::Compilation;
+use crate::compile::filters::TOLD;
+use crate::compile::typed::spec;
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, Kind, ObjectName};
+use crate::documents::policy::{self, TargetKind};
+
+/// Largest body collected for filters where no policy says anything.
+pub const BODY_LIMIT: u64 = 1 << 20;
+/// What a policy may raise it to.
+const MAX_BODY_LIMIT: u64 = 64 << 20;
+
+/// A policy with its paths made absolute.
+#[derive(Debug)]
+pub struct Prepared<'a> {
+    pub document: &'a Document,
+    pub name: String,
+    pub spec: policy::Spec,
+}
+
+#[derive(Debug, Default)]
+pub struct Policies<'a>(pub Vec<Prepared<'a>>);
+
+/// The policies of one route, the gateway's first.
+#[derive(Debug, Default)]
+pub struct Applied<'p, 'a> {
+    pub policies: Vec<&'p Prepared<'a>>,
+    /// How many of them target the gateway.
+    of_gateway: usize,
+}
+
+impl<'a> Compilation<'a> {
+    pub fn policies(&mut self) -> Policies<'a> {
+        let mut policies = Vec::new();
+        for typed in std::mem::take(&mut self.documents.policies) {
+            let document = typed.document;
+            self.targets(document, &typed.spec);
+            self.body(document, &typed.spec);
+            let mut said = typed.spec;
+            for file in said.jwt.iter_mut().filter_map(|issuer| issuer.jwks.file.as_mut()) {
+                *file = document.file.folder().join(&*file).display().to_string();
+            }
+            policies.push(Prepared { document, name: document.name.to_string(), spec: said });
+        }
+        Policies(policies)
+    }
+
+    fn targets(&mut self, document: &Document, said: &policy::Spec) {
+        if said.target_refs.is_empty() {
+            let message = format!("the policy `{}` has no target and does nothing", document.name);
+            let at = Document::name_path();
+            let fault = Diagnostic::at(document, &at, codes::POLICY_WITHOUT_TARGET, message);
+            self.warnings.push(fault.help("add targetRefs").warning());
+        }
+        for (index, target) in said.target_refs.iter().enumerate() {
+            let kind = match target.kind {
+                TargetKind::Gateway => Kind::Gateway,
+                TargetKind::HTTPRoute => Kind::HttpRoute,
+            };
+            let name = ObjectName::new(Some(&document.name.namespace), &target.name);
+            self.missing(document, kind, &name, &spec().key("targetRefs").index(index).key("name"));
+        }
+    }
+
+    fn body(&mut self, document: &Document, said: &policy::Spec) {
+        let size = said.body.as_ref().and_then(|body| body.max_size);
+        if size.is_some_and(|size| !(1..=MAX_BODY_LIMIT).contains(&size.0)) {
+            let message = format!("the size must be between 1B and {}", ByteSize(MAX_BODY_LIMIT));
+            let at = spec().key("body").key("maxSize");
+            self.fault(Diagnostic::at(document, &at, Code::VALUE, message));
+        }
+    }
+
+    /// The filters of a route; tells every fault and gives `None` otherwise.
+    pub fn chain(
+        &mut self,
+        policies: &[&Prepared<'_>],
+        route: Option<&Document>,
+        resources: &dyn Resources,
+    ) -> Option<Chain> {
+        let specs: Vec<Specs<'_>> = policies.iter().map(|policy| policy.specs(route.is_none())).collect();
+        let wrong = match build(&specs, resources) {
+            Ok(chain) => return Some(chain),
+            Err(wrong) => wrong,
+        };
+        for PolicyFault { policy, fault } in wrong {
+            if fault.code == TOLD {
+                continue;
+            }
+            let document = policy.and_then(|index| policies.get(index)).map(|policy| policy.document);
+            let diagnostic = match (document, route) {
+                (Some(document), _) => Diagnostic::from_fault(document, fault),
+                (None, Some(route)) => {
+                    let at = Document::name_path();
+                    let message = format!("no policy targets the route `{}`: {}", route.name, fault.message);
+                    let help = "target it with a Policy that has authorize rules, or insecure: { anonymous: true } if anybody may call";
+                    Diagnostic::at(route, &at, fault.code, message).help(help)
+                }
+                (None, None) => continue,
+            };
+            self.fault(diagnostic);
+        }
+        None
+    }
+}
+
+impl<'a> Policies<'a> {
+    /// The policies of a route as seen from one gateway.
+    pub fn of(&self, gateway: &ObjectName, route: &ObjectName) -> Applied<'_, 'a> {
+        let (mut applied, mut own) = (Applied::default(), Vec::new());
+        for policy in &self.0 {
+            if policy.targets(TargetKind::Gateway, gateway) {
+                applied.policies.push(policy);
+            } else if policy.targets(TargetKind::HTTPRoute, route) {
+                own.push(policy);
+            }
+        }
+        applied.of_gateway = applied.policies.len();
+        applied.policies.append(&mut own);
+        applied
+    }
+}
+
+impl Applied<'_, '_> {
+    /// The bound of collected bodies: what the route's policies say, else the gateway's; the smallest of several.
+    pub fn body_limit(&self) -> usize {
+        let (gateway, route) = self.policies.split_at(self.of_gateway.min(self.policies.len()));
+        let said = |policies: &[&Prepared<'_>]| {
+            policies.iter().filter_map(|policy| policy.spec.body.as_ref()?.max_size).map(|size| size.0).min()
+        };
+        let limit = said(route).or_else(|| said(gateway)).unwrap_or(BODY_LIMIT);
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    }
+}
+
+impl Prepared<'_> {
+    pub fn targets(&self, kind: TargetKind, name: &ObjectName) -> bool {
+        self.document.name.namespace == name.namespace
+            && self.spec.target_refs.iter().any(|target| target.kind == kind && *target.name == *name.name)
+    }
+
+    /// `alone`: nothing is refused for want of an access rule, so that a policy without route can be checked.
+    fn specs(&self, alone: bool) -> Specs<'_> {
+        let anonymous = self.spec.insecure.as_ref().is_some_and(|insecure| insecure.anonymous);
+        Specs {
+            name: &self.name,
+            at: spec(),
+            addresses: self.spec.addresses.as_ref(),
+            jwt: &self.spec.jwt,
+            rate_limit: &self.spec.rate_limit,
+            enrich: &self.spec.enrich,
+            authorize: &self.spec.authorize,
+            anonymous: anonymous || (alone && self.spec.authorize.is_empty()),
+        }
+    }
+}

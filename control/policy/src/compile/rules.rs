@@ -1,0 +1,235 @@
+//! Rules of an `HTTPRoute`: attached to listeners, with matches, chain and action.
+
+use ahash::AHashSet;
+
+use crate::codes;
+use crate::compile::Compilation;
+use crate::compile::attach::Attachment;
+use crate::compile::filters::Lent;
+use crate::compile::gateways::Gateways;
+use crate::compile::matches::matches;
+use crate::compile::modifiers::{Modifiers, modifiers};
+use crate::compile::policies::Policies;
+use crate::compile::typed::{Typed, spec};
+use crate::diagnostic::Diagnostic;
+use crate::document::{Document, Kind, ObjectName};
+use crate::documents::http_route::{self, Rule};
+use crate::route::{Action, Forward, Route, Timeouts, WeightedBackend};
+use crate::routes::hosts::intersect;
+use crate::routes::matcher::{Conditions, PathMatcher};
+use crate::routes::paths::{Candidate, Order};
+use crate::routes::{Place, RouteTable, TableBuilder};
+use foregate_filters::fault::{Code, Path};
+
+/// The table, and what the lints ask about it.
+#[derive(Debug, Default)]
+pub struct Routes {
+    pub table: RouteTable,
+    /// Names of upstreams that some route leads to.
+    pub used_upstreams: AHashSet<ObjectName>,
+    /// Gateways that some route attaches to.
+    pub used_gateways: AHashSet<ObjectName>,
+    /// Matches that no request reaches, with those that take their requests.
+    pub shadows: Vec<(Order, Order)>,
+}
+
+/// What a rule says, without the filters of its policies.
+struct Compiled {
+    name: String,
+    matches: Vec<(PathMatcher, Conditions)>,
+    modifiers: Modifiers,
+    backends: Vec<(usize, u32, Modifiers)>,
+    timeouts: Timeouts,
+}
+
+impl<'a> Compilation<'a> {
+    pub fn routes(&mut self, gateways: &Gateways<'_>, policies: &Policies<'_>, lent: &Lent<'_>) -> Routes {
+        let mut routes = Routes::default();
+        let mut builder = TableBuilder::default();
+        for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
+            builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
+        }
+        let mut checked: AHashSet<&str> = AHashSet::new();
+        for typed in std::mem::take(&mut self.documents.routes) {
+            let attachments = self.attach(&typed, gateways);
+            let rules = self.rules(&typed, &mut routes.used_upstreams);
+            for attachment in attachments {
+                let Some(gateway) = gateways.0.get(attachment.gateway) else { continue };
+                routes.used_gateways.insert(gateway.document.name.clone());
+                let applied = policies.of(&gateway.document.name, &typed.document.name);
+                checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
+                for (index, rule) in rules.iter().enumerate() {
+                    let chain = self.chain(&applied.policies, Some(typed.document), lent);
+                    let (Some(rule), Some(chain)) = (rule, chain) else { continue };
+                    let id = builder.next();
+                    builder.route(rule.route(id, chain, applied.body_limit()));
+                    rule.place(&mut builder, id, index, &typed, gateways, &attachment);
+                }
+            }
+        }
+        for policy in policies.0.iter().filter(|policy| !checked.contains(policy.name.as_str())) {
+            self.chain(&[policy], None, lent);
+        }
+        (routes.table, routes.shadows) = builder.build();
+        routes
+    }
+
+    fn rules(
+        &mut self,
+        typed: &Typed<'_, http_route::Spec>,
+        used: &mut AHashSet<ObjectName>,
+    ) -> Vec<Option<Compiled>> {
+        let list = spec().key("rules");
+        let mut names: Vec<&str> = Vec::new();
+        let rules = typed.spec.rules.iter().enumerate();
+        rules
+            .map(|(index, rule)| {
+                let at = list.index(index);
+                if let Some(name) = rule.name.as_deref() {
+                    if names.contains(&name) {
+                        let message = format!("a second rule named `{name}`");
+                        let at = at.key("name");
+                        self.fault(Diagnostic::at(typed.document, &at, codes::DUPLICATE_NAME, message));
+                    }
+                    names.push(name);
+                }
+                let before = self.faults.len();
+                let compiled = self.rule(typed.document, rule, index, &at, used);
+                (self.faults.len() == before).then_some(compiled)
+            })
+            .collect()
+    }
+
+    fn rule(
+        &mut self,
+        document: &Document,
+        rule: &Rule,
+        index: usize,
+        at: &Path,
+        used: &mut AHashSet<ObjectName>,
+    ) -> Compiled {
+        let (matches, mut wrong) = matches(&rule.matches, &at.key("matches"));
+        let prefix = match matches.as_slice() {
+            [(PathMatcher::Prefix(prefix), _)] => Some(&**prefix),
+            _ => None,
+        };
+        let (modifiers, faults) = modifiers(&rule.filters, prefix, &at.key("filters"), false);
+        wrong.extend(faults);
+        let mut backends = Vec::new();
+        for (index, backend) in rule.backend_refs.iter().enumerate() {
+            let at = at.key("backendRefs").index(index);
+            let name = ObjectName::new(Some(&document.name.namespace), &backend.name);
+            used.insert(name.clone());
+            let (edits, faults) = self::modifiers(&backend.filters, None, &at.key("filters"), true);
+            wrong.extend(faults);
+            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
+                Some(upstream) => backends.push((upstream, backend.weight.unwrap_or(1), edits)),
+                None => self.missing(document, Kind::Upstream, &name, &at.key("name")),
+            }
+        }
+        let request = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request).map(|span| span.0);
+        let backend_request =
+            rule.timeouts.as_ref().and_then(|timeouts| timeouts.backend_request).map(|span| span.0);
+        self.faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
+        if let (Some(request), Some(backend)) = (request, backend_request)
+            && !request.is_zero()
+            && backend > request
+        {
+            let message = "backendRequest is longer than request";
+            let at = at.key("timeouts").key("backendRequest");
+            self.fault(Diagnostic::at(document, &at, Code::CONFLICT, message));
+        }
+        self.destination(document, rule, &modifiers, at);
+        Compiled {
+            name: match &rule.name {
+                Some(name) => format!("{}/{name}", document.name),
+                None => format!("{}/{index}", document.name),
+            },
+            matches,
+            modifiers,
+            backends,
+            timeouts: Timeouts { request, backend_request },
+        }
+    }
+
+    /// A rule forwards to something, or redirects: one of the two.
+    fn destination(&mut self, document: &Document, rule: &Rule, modifiers: &Modifiers, at: &Path) {
+        let redirects = modifiers.redirect.is_some();
+        let weights = rule.backend_refs.iter().map(|backend| backend.weight.unwrap_or(1));
+        let (message, at) = if redirects && !rule.backend_refs.is_empty() {
+            ("a rule that redirects cannot forward as well", at.key("backendRefs"))
+        } else if redirects {
+            return;
+        } else if rule.backend_refs.is_empty() {
+            ("the rule leads nowhere: it has no backendRefs and does not redirect", at.clone())
+        } else if weights.into_iter().all(|weight| weight == 0) {
+            ("the rule leads nowhere: every weight is 0", at.key("backendRefs").index(0).key("weight"))
+        } else {
+            return;
+        };
+        self.fault(Diagnostic::at(document, &at, codes::NO_BACKEND, message));
+    }
+}
+
+impl Compiled {
+    fn route(&self, id: usize, chain: foregate_filters::chain::Chain, body_limit: usize) -> Route {
+        let action = match &self.modifiers.redirect {
+            Some(redirect) => Action::Redirect(redirect.clone()),
+            None => Action::Forward(Forward {
+                backends: self
+                    .backends
+                    .iter()
+                    .map(|(upstream, weight, edits)| WeightedBackend {
+                        upstream: *upstream,
+                        weight: *weight,
+                        request_headers: edits.request_headers.clone(),
+                        response_headers: edits.response_headers.clone(),
+                    })
+                    .collect(),
+                // At most 16 weights of at most 1,000,000.
+                total_weight: self.backends.iter().map(|(_, weight, _)| weight).sum(),
+                rewrite: self.modifiers.rewrite.clone(),
+            }),
+        };
+        Route {
+            id,
+            name: self.name.as_str().into(),
+            chain,
+            body_limit,
+            action,
+            request_headers: self.modifiers.request_headers.clone(),
+            response_headers: self.modifiers.response_headers.clone(),
+            timeouts: self.timeouts,
+        }
+    }
+
+    /// Puts every match below every host name of every listener that the route is attached to.
+    fn place(
+        &self,
+        builder: &mut TableBuilder,
+        route: usize,
+        rule: usize,
+        typed: &Typed<'_, http_route::Spec>,
+        gateways: &Gateways<'_>,
+        attachment: &Attachment,
+    ) {
+        let name = &typed.document.name;
+        let order_name: std::sync::Arc<str> = format!("{}/{}", name.namespace, name.name).into();
+        let hosts: Vec<Option<&str>> = match typed.spec.hostnames.as_slice() {
+            [] => vec![None],
+            names => names.iter().map(|name| Some(name.as_str())).collect(),
+        };
+        let Some(gateway) = gateways.0.get(attachment.gateway) else { return };
+        for served in attachment.listeners.iter().filter_map(|index| gateway.listeners.get(*index)) {
+            let listener = served.hostname.as_deref();
+            for host in hosts.iter().filter(|host| intersect(listener, **host)) {
+                let place = Place { port: served.port, tls: served.tls.is_some(), listener, host: *host };
+                for (index, (path, conditions)) in self.matches.iter().enumerate() {
+                    let order = Order { route: order_name.clone(), rule, index };
+                    let candidate = Candidate { conditions: conditions.clone(), order, route };
+                    builder.insert(place, path.clone(), candidate);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Upstreams and models: endpoints read, files found.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashSet;
+use foregate_filters::fault::{Code, Path};
+use foregate_filters::units::TimeSpan;
+
+use crate::compile::Compilation;
+use crate::compile::typed::{Typed, spec};
+use crate::diagnostic::Diagnostic;
+use crate::document::Document;
+use crate::documents::upstream;
+use crate::snapshot::{Endpoint, Model, Protocol, Upstream, UpstreamTls};
+
+/// Time for a connection to stand where the document names none.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Time an unused connection is kept where the document names none.
+const IDLE: Duration = Duration::from_secs(60);
+/// Unused connections kept per thread where the document names none.
+const MAX_IDLE: u32 = 128;
+
+/// Models that were loaded, and those that could not be.
+#[derive(Debug, Default)]
+pub struct Models {
+    pub loaded: Vec<Model>,
+    /// Their fault has been told.
+    pub broken: AHashSet<String>,
+}
+
+impl Compilation<'_> {
+    /// One entry for each sound document, in the same order as `documents.upstreams`.
+    pub fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
+        let mut faults = Vec::new();
+        let upstreams = self
+            .documents
+            .upstreams
+            .iter()
+            .map(|typed| {
+                let upstream = Reader { typed, faults: &mut faults }.read();
+                let ca_file = upstream.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
+                if let Some(why) = ca_file.and_then(|file| self.materials.authorities(file).err()) {
+                    let at = spec().key("tls").key("caFile");
+                    faults.push(Diagnostic::at(typed.document, &at, Code::FILE, why));
+                }
+                Arc::new(upstream)
+            })
+            .collect();
+        self.faults.append(&mut faults);
+        upstreams
+    }
+
+    pub fn models(&mut self) -> Models {
+        let mut models = Models::default();
+        for typed in &self.documents.models {
+            let document = typed.document;
+            let name = document.name.to_string();
+            let bundle = document.file.folder().join(&typed.spec.bundle.path);
+            let at = spec().key("bundle").key("path");
+            match self.materials.model(&name, &bundle, &at) {
+                Ok(()) => models.loaded.push(Model { name: name.into(), bundle }),
+                Err(fault) => {
+                    self.faults.push(Diagnostic::from_fault(document, fault));
+                    models.broken.insert(name);
+                }
+            }
+        }
+        models
+    }
+}
+
+#[derive(Debug)]
+struct Reader<'a> {
+    typed: &'a Typed<'a, upstream::Spec>,
+    faults: &'a mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    fn document(&self) -> &Document {
+        self.typed.document
+    }
+
+    fn read(mut self) -> Upstream {
+        let spec_of = &self.typed.spec;
+        let endpoints = spec_of.endpoints.iter().enumerate();
+        let endpoints = endpoints
+            .filter_map(|(index, text)| self.endpoint(text, &spec().key("endpoints").index(index)))
+            .collect();
+        let timeouts = spec().key("timeouts");
+        let second = Duration::from_secs(1);
+        let connect = (Duration::from_millis(1), 60 * second);
+        let connect_timeout = self.span(spec_of.timeouts.connect, CONNECT, connect, &timeouts.key("connect"));
+        let idle_timeout =
+            self.span(spec_of.timeouts.idle, IDLE, (second, 3600 * second), &timeouts.key("idle"));
+        let tls = spec_of.tls.as_ref().map(|tls| UpstreamTls {
+            server_name: tls.server_name.as_deref().map(Into::into),
+            ca_file: tls.ca_file.as_ref().map(|file| self.document().file.folder().join(file)),
+        });
+        Upstream {
+            name: self.document().name.to_string().into(),
+            endpoints,
+            protocol: match spec_of.protocol {
+                upstream::Protocol::Http1 => Protocol::Http1,
+                upstream::Protocol::Http2 => Protocol::Http2,
+            },
+            tls,
+            connect_timeout,
+            idle_timeout,
+            max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,
+        }
+    }
+
+    fn endpoint(&mut self, text: &str, at: &Path) -> Option<Endpoint> {
+        let endpoint = endpoint(text);
+        if endpoint.is_none() {
+            let message = format!("`{text}` is not host:port");
+            let help = "write it like crm.example.com:8443, 192.0.2.1:80 or [2001:db8::1]:80";
+            let diagnostic = Diagnostic::at(self.document(), at, Code::VALUE, message).help(help);
+            self.faults.push(diagnostic);
+        }
+        endpoint
+    }
+
+    fn span(
+        &mut self,
+        span: Option<TimeSpan>,
+        default: Duration,
+        (min, max): (Duration, Duration),
+        at: &Path,
+    ) -> Duration {
+        let Some(TimeSpan(span)) = span else { return default };
+        if !(min..=max).contains(&span) {
+            let message = format!("the time must be between {} and {}", TimeSpan(min), TimeSpan(max));
+            let diagnostic = Diagnostic::at(self.document(), at, Code::VALUE, message);
+            self.faults.push(diagnostic);
+        }
+        span
+    }
+}
+
+/// Reads `host:port`; IPv6 addresses stand in brackets.
+fn endpoint(text: &str) -> Option<Endpoint> {
+    let (host, port) = text.rsplit_once(':')?;
+    let port: u16 =
+        Some(port).filter(|port| !port.starts_with('+'))?.parse().ok().filter(|port| *port != 0)?;
+    if let Some(address) = host.strip_prefix('[') {
+        let address: std::net::Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
+        return Some(Endpoint { host: address.to_string().into(), port });
+    }
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let sound = if numeric {
+        name.parse::<std::net::Ipv4Addr>().is_ok()
+    } else {
+        name.len() <= 253 && name.split('.').all(label)
+    };
+    sound.then(|| Endpoint { host: host.to_ascii_lowercase().into(), port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::endpoint;
+
+    #[test]
+    fn endpoints_are_a_host_and_a_port() {
+        for (text, host, port) in [
+            ("Crm.example.com:8443", "crm.example.com", 8443),
+            ("192.0.2.1:80", "192.0.2.1", 80),
+            ("[2001:DB8::1]:80", "2001:db8::1", 80),
+            ("crm_1:1", "crm_1", 1),
+        ] {
+            let endpoint = endpoint(text).unwrap();
+            assert_eq!((&*endpoint.host, endpoint.port), (host, port), "{text}");
+        }
+        for bad in [
+            "crm",
+            "crm:",
+            ":80",
+            "crm:0",
+            "crm:70000",
+            "http://crm:80",
+            "2001:db8::1:80",
+            "[crm]:80",
+            "a b:1",
+            "-a:1",
+            "a..b:1",
+            "1.2.3:80",
+            "1.2.3.256:80",
+            "crm:+80",
+        ] {
+            assert_eq!(endpoint(bad), None, "{bad}");
+        }
+    }
+}
