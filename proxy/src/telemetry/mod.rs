@@ -103,7 +103,7 @@ impl Telemetry {
         name: &str,
         help: &str,
         labels: &[(&str, &str)],
-        read: Box<dyn Fn() -> f64 + Send + Sync>,
+        read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
         self.sources.register(kind, name, help, labels, read);
     }
