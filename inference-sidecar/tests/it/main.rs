@@ -1,1 +1,3 @@
-//! Model bundles, features, scorers: end to end.
+//! Model bundles, features and scorers, end to end.
+
+mod shipped;

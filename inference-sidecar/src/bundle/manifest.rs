@@ -1,0 +1,143 @@
+//! `model.yaml`, as written.
+
+use serde::Deserialize;
+
+use super::error::{BundleError, BundleFault};
+use crate::features::spec::FeatureSpec;
+
+/// Name of the manifest inside the folder.
+pub const MANIFEST: &str = "model.yaml";
+
+/// What kind of number the score is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Task {
+    /// A probability in 0..=1.
+    Classification,
+    Regression,
+}
+
+/// A file of the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileRef {
+    /// Relative to the folder, inside it.
+    pub path: String,
+    /// Hexadecimal.
+    pub sha256: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    pub model: FileRef,
+    pub golden: FileRef,
+}
+
+/// The float32 tensor that the model takes: one row a record.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    pub name: String,
+    pub width: usize,
+}
+
+/// Which column of which output is the score.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    pub name: String,
+    pub index: usize,
+}
+
+/// How well the model did on rows it never saw; for people.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Metrics {
+    pub auc: Option<f64>,
+    pub log_loss: Option<f64>,
+    pub brier: Option<f64>,
+    pub rmse: Option<f64>,
+    pub test_rows: Option<u64>,
+    pub baseline_auc: Option<f64>,
+}
+
+/// Where the model comes from; for people.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainedOn {
+    pub dataset: String,
+    pub licence: String,
+    pub seed: u64,
+    pub split: String,
+}
+
+/// The manifest of a bundle. Unknown fields are refused.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    pub version: String,
+    /// Salesforce object type of the records.
+    pub object: String,
+    pub task: Task,
+    pub files: Files,
+    pub input: Input,
+    pub output: Output,
+    pub metrics: Metrics,
+    pub trained_on: TrainedOn,
+    pub features: Vec<FeatureSpec>,
+}
+
+impl Manifest {
+    /// Reads the manifest; every fault has its line and column.
+    pub fn parse(text: &str) -> Result<Self, BundleError> {
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_nodes: 20_000, max_aliases: 0, max_anchors: 0, max_depth: 16, max_documents: 1 },
+            with_snippet: false,
+        };
+        let manifest: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let place = error
+                .location()
+                .and_then(|at| Some((usize::try_from(at.line()).ok()?, usize::try_from(at.column()).ok()?)));
+            let what = error.to_string();
+            let what = what.lines().next().unwrap_or_default().to_owned();
+            BundleError { place, ..BundleError::new(MANIFEST, BundleFault::Syntax(what)) }
+        })?;
+        manifest.check().map_err(|(key, what)| {
+            BundleError::new(MANIFEST, BundleFault::Value(what.to_owned())).locate(text, key)
+        })?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), (&'static str, &'static str)> {
+        let label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let name = self.name.as_str();
+        let edges = name.starts_with('-') || name.ends_with('-') || name.is_empty() || name.len() > 63;
+        let word = |text: &str| {
+            (1..=64).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(&byte))
+        };
+        if self.api_version != "foregate.dev/v1alpha1" {
+            return Err(("apiVersion", "the API version must be foregate.dev/v1alpha1"));
+        }
+        if self.kind != "ModelBundle" {
+            return Err(("kind", "the kind must be ModelBundle"));
+        }
+        if edges || !name.bytes().all(label) {
+            return Err(("name", "the name must be a DNS-1123 label"));
+        }
+        if !word(&self.version) {
+            return Err(("version", "the version must be 1 to 64 letters, digits, `.`, `-`, `+`, `_`"));
+        }
+        if !word(&self.object) {
+            return Err(("object", "the object must be the API name of a Salesforce object"));
+        }
+        if self.features.is_empty() {
+            return Err(("features", "there must be at least one feature"));
+        }
+        Ok(())
+    }
+}

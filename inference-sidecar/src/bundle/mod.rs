@@ -1,0 +1,113 @@
+//! Loads a model bundle, and refuses one that does not compute what it claims.
+
+pub mod error;
+mod golden;
+pub mod manifest;
+mod measure;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Component, Path};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::bundle::error::{BundleError, BundleFault};
+use crate::bundle::manifest::{FileRef, MANIFEST, Manifest};
+use crate::features::Plan;
+use crate::model::{Model, load};
+use crate::onnx::Ports;
+
+/// Bytes of `model.yaml` at most.
+const MAX_MANIFEST: u64 = 256 << 10;
+/// Bytes of the ONNX file at most.
+const MAX_MODEL: u64 = 256 << 20;
+/// Bytes of the golden vectors at most.
+const MAX_GOLDEN: u64 = 64 << 20;
+
+/// Where a model runs, by what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cost {
+    /// On the thread that serves the request.
+    Inline,
+    /// On threads of its own.
+    Threads,
+}
+
+/// A bundle whose files, features and scores have been checked.
+#[derive(Debug)]
+pub struct Bundle {
+    pub name: Box<str>,
+    pub version: Box<str>,
+    pub manifest: Manifest,
+    pub plan: Plan,
+    pub model: Arc<dyn Model>,
+    pub cost: Cost,
+    /// Time one row of a large batch takes.
+    pub per_row: Duration,
+}
+
+impl Bundle {
+    /// Reads the folder `dir`. Checks digests, operators, golden vectors and batch sizes, and measures the cost.
+    pub fn load(dir: &Path) -> Result<Self, BundleError> {
+        let text = read_bounded(dir, MANIFEST, MAX_MANIFEST)?;
+        let text = String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))?;
+        let manifest = Manifest::parse(&text)?;
+        let plan = Plan::compile(&manifest.object, &manifest.features)
+            .map_err(|error| BundleError::new(MANIFEST, error.into()).locate(&text, "features"))?;
+        if plan.width() != manifest.input.width {
+            let fault = BundleFault::Width { declared: manifest.input.width, computed: plan.width() };
+            return Err(BundleError::new(MANIFEST, fault).locate(&text, "input"));
+        }
+        let onnx = read_checked(dir, &manifest.files.model, MAX_MODEL)?;
+        let golden = read_checked(dir, &manifest.files.golden, MAX_GOLDEN)?;
+        let (input, output) = (manifest.input.name.clone(), manifest.output.name.clone());
+        let ports = Ports { input, width: manifest.input.width, output };
+        let refuse = |fault| BundleError::new(&manifest.files.model.path, fault);
+        let model: Arc<dyn Model> =
+            load(&onnx, &ports, manifest.output.index).map_err(|error| refuse(error.into()))?.into();
+        let rows = golden::check(&golden, &plan, &*model, manifest.task)
+            .map_err(|fault| BundleError::new(&manifest.files.golden.path, fault))?;
+        let (cost, per_row) = measure::measure(&*model, &rows, plan.width()).map_err(refuse)?;
+        Ok(Self {
+            name: manifest.name.as_str().into(),
+            version: manifest.version.as_str().into(),
+            manifest,
+            plan,
+            model,
+            cost,
+            per_row,
+        })
+    }
+}
+
+/// A file of the bundle with the digest that the manifest claims.
+fn read_checked(dir: &Path, file: &FileRef, limit: u64) -> Result<Vec<u8>, BundleError> {
+    let plain = Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
+    if file.path.is_empty() || !plain {
+        return Err(BundleError::new(MANIFEST, BundleFault::Outside(file.path.clone())));
+    }
+    let bytes = read_bounded(dir, &file.path, limit)?;
+    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if digest.eq_ignore_ascii_case(&file.sha256) {
+        Ok(bytes)
+    } else {
+        Err(BundleError::new(&file.path, BundleFault::Digest { claimed: file.sha256.clone(), found: digest }))
+    }
+}
+
+/// A regular file inside the folder, links resolved; never more than `limit` bytes of it.
+fn read_bounded(dir: &Path, name: &str, limit: u64) -> Result<Vec<u8>, BundleError> {
+    let refuse = |fault| BundleError::new(name, fault);
+    let unreadable = |error: std::io::Error| refuse(BundleFault::Unreadable(error.to_string()));
+    let home = fs::canonicalize(dir).map_err(unreadable)?;
+    let path = fs::canonicalize(dir.join(name)).map_err(unreadable)?;
+    if !path.starts_with(&home) || !path.is_file() {
+        return Err(refuse(BundleFault::Outside(name.to_owned())));
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(unreadable)?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > limit { Err(refuse(BundleFault::TooLarge { limit })) } else { Ok(bytes) }
+}
