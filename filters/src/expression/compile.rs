@@ -50,6 +50,8 @@ pub(super) enum Kind {
     Constant(Constant),
     Test(Test),
     Thunk(Thunk),
+    /// A text that every request has.
+    Text(for<'a> fn(&Scope<'a>) -> Cow<'a, str>),
     /// All request headers.
     Headers,
     /// An address that is written as text only where text is wanted.
@@ -275,6 +277,7 @@ impl<'e> Compiler<'e> {
         match node.kind {
             Kind::Thunk(thunk) => thunk,
             Kind::Test(test) => Box::new(move |frame| test(frame).map(Value::Bool)),
+            Kind::Text(read) => Box::new(move |frame| Ok(Value::Str(read(&frame.scope)))),
             Kind::Headers => {
                 Box::new(|frame| Ok(Value::Map(super::value::Map::Headers(&frame.scope.head.headers))))
             }

@@ -121,11 +121,11 @@ impl Compiler<'_> {
     fn request(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
         self.reads |= Reads::REQUEST;
         let kind = match name {
-            "method" => text(|scope| Cow::Borrowed(scope.head.method.as_str())),
-            "path" => text(|scope| Cow::Borrowed(scope.head.uri.path())),
-            "query" => text(|scope| Cow::Borrowed(scope.head.uri.query().unwrap_or_default())),
-            "host" => text(|scope| host(&scope.head.uri, &scope.head.headers)),
-            "scheme" => text(|scope| {
+            "method" => Kind::Text(|scope| Cow::Borrowed(scope.head.method.as_str())),
+            "path" => Kind::Text(|scope| Cow::Borrowed(scope.head.uri.path())),
+            "query" => Kind::Text(|scope| Cow::Borrowed(scope.head.uri.query().unwrap_or_default())),
+            "host" => Kind::Text(|scope| host(&scope.head.uri, &scope.head.headers)),
+            "scheme" => Kind::Text(|scope| {
                 let by_connection = if scope.ctx.client.tls { "https" } else { "http" };
                 Cow::Borrowed(scope.head.uri.scheme_str().unwrap_or(by_connection))
             }),
@@ -149,7 +149,7 @@ impl Compiler<'_> {
     fn route(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
         match name {
             "name" => {
-                let kind = text(|scope| Cow::Borrowed(&scope.ctx.route));
+                let kind = Kind::Text(|scope| Cow::Borrowed(&scope.ctx.route));
                 Some(Node { kind, ty: Type::String, range })
             }
             _ => self.unknown("route", name, &ROUTE, spot),
@@ -220,10 +220,6 @@ impl Compiler<'_> {
         });
         Some(Node { kind, ty, range })
     }
-}
-
-fn text(read: for<'a> fn(&Scope<'a>) -> Cow<'a, str>) -> Kind {
-    Kind::thunk(move |frame| Ok(Value::Str(read(&frame.scope))))
 }
 
 fn principal<'a>(frame: &Frame<'_, 'a>) -> Evaluated<&'a Principal> {

@@ -10,7 +10,7 @@ use super::EvaluationError;
 use super::compile::{Compiler, Evaluated, Kind, Node, Pure2, Test};
 use super::syntax::Syntax;
 use super::types::Type;
-use super::value::{Constant, Map, Value};
+use super::value::{Constant, Value, joined};
 use crate::fault::Code;
 
 impl Compiler<'_> {
@@ -123,7 +123,11 @@ impl Compiler<'_> {
             (Kind::Constant(x), Kind::Constant(y)) => {
                 Kind::Constant(Constant::Bool(x.value().equals(&y.value()) == equal))
             }
-            // The commonest comparison by far: a text of the request with a literal.
+            // The commonest comparisons by far: a text of the request with a literal.
+            (Kind::Constant(Constant::Str(text)), Kind::Text(read))
+            | (Kind::Text(read), Kind::Constant(Constant::Str(text))) => {
+                Kind::test(move |frame| Ok((*read(&frame.scope) == *text) == equal))
+            }
             (Kind::Constant(Constant::Str(text)), Kind::Thunk(thunk))
             | (Kind::Thunk(thunk), Kind::Constant(Constant::Str(text))) => Kind::test(move |frame| {
                 Ok(matches!(thunk(frame)?, Value::Str(found) if *found == *text) == equal)
@@ -270,11 +274,12 @@ impl Compiler<'_> {
     pub(super) fn at(&mut self, whole: Node, key: Node, ty: Type) -> Node {
         let range = whole.range.start..key.range.end.max(whole.range.end);
         let kind = match (whole.kind, key.kind) {
-            (Kind::Headers, Kind::Constant(Constant::Str(name))) => {
-                // Header names are case-insensitive; the map holds lower case.
-                let name: Box<str> = name.to_ascii_lowercase().into();
-                Kind::thunk(move |frame| Map::Headers(&frame.scope.head.headers).at(&name))
-            }
+            (Kind::Headers, Kind::Constant(Constant::Str(name))) => match HeaderName::try_from(&*name) {
+                Ok(name) => {
+                    Kind::thunk(move |frame| joined(&frame.scope.head.headers.get_all(&name), name.as_str()))
+                }
+                Err(_) => Kind::thunk(move |_| Err(EvaluationError::Absent(name.clone()))),
+            },
             (whole_kind, key_kind) => {
                 let whole = self.thunk(Node { kind: whole_kind, ty: whole.ty, range: whole.range });
                 let key = self.thunk(Node { kind: key_kind, ty: key.ty, range: key.range });

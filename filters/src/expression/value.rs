@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use http::HeaderMap;
+use http::header::GetAll;
+use http::{HeaderMap, HeaderValue};
 use serde_json::Value as Json;
 
 use super::EvaluationError;
@@ -261,25 +262,28 @@ impl<'a> Map<'a> {
         }
     }
 
-    /// The value of a key. Several headers of one name are joined by commas (RFC 9110, section 5.3).
+    /// The value of a key.
     pub(super) fn at(self, key: &str) -> Result<Value<'a>> {
-        let absent = || EvaluationError::Absent(key.into());
         match self {
-            Self::Json(members) => members.get(key).map(Value::json).ok_or_else(absent),
-            Self::Headers(headers) => {
-                let not_utf8 = |_| EvaluationError::NotUtf8(key.into());
-                let mut values = headers.get_all(key).iter();
-                let first = values.next().ok_or_else(absent)?;
-                let first = std::str::from_utf8(first.as_bytes()).map_err(not_utf8)?;
-                let mut joined = Cow::Borrowed(first);
-                for value in values {
-                    let value = std::str::from_utf8(value.as_bytes()).map_err(not_utf8)?;
-                    let text = joined.to_mut();
-                    text.push_str(", ");
-                    text.push_str(value);
-                }
-                Ok(Value::Str(joined))
+            Self::Json(members) => {
+                members.get(key).map(Value::json).ok_or_else(|| EvaluationError::Absent(key.into()))
             }
+            Self::Headers(headers) => joined(&headers.get_all(key), key),
         }
     }
+}
+
+/// The values of one header, joined by commas (RFC 9110, section 5.3).
+pub(super) fn joined<'a>(values: &GetAll<'a, HeaderValue>, name: &str) -> Result<Value<'a>> {
+    let not_utf8 = |_| EvaluationError::NotUtf8(name.into());
+    let mut values = values.iter();
+    let first = values.next().ok_or_else(|| EvaluationError::Absent(name.into()))?;
+    let mut text = Cow::Borrowed(std::str::from_utf8(first.as_bytes()).map_err(not_utf8)?);
+    for value in values {
+        let value = std::str::from_utf8(value.as_bytes()).map_err(not_utf8)?;
+        let text = text.to_mut();
+        text.push_str(", ");
+        text.push_str(value);
+    }
+    Ok(Value::Str(text))
 }
