@@ -1,0 +1,69 @@
+# Sourced by `run` and `test`: what a fresh Debian 12 with Rust lacks. Nothing here asks a question.
+
+export LC_ALL=C CARGO_TERM_COLOR=never
+target=${CARGO_TARGET_DIR:-target}
+mkdir -p "$target/ci"
+
+say() { printf '.ci: %s\n' "$*" >&2; }
+
+# Runs a step whose output matters only when it fails.
+quietly() {
+    if ! "$@" >"$target/ci/step.log" 2>&1; then
+        cat "$target/ci/step.log" >&2
+        say "failed: $*"
+        exit 1
+    fi
+}
+
+# Installs packages of Debian.
+packages() {
+    local root=(env DEBIAN_FRONTEND=noninteractive)
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            say "neither root nor sudo: install these packages first: $*"
+            exit 1
+        fi
+        root=(sudo -n "${root[@]}")
+    fi
+    say "installing $*"
+    quietly "${root[@]}" apt-get -qq -o Acquire::Retries=3 update
+    quietly "${root[@]}" apt-get -qq -y --no-install-recommends install "$@"
+}
+
+# Python 3.11 or later that can make a virtual environment with pip in it.
+makes_venvs() {
+    command -v "$1" >/dev/null && "$1" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# pip_venv FOLDER ARGUMENTS..: a virtual environment with what `pip install ARGUMENTS` gives; made anew when the
+# arguments, or the requirement files among them, change.
+pip_venv() {
+    local venv=$1 wanted python=
+    shift
+    wanted=$(for word in "$@"; do if [ -f "$word" ]; then cat "$word"; else printf '%s\n' "$word"; fi; done | sha256sum)
+    if [ "$(cat "$venv/wanted" 2>/dev/null)" = "$wanted" ] && "$venv/bin/python" -c '' 2>/dev/null; then
+        return
+    fi
+    if ! makes_venvs python3 && ! makes_venvs /usr/bin/python3; then
+        packages python3 python3-venv
+    fi
+    for python in python3 /usr/bin/python3 ''; do
+        makes_venvs "$python" && break
+    done
+    [ -n "$python" ] || { say 'there is no Python 3.11 or later that makes virtual environments'; exit 1; }
+    say "installing $* in $venv"
+    quietly "$python" -m venv --clear "$venv"
+    quietly "$venv/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --retries 5 "$@"
+    printf '%s' "$wanted" >"$venv/wanted"
+}
+
+if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo" ]; then
+    PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
+fi
+command -v cargo >/dev/null || { say 'Rust is not installed: see https://rustup.rs'; exit 1; }
+
+# aws-lc and zstd are C; jemalloc is configured and made.
+missing=()
+command -v cc >/dev/null || missing+=(gcc libc6-dev)
+command -v make >/dev/null || missing+=(make)
+[ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
