@@ -1,5 +1,6 @@
 //! Policy documents, compiled to one immutable `Snapshot`; routes, diagnostics, cases.
 
+pub mod cases;
 pub mod codes;
 pub mod compile;
 mod de;
@@ -9,6 +10,7 @@ pub mod documents;
 pub mod load;
 pub mod node;
 pub mod parse;
+pub mod render;
 pub mod route;
 pub mod routes;
 pub mod schema;

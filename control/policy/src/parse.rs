@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn plain_scalars_follow_the_core_schema_and_quoted_ones_are_text() {
         let node = one(
-            "[1, -2, 1.5, 0x10, 0o17, true, no, ~, 'true', \"1\", 1.2.3, 10.0.0.0/8, 00DB, 1e3, -, 18446744073709551615]",
+            "[1, -2, 1.5, 0x10, 0o17, true, no, ~, 'true', \"1\", 1.2.3, 10.0.0.0/8, 00DB, 1e3, -x, 18446744073709551615]",
         );
         let want = json!([
             1,
@@ -341,7 +341,7 @@ mod tests {
             "10.0.0.0/8",
             "00DB",
             1000.0,
-            "-",
+            "-x",
             18_446_744_073_709_551_615_u64
         ]);
         assert_eq!(node.to_json(), want);

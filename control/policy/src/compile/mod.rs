@@ -8,7 +8,7 @@ mod matches;
 mod modifiers;
 mod policies;
 mod rules;
-mod typed;
+pub(crate) mod typed;
 mod upstreams;
 
 use std::path::Path as FilePath;
@@ -46,7 +46,7 @@ pub struct Options {
 
 /// Every document, read into its type.
 #[derive(Debug, Default)]
-struct Documents<'a> {
+pub(crate) struct Documents<'a> {
     gateways: Vec<Typed<'a, crate::documents::gateway::Spec>>,
     routes: Vec<Typed<'a, crate::documents::http_route::Spec>>,
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,

@@ -1,0 +1,226 @@
+//! The life of a case's request: the steps of the gateway without its sockets.
+
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use foregate_filters::chain::Refusal;
+use foregate_filters::context::{Client, RequestContext};
+use foregate_filters::edits::splice;
+use foregate_filters::filter::BodyNeed;
+use foregate_filters::moment::Moment;
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use http::{HeaderMap, StatusCode, request};
+use serde_json::Value;
+
+use crate::cases::{Name, describe};
+use crate::documents::case::Expect;
+use crate::route::{Action, Route};
+use crate::snapshot::{Listener, Snapshot};
+
+/// A request as it comes in.
+#[derive(Debug)]
+pub struct Arrival {
+    pub head: request::Parts,
+    pub body: Bytes,
+    pub host: String,
+    pub port: Option<u16>,
+    pub tls: Option<bool>,
+    pub source: IpAddr,
+    pub moment: Moment,
+}
+
+/// What became of it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub route: Option<Name>,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug)]
+pub enum Verdict {
+    Refused { reason: Reason, step: Step, rule: Box<str>, detail: Box<str> },
+    Redirected { status: StatusCode },
+    Forwarded { headers: HeaderMap, body: Bytes, upstreams: Vec<usize> },
+    Waits,
+}
+
+/// Takes a request through route, filters and shape.
+pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
+    let Arrival { head, body, host, port, tls, source, moment } = arrival;
+    let serves = |listener: &&Listener| {
+        port.is_none_or(|port| port == listener.port) && tls.is_none_or(|tls| tls == listener.tls.is_some())
+    };
+    let knows = |listener: &&Listener| {
+        snapshot.routes.listener(listener.port, listener.tls.is_some(), &host).is_some()
+    };
+    let mut listeners = snapshot.listeners.iter().filter(serves);
+    let Some(listener) = listeners.clone().find(knows).or_else(|| listeners.next()) else {
+        return missed();
+    };
+    let tls = listener.tls.is_some();
+    let Ok(route) = snapshot.routes.find(listener.port, tls, &host, &head) else { return missed() };
+    // The port of the client is of no meaning to any rule.
+    let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
+    let mut ctx = RequestContext::new(moment, client);
+    ctx.route = route.name.clone();
+    let verdict = match filter(route, &head, &body, &mut ctx) {
+        Some(Ok(())) => shape(route, head.headers, body, &ctx),
+        Some(Err(Refusal { step, reply })) => {
+            Verdict::Refused { reason: reply.reason, step, rule: reply.rule, detail: reply.detail }
+        }
+        None => Verdict::Waits,
+    };
+    Outcome { route: Some(route.name.clone()), verdict }
+}
+
+fn missed() -> Outcome {
+    let (reason, rule, detail) = (Reason::RouteNotFound, Box::default(), Box::default());
+    Outcome { route: None, verdict: Verdict::Refused { reason, step: Step::Route, rule, detail } }
+}
+
+/// `None` where a filter waits for something that is not here.
+fn filter(
+    route: &Route,
+    head: &request::Parts,
+    body: &Bytes,
+    ctx: &mut RequestContext,
+) -> Option<Result<(), Refusal>> {
+    if let Err(refusal) = at_once(route.chain.run_head(head, ctx))? {
+        return Some(Err(refusal));
+    }
+    if route.chain.body() == BodyNeed::Whole {
+        if body.len() > route.body_limit {
+            let reply = foregate_filters::verdict::Reply::new(Reason::BodyTooLarge);
+            return Some(Err(Refusal { step: Step::Enrich, reply: Box::new(reply) }));
+        }
+        ctx.body = Some(body.clone());
+    }
+    at_once(route.chain.run_body(head, ctx))
+}
+
+fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+fn shape(route: &Route, mut headers: HeaderMap, body: Bytes, ctx: &RequestContext) -> Verdict {
+    let forward = match &route.action {
+        Action::Redirect(redirect) => return Verdict::Redirected { status: redirect.status },
+        Action::Forward(forward) => forward,
+    };
+    for edit in ctx.edits.request.iter().chain(&route.request_headers) {
+        edit.apply(&mut headers);
+    }
+    if let Some(host) = &forward.rewrite.host {
+        headers.insert(http::header::HOST, host.clone());
+    }
+    let upstreams: Vec<usize> = forward
+        .backends
+        .iter()
+        .filter(|backend| backend.weight > 0)
+        .map(|backend| backend.upstream)
+        .collect();
+    if let [backend] = forward.backends.as_slice() {
+        for edit in &backend.request_headers {
+            edit.apply(&mut headers);
+        }
+    }
+    let body = splice(&body, &ctx.edits.body).unwrap_or_default();
+    Verdict::Forwarded { headers, body, upstreams }
+}
+
+/// Everything that differs from what was expected.
+pub fn compare(snapshot: &Snapshot, expect: &Expect, outcome: &Outcome) -> Vec<String> {
+    let mut differences = Vec::new();
+    let got = describe(outcome);
+    let mut differs = |what: &str, wanted: &str| {
+        differences.push(format!("expected {what} {wanted}, but it was {got}"));
+    };
+    let status = match &outcome.verdict {
+        Verdict::Refused { reason, .. } => Some(reason.status()),
+        Verdict::Redirected { status } => Some(*status),
+        Verdict::Forwarded { .. } | Verdict::Waits => None,
+    };
+    match (expect.reply, status) {
+        (Some(wanted), Some(status)) if wanted == status.as_u16() => {}
+        (Some(wanted), _) => differs("reply", &wanted.to_string()),
+        (None, _) if !matches!(outcome.verdict, Verdict::Forwarded { .. }) => differs("to be", "forwarded"),
+        (None, _) => {}
+    }
+    let (reason, step, rule) = match &outcome.verdict {
+        Verdict::Refused { reason, step, rule, .. } => (reason.name(), step.name(), &**rule),
+        _ => ("", "", ""),
+    };
+    for (what, wanted, is) in
+        [("reason", &expect.reason, reason), ("step", &expect.step, step), ("rule", &expect.rule, rule)]
+    {
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| wanted.as_str() != is) {
+            differs(what, wanted);
+        }
+    }
+    let route = outcome.route.as_deref().unwrap_or_default();
+    if let Some(wanted) = expect.route.as_ref().filter(|wanted| wanted.as_str() != route) {
+        differences.push(format!("expected route {wanted}, but it was `{route}`"));
+    }
+    forwarded(snapshot, expect, &outcome.verdict, &mut differences);
+    differences
+}
+
+/// What the upstream gets.
+fn forwarded(snapshot: &Snapshot, expect: &Expect, verdict: &Verdict, differences: &mut Vec<String>) {
+    let Verdict::Forwarded { headers, body, upstreams } = verdict else {
+        if expect.upstream.is_some() || expect.body.is_some() || !expect.request_headers.is_empty() {
+            differences.push("nothing was forwarded to compare".to_owned());
+        }
+        return;
+    };
+    let names: Vec<&str> = upstreams
+        .iter()
+        .filter_map(|index| snapshot.upstreams.get(*index))
+        .map(|upstream| &*upstream.name)
+        .collect();
+    if let Some(wanted) = expect.upstream.as_ref().filter(|wanted| !names.contains(&wanted.as_str())) {
+        differences.push(format!("expected upstream {wanted}, but it was {}", names.join(", ")));
+    }
+    for (name, wanted) in &expect.request_headers {
+        let is = headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+        if is.as_deref() != wanted.as_deref() {
+            let show =
+                |value: Option<&str>| value.map_or_else(|| "absent".to_owned(), |value| format!("`{value}`"));
+            let (wanted, is) = (show(wanted.as_deref()), show(is.as_deref()));
+            differences.push(format!("expected header {name} to be {wanted}, but it was {is}"));
+        }
+    }
+    match &expect.body {
+        None => {}
+        Some(Value::Object(members)) => {
+            let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+            for (name, wanted) in members {
+                let is = sent.get(name).unwrap_or(&Value::Null);
+                if !alike(is, wanted) {
+                    differences.push(format!("expected body member {name} to be {wanted}, but it was {is}"));
+                }
+            }
+        }
+        Some(Value::String(text)) if text.as_bytes() == &**body => {}
+        Some(wanted) if serde_json::from_slice::<Value>(body).is_ok_and(|sent| sent == *wanted) => {}
+        Some(wanted) => {
+            let is = String::from_utf8_lossy(body).chars().take(400).collect::<String>();
+            differences.push(format!("expected body {wanted}, but it was {is}"));
+        }
+    }
+}
+
+/// Scores are single precision: numbers are compared as such.
+fn alike(one: &Value, other: &Value) -> bool {
+    match (one.as_f64(), other.as_f64()) {
+        (Some(one), Some(other)) => (one - other).abs() <= 1e-6 * other.abs().max(1.0),
+        _ => one == other,
+    }
+}

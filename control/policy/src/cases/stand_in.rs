@@ -1,0 +1,117 @@
+//! Scores from cases in place of those from models.
+
+use std::fmt;
+use std::future::Future;
+use std::path::Path as FilePath;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ahash::AHashMap;
+use foregate_filters::fault::{Fault, Path};
+use foregate_filters::jwt::{Jwks, TokenCache};
+use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::resources::Resources;
+use foregate_filters::score::{ScoreCall, Scorer, Scores};
+
+use crate::compile::Materials;
+use crate::snapshot::CertificateFiles;
+
+/// Scores by model; empty lets the models answer.
+type Board = Arc<Mutex<AHashMap<String, f32>>>;
+
+/// The materials of the caller, with scorers that read the board first.
+pub struct StandIn<'a> {
+    materials: &'a dyn Materials,
+    board: Board,
+}
+
+/// A model whose answer may be given.
+#[derive(Debug)]
+struct Scripted {
+    inner: Arc<dyn Scorer>,
+    board: Board,
+}
+
+impl fmt::Debug for StandIn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StandIn").finish_non_exhaustive()
+    }
+}
+
+impl<'a> StandIn<'a> {
+    pub fn new(materials: &'a dyn Materials) -> Self {
+        Self { materials, board: Board::default() }
+    }
+
+    /// The scores of the next case, and no others.
+    pub fn set(&self, scores: Vec<(String, f32)>) {
+        let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        *board = scores.into_iter().collect();
+    }
+}
+
+impl Resources for StandIn<'_> {
+    fn keys(&self, issuer: &str, spec: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
+        self.materials.keys(issuer, spec, at)
+    }
+
+    fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache> {
+        self.materials.tokens(issuer, fingerprint)
+    }
+
+    fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
+        self.materials.limiter(name, rate)
+    }
+
+    fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
+        let inner = self.materials.scorer(model, at)?;
+        Ok(Arc::new(Scripted { inner, board: Arc::clone(&self.board) }))
+    }
+}
+
+impl Materials for StandIn<'_> {
+    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
+        self.materials.model(name, bundle, at)
+    }
+
+    fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {
+        self.materials.certificate(files)
+    }
+
+    fn authorities(&self, file: &FilePath) -> Result<(), String> {
+        self.materials.authorities(file)
+    }
+}
+
+impl Scripted {
+    /// The records stay as the model found them; only their scores are given.
+    fn replace(&self, scores: Scores) -> Scores {
+        let board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(score) = board.get(self.inner.model()).copied() else { return scores };
+        scores.map(|mut records| {
+            for record in &mut records {
+                record.score = Ok(score);
+            }
+            records
+        })
+    }
+}
+
+impl Scorer for Scripted {
+    fn model(&self) -> &str {
+        self.inner.model()
+    }
+
+    fn version(&self) -> &str {
+        self.inner.version()
+    }
+
+    fn score(&self, call: &ScoreCall) -> Option<Scores> {
+        self.inner.score(call).map(|scores| self.replace(scores))
+    }
+
+    fn submit<'a>(&'a self, call: ScoreCall) -> Pin<Box<dyn Future<Output = Scores> + Send + 'a>> {
+        Box::pin(async move { self.replace(self.inner.submit(call).await) })
+    }
+}

@@ -1,0 +1,94 @@
+//! Cases: verdicts compared with what was expected.
+
+use std::time::Duration;
+
+use foregate_filters::moment::Moment;
+use foregate_policy::cases::{CaseTokens, Report, run};
+use foregate_policy::compile::Options;
+use foregate_policy::documents::case::Token;
+
+use crate::materials::{BASE, CRM, Fake, brief, route, sources};
+
+struct NoTokens;
+
+impl CaseTokens for NoTokens {
+    fn token(&self, token: &Token, _: Moment) -> Result<String, String> {
+        Err(format!("no key for {:?}", token.claims.get("iss")))
+    }
+}
+
+const POLICY: &str = "
+  authorize:
+  - { name: readers, allow: 'request.method == \"GET\"' }
+  - { name: writers, allow: 'enrich.lead.score > 0.2' }
+  - { name: hold, deny: 'enrich.lead.score > 0.9' }
+  rateLimit: [{ name: slow, key: source.address, limit: 1, per: 1h }]
+  enrich: [{ name: lead, model: lead-score, deadline: 3ms, set: { header: x-score, body: /Lead_Score__c } }]
+---
+apiVersion: foregate.dev/v1alpha1
+kind: Model
+metadata: { name: lead-score }
+spec: { bundle: { path: models/lead } }
+---
+";
+
+fn reports(cases: &str) -> Result<Vec<Report>, Vec<String>> {
+    let text = BASE.replace("\n  insecure: { anonymous: true }\n---\n", POLICY)
+        + &route("web", &format!("rules: [{{ matches: [{{ path: {{ value: /leads }} }}], {CRM} }}]"));
+    let mut sources = sources(&text);
+    let mut file = String::new();
+    for (index, case) in cases.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+        file += &format!(
+            "apiVersion: foregate.dev/v1alpha1\nkind: Case\nmetadata: {{ name: case {index} }}\nspec: {case}\n---\n"
+        );
+    }
+    sources.add("policies/edge.cases.yaml".into(), file);
+    let moment = Moment { unix: Duration::from_secs(1_800_000_000), monotonic: Duration::from_secs(1) };
+    run(&sources, &Fake, Options::default(), &NoTokens, moment).map_err(|faults| brief(&faults))
+}
+
+#[test]
+fn true_cases_pass() {
+    let reports = reports(
+        r#"
+{ request: { path: /leads }, expect: { route: web/0, upstream: crm, requestHeaders: { x-score: '0.25', x-gone: null } } }
+{ request: { method: POST, path: /leads, body: { a: 1 } }, expect: { body: { a: 1, Lead_Score__c: 0.25 } } }
+{ request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.95 }, expect: { reply: 403, reason: AccessDenied, step: decide, rule: hold } }
+{ request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.1 }, expect: { reply: 403, reason: AccessDenied, step: decide } }
+{ request: { path: /other }, expect: { reply: 404, reason: RouteNotFound, step: route } }
+"#,
+    )
+    .unwrap();
+    let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed()).collect();
+    assert!(failed.is_empty() && reports.len() == 5, "{failed:#?}");
+}
+
+#[test]
+fn untrue_cases_fail_and_say_why() {
+    let reports = reports(
+        r#"
+{ request: { path: /leads }, expect: { reply: 401 } }
+{ request: { path: /other }, expect: { upstream: crm } }
+{ request: { path: /leads, body: {} }, expect: { route: x, upstream: y, requestHeaders: { x-score: '1' }, body: { Lead_Score__c: 1 } } }
+"#,
+    )
+    .unwrap();
+    let counts: Vec<usize> = reports.iter().map(|report| report.differences.len()).collect();
+    assert_eq!(counts, [1, 2, 4], "{reports:#?}");
+    assert_eq!(reports[0].differences, ["expected reply 401, but it was forwarded"]);
+    assert_eq!((&*reports[1].file, reports[1].line), ("policies/edge.cases.yaml", 8));
+}
+
+#[test]
+fn cases_that_cannot_run_are_diagnostics() {
+    let faults = reports(
+        r#"
+{ request: { path: leads }, expect: {} }
+{ request: { path: /, token: { iss: x } }, expect: { reply: 401, reason: Wrong, step: nowhere } }
+{ request: { path: /, body: { file: gone.json } }, expect: {}, expct: {} }
+"#,
+    )
+    .unwrap_err();
+    let codes: Vec<&str> = faults.iter().map(|fault| &fault[..6]).collect();
+    assert_eq!(codes, ["FG0116", "FG0701", "FG0701", "FG0701", "FG0102"], "{faults:#?}");
+}

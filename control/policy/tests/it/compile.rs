@@ -1,0 +1,110 @@
+//! What a sound folder compiles to, and what it is warned of.
+
+use std::path::Path;
+use std::time::Duration;
+
+use foregate_policy::compile::{Options, compile};
+use foregate_policy::route::Action;
+
+use crate::materials::{BASE, CRM, Fake, brief, compiled, route, sources};
+
+#[test]
+fn a_sound_folder_compiles_without_warnings_and_its_revision_follows_the_text() {
+    let text = format!("{BASE}{}", route("web", &format!("rules: [{{ name: all, {CRM} }}]")));
+    let one = compiled(&text).unwrap();
+    assert_eq!(brief(&one.warnings), [""; 0]);
+    assert_eq!(one.revision.len(), 12);
+    assert_eq!(one.revision, compiled(&text).unwrap().revision);
+    assert_ne!(one.revision, compiled(&(text + "# more\n")).unwrap().revision);
+    let listener = &one.listeners[0];
+    assert_eq!((&*listener.gateway, &*listener.name, listener.port), ("edge", "http", 8080));
+    assert_eq!(listener.address.to_string(), "0.0.0.0");
+    let route = &one.routes.all()[0];
+    assert_eq!((route.id, &*route.name, route.body_limit), (0, "web/all", 1 << 20));
+    let upstream = &one.upstreams[0];
+    assert_eq!(
+        (upstream.connect_timeout, upstream.idle_timeout),
+        (Duration::from_secs(2), Duration::from_secs(60))
+    );
+    assert_eq!((&*upstream.endpoints[0].host, upstream.endpoints[0].port), ("crm", 80));
+}
+
+#[test]
+fn dead_documents_are_warned_of() {
+    let text = format!(
+        "{BASE}{}{}{}",
+        route(
+            "web",
+            &format!(
+                "rules:\n- {{ matches: [{{ path: {{ value: /a }} }}, {{ path: {{ value: /a/ }} }}], {CRM} }}\n- {{ matches: [{{ path: {{ value: /b }} }}], {CRM} }}"
+            )
+        ),
+        route("zeb", &format!("rules: [{{ matches: [{{ path: {{ value: /b }} }}], {CRM} }}]")),
+        "apiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: { name: old }\nspec: { endpoints: ['old:80'] }\n\
+         ---\napiVersion: foregate.dev/v1alpha1\nkind: Policy\nmetadata: { name: idle }\nspec: {}\n\
+         ---\napiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead-score }\nspec: { bundle: { path: m } }\n"
+    );
+    let codes: Vec<String> =
+        compiled(&text).unwrap().warnings.iter().map(|fault| fault.code.to_string()).collect();
+    assert_eq!(codes, ["FG0604", "FG0604", "FG0602", "FG0601", "FG0603"]);
+    let detached = BASE.replace("port: 8080", "port: 8080, hostname: a.example.com")
+        + &route("web", &format!("hostnames: [b.example.com]\nrules: [{{ {CRM} }}]"));
+    let codes: Vec<String> =
+        compiled(&detached).unwrap().warnings.iter().map(|fault| fault.code.to_string()).collect();
+    assert_eq!(codes, ["FG0606", "FG0605"]);
+}
+
+#[test]
+fn certificates_files_and_port_zero_are_resolved() {
+    let text = BASE
+        .replace(
+            "{ name: http, protocol: HTTP, port: 8080 }",
+            "{ name: https, protocol: HTTPS, port: 0, tls: { certificateRefs: [{ name: web }] } }",
+        )
+        .replace("['crm:80']", "['crm:443'], tls: { mode: Simple, caFile: roots.pem }, protocol: Http2")
+        + &route("web", &format!("rules: [{{ {CRM} }}]"));
+    let snapshot = compile(&sources(&text), &Fake, Options { port_zero: true }).unwrap();
+    let tls = snapshot.listeners[0].tls.as_ref().unwrap();
+    assert_eq!(tls.certificates[0].certificate, Path::new("policies/secrets/web/tls.crt"));
+    let upstream = snapshot.upstreams[0].tls.as_ref().unwrap();
+    assert_eq!(upstream.ca_file.as_deref(), Some(Path::new("policies/roots.pem")));
+}
+
+#[test]
+fn a_route_on_two_gateways_obeys_the_policies_of_each() {
+    let second = BASE
+        .replace("name: edge", "name: inner")
+        .replace("8080", "8081")
+        .replace("name: open", "name: inner");
+    let second = second.replace(
+        "insecure: { anonymous: true }",
+        "authorize: [{ name: none, allow: 'false' }]\n  body: { maxSize: 2KiB }",
+    );
+    let second =
+        second.replace("kind: Upstream\nmetadata: { name: crm }", "kind: Upstream\nmetadata: { name: crm2 }");
+    let text = format!("{BASE}{second}{}", route("web", &format!("rules: [{{ {CRM} }}]")))
+        .replace("parentRefs: [{ name: edge }]", "parentRefs: [{ name: edge }, { name: inner }]");
+    let snapshot = compiled(&text).unwrap();
+    let chains: Vec<(usize, usize)> =
+        snapshot.routes.all().iter().map(|route| (route.chain.steps().count(), route.body_limit)).collect();
+    assert_eq!(chains, [(0, 1 << 20), (1, 2 << 10)]);
+}
+
+#[test]
+fn weights_redirects_and_rewrites_are_compiled() {
+    let rules = "rules:\n\
+        - { matches: [{ path: { value: /a } }], backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm, weight: 3 }, { group: foregate.dev, kind: Upstream, name: crm }], filters: [{ type: URLRewrite, urlRewrite: { hostname: in.example.com, path: { type: ReplacePrefixMatch, replacePrefixMatch: /x } } }] }\n\
+        - { matches: [{ path: { value: /b } }], filters: [{ type: RequestRedirect, requestRedirect: { scheme: https, statusCode: 301 } }] }";
+    let snapshot = compiled(&format!("{BASE}{}", route("web", rules))).unwrap();
+    let [first, second] = snapshot.routes.all() else { panic!("two routes") };
+    let Action::Forward(forward) = &first.action else { panic!("forwards") };
+    let chosen: Vec<u32> = (0..5).map(|number| forward.choose(number).unwrap().weight).collect();
+    assert_eq!(chosen, [3, 3, 3, 1, 3]);
+    let path = forward.rewrite.path.as_ref().unwrap();
+    assert_eq!(
+        (path.apply("/a/b"), path.apply("/a"), path.apply("/a/")),
+        ("/x/b".into(), "/x".into(), "/x/".into())
+    );
+    let Action::Redirect(redirect) = &second.action else { panic!("redirects") };
+    assert_eq!(redirect.status.as_u16(), 301);
+}

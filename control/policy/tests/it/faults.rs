@@ -1,0 +1,277 @@
+//! Every bad input: its code, its place, and how it is shown.
+
+use foregate_policy::codes;
+use foregate_policy::render::{Format, render};
+
+use crate::materials::{BASE, CRM, brief, compiled, route, sources};
+
+fn faults(text: &str) -> Vec<String> {
+    brief(&compiled(text).map(|_| ()).unwrap_err())
+}
+
+fn upstream(spec: &str) -> String {
+    format!("apiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: {{ name: crm }}\nspec: {spec}\n")
+}
+
+#[test]
+fn structural_faults_have_code_and_place() {
+    let gateway = |listener: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: edge }}\nspec:\n  gatewayClassName: foregate\n  listeners:\n  - {listener}\n"
+        )
+    };
+    for (text, want) in [
+        (upstream("{ endpoints: ['a:1'], tsl: {} }"), "FG0102 4:26 unknown field `tsl`"),
+        (upstream("{ endpoints: 'a:1' }"), "FG0104 4:20 a list is wanted here, not a string"),
+        (upstream("{}"), "FG0105 4:1 the field `endpoints` is missing"),
+        (upstream("{ endpoints: [] }"), "FG0107 4:9 at least 1 element(s) must stand here"),
+        (upstream("{ endpoints: [a] }"), "FG0301 4:21 `a` is not host:port"),
+        (
+            upstream("{ endpoints: ['a:1'], protocol: http2 }"),
+            "FG0106 4:36 `http2` is not a value of this field",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], timeouts: { idle: 3 s } }"),
+            "FG0116 4:46 `3 s` is not a time span with its unit",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], timeouts: { idle: 9h } }"),
+            "FG0301 4:46 the time must be between 1s and 3600s",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], tls: { mode: Mutual } }"),
+            "FG0103 4:41 `Mutual` is not supported by this version",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], tls: { mode: Simple, caFile: x.pem } }"),
+            "FG0305 4:57 no such file",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], endpoints: ['b:1'] }"),
+            "FG0108 4:29 the key `endpoints` stands here twice",
+        ),
+        (upstream("{ endpoints: ['a:1'] "), "FG0101 5:1"),
+        (
+            upstream("{ endpoints: ['a:1'] }").replace("kind: Upstream", "kind: Upsteam"),
+            "FG0110 2:7 unknown kind `Upsteam`",
+        ),
+        (
+            upstream("{}").replace("foregate.dev/v1alpha1", "v1"),
+            "FG0110 1:13 `v1` has no kind `Upstream` here",
+        ),
+        (
+            upstream("{}").replace("kind: Upstream", "kind: Consumer"),
+            "FG0111 2:7 the kind `Consumer` is not supported",
+        ),
+        ("apiVersion: v1\nkind: Secret\n".to_owned(), "FG0110 2:7 unknown kind `Secret` of `v1`"),
+        ("kind: Policy\n".to_owned(), "FG0105 1:1 the field `apiVersion` is missing"),
+        ("- a\n".to_owned(), "FG0104 1:3 a document must be a mapping, not a list"),
+        (gateway("{ name: a, protocol: HTTP, port: 70000 }"), "FG0107 7:36 the number must be at most 65535"),
+        (
+            gateway("{ name: a, protocol: HTTP, port: '80' }"),
+            "FG0104 7:36 an integer is wanted here, not a string",
+        ),
+        (gateway("{ name: a, protocol: HTTP, port: 0 }"), "FG0207 7:36 port 0 cannot be listened on"),
+        (
+            gateway("{ name: a, protocol: TLS, port: 80 }"),
+            "FG0103 7:24 `TLS` is not supported by this version",
+        ),
+        (gateway("{ name: A, protocol: HTTP, port: 80 }"), "FG0116 7:11 `A` is not a name of"),
+        (
+            gateway("{ name: a, protocol: HTTPS, port: 443 }"),
+            "FG0203 7:24 an HTTPS listener needs a certificate",
+        ),
+        (
+            gateway("{ name: a, protocol: HTTP, port: 80, tls: { certificateRefs: [{ name: x }] } }"),
+            "FG0203 7:40 an HTTP listener has no TLS",
+        ),
+        (
+            gateway("{ name: a, protocol: HTTPS, port: 443, tls: { certificateRefs: [{ name: gone }] } }"),
+            "FG0305 7:75 the certificate `gone` cannot be used",
+        ),
+        (
+            gateway("{ name: a, protocol: HTTP, port: 80, allowedRoutes: { kinds: [] } }"),
+            "FG0103 7:57 the field `kinds` is not supported",
+        ),
+        (
+            gateway("{ name: a, protocol: HTTP, port: 80 }\n  - { name: b, protocol: HTTP, port: 80 }"),
+            "FG0202 8:36 listener `a` of `edge` has the same port",
+        ),
+        (
+            gateway("{ name: a, protocol: HTTP, port: 80 }\n  - { name: a, protocol: HTTP, port: 81 }"),
+            "FG0201 8:11 a second listener named `a`",
+        ),
+    ] {
+        let got = faults(&text);
+        assert!(got.len() == 1 && got[0].starts_with(want), "{text}\n{got:#?}\nwanted {want}");
+    }
+}
+
+#[test]
+fn faults_of_routes_have_code_and_place() {
+    // The rule stands in line 6 of the route, which follows the base.
+    let line = BASE.lines().count() + 6;
+    for (rule, want) in [
+        (
+            "backendRefs: [{ group: foregate.dev, kind: Upstream, name: crn }]",
+            "FG0304 @:64 there is no Upstream named `crn`",
+        ),
+        (
+            "backendRefs: [{ group: '', kind: Service, name: crm }]",
+            "FG0106 @:28 `` is not a value of this field",
+        ),
+        ("matches: []", "FG0206 @:11 the rule leads nowhere"),
+        (
+            "backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm, weight: 0 }]",
+            "FG0206 @:77 the rule leads nowhere",
+        ),
+        (
+            &format!("matches: [{{ path: {{ value: a }} }}], {CRM}"),
+            "FG0205 @:38 the path must start with `/`",
+        ),
+        (
+            &format!("matches: [{{ path: {{ value: /a/../b }} }}], {CRM}"),
+            "FG0205 @:38 the path must not contain `.` or `..`",
+        ),
+        (
+            &format!("matches: [{{ path: {{ type: RegularExpression, value: '/(' }} }}], {CRM}"),
+            "FG0205 @:63 the regular expression cannot be compiled",
+        ),
+        (&format!("matches: [{{ method: get }}], {CRM}"), "FG0106 @:31 `get` is not a value of this field"),
+        (&format!("retry: {{}}, {CRM}"), "FG0103 @:11 the field `retry` is not supported"),
+        (
+            &format!("filters: [{{ type: URLRewrite }}], {CRM}"),
+            "FG0204 @:29 a URLRewrite needs the field `urlRewrite`",
+        ),
+        (
+            &format!("filters: [{{ type: RequestRedirect, requestRedirect: {{}} }}], {CRM}"),
+            "FG0206 @:70 a rule that redirects cannot forward",
+        ),
+        (
+            &format!(
+                "filters: [{{ type: RequestHeaderModifier, requestHeaderModifier: {{ remove: [Host] }} }}], {CRM}"
+            ),
+            "FG0204 @:87 the Host is changed by",
+        ),
+        (
+            &format!(
+                "filters: [{{ type: RequestHeaderModifier, requestHeaderModifier: {{ remove: [Connection] }} }}], {CRM}"
+            ),
+            "FG0204 @:87 `connection` belongs to the connection",
+        ),
+        (
+            &format!("timeouts: {{ request: 1s, backendRequest: 2s }}, {CRM}"),
+            "FG0302 @:52 backendRequest is longer than request",
+        ),
+        (
+            &format!(
+                "matches: [{{}}, {{}}], filters: [{{ type: URLRewrite, urlRewrite: {{ path: {{ type: ReplacePrefixMatch, replacePrefixMatch: / }} }} }}], {CRM}"
+            ),
+            "FG0204 @:83 a prefix is replaced only where",
+        ),
+    ] {
+        let text = format!("{BASE}{}", route("web", &format!("rules: [{{ {rule} }}]")));
+        let got = faults(&text);
+        let want = want.replace('@', &line.to_string());
+        // Columns are those of the rule in `  rules: [{ ..`: nine behind that of the rule itself.
+        assert!(got.len() == 1 && got[0].starts_with(&want), "{rule}\n{got:#?}\nwanted {want}");
+    }
+}
+
+#[test]
+fn every_fault_of_every_document_is_told_at_once() {
+    let text = format!(
+        "{BASE}{}{}",
+        route("a", "hostname: []\nrules: [{ name: B }]"),
+        route("b", &format!("parentRefs: []\nrules:\n- {CRM}")).replace("  parentRefs: []\n", "")
+    ) + "a: [\n---\n"
+        + &upstream("{ endpoints: [x], idle: 1 }");
+    let got = faults(&text);
+    let codes: Vec<&str> = got.iter().map(|line| &line[..6]).collect();
+    assert_eq!(codes, ["FG0102", "FG0116", "FG0101", "FG0201", "FG0102"], "{got:#?}");
+}
+
+#[test]
+fn a_faulty_document_still_lends_its_name() {
+    let text = BASE.replace("endpoints: ['crm:80']", "endpoints: ['crm:80'], nonsense: 1")
+        + &route("web", &format!("rules: [{{ {CRM} }}]"));
+    assert_eq!(faults(&text), ["FG0102 9:34 unknown field `nonsense`"]);
+}
+
+#[test]
+fn a_route_that_nothing_protects_is_refused() {
+    let text = BASE.replace("insecure: { anonymous: true }", "addresses: { allow: [10.0.0.0/8] }")
+        + &route("web", &format!("rules: [{{ {CRM} }}]"));
+    let got = faults(&text);
+    assert!(got.len() == 1 && got[0].starts_with("FG0303 14:1 "), "{got:#?}");
+    let text = BASE.replace("kind: Gateway, name: edge", "kind: HTTPRoute, name: other")
+        + &route("web", &format!("rules: [{{ {CRM} }}]"))
+        + &route("other", &format!("rules: [{{ {CRM} }}]"));
+    let got = faults(&text);
+    assert!(got.len() == 1 && got[0].contains("no policy targets the route `web`"), "{got:#?}");
+}
+
+#[test]
+fn faults_of_policies_point_into_expressions_and_lists() {
+    let policy = |spec: &str| {
+        BASE.replace("  insecure: { anonymous: true }\n", spec)
+            + &route("web", &format!("rules: [{{ {CRM} }}]"))
+    };
+    let got = faults(&policy(
+        "  addresses: { deny: [10.0.0.0/8, 10.0.0.1, 10.0.0.0/40] }\n  authorize: [{ name: all, allow: 'true && reqest.method == \"GET\"' }]\n",
+    ));
+    assert_eq!(got.len(), 2, "{got:#?}");
+    assert!(got[0].starts_with("FG0116 16:37 `10.0.0.1` is not a network"), "{got:#?}");
+    let got = faults(&policy("  authorize: [{ name: all, allow: 'true && reqest.method == \"GET\"' }]\n"));
+    assert_eq!(got.len(), 1, "{got:#?}");
+    assert!(got[0].starts_with("FG0402 16:44 "), "{got:#?}");
+    let enrich = "  authorize: [{ name: all, allow: 'true' }]\n  enrich: [{ name: lead, model: led-score, deadline: 3ms, set: { header: x-s } }]\n";
+    let model = |path: &str| {
+        policy(enrich)
+            + "apiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead-score }\nspec: { bundle: { path: "
+            + path
+            + " } }\n"
+    };
+    let got = faults(&model("models/lead"));
+    assert_eq!(got, ["FG0304 17:33 there is no Model named `led-score`"]);
+    let got = faults(&model("broken").replace("led-score", "lead-score"));
+    assert_eq!(got, ["FG0501 29:25 the golden vectors differ"]);
+}
+
+#[test]
+fn people_see_the_line_a_caret_and_advice() {
+    let faults = compiled(&upstream("{ endpoints: ['ü:1'], protocl: Http2 }")).unwrap_err();
+    let unknown = faults.iter().find(|fault| fault.code == codes::UNKNOWN_FIELD).unwrap().clone();
+    assert_eq!(
+        render(&[unknown.clone()], Format::Human { color: false }),
+        "\
+error[FG0102]: unknown field `protocl`
+ --> policies/edge.yaml:4:26
+  |
+4 | spec: { endpoints: ['ü:1'], protocl: Http2 }
+  |                             ^^^^^^^
+  |
+help: did you mean `protocol`?
+
+"
+        .replace("4:26", "4:29")
+    );
+    assert!(render(&[unknown.clone()], Format::Human { color: true }).contains('\u{1b}'));
+    let github = render(&[unknown.clone()], Format::Github);
+    assert_eq!(
+        github,
+        "::error file=policies/edge.yaml,line=4,col=29,endLine=4,endColumn=36,title=FG0102::unknown field `protocl`; did you mean `protocol`?\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&render(&[unknown.clone()], Format::Json)).unwrap();
+    assert_eq!((&json["code"], &json["column"]), (&"FG0102".into(), &29.into()));
+    let sarif: serde_json::Value = serde_json::from_str(&render(&[unknown], Format::Sarif)).unwrap();
+    assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "FG0102");
+    assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][0]["id"], "FG0102");
+}
+
+#[test]
+fn documents_and_cases_stand_in_files_of_their_own() {
+    let mut sources = sources(BASE);
+    sources.add("policies/edge.cases.yaml".into(), upstream("{}"));
+    assert_eq!(brief(&sources.faults), ["FG0115 2:7 a Upstream does not belong in this file"]);
+}
