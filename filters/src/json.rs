@@ -410,3 +410,6 @@ fn plain_length(bytes: &[u8]) -> usize {
     }
     length + tail.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20)).unwrap_or(tail.len())
 }
+
+#[cfg(test)]
+mod tests;

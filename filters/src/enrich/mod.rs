@@ -280,3 +280,6 @@ impl Rule {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
