@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use axum::Router;
@@ -132,7 +133,7 @@ async fn a_hundred_waiters_share_one_fetch_and_one_may_leave() {
     let stand = Stand::start(Answer::Json(set(&["a"]))).await;
     let (keys, start) = (stand.keys(), clock::now());
     let mut leaver = keys.refetch(Some("a"), start);
-    assert!(futures_util::poll!(&mut leaver).is_pending());
+    assert!(leaver.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(leaver);
     let all = join_all((0..100).map(|_| keys.refetch(Some("a"), start))).await;
     assert_eq!(all.len(), 100);
@@ -208,7 +209,8 @@ async fn answers_that_are_no_key_set_give_no_keys() {
 #[tokio::test]
 async fn a_silent_issuer_holds_nobody_longer_than_the_bound() {
     let stand = Stand::start(Answer::Silence).await;
-    let fetcher = Fetcher { total: Duration::from_millis(50), ..Fetcher::new(Handle::current()) };
+    let mut fetcher = Fetcher::new(Handle::current());
+    fetcher.total = Duration::from_millis(50);
     let keys = UrlKeys::start(Source::Uri(format!("http://{}/jwks", stand.address)), fetcher);
     let start = clock::now();
     assert!(keys.refetch(Some("a"), start).await.is_none());
