@@ -29,11 +29,11 @@ impl Resources for Fake {
     }
 
     fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
-        Arc::new(TokenCache::new(16))
+        Arc::new(TokenCache::new(16, 1 << 16))
     }
 
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
-        Arc::new(Limiter::new(rate, 64))
+        Arc::new(Limiter::new(*rate, 64))
     }
 
     fn scorer(&self, _: &str, _: &Path) -> Result<Arc<dyn Scorer>, Fault> {
