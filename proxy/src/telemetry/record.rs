@@ -234,6 +234,10 @@ impl Record {
         if self.method.as_str().len() > MAX_METHOD {
             self.method = Method::from_bytes(b"_OTHER").unwrap_or_default();
         }
+        let long = |it: &Arc<Principal>| it.issuer.len() > MAX_SUBJECT || it.subject.len() > MAX_SUBJECT;
+        if self.subject.as_ref().is_some_and(long) {
+            self.forget_claims();
+        }
         if let Some(refusal) = &mut self.refusal {
             shorten(&mut refusal.detail, MAX_DETAIL);
         }
@@ -282,6 +286,7 @@ mod tests {
     use super::{DecisionId, Record, request_id};
     use crate::telemetry::testing::{MOMENT, full_record, record};
     use foregate_filters::moment::Moment;
+    use foregate_filters::principal::Principal;
     use http::{HeaderMap, HeaderValue, Method};
     use smallvec::SmallVec;
     use std::time::Duration;
@@ -342,8 +347,14 @@ mod tests {
         long.refusal.as_mut().unwrap().detail = "d".repeat(9_000).into();
         long.audits[0].detail = "d".repeat(9_000).into();
         long.scores[0].scores = SmallVec::from_elem(0.5, 10_000);
+        long.subject = Some(std::sync::Arc::new(Principal {
+            issuer: "i".repeat(9_000).into(),
+            subject: "s".repeat(9_000).into(),
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            expires: 0,
+        }));
         long.bound();
-        long.forget_claims();
         assert!(long.weight() < size_of::<Record>() + 5_000, "{}", long.weight());
         assert_eq!(long.method.as_str(), "_OTHER");
         assert!(long.path.ends_with('\u{2026}'));

@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-/// Most series of one name; what comes later is left out.
+/// Most series of one name; what comes later is left out while all of them have something to tell.
 const MAX_SERIES: usize = 1_000;
 
 /// What a number means.
@@ -51,7 +51,8 @@ impl Sources {
     /// Adds a number, or replaces the one with this name and these labels.
     ///
     /// The name is whole, with unit, and with `_total` for a counter. `read` is called at every scrape: it
-    /// must be quick. While it gives NaN the series is left out, so a source may outlive what it reads.
+    /// must be quick, and register nothing. While it gives NaN the series is left out, so a source may outlive
+    /// what it reads; once a name has 1,000 series, those make room.
     pub fn register(
         &self,
         kind: Kind,
@@ -69,6 +70,10 @@ impl Sources {
             help: help.to_owned(),
             series: Vec::new(),
         });
+        if family.series.len() >= MAX_SERIES {
+            // Names change from one configuration to the next: what has nothing to read makes room.
+            family.series.retain(|(_, read)| !read().is_nan());
+        }
         if let Some(known) = family.series.iter_mut().find(|(known, _)| *known == labels) {
             known.1 = Arc::new(read);
         } else if family.series.len() < MAX_SERIES {
@@ -79,7 +84,7 @@ impl Sources {
 
 impl Collector for Sources {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        // Sources are read without the lock, so that one of them may register another.
+        // A scrape must not hold up whoever registers.
         let families = self.families.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (name, family) in &families {
             let kind = match family.kind {
@@ -107,5 +112,31 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(),
     match kind {
         Kind::Gauge => encoder.encode_gauge(&value),
         Kind::Counter => encoder.encode_counter::<NoLabelSet, f64, f64>(&value, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, MAX_SERIES, Sources};
+
+    #[test]
+    fn series_without_a_value_make_room_and_others_do_not() {
+        let sources = Sources::default();
+        let register = |label: &str, value: f64| {
+            sources.register(Kind::Gauge, "a", "A.", &[("name", label)], move || value);
+        };
+        let known = |label: &str| {
+            let families = sources.families.lock().unwrap();
+            families["a"].series.iter().any(|(labels, _)| labels[0].1 == label)
+        };
+        register("dead", f64::NAN);
+        for number in 1..MAX_SERIES {
+            register(&number.to_string(), 1.0);
+        }
+        assert!(known("dead"));
+        register("fits", 1.0);
+        assert!(known("fits") && !known("dead"));
+        register("too many", 1.0);
+        assert!(!known("too many") && known("1"));
     }
 }
