@@ -39,7 +39,6 @@ pub use crate::jwt::token_cache::TokenCache;
 
 /// A signature algorithm (RFC 7518, RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
-#[expect(clippy::upper_case_acronyms, reason = "the names of RFC 7518")]
 pub enum Alg {
     RS256,
     RS384,
@@ -221,7 +220,7 @@ impl Jwt {
         let (issuer, token, entry) = self.read(text, ctx)?;
         let keys = issuer.keys.current();
         let refuse = |flaw| Err((&*issuer.name, flaw));
-        match keys.map(|keys| issuer.signed(&keys, &token)) {
+        match keys.map(|keys| signed(&keys, &token)) {
             Some(Signed::By(key)) => Ok(Check::Passed(issuer, issuer.remember(text, entry, key))),
             Some(Signed::No) => refuse(Flaw::Signature),
             Some(Signed::Unknown) | None if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified),
@@ -254,7 +253,7 @@ impl Jwt {
     async fn check_again(&self, text: &str, ctx: &RequestContext) -> Result<Check<'_>, (&str, Flaw)> {
         let (issuer, token, entry) = self.read(text, ctx)?;
         let keys = issuer.keys.refetch(token.kid.as_deref(), ctx.moment).await;
-        let flaw = match keys.map(|keys| issuer.signed(&keys, &token)) {
+        let flaw = match keys.map(|keys| signed(&keys, &token)) {
             Some(Signed::By(key)) => {
                 return Ok(Check::Passed(issuer, issuer.remember(text, entry, key)));
             }
@@ -307,19 +306,6 @@ impl Issuer {
         self.keys.may_refetch(token.kid.as_deref(), ctx.moment)
     }
 
-    fn signed(&self, keys: &KeySet, token: &Token<'_>) -> Signed {
-        let kid = token.kid.as_deref();
-        let verified = keys
-            .candidates(kid, token.alg)
-            .take(MAX_TRIES)
-            .find(|key| key.verifies(token.alg, token.message.as_bytes(), token.signature));
-        match (verified, kid) {
-            (Some(key), _) => Signed::By(Arc::clone(key)),
-            (None, Some(kid)) if keys.names(kid) => Signed::No,
-            (None, _) => Signed::Unknown,
-        }
-    }
-
     fn remember(
         &self,
         text: &str,
@@ -330,6 +316,20 @@ impl Issuer {
         let entry = Entry { principal: Arc::clone(&principal), validity, key };
         self.cache.insert(self.cache.key(text), entry);
         principal
+    }
+}
+
+/// Tries the keys that may have signed this token.
+fn signed(keys: &KeySet, token: &Token<'_>) -> Signed {
+    let kid = token.kid.as_deref();
+    let verified = keys
+        .candidates(kid, token.alg)
+        .take(MAX_TRIES)
+        .find(|key| key.verifies(token.alg, token.message.as_bytes(), token.signature));
+    match (verified, kid) {
+        (Some(key), _) => Signed::By(Arc::clone(key)),
+        (None, Some(kid)) if keys.names(kid) => Signed::No,
+        (None, _) => Signed::Unknown,
     }
 }
 
