@@ -85,11 +85,9 @@ impl Body for ResponseBody {
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Upstream { incoming, deadline, .. } => match Pin::new(incoming).poll_frame(cx) {
-                Poll::Pending => match deadline {
-                    Some(deadline) if deadline.as_mut().poll(cx).is_ready() => {
-                        Poll::Ready(Some(Err(AnswerError::Deadline)))
-                    }
-                    _ => Poll::Pending,
+                Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
+                    Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
+                    Some(Poll::Pending) | None => Poll::Pending,
                 },
                 Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from))),
             },

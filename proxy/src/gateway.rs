@@ -251,6 +251,9 @@ impl End {
 /// Lets the filters see the response head, then applies every edit.
 fn seen<B>(response: Response<B>, life: &mut Life, route: &Route, backend: Option<&WeightedBackend>) -> Response<B> {
     let (mut head, body) = response.into_parts();
+    // The version is this connection's, not the upstream's: the codec finds the right one.
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
     route.chain.respond(&head, &mut life.ctx);
     shape::response(&mut head.headers, life, Some(route), backend);
     life.status = head.status.as_u16();

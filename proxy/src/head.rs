@@ -37,8 +37,9 @@ pub struct HopByHop {
 /// # Errors
 /// A reply where the head is malformed or ambiguous (RFC 9112, sections 2.2, 3.2, 6.1 and 6.3).
 pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Reply> {
-    if head.method == Method::CONNECT {
-        return Err(Reply::new(Reason::MethodRefused).detail("CONNECT"));
+    // CONNECT makes a tunnel past every policy; TRACE shows a caller what proxies added (RFC 9110, 9.3.8).
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Reply::new(Reason::MethodRefused).detail(head.method.as_str()));
     }
     check_framing(head)?;
     check_expectation(&mut head.headers)?;
@@ -216,6 +217,7 @@ mod tests {
             (h1("/a%2fb", &[ok]), Reason::PathMalformed),
             (h1("*", &[ok]), Reason::PathMalformed),
             (head("CONNECT", "crm.example:443", http::Version::HTTP_11, &[ok]), Reason::MethodRefused),
+            (head("TRACE", "/", http::Version::HTTP_11, &[ok]), Reason::MethodRefused),
         ];
         for (given, want) in cases {
             let mut given = given.clone();

@@ -19,6 +19,9 @@ use crate::telemetry::random;
 use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
 use crate::telemetry::trace_context::TraceContext;
 
+/// The status of a request whose client left before there was an answer, as other proxies record it.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
 /// One request from pin to record. Recorded exactly once: when it ends, or when it is dropped.
 #[derive(Debug)]
 pub struct Life {
@@ -115,7 +118,7 @@ impl Life {
             method: std::mem::take(&mut self.method),
             host: std::mem::take(&mut self.host),
             path: std::mem::take(&mut self.path),
-            status: self.status,
+            status: if self.status == 0 { CLIENT_CLOSED_REQUEST } else { self.status },
             refusal: self.refusal.take().map(|refusal| record::Refusal {
                 step: refusal.step,
                 reason: refusal.reply.reason,

@@ -27,7 +27,7 @@ use crate::telemetry::event::event;
 use crate::tls::PortTls;
 
 /// How long a publication waits for names that have no address yet.
-const FIRST_RESOLUTION: Duration = Duration::from_secs(2);
+pub const FIRST_RESOLUTION: Duration = Duration::from_secs(2);
 
 /// Where policies come from and what the command line changes about them.
 #[derive(Clone, Debug)]

@@ -22,10 +22,11 @@ use crate::admin::{self, AdminState};
 use crate::clock;
 use crate::drain::{Drain, DrainStart, drain};
 use crate::gateway::Gateway;
-use crate::keys::fetch::Fetcher;
+use crate::keys::Fetcher;
 use crate::listeners::{Listeners, Socket};
-use crate::policies::{Policies, PolicySource, publish};
+use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::reload::Reload;
+use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
@@ -120,6 +121,10 @@ impl Process {
         let shared = Arc::new(Shared::new(Some(fetcher), Some(Arc::clone(&telemetry))));
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
+        // Better a start that is late by a moment than first requests that find no endpoint.
+        background.block_on(async {
+            let _ = tokio::time::timeout(FIRST_RESOLUTION, resolve(&live.upstreams)).await;
+        });
         let admin = Arc::new(AdminState::new(Arc::clone(&telemetry)));
         for warning in &live.snapshot.warnings {
             event(Level::Warn, "policy warning", &[("diagnostic", crate::policies::one_line(warning).into())]);
@@ -282,7 +287,6 @@ impl Service for ReloadService {
         gateway.telemetry.metrics().reload_succeeded(&status.revision, clock::now().unix);
         admin.config.store(Arc::new(status));
         policies.commit();
-        crate::resolve::resolve(&gateway.live.pin().upstreams).await;
         if let Err(error) = Arc::clone(&self.reload).run(self.drain.clone()).await {
             self.failure.tell(format!("cannot watch policies: {error}"));
         }

@@ -11,6 +11,8 @@ use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
+use foregate_inference::bundle::Bundle;
+use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
 use foregate_policy::snapshot::{CertificateFiles, Upstream};
 use rustls::ClientConfig;
@@ -18,7 +20,7 @@ use rustls::ClientConfig;
 use crate::clock;
 use crate::dispatch;
 use crate::dispatch::upstream::UpstreamState;
-use crate::keys::fetch::Fetcher;
+use crate::keys::Fetcher;
 use crate::keys::{IssuerKeys, KeysStatus};
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
@@ -26,6 +28,12 @@ use crate::tls::{self, TlsError};
 
 /// Keys remembered by one limiter; the oldest fall out above it.
 const LIMITER_KEYS: usize = 1_000_000;
+
+/// Gives a number whenever metrics are read.
+type Read = Box<dyn Fn() -> f64 + Send + Sync>;
+
+/// Threads of one model, for scores too dear for the workers.
+const MODEL_THREADS: usize = 1;
 
 /// Parts by name, each with the attempt that last asked for it.
 #[derive(Debug)]
@@ -133,9 +141,9 @@ impl Shared {
     fn watch_keys(&self, issuer: &str, keys: &IssuerKeys) {
         let Some(telemetry) = &self.telemetry else { return };
         let labels = [("issuer", issuer)];
-        let read = |keys: &IssuerKeys, field: fn(KeysStatus) -> f64| {
+        let read = |keys: &IssuerKeys, field: fn(KeysStatus) -> f64| -> Read {
             let keys = keys.clone();
-            move || field(keys.status(clock::now()))
+            Box::new(move || field(keys.status(clock::now())))
         };
         telemetry.register_source(
             Kind::Gauge,
@@ -170,9 +178,9 @@ impl Shared {
     fn watch_limiter(&self, name: &str, limiter: &Arc<Limiter>) {
         let Some(telemetry) = &self.telemetry else { return };
         let labels = [("rule", name)];
-        let read = |field: fn(&Limiter) -> f64| {
+        let read = |field: fn(&Limiter) -> f64| -> Read {
             let limiter = Arc::downgrade(limiter);
-            move || Weak::upgrade(&limiter).map_or(f64::NAN, |limiter| field(&limiter))
+            Box::new(move || Weak::upgrade(&limiter).map_or(f64::NAN, |limiter| field(&limiter)))
         };
         telemetry.register_source(
             Kind::Gauge,
@@ -193,9 +201,9 @@ impl Shared {
     fn watch_tokens(&self, issuer: &str, cache: &Arc<TokenCache>) {
         let Some(telemetry) = &self.telemetry else { return };
         let labels = [("issuer", issuer)];
-        let read = |field: fn(&TokenCache) -> f64| {
+        let read = |field: fn(&TokenCache) -> f64| -> Read {
             let cache = Arc::downgrade(cache);
-            move || Weak::upgrade(&cache).map_or(f64::NAN, |cache| field(&cache))
+            Box::new(move || Weak::upgrade(&cache).map_or(f64::NAN, |cache| field(&cache)))
         };
         telemetry.register_source(
             Kind::Counter,
@@ -279,9 +287,11 @@ impl Materials for Shared {
         identity.extend(std::fs::read(bundle.join("model.yaml")).unwrap_or_default());
         let mut kept = self.kept();
         let attempt = kept.attempt;
+        let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error);
         let load = || {
-            foregate_inference::load(name, bundle)
-                .map_err(|error| Fault::new(Code::MODEL, at.clone(), error.to_string()))
+            let bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
+            let scorer = ModelScorer::new(name, bundle, MODEL_THREADS).map_err(|error| refused(error.to_string()))?;
+            Ok(Arc::new(scorer) as Arc<dyn Scorer>)
         };
         kept.models.take((name.to_owned(), identity), attempt, load).map(drop)
     }
