@@ -22,7 +22,7 @@ use crate::route::{Action, Route};
 use crate::snapshot::{Listener, Snapshot};
 
 /// A request as it comes in.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Arrival {
     pub head: request::Parts,
     pub body: Bytes,

@@ -90,6 +90,9 @@ pub fn run(
     };
     let reports = ready.into_iter().map(|(document, case, arrival)| {
         stand_in.set(models(sources, case));
+        for _ in 1..case.spec.request.times.unwrap_or(1) {
+            flow::decide(&snapshot, arrival.clone());
+        }
         let outcome = flow::decide(&snapshot, arrival);
         let place = document.file.position(document.root.locate(&Document::name_path()).start);
         Report {

@@ -108,7 +108,11 @@ fn expression(text: &str, at: &Path, faults: &mut Vec<Fault>) -> Option<regex::R
             let why = match error {
                 regex::Error::CompiledTooBig(_) => "it takes too much memory".to_owned(),
                 // The last line says what is wrong, the ones before show where.
-                error => error.to_string().lines().last().unwrap_or_default().trim().to_owned(),
+                error => {
+                    let text = error.to_string();
+                    let last = text.lines().last().unwrap_or_default().trim();
+                    last.strip_prefix("error: ").unwrap_or(last).to_owned()
+                }
             };
             let message = format!("the regular expression cannot be compiled: {why}");
             faults.push(Fault::new(codes::ROUTE_MATCH, at.clone(), message));

@@ -62,6 +62,8 @@ struct Compilation<'a> {
     options: Options,
     faults: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// True where some policy has a fault of structure, so that it is left out.
+    policies_missing: bool,
 }
 
 /// Compiles what was read; gives every fault of every file at once.
@@ -75,7 +77,15 @@ pub fn compile(
     let mut faults = sources.faults.clone();
     let documents = typed::read(sources, &mut faults);
     typed::duplicates(sources, &mut faults);
-    let mut work = Compilation { documents, sources, materials, options, faults, warnings: Vec::new() };
+    let mut work = Compilation {
+        documents,
+        sources,
+        materials,
+        options,
+        faults,
+        warnings: Vec::new(),
+        policies_missing: false,
+    };
     let upstreams = work.upstreams();
     let models = work.models();
     let gateways = work.gateways();

@@ -40,6 +40,9 @@ pub struct Applied<'p, 'a> {
 
 impl<'a> Compilation<'a> {
     pub fn policies(&mut self) -> Policies<'a> {
+        // A policy that cannot be read may be the one that protects a route.
+        self.policies_missing =
+            self.sources.incomplete || self.named(Kind::Policy).count() > self.documents.policies.len();
         let mut policies = Vec::new();
         for typed in std::mem::take(&mut self.documents.policies) {
             let document = typed.document;
@@ -97,6 +100,9 @@ impl<'a> Compilation<'a> {
                 continue;
             }
             let document = policy.and_then(|index| policies.get(index)).map(|policy| policy.document);
+            if document.is_none() && self.policies_missing {
+                continue;
+            }
             let diagnostic = match (document, route) {
                 (Some(document), _) => Diagnostic::from_fault(document, fault),
                 (None, Some(route)) => {

@@ -66,6 +66,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "ip"))]
     pub source: Option<IpAddr>,
+    /// Sent this often at one moment, and the last verdict is compared: for limits. Once where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub times: Option<u16>,
     /// A token to be signed and sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,

@@ -51,23 +51,24 @@ fn reports(cases: &str) -> Result<Vec<Report>, Vec<String>> {
 fn true_cases_pass() {
     let reports = reports(
         r#"
-{ request: { path: /leads }, expect: { route: web/0, upstream: crm, requestHeaders: { x-score: '0.25', x-gone: null } } }
+{ request: { path: /leads, body: {} }, expect: { route: web/0, upstream: crm, requestHeaders: { x-score: '0.25', x-gone: null } } }
 { request: { method: POST, path: /leads, body: { a: 1 } }, expect: { body: { a: 1, Lead_Score__c: 0.25 } } }
 { request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.95 }, expect: { reply: 403, reason: AccessDenied, step: decide, rule: hold } }
 { request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.1 }, expect: { reply: 403, reason: AccessDenied, step: decide } }
 { request: { path: /other }, expect: { reply: 404, reason: RouteNotFound, step: route } }
+{ request: { path: /leads, times: 2 }, expect: { reply: 429, reason: RateLimited, step: guard, rule: slow } }
 "#,
     )
     .unwrap();
     let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed()).collect();
-    assert!(failed.is_empty() && reports.len() == 5, "{failed:#?}");
+    assert!(failed.is_empty() && reports.len() == 6, "{failed:#?}");
 }
 
 #[test]
 fn untrue_cases_fail_and_say_why() {
     let reports = reports(
         r#"
-{ request: { path: /leads }, expect: { reply: 401 } }
+{ request: { path: /leads, body: {} }, expect: { reply: 401 } }
 { request: { path: /other }, expect: { upstream: crm } }
 { request: { path: /leads, body: {} }, expect: { route: x, upstream: y, requestHeaders: { x-score: '1' }, body: { Lead_Score__c: 1 } } }
 "#,
