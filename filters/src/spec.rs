@@ -69,7 +69,8 @@ struct Parts {
 }
 
 impl FilterSpec {
-    const ALL: [Self; 8] = [
+    /// Every filter, first to last.
+    pub const ALL: [Self; 8] = [
         Self::Addresses,
         Self::FloodLimit,
         Self::Jwt,
