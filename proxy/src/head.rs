@@ -119,7 +119,13 @@ fn canonical_host(head: &mut Parts) -> Result<(), Reply> {
 fn canonical_target(head: &mut Parts) -> Result<(), Reply> {
     let path = canonical(head.uri.path())
         .map_err(|error| Reply::new(Reason::PathMalformed).detail(error.to_string()))?;
-    if path == head.uri.path() && head.uri.authority().is_none() {
+    if path == head.uri.path() {
+        // HTTP/2 always has an authority in its target: what is left of it is shared, not copied.
+        if head.uri.authority().is_some()
+            && let Some(target) = head.uri.path_and_query().cloned()
+        {
+            head.uri = Uri::from(target);
+        }
         return Ok(());
     }
     let target = match head.uri.query() {
