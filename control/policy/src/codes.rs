@@ -351,7 +351,7 @@ pub const ALL: &[Entry] = &[
 impl Entry {
     /// The page that `foregate explain` prints.
     pub fn page(&self) -> String {
-        let indent = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+        let indent = |text: &str| format!("    {}\n", text.replace('\n', "\n    "));
         format!(
             "{}: {}\n\n{}\n\nWrong:\n\n{}\nRight:\n\n{}",
             self.code,

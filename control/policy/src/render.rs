@@ -114,15 +114,18 @@ fn sarif(diagnostics: &[Diagnostic]) -> Value {
     let results: Vec<Value> = diagnostics
         .iter()
         .map(|diagnostic| {
-            let mut location = json!({ "artifactLocation": { "uri": diagnostic.file.replace(' ', "%20") } });
-            if diagnostic.line > 0 {
-                location["region"] = json!({
+            let artifact = json!({ "uri": diagnostic.file.replace(' ', "%20") });
+            let location = if diagnostic.line == 0 {
+                json!({ "artifactLocation": artifact })
+            } else {
+                let region = json!({
                     "startLine": diagnostic.line,
                     "startColumn": diagnostic.column,
                     "endLine": diagnostic.end.0,
                     "endColumn": diagnostic.end.1,
                 });
-            }
+                json!({ "artifactLocation": artifact, "region": region })
+            };
             json!({
                 "ruleId": diagnostic.code.to_string(),
                 "level": severity(diagnostic),

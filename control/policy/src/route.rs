@@ -148,15 +148,8 @@ impl Redirect {
         let well_known = if scheme == "https" { 443 } else { 80 };
         let port = self.port.unwrap_or(if self.scheme.is_some() { well_known } else { from.port });
         let path = self.path.as_ref().map_or_else(|| from.path.to_owned(), |path| path.apply(from.path));
-        let mut location = format!("{scheme}://{host}");
-        if port != well_known {
-            location.push_str(&format!(":{port}"));
-        }
-        location.push_str(&path);
-        if let Some(query) = from.query {
-            location.push('?');
-            location.push_str(query);
-        }
-        location
+        let port = if port == well_known { String::new() } else { format!(":{port}") };
+        let query = from.query.map(|query| format!("?{query}")).unwrap_or_default();
+        format!("{scheme}://{host}{port}{path}{query}")
     }
 }

@@ -153,9 +153,10 @@ impl Walk<'_> {
         for member in members {
             self.way.push(member.key.clone());
             match (properties.get(&member.key), schema.get("additionalProperties")) {
-                (Some(schema), _) => self.value(&member.value, schema, &member.key_span),
                 (None, Some(Value::Bool(false))) => self.unknown(member, properties),
-                (None, Some(schema)) => self.value(&member.value, schema, &member.key_span),
+                (Some(schema), _) | (None, Some(schema)) => {
+                    self.value(&member.value, schema, &member.key_span);
+                }
                 (None, None) => {}
             }
             if let Some(names) = schema.get("propertyNames") {
@@ -319,12 +320,11 @@ fn words(schema: &Value) -> Option<Vec<&Value>> {
     if let Some(list) = schema.get("enum").and_then(Value::as_array) {
         return Some(list.iter().collect());
     }
-    static NULL: Value = Value::Null;
     let list = schema.get("oneOf").or_else(|| schema.get("anyOf")).and_then(Value::as_array)?;
     let mut all = Vec::new();
     for schema in list {
         if schema.get("type").and_then(Value::as_str) == Some("null") {
-            all.push(&NULL);
+            all.push(&Value::Null);
         } else {
             all.append(&mut words(schema)?);
         }

@@ -57,8 +57,9 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     let knows = |listener: &&Listener| {
         snapshot.routes.listener(listener.port, listener.tls.is_some(), &host).is_some()
     };
-    let mut listeners = snapshot.listeners.iter().filter(serves);
-    let Some(listener) = listeners.clone().find(knows).or_else(|| listeners.next()) else {
+    let secure = |listener: &&Listener| listener.tls.is_some();
+    let mut listeners = snapshot.listeners.iter().filter(serves).filter(knows);
+    let Some(listener) = listeners.clone().find(secure).or_else(|| listeners.next()) else {
         return missed();
     };
     let tls = listener.tls.is_some();
@@ -68,7 +69,7 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     let mut ctx = RequestContext::new(moment, client);
     ctx.route = route.name.clone();
     let verdict = match filter(route, &head, &body, &mut ctx) {
-        Some(Ok(())) => shape(route, head.headers, body, &ctx),
+        Some(Ok(())) => shape(route, head.headers, &body, &ctx),
         Some(Err(Refusal { step, reply })) => {
             Verdict::Refused { reason: reply.reason, step, rule: reply.rule, detail: reply.detail }
         }
@@ -109,7 +110,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     }
 }
 
-fn shape(route: &Route, mut headers: HeaderMap, body: Bytes, ctx: &RequestContext) -> Verdict {
+fn shape(route: &Route, mut headers: HeaderMap, body: &Bytes, ctx: &RequestContext) -> Verdict {
     let forward = match &route.action {
         Action::Redirect(redirect) => return Verdict::Redirected { status: redirect.status },
         Action::Forward(forward) => forward,
@@ -131,7 +132,7 @@ fn shape(route: &Route, mut headers: HeaderMap, body: Bytes, ctx: &RequestContex
             edit.apply(&mut headers);
         }
     }
-    let body = splice(&body, &ctx.edits.body).unwrap_or_default();
+    let body = splice(body, &ctx.edits.body).unwrap_or_default();
     Verdict::Forwarded { headers, body, upstreams }
 }
 
@@ -209,7 +210,7 @@ fn forwarded(snapshot: &Snapshot, expect: &Expect, verdict: &Verdict, difference
             }
         }
         Some(Value::String(text)) if text.as_bytes() == &**body => {}
-        Some(wanted) if serde_json::from_slice::<Value>(body).is_ok_and(|sent| sent == *wanted) => {}
+        Some(wanted) if serde_json::from_slice::<Value>(body).is_ok_and(|sent| alike(&sent, wanted)) => {}
         Some(wanted) => {
             let is = String::from_utf8_lossy(body).chars().take(400).collect::<String>();
             differences.push(format!("expected body {wanted}, but it was {is}"));
@@ -219,8 +220,19 @@ fn forwarded(snapshot: &Snapshot, expect: &Expect, verdict: &Verdict, difference
 
 /// Scores are single precision: numbers are compared as such.
 fn alike(one: &Value, other: &Value) -> bool {
-    match (one.as_f64(), other.as_f64()) {
-        (Some(one), Some(other)) => (one - other).abs() <= 1e-6 * other.abs().max(1.0),
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => match (one.as_f64(), other.as_f64()) {
+            (Some(one), Some(other)) if one.fract() != 0.0 => (one - other).abs() <= 1e-6,
+            _ => one == other,
+        },
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| alike(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let known =
+                |(name, one): (&String, &Value)| other.get(name).is_some_and(|other| alike(one, other));
+            one.len() == other.len() && one.iter().all(known)
+        }
         _ => one == other,
     }
 }

@@ -23,6 +23,7 @@ use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
 use crate::documents::case::{self, Case, Token};
 use crate::load::Sources;
+use crate::node::Node;
 
 use self::flow::{Arrival, Outcome, Verdict};
 use self::stand_in::StandIn;
@@ -45,7 +46,7 @@ pub struct Report {
 }
 
 /// Monotonic time between two cases: more than any period of a limit, so that none meets another's counters.
-const APART: Duration = Duration::from_secs(48 * 3600);
+const APART: Duration = Duration::from_hours(48);
 
 impl Report {
     pub fn passed(&self) -> bool {
@@ -93,6 +94,9 @@ pub fn run(
         for _ in 1..case.spec.request.times.unwrap_or(1) {
             flow::decide(&snapshot, arrival.clone());
         }
+        for _ in 1..case.spec.request.times.unwrap_or(1) {
+            flow::decide(&snapshot, arrival.clone());
+        }
         let outcome = flow::decide(&snapshot, arrival);
         let place = document.file.position(document.root.locate(&Document::name_path()).start);
         Report {
@@ -110,8 +114,8 @@ fn models(sources: &Sources, case: &Case) -> Vec<(String, f32)> {
     let mut scores = Vec::new();
     for policy in sources.documents.iter().filter(|document| document.kind == Kind::Policy) {
         let rules = policy.root.key("spec").and_then(|spec| spec.key("enrich"));
-        for rule in rules.into_iter().flat_map(|rules| rules.items()) {
-            let text = |key: &str| rule.key(key).and_then(|node| node.text());
+        for rule in rules.into_iter().flat_map(Node::items) {
+            let text = |key: &str| rule.key(key).and_then(Node::text);
             if let (Some(name), Some(model)) = (text("name"), text("model"))
                 && let Some(score) = case.spec.scores.get(name)
             {

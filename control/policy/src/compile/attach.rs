@@ -73,9 +73,9 @@ impl Compilation<'_> {
             .collect();
         if named.is_empty() {
             let section = parent.section_name.as_deref().unwrap_or_default();
-            let names: Vec<&str> = gateway.listeners.iter().map(|served| served.name.as_str()).collect();
+            let listeners: Vec<&str> = gateway.listeners.iter().map(|served| served.name.as_str()).collect();
             let message = format!("the Gateway `{name}` has no listener `{section}`");
-            let help = suggest(section, &names, "its listeners");
+            let help = suggest(section, &listeners, "its listeners");
             let at = at.key("sectionName");
             self.fault(Diagnostic::at(document, &at, Code::REFERENCE, message).help(help));
             return None;

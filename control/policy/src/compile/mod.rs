@@ -126,7 +126,9 @@ fn revision(sources: &Sources) -> String {
         hash.update(u64::try_from(file.text.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(file.text.as_bytes());
     }
-    hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    let digest = hash.finalize();
+    let first = digest.iter().take(6).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    format!("{first:012x}")
 }
 
 impl Compilation<'_> {

@@ -42,7 +42,7 @@ struct Compiled {
     timeouts: Timeouts,
 }
 
-impl<'a> Compilation<'a> {
+impl Compilation<'_> {
     pub fn routes(&mut self, gateways: &Gateways<'_>, policies: &Policies<'_>, lent: &Lent<'_>) -> Routes {
         let mut routes = Routes::default();
         let mut builder = TableBuilder::default();

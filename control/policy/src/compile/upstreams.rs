@@ -17,7 +17,7 @@ use crate::snapshot::{Endpoint, Model, Protocol, Upstream, UpstreamTls};
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Time an unused connection is kept where the document names none.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 /// Unused connections kept per thread where the document names none.
 const MAX_IDLE: u32 = 128;
 

@@ -48,15 +48,19 @@ pub struct Request {
     /// `GET` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// That of the first listener that serves the host, where absent.
+    /// Where absent, `https` if a listener serves the host so, else `http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<Scheme>,
     /// `localhost` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Port of the listener; that of the first listener of the scheme where absent.
+    /// Port of the listener; that of the first one of the scheme that serves the host, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// How often the request comes, at the same moment; the last verdict counts. Once where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub times: Option<u32>,
     /// Canonical path, and query.
     #[schemars(regex(pattern = "^/"))]
     pub path: String,

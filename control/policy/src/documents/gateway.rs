@@ -74,7 +74,6 @@ pub struct Listener {
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[expect(clippy::upper_case_acronyms, reason = "the names of Gateway API")]
 pub enum Protocol {
     /// HTTP/1.1, and HTTP/2 with prior knowledge.
     HTTP,
