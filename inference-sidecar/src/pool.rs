@@ -124,7 +124,9 @@ impl Shared {
     /// Runs several calls as one batch; where that fails, each alone, so that one cannot spoil the others.
     fn run(&self, jobs: Vec<Job>) {
         let mut rows = Vec::with_capacity(jobs.iter().map(|job| job.rows.len()).sum());
-        jobs.iter().for_each(|job| rows.extend_from_slice(&job.rows));
+        for job in &jobs {
+            rows.extend_from_slice(&job.rows);
+        }
         let count = jobs.iter().map(|job| job.count).sum();
         let mut scores = Vec::with_capacity(count);
         let whole = self.model.run(&rows, count, &mut scores).is_ok() && scores.len() == count;

@@ -248,7 +248,7 @@ fn faults_refuse_or_give_the_flagged_default() {
         let (text, headers) = enriched(&ctx);
         assert_eq!((text.as_str(), headers["x-lead"].to_str().unwrap()), (expected, "0.25"));
         assert_eq!(headers["x-lead-status"].to_str().unwrap(), format!("default;cause={cause}"));
-        assert!(ctx.scores[0].fault.is_some() && ctx.scores[0].scores[0] == 0.25);
+        assert!(ctx.scores[0].fault.is_some() && ctx.scores[0].scores.as_slice() == [0.25]);
     }
 }
 

@@ -1,4 +1,6 @@
-//! The walker against a table, and against serde_json on generated and damaged texts.
+//! The walker against a table, and against `serde_json` on generated and damaged texts.
+
+use std::fmt::Write;
 
 use super::{Container, Kind, Malformed, Scalar, Text, Visitor, walk};
 
@@ -9,22 +11,22 @@ impl<'a> Visitor<'a> for Trace {
     type Error = Malformed;
 
     fn begin(&mut self, container: Container, at: usize, depth: u32) -> Result<(), Malformed> {
-        self.0 += &format!("{}{at}/{depth} ", if container == Container::Object { '{' } else { '[' });
+        write!(self.0, "{}{at}/{depth} ", if container == Container::Object { '{' } else { '[' }).unwrap();
         Ok(())
     }
 
     fn end(&mut self, container: Container, end: usize, depth: u32) -> Result<(), Malformed> {
-        self.0 += &format!("{}{end}/{depth} ", if container == Container::Object { '}' } else { ']' });
+        write!(self.0, "{}{end}/{depth} ", if container == Container::Object { '}' } else { ']' }).unwrap();
         Ok(())
     }
 
     fn key(&mut self, key: Text<'a>) -> Result<(), Malformed> {
-        self.0 += &format!("{}@{}: ", key.unescape(), key.at);
+        write!(self.0, "{}@{}: ", key.unescape(), key.at).unwrap();
         Ok(())
     }
 
     fn scalar(&mut self, scalar: Scalar<'a>) -> Result<(), Malformed> {
-        self.0 += &format!("{:?}({})@{}..{} ", scalar.kind, scalar.unescape(), scalar.at, scalar.end);
+        write!(self.0, "{:?}({})@{}..{} ", scalar.kind, scalar.unescape(), scalar.at, scalar.end).unwrap();
         Ok(())
     }
 }
@@ -120,12 +122,12 @@ impl Dice {
         match self.roll(if depth == 0 { 5 } else { 8 }) {
             0 => *out += ["true", "false", "null"][usize::try_from(self.roll(3)).unwrap()],
             1 | 2 => *out += NUMBERS[usize::try_from(self.roll(7)).unwrap()],
-            3 | 4 => *out += &format!("\"{}\"", TEXTS[usize::try_from(self.roll(8)).unwrap()]),
+            3 | 4 => write!(out, "\"{}\"", TEXTS[usize::try_from(self.roll(8)).unwrap()]).unwrap(),
             5 | 6 => {
                 *out += "{ ";
                 for member in 0..self.roll(4) {
                     *out += if member > 0 { " ,\n" } else { "" };
-                    *out += &format!("\"k{member}{}\" :", TEXTS[usize::try_from(self.roll(8)).unwrap()]);
+                    write!(out, "\"k{member}{}\" :", TEXTS[usize::try_from(self.roll(8)).unwrap()]).unwrap();
                     self.value(depth - 1, out);
                 }
                 out.push('}');
@@ -142,11 +144,11 @@ impl Dice {
     }
 }
 
-/// serde_json reads numbers as well; a number out of range is still JSON.
-fn oracle(text: &[u8]) -> bool {
+/// The judgement of `serde_json`; none where it gives up at a number beyond f64, which is JSON all the same.
+fn oracle(text: &[u8]) -> Option<bool> {
     match serde_json::from_slice::<serde_json::Value>(text) {
-        Ok(_) => true,
-        Err(error) => error.to_string().starts_with("number out of range"),
+        Ok(_) => Some(true),
+        Err(error) => (!error.to_string().starts_with("number out of range")).then_some(false),
     }
 }
 
@@ -161,7 +163,7 @@ fn generated_and_damaged_texts_are_judged_as_serde_json_does() {
         let mut bytes = text.into_bytes();
         for _ in 0..=dice.roll(2) {
             let at = usize::try_from(dice.roll(bytes.len() as u64)).unwrap();
-            let byte = b"\"\\{}[],:0123eE+-.tu \x00\xc3\xa9n"[usize::try_from(dice.roll(26)).unwrap()];
+            let byte = b"\"\\{}[],:0123eE+-.tu \x00\xc3\xa9n"[usize::try_from(dice.roll(24)).unwrap()];
             match dice.roll(3) {
                 0 => bytes[at] = byte,
                 1 => bytes.insert(at, byte),
@@ -170,7 +172,7 @@ fn generated_and_damaged_texts_are_judged_as_serde_json_does() {
             }
         }
         let ours = trace(&bytes).is_ok();
-        assert_eq!(ours, oracle(&bytes), "{}", String::from_utf8_lossy(&bytes));
+        assert_eq!(ours, oracle(&bytes).unwrap_or(ours), "{}", String::from_utf8_lossy(&bytes));
         *(if ours { &mut good } else { &mut bad }) += 1;
     }
     assert!(good > 100 && bad > 1000, "{good} good, {bad} bad");

@@ -5,6 +5,7 @@ mod golden;
 pub mod manifest;
 mod measure;
 
+use std::fmt::Write;
 use std::fs;
 use std::io::Read;
 use std::path::{Component, Path};
@@ -89,7 +90,11 @@ fn read_checked(dir: &Path, file: &FileRef, limit: u64) -> Result<Vec<u8>, Bundl
         return Err(BundleError::new(MANIFEST, BundleFault::Outside(file.path.clone())));
     }
     let bytes = read_bounded(dir, &file.path, limit)?;
-    let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = Sha256::digest(&bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    });
     if digest.eq_ignore_ascii_case(&file.sha256) {
         Ok(bytes)
     } else {

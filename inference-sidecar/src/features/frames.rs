@@ -68,15 +68,12 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     while let Some((&byte, tail)) = rest.split_first() {
         let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
         let decoded = digit(0).zip(digit(1)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
-        match decoded.filter(|_| byte == b'%') {
-            Some(decoded) => {
-                out.push(decoded);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(byte);
-                rest = tail;
-            }
+        if let Some(decoded) = decoded.filter(|_| byte == b'%') {
+            out.push(decoded);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            out.push(byte);
+            rest = tail;
         }
     }
     out

@@ -1,4 +1,4 @@
-//! Reads the attributes of TreeEnsembleClassifier and TreeEnsembleRegressor.
+//! Reads the attributes of `TreeEnsembleClassifier` and `TreeEnsembleRegressor`.
 
 use tract_onnx::pb::{AttributeProto, NodeProto, TensorProto, tensor_proto::DataType};
 
@@ -105,7 +105,8 @@ pub fn read(node: &NodeProto, classifier: bool) -> Result<Ensemble, EnsembleErro
     let (base, _) = attributes.floats("base_values")?;
     let transform = transform(attributes.text("post_transform")?)?;
     let (finish, aggregate) = if classifier {
-        (classifier_finish(&attributes, &weights, base, transform)?, Aggregate::Sum)
+        let leaves = nodes.iter().filter(|node| node.mode == Mode::Leaf).count();
+        (classifier_finish(&attributes, leaves, &weights, base, transform)?, Aggregate::Sum)
     } else {
         (regressor_finish(&attributes, base, transform)?, aggregate(attributes.text("aggregate_function")?)?)
     };
@@ -204,6 +205,7 @@ fn aggregate(name: &str) -> Result<Aggregate, EnsembleError> {
 
 fn classifier_finish(
     attributes: &Attributes<'_>,
+    leaves: usize,
     weights: &[EnsembleWeight],
     base: Vec<f64>,
     transform: Transform,
@@ -213,9 +215,6 @@ fn classifier_finish(
     if !(2..=MAX_TARGETS).contains(&classes) {
         return Err(EnsembleError("the number of classes is out of bounds"));
     }
-    if base.len() > classes {
-        return Err(EnsembleError("more base values than classes"));
-    }
     let first = weights.first().map(|weight| weight.target);
     let one_class = weights.iter().all(|weight| Some(weight.target) == first);
     let binary = match (classes == 2 && one_class, weights.iter().all(|weight| weight.value >= 0.0)) {
@@ -223,6 +222,19 @@ fn classifier_finish(
         (true, true) => Binary::Probability,
         (true, false) => Binary::Margin,
     };
+    let first_is_second = one_class && first == Some(1);
+    let clear = match (classes, base.len()) {
+        (2, 0) => binary == Binary::No || transform != Transform::Probit,
+        (2, 1) => !first_is_second && (binary == Binary::No || transform != Transform::Probit),
+        (2, _) => false,
+        (classes, values) => values == 0 || values == classes,
+    };
+    if !clear {
+        return Err(EnsembleError("base values or a transform whose meaning ONNX leaves open"));
+    }
+    if classes == 2 && !one_class && weights.len() != 2 * leaves {
+        return Err(EnsembleError("leaves that weigh only one of the two classes"));
+    }
     Ok(Finish::Classifier { classes, base, transform, binary })
 }
 

@@ -122,7 +122,7 @@ fn add_base(tallies: &mut [Tally], base: &[f64], double: bool) {
     }
 }
 
-/// The rules of onnxruntime for two classes, which ONNX leaves open.
+/// The rules of onnxruntime for two classes, which ONNX leaves open. What it computes oddly is refused at load.
 fn two_classes(
     zero: &mut Tally,
     one: &mut Tally,
@@ -132,25 +132,14 @@ fn two_classes(
     double: bool,
     out: &mut Vec<f32>,
 ) {
-    match base {
-        [_, base] if one.has_score => {
-            one.score = narrow(base + zero.score, double);
-            zero.score = -one.score;
-        }
-        [first, second] => {
-            one.score = narrow(one.score + second, double);
-            zero.score = narrow(zero.score + first, double);
-            one.has_score = true;
-        }
-        [base] => zero.score = narrow(zero.score + base, double),
-        _ => {}
+    if let [base] = base {
+        zero.score = narrow(zero.score + base, double);
     }
     if one.has_score {
         return push_all(&[*zero, *one], transform, out);
     }
     let score = to_f32(zero.score);
     match (binary, transform) {
-        (_, Transform::Probit) => out.extend([0.0, probit(score)]),
         (Binary::Probability, _) => out.extend([1.0 - score, score]),
         (Binary::Margin | Binary::No, Transform::Logistic) => out.extend([logistic(-score), logistic(score)]),
         (Binary::Margin | Binary::No, _) => out.extend([-score, score]),
@@ -188,7 +177,9 @@ fn softmax(scores: &mut [f32], zero: bool) {
             sum += *score;
         }
     }
-    scores.iter_mut().for_each(|score| *score /= sum);
+    for score in scores.iter_mut() {
+        *score /= sum;
+    }
 }
 
 /// The quantile of the standard normal distribution, by the approximation of Winitzki that onnxruntime uses.

@@ -120,18 +120,15 @@ fn write_tree(
             mode: source.mode,
             nan_is_true: source.nan_is_true,
         };
-        match children.get(position).copied().flatten() {
-            Some((on_true, on_false)) => {
-                open.push((on_false, Some(at)));
-                open.push((on_true, None));
-            }
-            None => {
-                let weights = leaves.get(&(source.tree, source.id)).map_or(&[][..], Vec::as_slice);
-                node.link = index(forest.weights.len())?;
-                node.feature = u16::try_from(weights.len())
-                    .map_err(|_| EnsembleError("a leaf with too many weights"))?;
-                forest.weights.extend_from_slice(weights);
-            }
+        if let Some((on_true, on_false)) = children.get(position).copied().flatten() {
+            open.push((on_false, Some(at)));
+            open.push((on_true, None));
+        } else {
+            let weights = leaves.get(&(source.tree, source.id)).map_or(&[][..], Vec::as_slice);
+            node.link = index(forest.weights.len())?;
+            node.feature =
+                u16::try_from(weights.len()).map_err(|_| EnsembleError("a leaf with too many weights"))?;
+            forest.weights.extend_from_slice(weights);
         }
         forest.nodes.push(node);
     }

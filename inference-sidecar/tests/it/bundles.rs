@@ -1,5 +1,6 @@
 //! A bundle that is not what it claims is refused, and says where.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -27,8 +28,12 @@ fn edit(dir: &Path, file: &str, change: impl Fn(String) -> String) {
 
 /// Writes the digest that the golden file has now into the manifest.
 fn sign_golden(dir: &Path) {
-    let digest =
-        |bytes: &[u8]| Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let digest = |bytes: &[u8]| {
+        Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+            write!(hex, "{byte:02x}").unwrap();
+            hex
+        })
+    };
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles/lead-score-logistic/golden.json");
     let (old, new) =
         (digest(&fs::read(shipped).unwrap()), digest(&fs::read(dir.join("golden.json")).unwrap()));

@@ -139,7 +139,7 @@ fn transforms_follow_the_bundle_format() {
                 assert!(near && found.rows.len() == row.len(), "{feature} {body}: {:?}", found.rows);
             }
             None => {
-                assert!(matches!(found.records[0].features, Err(ScoreFault::Feature(_))), "{feature} {body}")
+                assert!(matches!(found.records[0].features, Err(ScoreFault::Feature(_))), "{feature} {body}");
             }
         }
     }

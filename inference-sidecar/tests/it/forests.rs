@@ -168,6 +168,9 @@ fn transforms_give_the_columns_that_onnxruntime_gives() {
         (classifier(&[(0, 0.75)], 2, &[], "NONE"), vec![-0.75, 0.75]),
         (classifier(&[(0, 0.75)], 2, &[0.25], "LOGISTIC"), vec![sigma(-1.0), sigma(1.0)]),
         (classifier(&[(1, 0.75)], 2, &[], "LOGISTIC"), vec![0.5, sigma(0.75)]),
+        (classifier(&[(0, 0.75), (1, 0.5)], 2, &[0.1], "NONE"), vec![0.85, 0.5]),
+        (classifier(&[(0, 0.75), (1, 0.5)], 2, &[], "LOGISTIC"), vec![sigma(0.75), sigma(0.5)]),
+        (classifier(&[(0, 0.75)], 2, &[], "SOFTMAX"), vec![-0.75, 0.75]),
         (classifier(three, 3, &[], "NONE"), vec![1.0, 2.0, -1.0]),
         (classifier(three, 3, &[0.5, 0.0, 0.0], "NONE"), vec![1.5, 2.0, -1.0]),
         (classifier(three, 3, &[], "LOGISTIC"), vec![sigma(1.0), sigma(2.0), sigma(-1.0)]),
@@ -202,7 +205,8 @@ fn broken(change: AttributeProto) -> String {
 #[test]
 fn what_cannot_run_is_refused_by_name() {
     let cases = [
-        (broken(ints("nodes_truenodeids", &[0, 0, 0])), "two roots"),
+        (broken(ints("nodes_truenodeids", &[0, 0, 0])), "nodes form a cycle"),
+        (broken(texts("nodes_modes", &["LEAF", "LEAF", "LEAF"])), "two roots"),
         (broken(ints("nodes_truenodeids", &[2, 0, 0])), "two nodes lead to the same one"),
         (broken(ints("nodes_truenodeids", &[7, 0, 0])), "does not exist"),
         (broken(ints("nodes_nodeids", &[0, 1, 1])), "share an id"),
@@ -226,9 +230,17 @@ fn what_cannot_run_is_refused_by_name() {
             "`Relu`",
         ),
     ];
-    for (number, (message, part)) in cases.iter().enumerate() {
-        let cyclic = number == 0 && message.contains("same one") || message.contains(part);
-        assert!(cyclic, "case {number}: {message}");
+    for (message, part) in cases {
+        assert!(message.contains(part), "{message}, expected {part}");
+    }
+    let open = [
+        classifier(&[(0, 0.75)], 2, &[0.1, 0.2], "NONE"),
+        classifier(&[(1, 0.75)], 2, &[0.1], "NONE"),
+        classifier(&[(0, 0.75)], 2, &[], "PROBIT"),
+        classifier(&[(0, 1.0), (1, 1.0)], 3, &[0.5], "NONE"),
+    ];
+    for bytes in open {
+        assert!(load(&bytes, &ports(1), 0).unwrap_err().to_string().contains("leaves open"));
     }
     assert!(load(b"not protobuf", &ports(1), 0).is_err());
 }

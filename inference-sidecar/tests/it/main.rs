@@ -1,4 +1,13 @@
 //! Model bundles, features and scorers, end to end.
+#![allow(
+    clippy::expect_used,
+    clippy::float_cmp,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and compares exact results"
+)]
 
 mod bundles;
 mod features;

@@ -96,7 +96,7 @@ fn what_waits_is_batched_and_each_gets_its_own_scores() {
     let body = |visits: usize| format!(r#"{{"Website_Visits__c":{visits},"Email_Opens_30d__c":{visits}}}"#);
     let spawn = |visits: usize| {
         let scorer = stand.scorer.clone();
-        let call = call(&body(visits), Duration::from_secs(60));
+        let call = call(&body(visits), Duration::from_mins(1));
         runtime.spawn(async move { scorer.submit(call).await })
     };
     let mut tasks = vec![spawn(0)];
@@ -124,7 +124,7 @@ fn late_and_busy_calls_still_tell_where_the_records_lie() {
     let runtime = runtime();
     let held = {
         let scorer = stand.scorer.clone();
-        runtime.spawn(async move { scorer.submit(call(LEAD, Duration::from_secs(60))).await })
+        runtime.spawn(async move { scorer.submit(call(LEAD, Duration::from_mins(1))).await })
     };
     assert_eq!(stand.begun.recv().unwrap(), 1);
     let late = runtime.block_on(stand.scorer.submit(call(LEAD, Duration::from_millis(2)))).unwrap();
@@ -132,7 +132,7 @@ fn late_and_busy_calls_still_tell_where_the_records_lie() {
     let waiting: Vec<_> = (0..255)
         .map(|_| {
             let scorer = stand.scorer.clone();
-            runtime.spawn(async move { scorer.submit(call(LEAD, Duration::from_secs(60))).await })
+            runtime.spawn(async move { scorer.submit(call(LEAD, Duration::from_mins(1))).await })
         })
         .collect();
     while !format!("{:?}", stand.scorer).contains("queued: 256") {

@@ -56,7 +56,7 @@ fn compare(bundle: &Bundle, oracle: &str) {
         for (ours, theirs) in extraction.rows.iter().zip(row["features"].as_array().unwrap()) {
             match theirs.as_f64() {
                 Some(theirs) => {
-                    assert!((f64::from(*ours) - theirs).abs() <= 1e-6 * theirs.abs().max(1.0), "{line}")
+                    assert!((f64::from(*ours) - theirs).abs() <= 1e-6 * theirs.abs().max(1.0), "{line}");
                 }
                 None => assert!(ours.is_nan(), "{line}"),
             }
