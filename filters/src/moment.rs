@@ -12,7 +12,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Whole seconds since the Unix epoch, as JWT's NumericDate counts them (RFC 7519, section 2).
+    /// Whole seconds since the Unix epoch, as JWT's `NumericDate` counts them (RFC 7519, section 2).
     pub const fn unix_seconds(&self) -> u64 {
         self.unix.as_secs()
     }
