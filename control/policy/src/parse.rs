@@ -387,11 +387,15 @@ mod tests {
 
     #[test]
     fn bombs_tags_merge_keys_and_deep_nesting_are_refused() {
-        let mut bomb = "a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned();
-        for (next, last) in ["b", "c", "d", "e", "f", "g"].iter().zip(["a", "b", "c", "d", "e", "f"]) {
-            let list = vec![format!("*{last}"); 9].join(",");
-            bomb += &format!("{next}: &{next} [{list}]\n");
-        }
+        let names = ["a", "b", "c", "d", "e", "f", "g"];
+        let grown = names.windows(2).map(|pair| {
+            let list = vec![format!("*{}", pair[0]); 9].join(",");
+            format!("{0}: &{0} [{list}]\n", pair[1])
+        });
+        let bomb = std::iter::once("a: &a [x,x,x,x,x,x,x,x,x]\n".to_owned())
+            .chain(grown)
+            .collect::<Vec<_>>()
+            .concat();
         let deep = format!("a: {}{}", "[".repeat(40), "]".repeat(40));
         for (text, code) in [
             (&*bomb, "FG0109"),

@@ -94,9 +94,6 @@ pub fn run(
         for _ in 1..case.spec.request.times.unwrap_or(1) {
             flow::decide(&snapshot, arrival.clone());
         }
-        for _ in 1..case.spec.request.times.unwrap_or(1) {
-            flow::decide(&snapshot, arrival.clone());
-        }
         let outcome = flow::decide(&snapshot, arrival);
         let place = document.file.position(document.root.locate(&Document::name_path()).start);
         Report {

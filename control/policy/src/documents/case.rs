@@ -57,10 +57,6 @@ pub struct Request {
     /// Port of the listener; that of the first one of the scheme that serves the host, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// How often the request comes, at the same moment; the last verdict counts. Once where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 10_000))]
-    pub times: Option<u32>,
     /// Canonical path, and query.
     #[schemars(regex(pattern = "^/"))]
     pub path: String,
