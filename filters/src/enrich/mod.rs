@@ -180,6 +180,15 @@ fn readable(head: &request::Parts, ctx: &RequestContext) -> Result<Bytes, ScoreF
     }
 }
 
+/// True where text that could not be read may hold this name: as it is, in any case; escaped; or in an
+/// encoding other than UTF-8, compressed ones included.
+fn may_hold(body: &[u8], name: &str) -> bool {
+    std::str::from_utf8(body).is_err()
+        || body.contains(&0)
+        || body.windows(2).any(|pair| pair == br"\u")
+        || body.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// The word for a fault in the status header.
 fn cause(fault: &ScoreFault) -> &'static str {
     match fault {
@@ -229,12 +238,26 @@ impl Rule {
         }
         if let Some(fault) = fault.as_ref().filter(|_| records.is_empty()) {
             values.push(self.instead(fault)?);
+            self.refuse_hidden(ctx)?;
         }
         self.edit_headers(&values, fault.as_ref(), ctx);
         self.edit_body(&records, &values, ctx)?;
         let (rule, model, version) = (self.name.clone(), self.model.clone(), self.version.clone());
         ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault });
         Ok(())
+    }
+
+    /// A body that cannot be read goes on as it was sent, but not with a field of ours in it: what reads
+    /// it behind the gateway may be less strict than the gateway.
+    fn refuse_hidden(&self, ctx: &RequestContext) -> Result<(), Box<Reply>> {
+        let Some(body) = &ctx.body else { return Ok(()) };
+        match self.reserved.iter().find(|name| may_hold(body, name)) {
+            Some(name) => {
+                let detail = format!("an unreadable body that may hold {name}");
+                Err(Box::new(Reply::new(Reason::FieldReserved).rule(&self.name).detail(detail)))
+            }
+            None => Ok(()),
+        }
     }
 
     /// The score that stands in for a missing one, or the refusal.

@@ -283,6 +283,27 @@ fn bodies_that_are_not_plain_json_are_unreadable() {
 }
 
 #[test]
+fn an_unreadable_body_does_not_smuggle_a_field_of_ours() {
+    let mut lenient = rule("lead", "/Lead_Score__c");
+    lenient["onError"] = json!("continue");
+    lenient["default"] = json!(0.25);
+    let cases = [
+        ("<Lead><lead_score__c>1</lead_score__c></Lead>", false),
+        ("\u{feff}{\"Lead_Score__c\":1}", false),
+        (r#"{"\u004cead_Score__c":1"#, false),
+        ("\0{\0", false),
+        ("<Lead/>", true),
+    ];
+    for (body, passes) in cases {
+        let fault = ScoreFault::Body { offset: 0, what: "not JSON" };
+        let scorer = Fixed { whole: Some(fault), ..fixed(Ok(0.5)) };
+        let filter = build(scorer, json!([lenient.clone()])).unwrap();
+        let verdict = run(&filter, &head("application/json"), &mut context(body));
+        assert_eq!(reason(&verdict), (!passes).then_some(Reason::FieldReserved), "{body}");
+    }
+}
+
+#[test]
 fn reserved_fields_can_be_refused() {
     let mut strict = rule("lead", "/S");
     strict["onReserved"] = json!("reject");
