@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Puts certificates and keys of the load driver beside the policies that need them.
+#
+#   benches/compare/prepare.sh CERTS     CERTS holds server.crt, server.key and jwks.json
+#
+# Then, for a variant and a port:
+#   foregate run benches/compare/a --bind edge/http=127.0.0.1:PORT --threads 1 --access-log off --admin 127.0.0.1:0
+# The origin listens on 127.0.0.1:8081.
+set -euo pipefail
+certs=${1:?usage: prepare.sh CERTS}
+home=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+for variant in b1 b2; do
+    mkdir -p "$home/$variant/secrets/bench"
+    cp "$certs/server.crt" "$home/$variant/secrets/bench/tls.crt"
+    cp "$certs/server.key" "$home/$variant/secrets/bench/tls.key"
+done
+cp "$certs/jwks.json" "$home/d_es_c/jwks.json"

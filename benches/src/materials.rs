@@ -1,0 +1,93 @@
+//! What the gateway lends to a compilation, for one process that only measures.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::Path as FilePath;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::jwt::key_set::KeySet;
+use foregate_filters::jwt::{Jwks, TokenCache};
+use foregate_filters::keys::Keys;
+use foregate_filters::moment::Moment;
+use foregate_filters::rate_limit::limiter::{CAPACITY, Limiter, Rate};
+use foregate_filters::resources::Resources;
+use foregate_filters::score::Scorer;
+use foregate_inference::bundle::Bundle;
+use foregate_inference::scorer::ModelScorer;
+use foregate_policy::compile::Materials;
+use foregate_policy::snapshot::CertificateFiles;
+
+/// Keys of one issuer, models from their bundles, token caches that hold or do not.
+pub struct Bench {
+    pub keys: Arc<KeySet>,
+    /// False: every token is verified anew.
+    pub caches: bool,
+    pub models: Mutex<HashMap<String, Arc<dyn Scorer>>>,
+}
+
+/// Keys that never change.
+#[derive(Debug)]
+struct Fixed(Arc<KeySet>);
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench").field("caches", &self.caches).finish_non_exhaustive()
+    }
+}
+
+impl Resources for Bench {
+    fn keys(&self, _: &str, _: &Jwks, _: &Path) -> Result<Arc<dyn Keys>, Fault> {
+        Ok(Arc::new(Fixed(Arc::clone(&self.keys))))
+    }
+
+    fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
+        Arc::new(if self.caches { TokenCache::default() } else { TokenCache::new(1, 1) })
+    }
+
+    fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
+        Arc::new(Limiter::new(*rate, CAPACITY))
+    }
+
+    fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.get(model).cloned().ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), model))
+    }
+}
+
+impl Materials for Bench {
+    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
+        let fault = |error: String| Fault::new(Code::MODEL, at.clone(), error);
+        let bundle = Bundle::load(bundle).map_err(|error| fault(error.to_string()))?;
+        let scorer = ModelScorer::new(name, bundle, 1).map_err(|error| fault(error.to_string()))?;
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.insert(name.to_owned(), Arc::new(scorer));
+        Ok(())
+    }
+
+    fn certificate(&self, _: &CertificateFiles) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn authorities(&self, _: &FilePath) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Keys for Fixed {
+    fn current(&self) -> Option<Arc<KeySet>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
+        false
+    }
+
+    fn refetch<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: Moment,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
+        Box::pin(std::future::ready(self.current()))
+    }
+}

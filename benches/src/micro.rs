@@ -1,0 +1,205 @@
+//! The parts of a request, each alone and on realistic input.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
+use foregate_filters::chain::Chain;
+use foregate_filters::context::{Client, RequestContext};
+use foregate_filters::edits::splice;
+use foregate_filters::expression::{BoolExpression, Environment, Scope};
+use foregate_filters::fault::Path;
+use foregate_filters::moment::Moment;
+use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use http::{Request, request};
+
+use crate::keys::Issuer;
+use crate::materials::Bench;
+use crate::measure::Table;
+use crate::memory::resident;
+use crate::policies::{self, ANONYMOUS, HOST, PORT, PROTECTED, TOKEN};
+
+/// When requests come, in Unix seconds.
+const NOW: u64 = 1_800_000_000;
+/// Keys of the large limiter.
+const KEYS: usize = 1_000_000;
+/// Length of a key in bytes: that of a Salesforce id.
+const KEY: usize = 18;
+/// A lead of 1 KiB with every field that the models read.
+const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
+/// An access rule of three parts.
+const RULE: &str =
+    r#""crm.write" in jwt.scopes && request.method == "POST" && request.path.startsWith("/services/data/")"#;
+
+/// Measures everything whose name holds `only`.
+pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
+    let issuer = Issuer::new()?;
+    let head = head(&issuer.token(NOW + 600)?)?;
+    let mut table = Table::new(out, only)?;
+    routes(&mut table, &issuer, &head)?;
+    chains(&mut table, &issuer, &head)?;
+    expression(&mut table, &issuer, &head)?;
+    leads(&mut table, &issuer, &head)?;
+    limiter(&mut table)
+}
+
+fn routes<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
+    for count in [1, 20, 1000] {
+        let snapshot = policies::snapshot(count, ANONYMOUS, &materials(issuer, true)?)?;
+        policies::route(&snapshot, head)?;
+        let name = format!("route lookup, {count} prefix routes");
+        table.row(&name, || snapshot.routes.find(PORT, false, HOST, head).map(|route| route.id))?;
+    }
+    Ok(())
+}
+
+fn chains<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
+    for (name, policy, caches) in [
+        ("context alone, nothing required", ANONYMOUS, true),
+        ("token verify, ES256, cold", TOKEN, false),
+        ("token verify, cached", TOKEN, true),
+        ("chain: token (cached), limit, authorize", PROTECTED, true),
+    ] {
+        let snapshot = policies::snapshot(1, policy, &materials(issuer, caches)?)?;
+        let route = policies::route(&snapshot, head)?;
+        let mut clock = Duration::from_secs(5);
+        judge(&route.chain, head, &mut context(clock), None)?;
+        table.row(name, || {
+            // Time passes, so that the limit admits all.
+            clock += Duration::from_micros(1);
+            let mut ctx = context(clock);
+            settle(route.chain.run_head(head, &mut ctx)).is_some_and(|outcome| outcome.is_ok())
+        })?;
+    }
+    Ok(())
+}
+
+fn expression<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
+    let environment = Environment { rules: Vec::new(), principal: true };
+    let Ok(rule) = BoolExpression::new(RULE, &environment, &Path::default()) else {
+        bail!("the rule is faulty")
+    };
+    let snapshot = policies::snapshot(1, TOKEN, &materials(issuer, true)?)?;
+    let mut ctx = context(Duration::from_secs(5));
+    judge(&policies::route(&snapshot, head)?.chain, head, &mut ctx, None)?;
+    ensure!(rule.evaluate(&Scope { head, ctx: &ctx })?, "the rule does not hold");
+    table.row("expression of three parts", || rule.evaluate(&Scope { head, ctx: &ctx }))?;
+    Ok(())
+}
+
+fn leads<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
+    let body = Bytes::from_static(LEAD);
+    for (name, bundle) in [
+        ("lead of 1 KiB: extract, boosted trees, splice", "lead-score"),
+        ("lead of 1 KiB: extract, linear model, splice", "lead-score-logistic"),
+    ] {
+        if !table.wants(name) {
+            continue;
+        }
+        let snapshot = policies::snapshot(1, &policies::scored(bundle), &materials(issuer, true)?)?;
+        let route = policies::route(&snapshot, head)?;
+        let clock = Duration::from_secs(5);
+        let mut ctx = context(clock);
+        judge(&route.chain, head, &mut ctx, Some(&body))?;
+        let scored = splice(&body, &ctx.edits.body).context("the splices do not fit")?;
+        ensure!(scored.windows(13).any(|window| window == b"Lead_Score__c"), "no score in the body");
+        table.row(name, || {
+            let mut ctx = context(clock);
+            ctx.body = Some(body.clone());
+            let outcome = settle(route.chain.run_body(head, &mut ctx));
+            (outcome.is_some_and(|outcome| outcome.is_ok()), splice(&body, &ctx.edits.body))
+        })?;
+    }
+    Ok(())
+}
+
+fn limiter<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
+    let name = "limit check, 1,000,000 live keys";
+    if !table.wants(name) {
+        return Ok(());
+    }
+    let mut keys = String::with_capacity(KEYS * KEY);
+    for number in 0..KEYS {
+        std::fmt::Write::write_fmt(&mut keys, format_args!("00D5g{number:013}"))?;
+    }
+    let key = |number: usize| keys.get(number * KEY..(number + 1) * KEY).unwrap_or_default();
+    let before = resident();
+    let rate = Rate { limit: 1_000_000, per: Duration::from_millis(1), burst: 1 };
+    // Twice the keys and a little, so that none falls out of the generation it is in.
+    let limiter = Limiter::new(rate, KEYS * 11 / 5);
+    let mut moment = moment(Duration::from_secs(5));
+    for number in 0..KEYS {
+        limiter.check(key(number), moment);
+    }
+    ensure!(limiter.live_keys() == KEYS, "{} keys are live", limiter.live_keys());
+    if let (Some(before), Some(after)) = (before, resident()) {
+        table.note("memory of 1,000,000 keys, MiB", &(after.saturating_sub(before) >> 10).to_string())?;
+    }
+    let mut number = 0;
+    table.row(name, || {
+        // A stride that visits every key, far from the one before.
+        number = (number + 618_033) % KEYS;
+        moment.monotonic += Duration::from_micros(1);
+        limiter.check(key(number), moment).admitted
+    })?;
+    Ok(())
+}
+
+fn materials(issuer: &Issuer, caches: bool) -> Result<Bench> {
+    Ok(Bench { keys: Arc::new(issuer.keys()?), caches, models: Mutex::new(HashMap::new()) })
+}
+
+fn moment(monotonic: Duration) -> Moment {
+    Moment { unix: Duration::from_secs(NOW), monotonic }
+}
+
+fn context(monotonic: Duration) -> RequestContext {
+    let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
+    let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true };
+    RequestContext::new(moment(monotonic), client)
+}
+
+/// A request as an integration sends it.
+fn head(token: &str) -> Result<request::Parts> {
+    let request = Request::builder()
+        .method("POST")
+        .uri("/services/data/v60.0/sobjects/T0/Lead?trace=1")
+        .header("host", HOST)
+        .header("user-agent", "SFDC-Callout/62.0")
+        .header("accept", "application/json")
+        .header("accept-encoding", "gzip")
+        .header("content-type", "application/json; charset=utf-8")
+        .header("content-length", "1024")
+        .header("authorization", format!("Bearer {token}"))
+        .header("x-request-id", "0d1c7a52-7d5c-4f2e-9e43-0a4f6a1f5b0e")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    Ok(request.body(())?.into_parts().0)
+}
+
+/// Runs the whole chain; a refusal is an error.
+fn judge(chain: &Chain, head: &request::Parts, ctx: &mut RequestContext, body: Option<&Bytes>) -> Result<()> {
+    let outcome = settle(chain.run_head(head, ctx)).context("a filter waits")?;
+    if let Err(refusal) = outcome {
+        bail!("refused: {refusal:?}");
+    }
+    ctx.body = body.cloned();
+    match settle(chain.run_body(head, ctx)).context("a filter waits")? {
+        Ok(()) => Ok(()),
+        Err(refusal) => bail!("refused: {refusal:?}"),
+    }
+}
+
+/// The value of a future that needs no waiting.
+fn settle<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut TaskContext::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
