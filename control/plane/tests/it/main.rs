@@ -1,0 +1,4 @@
+//! The command as a user calls it.
+
+#[cfg(test)]
+mod check;
