@@ -61,6 +61,14 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+impl Open {
+    /// True where this is the socket asked for. Of sockets on any free port, the port in the policy tells.
+    fn serves(&self, socket: &Socket) -> bool {
+        self.address == socket.address
+            && (socket.address.port() != 0 || self.entry.load().port == socket.entry.port)
+    }
+}
+
 impl Listeners {
     pub fn new(gateway: Arc<Gateway>, drain: Drain, max_connections: usize) -> Self {
         let permits = Arc::new(Semaphore::new(max_connections));
@@ -74,7 +82,7 @@ impl Listeners {
     /// Every socket that cannot be opened; all others are.
     pub fn reconcile(&mut self, wanted: &[Socket]) -> Vec<ListenError> {
         self.open.retain(|open| {
-            let keep = wanted.iter().any(|socket| socket.address == open.address);
+            let keep = wanted.iter().any(|socket| open.serves(socket));
             if !keep {
                 open.accepting.abort();
                 event(Level::Info, "listener closed", &[("address", open.bound.to_string().into())]);
@@ -83,7 +91,7 @@ impl Listeners {
         });
         let mut errors = Vec::new();
         for socket in wanted {
-            if let Some(open) = self.open.iter().find(|open| open.address == socket.address) {
+            if let Some(open) = self.open.iter().find(|open| open.serves(socket)) {
                 open.entry.store(Arc::new(socket.entry.clone()));
                 continue;
             }
