@@ -96,7 +96,7 @@ impl Sources {
             }
             match identify(&file, root) {
                 Ok(document) if (document.kind == Kind::Case) != is_cases => {
-                    let message = format!("a {} does not belong in this file", document.kind.word());
+                    let message = format!("{} documents do not belong in this file", document.kind.word());
                     let help = "cases stand alone in files named *.cases.yaml";
                     let at = foregate_filters::fault::Path::default().key("kind");
                     self.faults.push(Diagnostic::at(&document, &at, codes::CASE_FILE, message).help(help));
@@ -145,6 +145,11 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
         let message = format!("the file is larger than {} KiB", MAX_FILE >> 10);
         Box::new(Diagnostic::file(path, codes::FILE_UNREADABLE, message))
     };
+    // Opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path).map_err(|error| Box::new(unreadable(path, &error)))?;
+    if !metadata.is_file() {
+        return Err(Box::new(Diagnostic::file(path, codes::FILE_UNREADABLE, "it is not a regular file")));
+    }
     let file = fs::File::open(path).map_err(|error| Box::new(unreadable(path, &error)))?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| Box::new(unreadable(path, &error)))?;

@@ -36,28 +36,28 @@ fn reports(cases: &str) -> Result<Vec<Report>, Vec<String>> {
     let text = BASE.replace("\n  insecure: { anonymous: true }\n---\n", POLICY)
         + &route("web", &format!("rules: [{{ matches: [{{ path: {{ value: /leads }} }}], {CRM} }}]"));
     let mut sources = sources(&text);
-    let mut file = String::new();
-    for (index, case) in cases.lines().filter(|line| !line.trim().is_empty()).enumerate() {
-        file += &format!(
+    let documents = cases.lines().filter(|line| !line.trim().is_empty()).enumerate().map(|(index, case)| {
+        format!(
             "apiVersion: foregate.dev/v1alpha1\nkind: Case\nmetadata: {{ name: case {index} }}\nspec: {case}\n---\n"
-        );
-    }
+        )
+    });
+    let file = documents.collect::<Vec<_>>().concat();
     sources.add("policies/edge.cases.yaml".into(), file);
-    let moment = Moment { unix: Duration::from_secs(1_800_000_000), monotonic: Duration::from_secs(1) };
+    let moment = Moment { unix: Duration::from_hours(500_000), monotonic: Duration::from_secs(1) };
     run(&sources, &Fake, Options::default(), &NoTokens, moment).map_err(|faults| brief(&faults))
 }
 
 #[test]
 fn true_cases_pass() {
     let reports = reports(
-        r#"
+        r"
 { request: { path: /leads, body: {} }, expect: { route: web/0, upstream: crm, requestHeaders: { x-score: '0.25', x-gone: null } } }
 { request: { method: POST, path: /leads, body: { a: 1 } }, expect: { body: { a: 1, Lead_Score__c: 0.25 } } }
 { request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.95 }, expect: { reply: 403, reason: AccessDenied, step: decide, rule: hold } }
 { request: { method: POST, path: /leads, body: {} }, scores: { lead: 0.1 }, expect: { reply: 403, reason: AccessDenied, step: decide } }
 { request: { path: /other }, expect: { reply: 404, reason: RouteNotFound, step: route } }
 { request: { path: /leads, times: 2 }, expect: { reply: 429, reason: RateLimited, step: guard, rule: slow } }
-"#,
+",
     )
     .unwrap();
     let failed: Vec<&Report> = reports.iter().filter(|report| !report.passed()).collect();
@@ -67,11 +67,11 @@ fn true_cases_pass() {
 #[test]
 fn untrue_cases_fail_and_say_why() {
     let reports = reports(
-        r#"
+        r"
 { request: { path: /leads, body: {} }, expect: { reply: 401 } }
 { request: { path: /other }, expect: { upstream: crm } }
 { request: { path: /leads, body: {} }, expect: { route: x, upstream: y, requestHeaders: { x-score: '1' }, body: { Lead_Score__c: 1 } } }
-"#,
+",
     )
     .unwrap();
     let counts: Vec<usize> = reports.iter().map(|report| report.differences.len()).collect();
@@ -83,11 +83,11 @@ fn untrue_cases_fail_and_say_why() {
 #[test]
 fn cases_that_cannot_run_are_diagnostics() {
     let faults = reports(
-        r#"
+        r"
 { request: { path: leads }, expect: {} }
 { request: { path: /, token: { iss: x } }, expect: { reply: 401, reason: Wrong, step: nowhere } }
 { request: { path: /, body: { file: gone.json } }, expect: {}, expct: {} }
-"#,
+",
     )
     .unwrap_err();
     let codes: Vec<&str> = faults.iter().map(|fault| &fault[..6]).collect();

@@ -24,7 +24,7 @@ fn a_sound_folder_compiles_without_warnings_and_its_revision_follows_the_text() 
     let upstream = &one.upstreams[0];
     assert_eq!(
         (upstream.connect_timeout, upstream.idle_timeout),
-        (Duration::from_secs(2), Duration::from_secs(60))
+        (Duration::from_secs(2), Duration::from_mins(1))
     );
     assert_eq!((&*upstream.endpoints[0].host, upstream.endpoints[0].port), ("crm", 80));
 }

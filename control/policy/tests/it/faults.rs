@@ -14,6 +14,7 @@ fn upstream(spec: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn structural_faults_have_code_and_place() {
     let gateway = |listener: &str| {
         format!(
@@ -250,7 +251,7 @@ fn people_see_the_line_a_caret_and_advice() {
     let faults = compiled(&upstream("{ endpoints: ['ü:1'], protocl: Http2 }")).unwrap_err();
     let unknown = faults.iter().find(|fault| fault.code == codes::UNKNOWN_FIELD).unwrap().clone();
     assert_eq!(
-        render(&[unknown.clone()], Format::Human { color: false }),
+        render(std::slice::from_ref(&unknown), Format::Human { color: false }),
         "\
 error[FG0102]: unknown field `protocl`
  --> policies/edge.yaml:4:26
@@ -263,13 +264,14 @@ help: did you mean `protocol`?
 "
         .replace("4:26", "4:29")
     );
-    assert!(render(&[unknown.clone()], Format::Human { color: true }).contains('\u{1b}'));
-    let github = render(&[unknown.clone()], Format::Github);
+    assert!(render(std::slice::from_ref(&unknown), Format::Human { color: true }).contains('\u{1b}'));
+    let github = render(std::slice::from_ref(&unknown), Format::Github);
     assert_eq!(
         github,
         "::error file=policies/edge.yaml,line=4,col=29,endLine=4,endColumn=36,title=FG0102::unknown field `protocl`; did you mean `protocol`?\n"
     );
-    let json: serde_json::Value = serde_json::from_str(&render(&[unknown.clone()], Format::Json)).unwrap();
+    let json: serde_json::Value =
+        serde_json::from_str(&render(std::slice::from_ref(&unknown), Format::Json)).unwrap();
     assert_eq!((&json["code"], &json["column"]), (&"FG0102".into(), &29.into()));
     let sarif: serde_json::Value = serde_json::from_str(&render(&[unknown], Format::Sarif)).unwrap();
     assert_eq!(sarif["runs"][0]["results"][0]["ruleId"], "FG0102");
@@ -280,5 +282,5 @@ help: did you mean `protocol`?
 fn documents_and_cases_stand_in_files_of_their_own() {
     let mut sources = sources(BASE);
     sources.add("policies/edge.cases.yaml".into(), upstream("{}"));
-    assert_eq!(brief(&sources.faults), ["FG0115 2:7 a Upstream does not belong in this file"]);
+    assert_eq!(brief(&sources.faults), ["FG0115 2:7 Upstream documents do not belong in this file"]);
 }
