@@ -49,6 +49,13 @@ impl Issuer {
         Ok(Self { url: issuer_url.into(), keys })
     }
 
+    /// An issuer that signs with the P-256 key in this PEM text (PKCS #8).
+    pub fn from_pem(issuer_url: &str, pem: &str) -> Result<Self, IssuerError> {
+        let pair = KeyPair::from_pem(pem).map_err(|error| IssuerError::Key(error.to_string()))?;
+        let keys = Arc::new(RwLock::new(vec![SigningKey::new(&pair)?]));
+        Ok(Self { url: issuer_url.into(), keys })
+    }
+
     /// `iss` of its tokens.
     pub fn url(&self) -> &str {
         &self.url
@@ -108,11 +115,25 @@ impl fmt::Debug for Issuer {
     }
 }
 
+/// A fresh P-256 key as PEM text (PKCS #8), for [`Issuer::from_pem`].
+pub fn generate_pem() -> Result<String, IssuerError> {
+    generate().map(|pair| pair.serialize_pem())
+}
+
+fn generate() -> Result<KeyPair, IssuerError> {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| IssuerError::Key(error.to_string()))
+}
+
 impl SigningKey {
     fn generate() -> Result<Self, IssuerError> {
+        Self::new(&generate()?)
+    }
+
+    fn new(pair: &KeyPair) -> Result<Self, IssuerError> {
         let fault = |text: &str| IssuerError::Key(text.to_owned());
-        let pair =
-            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| fault(&error.to_string()))?;
+        if !pair.is_compatible(&PKCS_ECDSA_P256_SHA256) {
+            return Err(fault("it is not a P-256 key"));
+        }
         // An uncompressed point: 4, x, y (SEC 1, section 2.3.3).
         let point = pair.public_key_raw();
         let (x, y) = point
@@ -137,7 +158,7 @@ fn answer(document: &Value) -> impl IntoResponse + use<> {
 
 #[cfg(test)]
 mod tests {
-    use super::Issuer;
+    use super::{Issuer, generate_pem};
     use foregate_filters::jwt::Alg;
     use foregate_filters::jwt::key_set::KeySet;
     use serde_json::{Map, json};
@@ -160,6 +181,17 @@ mod tests {
         assert!(verifies(&issuer, &issuer.token(&Map::new()).unwrap()));
         issuer.rotate().unwrap();
         assert!(!verifies(&issuer, &token));
+    }
+
+    #[test]
+    fn a_key_in_a_file_signs_the_same_tomorrow() {
+        let pem = generate_pem().unwrap();
+        let (today, tomorrow) = (Issuer::from_pem("a", &pem).unwrap(), Issuer::from_pem("a", &pem).unwrap());
+        assert_eq!(today.jwks(), tomorrow.jwks());
+        assert!(verifies(&today, &tomorrow.token(&Map::new()).unwrap()));
+        let other = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        assert!(Issuer::from_pem("a", &other.serialize_pem()).is_err());
+        assert!(Issuer::from_pem("a", "no key").is_err());
     }
 
     #[test]

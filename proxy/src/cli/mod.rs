@@ -1,7 +1,16 @@
 //! The command line: one word, one file.
 
+pub mod case_keys;
 mod check;
+mod demo;
+mod explain;
+mod materials;
+mod output;
 mod run;
+mod schema;
+pub mod test;
+mod token;
+mod version;
 
 use std::process::ExitCode;
 
@@ -9,21 +18,38 @@ use clap::{Parser, Subcommand};
 
 /// Configuration refused: nothing was started.
 const REFUSED: u8 = 3;
+/// The command line cannot be understood; clap ends with the same code.
+const USAGE: u8 = 2;
 
 /// A gateway and service-mesh sidecar that scores requests in-line.
 #[derive(Debug, Parser)]
-#[command(name = "foregate", version, arg_required_else_help = true)]
+#[command(name = "foregate", version, arg_required_else_help = true, after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+const EXIT_CODES: &str =
+    "Exit codes: 0 fine, 1 a problem was found or the run failed, 2 usage, 3 configuration refused.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the gateway with the policies of a folder.
     Run(run::Run),
-    /// Checks the policies of a folder and tells every fault.
+    /// Shows what it does in one process: gateway, toy CRM, token issuer, model.
+    Demo(demo::Demo),
+    /// Checks the policies of a folder and tells every fault; needs no network.
     Check(check::Check),
+    /// Runs the cases of a folder against its policies.
+    Test(test::Test),
+    /// Explains the code of a diagnostic.
+    Explain(explain::Explain),
+    /// Prints the JSON Schema of policy files.
+    Schema(schema::Schema),
+    /// Makes tokens and keys for development.
+    Token(token::Token),
+    /// Tells what this binary is.
+    Version(version::Version),
 }
 
 impl Cli {
@@ -32,7 +58,13 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run(run) => run.run(),
+            Command::Demo(demo) => demo.run(),
             Command::Check(check) => check.run(),
+            Command::Test(test) => test.run(),
+            Command::Explain(explain) => explain.run(),
+            Command::Schema(schema) => schema.run(),
+            Command::Token(token) => token.run(),
+            Command::Version(version) => version.run(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `foregate run`: the gateway, until it is told to end.
 
 use std::collections::HashMap;
-use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,9 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
-use foregate_policy::diagnostic::Diagnostic;
 
 use crate::cli::REFUSED;
+use crate::cli::output::{self, Format};
 use crate::policies::PolicySource;
 use crate::server::{Process, RunError, RunOptions};
 use crate::stream::Deadlines;
@@ -60,7 +59,8 @@ fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
     if !listener.contains('/') {
         return Err("a listener is named as GATEWAY/LISTENER, such as edge/https".to_owned());
     }
-    let address = address.parse().map_err(|_| format!("`{address}` is not an address such as 127.0.0.1:8443"))?;
+    let address =
+        address.parse().map_err(|_| format!("`{address}` is not an address such as 127.0.0.1:8443"))?;
     Ok((listener.to_owned(), address))
 }
 
@@ -70,11 +70,11 @@ impl Run {
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(RunError::Refused(diagnostics)) => {
-                print_diagnostics(&diagnostics);
+                output::diagnostics(&diagnostics, Format::Human);
                 ExitCode::from(REFUSED)
             }
             Err(error) => {
-                let _ = writeln!(std::io::stderr(), "foregate: {error}");
+                output::error(&format!("foregate: {error}"));
                 ExitCode::FAILURE
             }
         }
@@ -105,11 +105,4 @@ impl Run {
             max_connections: self.max_connections.max(1),
         }
     }
-}
-
-/// Writes diagnostics for a person, in colour where that is wanted.
-pub(super) fn print_diagnostics(diagnostics: &[Diagnostic]) {
-    let mut out = std::io::stderr().lock();
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let _ = out.write_all(foregate_policy::diagnostic::render(diagnostics, colour).as_bytes());
 }

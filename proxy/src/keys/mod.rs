@@ -120,6 +120,10 @@ impl IssuerKeys {
 }
 
 impl FixedKeys {
+    pub fn new(keys: Arc<KeySet>) -> Self {
+        Self(Some(keys))
+    }
+
     fn status(&self) -> KeysStatus {
         let keys = self.0.as_ref().map_or(0, |keys| keys.count());
         KeysStatus { source: "inline", keys, succeeded: 1, failed: 0, age: None, fault: None }

@@ -1,7 +1,7 @@
 //! Events for the operator: one JSON line each on standard error.
 
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use log::{Level, LevelFilter, Log, Metadata};
 use serde::ser::{Serialize, SerializeMap, Serializer};
@@ -31,6 +31,9 @@ struct LibraryLog {
 #[derive(Debug)]
 struct Window(AtomicU64);
 
+/// The least severe level that is written, as a number of [`LevelFilter`].
+static LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Trace as usize);
+
 static LIBRARY_LOG: LibraryLog = LibraryLog { window: Window(AtomicU64::new(0)) };
 
 impl Serialize for Event<'_> {
@@ -55,9 +58,17 @@ fn line(event: &Event<'_>) -> Vec<u8> {
     line
 }
 
+/// Leaves events below this level out; all are written otherwise.
+pub fn set_level(level: LevelFilter) {
+    LEVEL.store(level as usize, Ordering::Relaxed);
+}
+
 /// Writes one line for the operator, such as `event(Level::Info, "listening", &[("address", "..".into())])`.
 /// Fields must not hold secrets. Where standard error is closed, the event is lost.
 pub fn event(level: Level, name: &str, fields: &[(&str, Value)]) {
+    if level as usize > LEVEL.load(Ordering::Relaxed) {
+        return;
+    }
     let event = Event { at: Timestamp(clock::now().unix), level, name, fields };
     drop(io::stderr().lock().write_all(&line(&event)));
 }

@@ -1,0 +1,73 @@
+//! How commands write: for people, editors, scanners and pull requests.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::render::{self, render};
+
+/// Who reads the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// People: the line with a caret; in colour on a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+    /// A SARIF 2.1.0 log, for code scanning.
+    Sarif,
+    /// Workflow commands of GitHub.
+    Github,
+}
+
+/// Who reads output that names no places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum TextFormat {
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// True where this stream may be coloured (<https://no-color.org>).
+fn color(terminal: bool) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes diagnostics: to standard error for people, to standard output for programs.
+pub(super) fn diagnostics(diagnostics: &[Diagnostic], format: Format) {
+    let format = match format {
+        Format::Human => {
+            let format = render::Format::Human { color: color(io::stderr().is_terminal()) };
+            return error(render(diagnostics, format).trim_end_matches('\n'));
+        }
+        Format::Json => render::Format::Json,
+        Format::Sarif => render::Format::Sarif,
+        Format::Github => render::Format::Github,
+    };
+    text(&render(diagnostics, format));
+}
+
+/// Writes to standard output. Where the reader is gone, so is the text.
+pub(super) fn text(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Writes a line to standard output.
+pub(super) fn line(line: &str) {
+    text(&format!("{line}\n"));
+}
+
+/// Writes a line to standard error; nothing for no text.
+pub(super) fn error(text: &str) {
+    if !text.is_empty() {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+}
+
+/// A count with its noun: `1 file`, `2 files`.
+pub(super) fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
