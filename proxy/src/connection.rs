@@ -51,6 +51,8 @@ pub struct Connection {
     /// Port of the listener as the policy has it.
     pub port: u16,
     pub tls: bool,
+    /// The name that the client asked for in TLS (RFC 6066, section 3), in lower case.
+    pub server_name: Option<Box<str>>,
     /// Name of the listener, for records.
     pub listener: Arc<str>,
     /// The process waits for every connection, and for every tunnel that outlives its connection.
@@ -94,11 +96,23 @@ pub async fn serve(
         }
     };
     let first = if entry.tls { deadlines.head } else { deadlines.idle };
-    let Ok(Ok((transport, http2))) = timeout(first, Box::pin(started)).await else { return };
+    let (transport, http2) = tokio::select! {
+        started = timeout(first, Box::pin(started)) => match started {
+            Ok(Ok(started)) => started,
+            Ok(Err(_)) | Err(_) => return,
+        },
+        // A connection that has not said a word is not worth waiting for.
+        () = drain.noticed() => return,
+    };
+    let server_name = match &transport {
+        Transport::Tls(stream) => stream.get_ref().1.server_name().map(Box::from),
+        Transport::Plain(_) => None,
+    };
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines);
     let Entry { port, tls, listener } = entry;
-    let connection = Arc::new(Connection { gateway, activity, peer, port, tls, listener, drain, open, permit });
+    let connection =
+        Arc::new(Connection { gateway, activity, peer, port, tls, server_name, listener, drain, open, permit });
     if http2 { serve_http2(connection, stream).await } else { serve_http1(connection, stream).await }
 }
 

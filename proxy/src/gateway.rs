@@ -113,6 +113,15 @@ fn at(step: Step) -> impl Fn(Reply) -> Refusal {
 
 fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
     let table = &life.live.snapshot.routes;
+    // What was agreed in TLS for one listener is not lent to another (RFC 9110, section 7.4).
+    let serving = |host: &str| table.listener(life.connection.port, life.connection.tls, host);
+    if let Some(name) = &life.connection.server_name
+        && **name != *life.host
+        && serving(name) != serving(&life.host)
+    {
+        let detail = format!("the connection was made for {name}");
+        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
+    }
     let found = table.find(life.connection.port, life.connection.tls, &life.host, head);
     let route = Arc::clone(found.map_err(|miss| {
         let detail = match miss {
