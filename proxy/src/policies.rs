@@ -96,6 +96,11 @@ impl Policies {
         self.shared.commit();
     }
 
+    /// The files that keys are read from; they may lie anywhere.
+    pub fn key_files(&self) -> Vec<PathBuf> {
+        self.shared.key_files()
+    }
+
     /// Reads files of keys anew.
     pub fn reload_keys(&self) -> Vec<String> {
         self.shared.reload_keys()

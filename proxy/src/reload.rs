@@ -1,6 +1,6 @@
 //! Watches policy files and signals, and publishes what loads.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,10 +78,20 @@ impl Reload {
         // Named besides the folder itself: mounted secrets are often a link.
         let secrets = source.folder.join("secrets");
         let folders = [source.folder.as_path(), secrets.as_path()].into_iter().chain(bundles).chain(authorities);
-        for folder in folders.filter(|folder| folder.is_dir()) {
-            if let Err(error) = watcher.watch(folder, RecursiveMode::Recursive) {
-                let fields = [("folder", folder.display().to_string().into()), ("error", error.to_string().into())];
-                event(Level::Warn, "folder not watched", &fields);
+        let folders: Vec<&Path> = folders.filter(|folder| folder.is_dir()).collect();
+        for folder in &folders {
+            watch_folder(watcher, folder, RecursiveMode::Recursive);
+        }
+        // Files of keys may lie elsewhere, and a folder that is a link is swapped where the link lies.
+        let keys = self.policies.key_files();
+        let keys = keys.iter().filter_map(|file| file.parent());
+        let links = folders.iter().filter(|folder| folder.is_symlink()).filter_map(|folder| folder.parent());
+        let known: Vec<_> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
+        for folder in keys.chain(links) {
+            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+            let covered = |at: PathBuf| known.iter().any(|known| at.starts_with(known));
+            if !folder.canonicalize().is_ok_and(covered) {
+                watch_folder(watcher, folder, RecursiveMode::NonRecursive);
             }
         }
     }
@@ -102,6 +112,13 @@ impl Reload {
         publish(live, &self.gateway, &self.policies, &self.admin).await;
         self.sockets.send_replace(sockets);
         event(Level::Info, "policies published", &[("revision", revision.into())]);
+    }
+}
+
+fn watch_folder(watcher: &mut notify::RecommendedWatcher, folder: &Path, mode: RecursiveMode) {
+    if let Err(error) = watcher.watch(folder, mode) {
+        let fields = [("folder", folder.display().to_string().into()), ("error", error.to_string().into())];
+        event(Level::Warn, "folder not watched", &fields);
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::path::Path as FilePath;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use foregate_filters::fault::{Code, Fault, Path};
@@ -44,7 +45,7 @@ struct Shelf<K, V>(HashMap<K, (V, u64)>);
 struct Kept {
     /// Counts compilations; what the last good one did not ask for is let go.
     attempt: u64,
-    keys: Shelf<(String, String), IssuerKeys>,
+    keys: Shelf<(String, String), Arc<IssuerKeys>>,
     tokens: Shelf<(String, u64), Arc<TokenCache>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     models: Shelf<(String, Vec<u8>), Arc<dyn Scorer>>,
@@ -111,8 +112,18 @@ impl Shared {
 
     /// Reads every file of keys anew; on a fault the old keys stay. Gives what went wrong.
     pub fn reload_keys(&self) -> Vec<String> {
-        let all: Vec<IssuerKeys> = self.kept().keys.0.values().map(|(keys, _)| keys.clone()).collect();
+        let all: Vec<Arc<IssuerKeys>> = self.kept().keys.0.values().map(|(keys, _)| Arc::clone(keys)).collect();
         all.iter().filter_map(|keys| keys.reload().err()).map(|error| error.to_string()).collect()
+    }
+
+    /// The files that keys are read from.
+    pub fn key_files(&self) -> Vec<PathBuf> {
+        let kept = self.kept();
+        let files = kept.keys.0.values().filter_map(|(keys, _)| match &**keys {
+            IssuerKeys::File(keys) => Some(keys.path().to_owned()),
+            IssuerKeys::Fixed(_) | IssuerKeys::Url(_) => None,
+        });
+        files.collect()
     }
 
     /// The live state of an upstream: the old one while its document and authorities stay the same.
@@ -138,40 +149,41 @@ impl Shared {
         Ok(state)
     }
 
-    fn watch_keys(&self, issuer: &str, keys: &IssuerKeys) {
+    fn watch_keys(&self, issuer: &str, keys: &Arc<IssuerKeys>) {
         let Some(telemetry) = &self.telemetry else { return };
         let labels = [("issuer", issuer)];
-        let read = |keys: &IssuerKeys, field: fn(KeysStatus) -> f64| -> Read {
-            let keys = keys.clone();
-            Box::new(move || field(keys.status(clock::now())))
+        // Keys that no policy uses any more must not go on being fetched for the sake of their metrics.
+        let read = |field: fn(KeysStatus) -> f64| -> Read {
+            let keys = Arc::downgrade(keys);
+            Box::new(move || Weak::upgrade(&keys).map_or(f64::NAN, |keys| field(keys.status(clock::now()))))
         };
         telemetry.register_source(
             Kind::Gauge,
             "foregate_jwks_age_seconds",
             "Time since the keys of an issuer were last had from their source.",
             &labels,
-            read(keys, |status| status.age.map_or(f64::NAN, |age| age.as_secs_f64())),
+            read(|status| status.age.map_or(f64::NAN, |age| age.as_secs_f64())),
         );
         telemetry.register_source(
             Kind::Gauge,
             "foregate_jwks_keys",
             "Usable keys of an issuer.",
             &labels,
-            read(keys, |status| count(status.keys as u64)),
+            read(|status| count(status.keys as u64)),
         );
         telemetry.register_source(
             Kind::Counter,
             "foregate_jwks_fetches_succeeded_total",
             "Reads or fetches of keys that gave keys.",
             &labels,
-            read(keys, |status| count(status.succeeded)),
+            read(|status| count(status.succeeded)),
         );
         telemetry.register_source(
             Kind::Counter,
             "foregate_jwks_fetches_failed_total",
             "Reads or fetches of keys that failed.",
             &labels,
-            read(keys, |status| count(status.failed)),
+            read(|status| count(status.failed)),
         );
     }
 
@@ -222,6 +234,23 @@ impl Shared {
     }
 }
 
+/// What tells one state of a bundle from another: its description, and size and time of every file, so
+/// that a file damaged beside an unchanged description is found out at the reload, not at the next start.
+fn identity(bundle: &FilePath) -> Vec<u8> {
+    let mut identity = bundle.as_os_str().as_encoded_bytes().to_vec();
+    identity.extend(std::fs::read(bundle.join("model.yaml")).unwrap_or_default());
+    let mut files: Vec<_> = std::fs::read_dir(bundle).into_iter().flatten().flatten().collect();
+    files.sort_by_key(std::fs::DirEntry::file_name);
+    for file in files {
+        let Ok(metadata) = std::fs::metadata(file.path()) else { continue };
+        identity.extend(file.file_name().as_encoded_bytes());
+        for number in [metadata.ino(), metadata.len(), metadata.mtime().cast_unsigned(), metadata.mtime_nsec().cast_unsigned()] {
+            identity.extend(number.to_le_bytes());
+        }
+    }
+    identity
+}
+
 /// A count as metrics have it.
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles; counts above 2^53 are not reached")]
 fn count(number: u64) -> f64 {
@@ -234,7 +263,7 @@ impl Resources for Shared {
         let mut kept = self.kept();
         let attempt = kept.attempt;
         // Paths are absolute by now, or relative to the working directory: the base adds nothing.
-        let open = || IssuerKeys::open(issuer, spec, FilePath::new(""), self.fetcher.as_ref());
+        let open = || IssuerKeys::open(issuer, spec, FilePath::new(""), self.fetcher.as_ref()).map(Arc::new);
         let (keys, new) = kept
             .keys
             .take((issuer.to_owned(), text), attempt, open)
@@ -282,9 +311,7 @@ impl Resources for Shared {
 
 impl Materials for Shared {
     fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
-        // The description holds the hashes of all other files: while it is the same, so is the model.
-        let mut identity = bundle.as_os_str().as_encoded_bytes().to_vec();
-        identity.extend(std::fs::read(bundle.join("model.yaml")).unwrap_or_default());
+        let identity = identity(bundle);
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error);
