@@ -13,7 +13,7 @@ use foregate_filters::moment::Moment;
 use foregate_filters::rate_limit::limiter::{CAPACITY, Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
-use foregate_inference::bundle::Bundle;
+use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
 use foregate_policy::snapshot::CertificateFiles;
@@ -60,6 +60,11 @@ impl Materials for Bench {
         let fault = |error: String| Fault::new(Code::MODEL, at.clone(), error);
         let bundle = Bundle::load(bundle).map_err(|error| fault(error.to_string()))?;
         let scorer = ModelScorer::new(name, bundle, 1).map_err(|error| fault(error.to_string()))?;
+        if scorer.cost() != Cost::Inline {
+            return Err(fault(
+                "too dear for the thread of a request in this build: use --profile dist".to_owned(),
+            ));
+        }
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.insert(name.to_owned(), Arc::new(scorer));
         Ok(())

@@ -46,8 +46,8 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     routes(&mut table, &issuer, &head)?;
     chains(&mut table, &issuer, &head)?;
     expression(&mut table, &issuer, &head)?;
-    leads(&mut table, &issuer, &head)?;
-    limiter(&mut table)
+    limiter(&mut table)?;
+    leads(&mut table, &issuer, &head)
 }
 
 fn routes<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
