@@ -1,0 +1,83 @@
+//! Routes under policies of a test's own, and the models they ask.
+
+use std::fmt::{Display, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::policies::{GATEWAY, upstream};
+
+/// Everything to one HTTP/1.1 upstream under one policy, `rules`; `spec` is its spec without targets.
+pub fn guarded(endpoint: impl Display, spec: &str) -> String {
+    let rules = "  - name: rule\n    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]\n";
+    let documents = [GATEWAY, &route("all", rules), &upstream("crm", endpoint, ""), &policy("all", spec)];
+    documents.concat()
+}
+
+/// One route for each policy, at `/<name>`, all to one HTTP/1.1 upstream.
+pub fn routes(endpoint: impl Display, specs: &[(&str, &str)]) -> String {
+    let mut text = [GATEWAY, &upstream("crm", endpoint, "")].concat();
+    for (name, spec) in specs {
+        let rules = format!(
+            "  - name: rule
+    matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
+    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: crm }}]\n"
+        );
+        write!(text, "{}{}", route(name, &rules), policy(name, spec)).unwrap();
+    }
+    text
+}
+
+fn route(name: &str, rules: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{ name: {name} }}
+spec:
+  parentRefs: [{{ name: edge }}]
+  rules:
+{rules}---"
+    )
+}
+
+/// The policy of a route, with the name of the route.
+pub fn policy(route: &str, spec: &str) -> String {
+    let spec: String =
+        spec.lines().filter(|line| !line.trim().is_empty()).map(|line| format!("  {line}\n")).collect();
+    format!(
+        "
+apiVersion: foregate.dev/v1alpha1
+kind: Policy
+metadata: {{ name: {route} }}
+spec:
+  targetRefs: [{{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: {route} }}]
+{spec}---"
+    )
+}
+
+/// A model in this folder.
+pub fn model(name: &str, bundle: &Path) -> String {
+    format!(
+        "
+apiVersion: foregate.dev/v1alpha1
+kind: Model
+metadata: {{ name: {name} }}
+spec: {{ bundle: {{ path: {} }} }}
+---",
+        bundle.display()
+    )
+}
+
+/// The folder of a shipped bundle.
+pub fn bundle(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles").join(name)
+}
+
+/// The golden vectors of a bundle: each record, and its score.
+pub fn golden(bundle: &Path) -> Vec<(Value, f64)> {
+    let text = std::fs::read(bundle.join("golden.json")).unwrap();
+    let golden: Value = serde_json::from_slice(&text).unwrap();
+    let vectors = golden["vectors"].as_array().unwrap();
+    vectors.iter().map(|it| (it["record"].clone(), it["score"].as_f64().unwrap())).collect()
+}

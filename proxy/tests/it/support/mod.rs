@@ -1,0 +1,25 @@
+//! What tests stand on: the process, upstreams, clients, certificates, policies.
+
+pub mod certificates;
+pub mod client;
+pub mod guarded;
+pub mod idp;
+pub mod lines;
+pub mod policies;
+pub mod process;
+pub mod raw;
+pub mod upstream;
+
+use std::future::Future;
+use std::time::Duration;
+
+/// Longest wait for anything that is expected to happen.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Waits for what must happen; panics with `what` where it does not.
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    match tokio::time::timeout(DEADLINE, future).await {
+        Ok(output) => output,
+        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
+    }
+}

@@ -1,0 +1,257 @@
+//! A running `foregate`, started for one test and ended with it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::client::Client;
+use crate::support::lines::Lines;
+use crate::support::{policies, within};
+
+/// Pause between two looks at what tells nobody when it changes.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// What a process is started with, besides its policies.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    args: Vec<String>,
+    environment: Vec<(String, String)>,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Options {
+    /// Adds arguments of `foregate run`, such as `["--threads", "1"]`.
+    pub fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Sets a variable of the process's environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts a file into the policy folder before the start.
+    pub fn file(mut self, path: impl Into<PathBuf>, content: impl Into<Vec<u8>>) -> Self {
+        self.files.push((path.into(), content.into()));
+        self
+    }
+}
+
+/// A process of the gateway. Dropping it kills it.
+#[derive(Debug)]
+pub struct Foregate {
+    child: Child,
+    folder: TempDir,
+    admin: SocketAddr,
+    listeners: Vec<(String, SocketAddr)>,
+    events: Lines,
+    access_log: Lines,
+}
+
+impl Foregate {
+    /// Starts the gateway on free ports and waits until it takes requests.
+    ///
+    /// `policies` is the text of `policies.yaml`. Every listener of its gateways listens on a free port of
+    /// 127.0.0.1; listeners with the same port in the policy share one.
+    pub async fn start(policies: &str, options: Options) -> Self {
+        let (mut child, folder) = Self::spawn(policies, options);
+        let access_log = Lines::read(child.stdout.take().unwrap());
+        let events = Lines::read(child.stderr.take().unwrap());
+        let mut this = Self {
+            child,
+            folder,
+            admin: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listeners: Vec::new(),
+            events,
+            access_log,
+        };
+        this.admin = address(&this.event("admin listening").await);
+        this.wait_ready().await;
+        this.listeners = this
+            .events
+            .all()
+            .iter()
+            .filter(|event| event["event.name"] == "listening")
+            .map(|event| (event["listener"].as_str().unwrap().to_owned(), address(event)))
+            .collect();
+        this
+    }
+
+    /// Starts a gateway that must not run; gives its exit status and everything it said on stderr.
+    pub async fn refused(policies: &str, options: Options) -> (ExitStatus, String) {
+        let (mut child, _folder) = Self::spawn(policies, options);
+        let _access_log = Lines::read(child.stdout.take().unwrap());
+        let events = Lines::read(child.stderr.take().unwrap());
+        events.ended().await;
+        (child.wait().unwrap(), events.text())
+    }
+
+    fn spawn(policies: &str, options: Options) -> (Child, TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
+        for (path, content) in &options.files {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foregate"));
+        command.arg("run").arg(folder.path()).args(["--admin", "127.0.0.1:0", "--access-log", "stdout"]);
+        for listener in policies::listeners(policies) {
+            command.arg("--bind").arg(format!("{listener}=127.0.0.1:0"));
+        }
+        command.args(&options.args).envs(options.environment.iter().map(|(name, value)| (name, value)));
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        (child, folder)
+    }
+
+    async fn wait_ready(&self) {
+        let ready = async {
+            while self.admin_status("/readyz").await != 200 {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::select! {
+            () = within("readiness", ready) => {}
+            () = self.events.ended() => panic!("the process ended:\n{}", self.events.text()),
+        }
+    }
+
+    /// Where a listener such as `edge/http` really listens.
+    pub fn address(&self, listener: &str) -> SocketAddr {
+        let found = self.listeners.iter().find(|(name, _)| name == listener);
+        found.unwrap_or_else(|| panic!("no listener {listener} among {:?}", self.listeners)).1
+    }
+
+    /// Where the admin endpoint listens.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The policy folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Replaces a file of the policy folder in one step, as careful editors and Kubernetes do.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]>) {
+        let path = self.folder.path().join(path);
+        let new = path.with_extension("new");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&new, content).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+    }
+
+    /// Everything the process told its operator on stderr.
+    pub fn events(&self) -> &Lines {
+        &self.events
+    }
+
+    /// The first event of this name; waits for it.
+    pub async fn event(&self, name: &str) -> Value {
+        self.events.wait(&format!("event `{name}`"), |event| event["event.name"] == name).await
+    }
+
+    /// The lines of the access log.
+    pub fn access_log(&self) -> &Lines {
+        &self.access_log
+    }
+
+    /// The access log line of one decision; waits for it.
+    pub async fn record(&self, decision: &str) -> Value {
+        let what = format!("the record of decision {decision}");
+        self.access_log.wait(&what, |line| line["foregate.decision"] == decision).await
+    }
+
+    /// Status and body of an admin page.
+    pub async fn admin_page(&self, path: &str) -> (u16, String) {
+        let mut client = Client::http1(self.admin).await;
+        let request = client.request("GET", path).header("host", "localhost");
+        let reply = client.send_empty(request).await;
+        (reply.status, reply.text())
+    }
+
+    async fn admin_status(&self, path: &str) -> u16 {
+        self.admin_page(path).await.0
+    }
+
+    /// The metrics in the format of Prometheus.
+    pub async fn metrics(&self) -> String {
+        self.admin_page("/metrics").await.1
+    }
+
+    /// The value of one sample, such as `foregate_requests_in_flight`; `None` where there is none.
+    pub async fn sample(&self, series: &str) -> Option<f64> {
+        let metrics = self.metrics().await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
+        line.parse().ok()
+    }
+
+    /// Waits until a sample fits.
+    pub async fn wait_sample(&self, series: &str, fits: impl Fn(f64) -> bool) {
+        within(series, async {
+            while !self.sample(series).await.is_some_and(&fits) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+    }
+
+    /// Waits until an admin page has this status.
+    pub async fn wait_status(&self, path: &str, status: u16) {
+        within(path, async {
+            while self.admin_status(path).await != status {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await;
+    }
+
+    /// Resident memory of the process in bytes, and its peak.
+    pub fn memory(&self) -> (u64, u64) {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// Sends a signal such as `TERM` or `HUP`.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Asks the process to drain and end.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Waits for the end of the process.
+    pub async fn exit(&mut self) -> ExitStatus {
+        self.events.ended().await;
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Foregate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn address(event: &Value) -> SocketAddr {
+    event["address"].as_str().unwrap().parse().unwrap()
+}
