@@ -153,8 +153,8 @@ pub const ALL: &[Entry] = &[
         NO_POLICY,
         "No policy file",
         "The folder holds no file that ends in .yaml or .yml. A gateway without policies would refuse everything.",
-        "foregate run --policies empty-folder",
-        "foregate run --policies policies",
+        "foregate run empty-folder",
+        "foregate run policies",
     ),
     entry(
         YAML_FEATURE,

@@ -43,7 +43,8 @@ impl Check {
         match summary {
             None => {
                 if self.format == Format::Human {
-                    output::error(&format!("\n{} told.", count(told.len(), "diagnostic")));
+                    let faults = count(told.len(), "fault");
+                    output::error(&format!("\n{faults}; `foregate explain CODE` tells more"));
                 }
                 ExitCode::from(REFUSED)
             }

@@ -148,7 +148,7 @@ fn until_signal(
             ));
         }
         output::text(&format!(
-            "\nWhich rule refused, and why: curl -s http://{admin}/decisions?limit=5\nCtrl-C ends the demo. The tokens are good for an hour.\n"
+            "\nWhich rule refused, and why: curl -s 'http://{admin}/decisions?limit=5'\nCtrl-C ends the demo. The tokens are good for an hour.\n"
         ));
     });
     process.run()?;

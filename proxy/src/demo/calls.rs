@@ -91,18 +91,14 @@ impl Call {
 
     /// A command to paste into a shell. `base` is such as `http://127.0.0.1:8080`.
     pub fn curl(&self, base: &str) -> String {
-        let mut command = if self.times == 1 {
+        let command = if self.times == 1 {
             format!("curl -si -X {} {base}{PATH}", self.method)
         } else {
             format!("curl -s -o /dev/null -w '%{{http_code}}\\n' '{base}{PATH}?n=[1-{}]'", self.times)
         };
-        if let Some(token) = &self.token {
-            command.push_str(&format!(" -H 'Authorization: Bearer {token}'"));
-        }
-        if let Some(body) = self.body {
-            command.push_str(&format!(" -H 'Content-Type: application/json' -d '{body}'"));
-        }
-        command
+        let token = self.token.as_ref().map(|token| format!(" -H 'Authorization: Bearer {token}'"));
+        let body = self.body.map(|body| format!(" -H 'Content-Type: application/json' -d '{body}'"));
+        [Some(command), token, body].into_iter().flatten().collect()
     }
 
     /// Sends it, one after the other where it is sent several times.
@@ -138,5 +134,37 @@ impl Call {
     /// True where the promise was kept; the call that forwards a lead must show a score.
     pub fn kept(&self, outcome: &Outcome) -> bool {
         outcome.status == self.status && (self.status != 201 || outcome.score.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Call, Outcome};
+    use crate::issuer::Issuer;
+
+    #[test]
+    fn commands_can_be_pasted_as_they_are() {
+        let calls = Call::all(&Issuer::new("http://127.0.0.1:1").unwrap(), 1_800_000_000).unwrap();
+        assert_eq!(calls.each_ref().map(|call| call.status), [201, 401, 403, 429]);
+        for call in &calls {
+            let command = call.curl("http://127.0.0.1:2");
+            assert!(
+                command.starts_with("curl -s") && command.matches('\'').count().is_multiple_of(2),
+                "{command}"
+            );
+            assert_eq!(command.contains("Bearer eyJ"), call.status != 401);
+            assert_eq!(command.contains("[1-12]"), call.status == 429);
+        }
+    }
+
+    #[test]
+    fn a_promise_is_a_status_and_a_score_where_a_lead_is_forwarded() {
+        let calls = Call::all(&Issuer::new("http://127.0.0.1:1").unwrap(), 0).unwrap();
+        let outcome = |status, score| Outcome { status, score, reason: None };
+        assert!(calls[0].kept(&outcome(201, Some(0.5))));
+        assert!(!calls[0].kept(&outcome(201, None)));
+        assert!(!calls[0].kept(&outcome(503, Some(0.5))));
+        assert!(calls[3].kept(&outcome(429, None)));
+        assert!(!calls[3].kept(&outcome(200, None)));
     }
 }
