@@ -62,8 +62,21 @@ if ! command -v cargo >/dev/null && [ -x "${CARGO_HOME:-$HOME/.cargo}/bin/cargo"
 fi
 command -v cargo >/dev/null || { say 'Rust is not installed: see https://rustup.rs'; exit 1; }
 
-# aws-lc and zstd are C; jemalloc is configured and made.
+# need PACKAGE PROGRAM..: installs the package where one of its programs is missing.
 missing=()
-command -v cc >/dev/null || missing+=(gcc libc6-dev)
-command -v make >/dev/null || missing+=(make)
+need() {
+    local package=$1 program
+    shift
+    for program in "$@"; do
+        type -P "$program" >/dev/null || { missing+=("$package"); return; }
+    done
+}
+
+# aws-lc and zstd are C; jemalloc is configured and made.
+need gcc cc
+need libc6-dev cc
+need make make
+# Tests speak to the gateway as its users do, and send it signals.
+need curl curl
+need procps kill
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
