@@ -1,8 +1,10 @@
 //! The command line: what it says, and with which code it ends.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -291,4 +293,28 @@ fn the_demo_keeps_its_four_promises() {
     {
         assert!(line.starts_with(what) && line.ends_with("as promised"), "{line}");
     }
+}
+
+#[test]
+fn the_demo_finds_a_free_port_and_leaves_nothing_behind() {
+    let folder = Folder::new(&[]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_foregate"))
+        .args(["demo", "--port", &port])
+        .env("TMPDIR", folder.path(""))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut text: Vec<String> = Vec::new();
+    while !text.last().is_some_and(|line| line.starts_with("Ctrl-C")) {
+        text.push(lines.next().expect("the demo ended early"));
+    }
+    assert!(text.iter().any(|line| line.ends_with(&format!("(port {port} is taken)"))), "{text:#?}");
+    assert_eq!(text.iter().filter(|line| line.starts_with("curl ")).count(), 4, "{text:#?}");
+    assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 1);
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 0, "the demo left its folder behind");
 }
