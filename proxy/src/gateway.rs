@@ -38,7 +38,7 @@ use crate::telemetry::random;
 use crate::upgrade;
 
 /// Time for an upstream's response head where the route sets none.
-const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -71,6 +71,7 @@ pub async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> 
 }
 
 /// How a request that nothing refused goes on.
+#[expect(clippy::large_enum_variant, reason = "almost every request is answered: a box would cost each of them")]
 enum End {
     Answered { route: Arc<Route>, backend: usize, answer: Answer, client: Option<OnUpgrade> },
     Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
@@ -78,7 +79,7 @@ enum End {
 
 async fn run(life: &mut Life, head: &mut Parts, body: Incoming) -> Result<End, Refusal> {
     // route: one spelling of the head, one route.
-    let hop = head::canonicalize(head).map_err(at(Step::Route))?;
+    let hop = head::canonicalize(head).map_err(|reply| Refusal { step: Step::Route, reply })?;
     life.host = head::host(&head.headers).into();
     life.path = head.uri.path().into();
     let route = find_route(life, head)?;

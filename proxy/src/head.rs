@@ -26,7 +26,7 @@ pub const OWN_PREFIX: &str = "x-foregate-";
 /// What the head said about its connection, before that was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HopByHop {
-    /// The protocol asked for by a valid `Upgrade` (RFC 9110, section 7.8).
+    /// The protocol asked for by a valid `Upgrade` (RFC 9110, section 7.8); WebSocket or none.
     pub upgrade: Option<HeaderValue>,
     /// True where the caller accepts trailers.
     pub trailers: bool,
@@ -36,10 +36,10 @@ pub struct HopByHop {
 ///
 /// # Errors
 /// A reply where the head is malformed or ambiguous (RFC 9112, sections 2.2, 3.2, 6.1 and 6.3).
-pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Reply> {
+pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Box<Reply>> {
     // CONNECT makes a tunnel past every policy; TRACE shows a caller what proxies added (RFC 9110, 9.3.8).
     if head.method == Method::CONNECT || head.method == Method::TRACE {
-        return Err(Reply::new(Reason::MethodRefused).detail(head.method.as_str()));
+        return Err(Box::new(Reply::new(Reason::MethodRefused).detail(head.method.as_str())));
     }
     check_framing(head)?;
     check_expectation(&mut head.headers)?;
@@ -48,12 +48,12 @@ pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Reply> {
     Ok(remove_hop_by_hop(&mut head.headers))
 }
 
-fn malformed(detail: &str) -> Reply {
-    Reply::new(Reason::RequestMalformed).detail(detail)
+fn malformed(detail: &str) -> Box<Reply> {
+    Box::new(Reply::new(Reason::RequestMalformed).detail(detail))
 }
 
 /// One way to find the end of the body, or none.
-fn check_framing(head: &Parts) -> Result<(), Reply> {
+fn check_framing(head: &Parts) -> Result<(), Box<Reply>> {
     let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
     let length = lengths.next();
     if lengths.next().is_some() {
@@ -75,17 +75,17 @@ fn check_framing(head: &Parts) -> Result<(), Reply> {
 }
 
 /// `100-continue` is answered by the codec when the body is first read; nothing else is known.
-fn check_expectation(headers: &mut HeaderMap) -> Result<(), Reply> {
+fn check_expectation(headers: &mut HeaderMap) -> Result<(), Box<Reply>> {
     match headers.remove(EXPECT) {
         Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Reply::new(Reason::ExpectationFailed))
+            Err(Box::new(Reply::new(Reason::ExpectationFailed)))
         }
         _ => Ok(()),
     }
 }
 
 /// Exactly one `Host`, in lower case, equal to the authority of the target where that has one.
-fn canonical_host(head: &mut Parts) -> Result<(), Reply> {
+fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -95,7 +95,9 @@ fn canonical_host(head: &mut Parts) -> Result<(), Reply> {
     let given = match (host, authority) {
         (Some(host), None) => host.to_str().map_err(|_| malformed("Host is not a name"))?,
         (None, Some(authority)) if head.version >= Version::HTTP_2 => authority.as_str(),
-        (Some(host), Some(authority)) if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+        (Some(host), Some(authority))
+            if host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
             authority.as_str()
         }
         (Some(_), Some(_)) => return Err(malformed("Host differs from the target")),
@@ -109,16 +111,17 @@ fn canonical_host(head: &mut Parts) -> Result<(), Reply> {
         return Err(malformed("Host has an invalid port"));
     }
     if host.is_none() || given.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        let lower = HeaderValue::try_from(given.to_ascii_lowercase()).map_err(|_| malformed("Host is not a name"))?;
+        let lower =
+            HeaderValue::try_from(given.to_ascii_lowercase()).map_err(|_| malformed("Host is not a name"))?;
         head.headers.insert(HOST, lower);
     }
     Ok(())
 }
 
 /// The target in origin form with a canonical path.
-fn canonical_target(head: &mut Parts) -> Result<(), Reply> {
+fn canonical_target(head: &mut Parts) -> Result<(), Box<Reply>> {
     let path = canonical(head.uri.path())
-        .map_err(|error| Reply::new(Reason::PathMalformed).detail(error.to_string()))?;
+        .map_err(|error| Box::new(Reply::new(Reason::PathMalformed).detail(error.to_string())))?;
     if path == head.uri.path() {
         // HTTP/2 always has an authority in its target: what is left of it is shared, not copied.
         if head.uri.authority().is_some()
@@ -132,7 +135,8 @@ fn canonical_target(head: &mut Parts) -> Result<(), Reply> {
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    let target = PathAndQuery::try_from(target).map_err(|_| malformed("the target is not a path and query"))?;
+    let target =
+        PathAndQuery::try_from(target).map_err(|_| malformed("the target is not a path and query"))?;
     head.uri = Uri::from(target);
     Ok(())
 }
@@ -141,10 +145,12 @@ fn canonical_target(head: &mut Parts) -> Result<(), Reply> {
 fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     let mut facts = HopByHop::default();
     let mut named: Vec<HeaderName> = Vec::new();
-    for token in headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(',')) {
+    for token in
+        headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','))
+    {
         let token = token.trim();
         if token.eq_ignore_ascii_case("upgrade") {
-            facts.upgrade = headers.get(UPGRADE).cloned();
+            facts.upgrade = headers.get(UPGRADE).filter(|protocol| may_be_switched_to(protocol)).cloned();
         } else if !token.eq_ignore_ascii_case("keep-alive") && !token.eq_ignore_ascii_case("close") {
             named.extend(HeaderName::from_bytes(token.as_bytes()).ok().filter(may_be_named));
         }
@@ -162,6 +168,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     facts
 }
 
+/// Only WebSocket passes: HTTP/2 in a tunnel (`h2c`) would carry requests past every policy.
+fn may_be_switched_to(protocol: &HeaderValue) -> bool {
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+}
+
 /// `Connection` cannot take away what makes the message what it is.
 fn may_be_named(name: &HeaderName) -> bool {
     *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING
@@ -171,7 +182,10 @@ fn may_be_named(name: &HeaderName) -> bool {
 fn is_own(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     name.len() > OWN_PREFIX.len()
-        && name.iter().zip(OWN_PREFIX.bytes()).all(|(&given, own)| given == own || (given == b'_' && own == b'-'))
+        && name
+            .iter()
+            .zip(OWN_PREFIX.bytes())
+            .all(|(&given, own)| given == own || (given == b'_' && own == b'-'))
 }
 
 /// The host of a canonical head, without its port.
@@ -217,8 +231,14 @@ mod tests {
             (h1("/", &[ok, ("content-length", "3, 3")]), Reason::RequestMalformed),
             (h1("/", &[ok, ("content-length", "+3")]), Reason::RequestMalformed),
             (h1("/", &[ok, ("transfer-encoding", "gzip, chunked")]), Reason::RequestMalformed),
-            (h1("/", &[ok, ("transfer-encoding", "chunked"), ("content-length", "3")]), Reason::RequestMalformed),
-            (head("GET", "/", http::Version::HTTP_10, &[ok, ("transfer-encoding", "chunked")]), Reason::RequestMalformed),
+            (
+                h1("/", &[ok, ("transfer-encoding", "chunked"), ("content-length", "3")]),
+                Reason::RequestMalformed,
+            ),
+            (
+                head("GET", "/", http::Version::HTTP_10, &[ok, ("transfer-encoding", "chunked")]),
+                Reason::RequestMalformed,
+            ),
             (h1("/", &[ok, ("expect", "200-ok")]), Reason::ExpectationFailed),
             (h1("/a%2fb", &[ok]), Reason::PathMalformed),
             (h1("*", &[ok]), Reason::PathMalformed),
@@ -260,7 +280,10 @@ mod tests {
     fn http2_authority_becomes_the_host() {
         let mut given = head("GET", "https://crm.example/x", http::Version::HTTP_2, &[]);
         canonicalize(&mut given).unwrap();
-        assert_eq!((given.headers["host"].as_bytes(), given.uri.to_string()), (&b"crm.example"[..], "/x".to_owned()));
+        assert_eq!(
+            (given.headers["host"].as_bytes(), given.uri.to_string()),
+            (&b"crm.example"[..], "/x".to_owned())
+        );
     }
 
     #[test]
@@ -270,6 +293,8 @@ mod tests {
         let mut alone = h1("/", &[("host", "a"), ("upgrade", "websocket")]);
         assert_eq!(canonicalize(&mut alone).unwrap().upgrade, None);
         assert!(alone.headers.get("upgrade").is_none());
+        let mut tunnel = h1("/", &[("host", "a"), ("connection", "upgrade"), ("upgrade", "h2c")]);
+        assert_eq!(canonicalize(&mut tunnel).unwrap().upgrade, None);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl Policies {
         let snapshot = compile(&sources, &*self.shared, self.source.options)?;
         let upstreams = snapshot.upstreams.iter().map(|spec| {
             let file = spec.tls.as_ref().and_then(|tls| tls.ca_file.clone()).unwrap_or_default();
-            self.shared.upstream(spec).map_err(|error| Diagnostic::file(&file, Code::FILE, error.to_string()))
+            self.shared.upstream(spec).map_err(|error| Box::new(Diagnostic::file(&file, Code::FILE, error.to_string())))
         });
         let (upstreams, mut faults) = partition(upstreams);
         let tls = port_tls(&snapshot.listeners).unwrap_or_else(|fault| {
@@ -69,7 +69,7 @@ impl Policies {
             HashMap::new()
         });
         if !faults.is_empty() {
-            return Err(faults);
+            return Err(faults.into_iter().map(|fault| *fault).collect());
         }
         let metrics = snapshot.routes.all().iter().map(|route| self.telemetry.route(&route.name)).collect();
         Ok(Live { metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
@@ -118,14 +118,14 @@ fn partition<T, E>(all: impl Iterator<Item = Result<T, E>>) -> (Vec<T>, Vec<E>) 
     (good, bad)
 }
 
-fn port_tls(listeners: &[Listener]) -> Result<HashMap<u16, Arc<PortTls>>, Diagnostic> {
+fn port_tls(listeners: &[Listener]) -> Result<HashMap<u16, Arc<PortTls>>, Box<Diagnostic>> {
     let ports: HashSet<u16> = listeners.iter().filter(|one| one.tls.is_some()).map(|one| one.port).collect();
     ports
         .into_iter()
         .map(|port| {
             let tls = PortTls::new(listeners.iter().filter(|listener| listener.port == port));
             tls.map(|tls| (port, Arc::new(tls)))
-                .map_err(|error| Diagnostic::file(Path::new(""), Code::FILE, error.to_string()))
+                .map_err(|error| Box::new(Diagnostic::file(Path::new(""), Code::FILE, error.to_string())))
         })
         .collect()
 }

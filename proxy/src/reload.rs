@@ -41,12 +41,12 @@ impl Reload {
     /// # Errors
     /// Where signals or the folder cannot be watched at all.
     pub async fn run(self: Arc<Self>, drain: Drain) -> std::io::Result<()> {
-        let (changed, mut changes) = mpsc::channel::<()>(1);
+        let (tell, mut changes) = mpsc::channel::<()>(1);
         let mut watcher = notify::recommended_watcher(move |change: notify::Result<notify::Event>| {
             let relevant = change.map_or(true, |change| !change.kind.is_access());
             // A full channel holds a change already: one reload reads them all.
             if relevant {
-                let _ = changed.try_send(());
+                let _ = tell.try_send(());
             }
         })
         .map_err(std::io::Error::other)?;

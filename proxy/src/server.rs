@@ -163,7 +163,7 @@ impl Process {
         let mut server = Server::new_with_opt_and_conf(None, conf);
         server.bootstrap();
         let listeners = Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.max_connections);
-        server.add_service(GatewayService {
+        server.add_service(DataPlane {
             listeners: Some(listeners),
             wanted,
             drain: drain.clone(),
@@ -171,7 +171,7 @@ impl Process {
             admin: Arc::clone(&self.admin),
             bound: self.bound.clone(),
         });
-        server.add_service(AdminService {
+        server.add_service(AdminEndpoint {
             address: self.options.admin,
             admin: Arc::clone(&self.admin),
             failure: Arc::clone(&self.failure),
@@ -183,7 +183,7 @@ impl Process {
             admin: Arc::clone(&self.admin),
             sockets,
         };
-        server.add_service(ReloadService { reload: Arc::new(reload), drain, failure: Arc::clone(&self.failure) });
+        server.add_service(PolicyWatch { reload: Arc::new(reload), drain, failure: Arc::clone(&self.failure) });
         let shutdown = Shutdown {
             start,
             limit: self.options.drain,
@@ -201,7 +201,7 @@ impl Process {
 }
 
 /// The data plane: keeps the sockets as the published snapshot wants them.
-struct GatewayService {
+struct DataPlane {
     listeners: Option<Listeners>,
     wanted: watch::Receiver<Vec<Socket>>,
     drain: Drain,
@@ -211,7 +211,7 @@ struct GatewayService {
 }
 
 #[async_trait]
-impl Service for GatewayService {
+impl Service for DataPlane {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(mut listeners) = self.listeners.take() else { return };
         let wanted = self.wanted.borrow_and_update().clone();
@@ -241,7 +241,7 @@ impl Service for GatewayService {
 }
 
 /// Health, metrics and decisions, apart from the data plane.
-struct AdminService {
+struct AdminEndpoint {
     address: SocketAddr,
     admin: Arc<AdminState>,
     failure: Arc<Failure>,
@@ -249,7 +249,7 @@ struct AdminService {
 }
 
 #[async_trait]
-impl Service for AdminService {
+impl Service for AdminEndpoint {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let listener = match tokio::net::TcpListener::bind(self.address).await {
             Ok(listener) => listener,
@@ -273,14 +273,14 @@ impl Service for AdminService {
 }
 
 /// Keeps policies current.
-struct ReloadService {
+struct PolicyWatch {
     reload: Arc<Reload>,
     drain: Drain,
     failure: Arc<Failure>,
 }
 
 #[async_trait]
-impl Service for ReloadService {
+impl Service for PolicyWatch {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Reload { gateway, policies, admin, .. } = &*self.reload;
         let status = crate::policies::status(&gateway.live.pin());

@@ -53,7 +53,7 @@ pub fn request(
     // Kept for `X-Forwarded-Host`; a rewrite may change it below.
     let asked = head.headers.get(HOST).cloned();
     let edits = [&life.ctx.edits.request[..], &route.request_headers[..], &backend.request_headers[..]];
-    remove_lookalikes(&mut head.headers, edits.iter().copied().flatten());
+    remove_lookalikes(&mut head.headers, &edits.iter().copied().flatten());
     for edit in edits.iter().copied().flatten() {
         edit.apply(&mut head.headers);
     }
@@ -75,17 +75,24 @@ pub fn request(
         };
         head.uri = Uri::from(PathAndQuery::try_from(target)?);
     }
-    if wire.http2 { to_http2(head, wire) } else { to_http1(head) }
+    if wire.http2 {
+        to_http2(head, wire)
+    } else {
+        to_http1(head, wire);
+        Ok(())
+    }
 }
 
 /// Removes headers that differ from an edited one only by underscores, which some services read as dashes.
-fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: impl Iterator<Item = &'a HeaderEdit> + Clone) {
+fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: &(impl Iterator<Item = &'a HeaderEdit> + Clone)) {
     if !headers.keys().any(|name| name.as_str().contains('_')) {
         return;
     }
     let own = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
     let alike = |name: &HeaderName, other: &HeaderName| {
-        name != other && name.as_str().len() == other.as_str().len() && name.as_str().replace('_', "-") == other.as_str()
+        name != other
+            && name.as_str().len() == other.as_str().len()
+            && name.as_str().replace('_', "-") == other.as_str()
     };
     let lookalikes: Vec<HeaderName> = headers
         .keys()
@@ -140,10 +147,12 @@ fn address_value(address: IpAddr) -> HeaderValue {
     let mut text = [0u8; 45];
     let mut left = &mut text[..];
     let written = write!(left, "{address}").map(|()| left.len()).map_or(0, |left| 45 - left);
-    text.get(..written).and_then(|text| HeaderValue::from_bytes(text).ok()).unwrap_or(HeaderValue::from_static(""))
+    text.get(..written)
+        .and_then(|text| HeaderValue::from_bytes(text).ok())
+        .unwrap_or(HeaderValue::from_static(""))
 }
 
-fn to_http1(head: &mut Parts) -> Result<(), http::uri::InvalidUri> {
+fn to_http1(head: &mut Parts, wire: Wire) {
     head.version = Version::HTTP_11;
     // HTTP/2 may split cookies; HTTP/1 has one field (RFC 9113, section 8.2.3).
     if head.headers.get_all(COOKIE).iter().nth(1).is_some() {
@@ -152,7 +161,11 @@ fn to_http1(head: &mut Parts) -> Result<(), http::uri::InvalidUri> {
             head.headers.insert(COOKIE, joined);
         }
     }
-    Ok(())
+    // Many servers send trailers only where they were asked for (RFC 9110, section 10.1.4).
+    if wire.trailers {
+        head.headers.insert(TE, HeaderValue::from_static("trailers"));
+        head.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
 }
 
 fn to_http2(head: &mut Parts, wire: Wire) -> Result<(), http::uri::InvalidUri> {
@@ -191,7 +204,12 @@ pub fn end_to_end(headers: &mut HeaderMap) {
 }
 
 /// Shapes a response head: the filters' edits, those of route and backend, and the decision id.
-pub fn response(headers: &mut HeaderMap, life: &Life, route: Option<&Route>, backend: Option<&WeightedBackend>) {
+pub fn response(
+    headers: &mut HeaderMap,
+    life: &Life,
+    route: Option<&Route>,
+    backend: Option<&WeightedBackend>,
+) {
     let of_route = route.map_or(&[][..], |route| &route.response_headers[..]);
     let of_backend = backend.map_or(&[][..], |backend| &backend.response_headers[..]);
     for edit in life.ctx.edits.response.iter().chain(of_route).chain(of_backend) {
@@ -214,16 +232,20 @@ mod tests {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
         }
         let set = HeaderEdit::Set(HeaderName::from_static("x-lead-score"), HeaderValue::from_static("0.5"));
-        remove_lookalikes(&mut headers, [set].iter());
+        remove_lookalikes(&mut headers, &[set].iter());
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_other"]);
     }
 
     #[test]
     fn responses_keep_end_to_end_headers_only() {
         let mut headers = HeaderMap::new();
-        for (name, value) in
-            [("connection", "close, x-hop"), ("x-hop", "1"), ("keep-alive", "5"), ("content-length", "3"), ("etag", "a")]
-        {
+        for (name, value) in [
+            ("connection", "close, x-hop"),
+            ("x-hop", "1"),
+            ("keep-alive", "5"),
+            ("content-length", "3"),
+            ("etag", "a"),
+        ] {
             headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         end_to_end(&mut headers);
@@ -233,6 +255,9 @@ mod tests {
     #[test]
     fn addresses_are_written_without_a_port() {
         assert_eq!(address_value([127, 0, 0, 1].into()), "127.0.0.1");
-        assert_eq!(address_value("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()), "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff");
+        assert_eq!(
+            address_value("2001:db8:ffff:ffff:ffff:ffff:ffff:ffff".parse().unwrap()),
+            "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"
+        );
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{CONNECTION, UPGRADE};
+use http::header::{CONNECTION, TE, UPGRADE};
 use http::{HeaderMap, HeaderValue, Response};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -21,6 +21,8 @@ const HAND_OVER: Duration = Duration::from_secs(10);
 
 /// Asks the upstream for the protocol that the client asked for.
 pub fn ask(headers: &mut HeaderMap, protocol: &HeaderValue) {
+    // A tunnel has no trailers, and `Connection` names one thing only.
+    headers.remove(TE);
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(UPGRADE, protocol.clone());
 }

@@ -189,7 +189,7 @@ impl Resources for FakeResources {
     }
 
     fn limiter(&self, _: &str, _: &Rate) -> Arc<Limiter> {
-        unimplemented!("no limits here")
+        panic!("no limits here")
     }
 
     fn scorer(&self, _: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {

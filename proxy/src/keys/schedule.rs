@@ -1,4 +1,4 @@
-//! When keys may and should be fetched: refresh, back-off, rate limit, kids looked for in vain.
+//! When keys may and should be fetched: refresh, back-off, rate limit, unknown kids.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
