@@ -95,6 +95,8 @@ struct Draft<'a> {
     ambiguous: bool,
     /// Where the record says that it is of another object.
     foreign: Option<usize>,
+    /// True where the record has said of which object it is.
+    typed: bool,
 }
 
 struct Reader<'p, 'a> {
@@ -119,6 +121,7 @@ impl<'a> Draft<'a> {
         self.slots.fill(Slot::Absent);
         self.ambiguous = false;
         self.foreign = None;
+        self.typed = false;
     }
 
     /// A member begins; the first one that stays has no comma before it, so a cut before it takes that comma.
@@ -175,6 +178,7 @@ impl<'p, 'a> Reader<'p, 'a> {
                 slots,
                 ambiguous: false,
                 foreign: None,
+                typed: false,
             },
             request: Request::default(),
             envelope: false,
@@ -252,6 +256,20 @@ impl<'p, 'a> Reader<'p, 'a> {
             empty: self.draft.kept == 0,
             reserved: std::mem::take(&mut self.draft.cuts),
         });
+        Ok(())
+    }
+
+    /// Two types would let a record pass here as one object and be another behind the gateway.
+    fn record_type(&mut self, scalar: &Scalar<'a>) -> Result<(), Stop> {
+        if std::mem::replace(&mut self.draft.typed, true) {
+            return Err(stop(scalar.at, "two types of one record"));
+        }
+        if scalar.kind != Kind::String {
+            return Err(stop(scalar.at, "the type of a record must be a string"));
+        }
+        if !scalar.unescape().eq_ignore_ascii_case(&self.plan.object) {
+            self.draft.foreign = Some(scalar.at);
+        }
         Ok(())
     }
 
@@ -361,12 +379,10 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
                 self.check_object()?;
                 self.finish_record(end)?;
             }
-            Some(Frame::Record) => {
-                if self.frames.last() == Some(&Frame::Records) {
-                    self.check_object()?;
-                }
-                self.finish_record(end)?;
-            }
+            // A collection may hold records of several objects; those of others pass as they are.
+            Some(Frame::Record)
+                if self.frames.last() == Some(&Frame::Records) && self.draft.foreign.is_some() => {}
+            Some(Frame::Record) => self.finish_record(end)?,
             Some(Frame::Request) => self.finish_request(end)?,
             _ => {}
         }
@@ -406,12 +422,7 @@ impl<'a> Visitor<'a> for Reader<'_, 'a> {
         }
         match self.target {
             Target::Member(node) => self.draft.fill(node, Slot::Scalar(scalar)),
-            Target::Type
-                if scalar.kind != Kind::String
-                    || !scalar.unescape().eq_ignore_ascii_case(&self.plan.object) =>
-            {
-                self.draft.foreign = Some(scalar.at);
-            }
+            Target::Type => self.record_type(&scalar)?,
             _ => {}
         }
         if self.in_record() {

@@ -53,7 +53,17 @@ fn every_shape_of_body_gives_its_records() {
         ("3".to_owned(), Err("an object expected")),
         (r#"{"records":[]}"#.to_owned(), Err("no record of the object")),
         (r#"{"records":[3]}"#.to_owned(), Err("a record must be an object")),
-        (r#"{"records":[{"attributes":{"type":"Case"}}]}"#.to_owned(), Err("a record of another object")),
+        (
+            format!(r#"{{"records":[{{"attributes":{{"type":"Case"}},"V":1}},{{{lead},"V":2}},{{"V":3,"attributes":{{"type":"Case"}}}}]}}"#),
+            Ok(vec![2.0]),
+        ),
+        (r#"{"records":[{"attributes":{"type":"Case"}}]}"#.to_owned(), Err("no record of the object")),
+        (r#"{"records":[{"attributes":{"type":"Case","type":"Lead"}}]}"#.to_owned(), Err("two types of one record")),
+        (
+            format!(r#"{{"records":[{{"attributes":{{"type":"Case"}},{lead}}}]}}"#),
+            Err("two types of one record"),
+        ),
+        (r#"{"records":[{"attributes":{"type":7}}]}"#.to_owned(), Err("the type of a record must be a string")),
         (r#"{"attributes":{"type":"Case"},"V":1}"#.to_owned(), Err("a record of another object")),
         (r#"{"V":1,"records":[{"V":2}]}"#.to_owned(), Err("records, and members of a record beside them")),
         (r#"{"records":[{"V":2}],"s__C":1}"#.to_owned(), Err("a member of a record beside records")),
