@@ -4,6 +4,7 @@ use std::fmt::{Display, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::support::policies::{GATEWAY, upstream};
 
@@ -80,4 +81,26 @@ pub fn golden(bundle: &Path) -> Vec<(Value, f64)> {
     let golden: Value = serde_json::from_slice(&text).unwrap();
     let vectors = golden["vectors"].as_array().unwrap();
     vectors.iter().map(|it| (it["record"].clone(), it["score"].as_f64().unwrap())).collect()
+}
+
+/// Copies a bundle, with its manifest edited and those of its golden vectors that fit, signed anew.
+pub fn copy_bundle(from: &Path, to: &Path, edit: impl Fn(String) -> String, fits: impl Fn(&Value) -> bool) {
+    let read = |file: &str| std::fs::read(from.join(file)).unwrap();
+    let old = read("golden.json");
+    let golden: Value = serde_json::from_slice(&old).unwrap();
+    let kept: Vec<&Value> =
+        golden["vectors"].as_array().unwrap().iter().filter(|vector| fits(&vector["record"])).collect();
+    let new = serde_json::to_vec(&serde_json::json!({ "vectors": kept })).unwrap();
+    let manifest = String::from_utf8(read("model.yaml")).unwrap().replace(&sha256(&old), &sha256(&new));
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::write(to.join("golden.json"), new).unwrap();
+    std::fs::write(to.join("model.onnx"), read("model.onnx")).unwrap();
+    std::fs::write(to.join("model.yaml"), edit(manifest)).unwrap();
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
 }
