@@ -107,7 +107,7 @@ fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
     if given.contains('@') || parsed.host().is_empty() || parsed.host().contains('%') {
         return Err(malformed("Host is not a name"));
     }
-    if given.ends_with(':') || (parsed.port().is_some() && parsed.port_u16().is_none()) {
+    if !is_port(given.strip_prefix(parsed.host()).unwrap_or(given)) {
         return Err(malformed("Host has an invalid port"));
     }
     if host.is_none() || given.bytes().any(|byte| byte.is_ascii_uppercase()) {
@@ -116,6 +116,12 @@ fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
         head.headers.insert(HOST, lower);
     }
     Ok(())
+}
+
+/// True for nothing, and for a colon with a port after it.
+fn is_port(rest: &str) -> bool {
+    let Some(port) = rest.strip_prefix(':') else { return rest.is_empty() };
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// The target in origin form with a canonical path.
@@ -226,6 +232,9 @@ mod tests {
             (h1("/", &[("host", "user@crm.example")]), Reason::RequestMalformed),
             (h1("/", &[("host", "a b")]), Reason::RequestMalformed),
             (h1("/", &[("host", "a:b")]), Reason::RequestMalformed),
+            (h1("/", &[("host", "a:")]), Reason::RequestMalformed),
+            (h1("/", &[("host", "a:65536")]), Reason::RequestMalformed),
+            (h1("/", &[("host", "[::1]:65536")]), Reason::RequestMalformed),
             (h1("/", &[("host", "")]), Reason::RequestMalformed),
             (h1("/", &[ok, ("content-length", "3"), ("content-length", "3")]), Reason::RequestMalformed),
             (h1("/", &[ok, ("content-length", "3, 3")]), Reason::RequestMalformed),
