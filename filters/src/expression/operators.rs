@@ -281,9 +281,13 @@ impl Compiler<'_> {
                 Err(_) => Kind::thunk(move |_| Err(EvaluationError::Absent(name.clone()))),
             },
             (whole_kind, key_kind) => {
+                let computed = !matches!(key_kind, Kind::Constant(_));
                 let whole = self.thunk(Node { kind: whole_kind, ty: whole.ty, range: whole.range });
                 let key = self.thunk(Node { kind: key_kind, ty: key.ty, range: key.range });
-                Kind::thunk(move |frame| element(whole(frame)?, &key(frame)?))
+                Kind::thunk(move |frame| {
+                    let found = element(whole(frame)?, &key(frame)?);
+                    if computed { found.map_err(unnamed) } else { found }
+                })
             }
         };
         Node { kind, ty, range }
@@ -323,6 +327,15 @@ fn holds(whole: &Value<'_>, item: &Value<'_>) -> Evaluated<bool> {
         Value::List(list) => Ok(list.holds(item)),
         Value::Map(map) => Ok(map.holds(item.str()?)),
         other => Err(EvaluationError::Type { wanted: "list or map", found: other.kind() }),
+    }
+}
+
+/// Hides a key that came with the request: errors are written down, and it may be a secret.
+fn unnamed(error: EvaluationError) -> EvaluationError {
+    match error {
+        EvaluationError::Absent(_) => EvaluationError::Absent("(computed)".into()),
+        EvaluationError::NotUtf8(_) => EvaluationError::NotUtf8("(computed)".into()),
+        other => other,
     }
 }
 
