@@ -154,12 +154,6 @@ impl Client {
         }
     }
 
-    /// Waits for the end of the connection.
-    pub async fn closed(self) -> hyper::Result<()> {
-        drop(self.sender);
-        within("the end of the connection", self.connection).await.unwrap()
-    }
-
     /// Waits until the other side ends the connection.
     pub async fn ended(&mut self) -> hyper::Result<()> {
         within("the other side to end the connection", &mut self.connection).await.unwrap()

@@ -8,7 +8,7 @@ use std::thread;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::support::within;
+use crate::support::{DEADLINE, within};
 
 /// Everything a pipe has told so far.
 #[derive(Clone, Debug)]
@@ -69,10 +69,8 @@ impl Lines {
                 let _ = seen.changed().await;
             }
         };
-        match tokio::time::timeout(crate::support::DEADLINE, wait).await {
-            Ok(found) => found,
-            Err(_) => panic!("waited in vain for {what}; there was:\n{}", self.text()),
-        }
+        let found = tokio::time::timeout(DEADLINE, wait).await;
+        found.unwrap_or_else(|_| panic!("waited in vain for {what}; there was:\n{}", self.text()))
     }
 
     /// Waits until the pipe is closed.

@@ -18,8 +18,6 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Waits for what must happen; panics with `what` where it does not.
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
-    match tokio::time::timeout(DEADLINE, future).await {
-        Ok(output) => output,
-        Err(_) => panic!("waited {DEADLINE:?} in vain for {what}"),
-    }
+    let output = tokio::time::timeout(DEADLINE, future).await;
+    output.unwrap_or_else(|_| panic!("waited {DEADLINE:?} in vain for {what}"))
 }

@@ -1,5 +1,6 @@
 //! Policy documents that most tests share.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use serde_json::Value;
@@ -17,6 +18,17 @@ pub fn listeners(policies: &str) -> Vec<String> {
                 .map(move |listener| format!("{name}/{}", listener["name"].as_str().unwrap_or("")))
         })
         .collect()
+}
+
+/// How many sockets the listeners need: those with the same port share one.
+pub fn sockets(policies: &str) -> usize {
+    let documents = policies.split("\n---").filter_map(|text| serde_saphyr::from_str::<Value>(text).ok());
+    let gateways = documents.filter(|document| document["kind"] == "Gateway");
+    let ports: BTreeSet<u64> = gateways
+        .flat_map(|gateway| gateway["spec"]["listeners"].as_array().cloned().unwrap_or_default())
+        .filter_map(|listener| listener["port"].as_u64())
+        .collect();
+    ports.len()
 }
 
 /// A gateway `edge` with one plain listener, `edge/http`.

@@ -19,7 +19,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     args: Vec<String>,
-    environment: Vec<(String, String)>,
     files: Vec<(PathBuf, Vec<u8>)>,
 }
 
@@ -27,12 +26,6 @@ impl Options {
     /// Adds arguments of `foregate run`, such as `["--threads", "1"]`.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        self
-    }
-
-    /// Sets a variable of the process's environment.
-    pub fn environment(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -60,7 +53,7 @@ impl Foregate {
     /// `policies` is the text of `policies.yaml`. Every listener of its gateways listens on a free port of
     /// 127.0.0.1; listeners with the same port in the policy share one.
     pub async fn start(policies: &str, options: Options) -> Self {
-        let (mut child, folder) = Self::spawn(policies, options);
+        let (mut child, folder) = Self::spawn(policies, &options);
         let access_log = Lines::read(child.stdout.take().unwrap());
         let events = Lines::read(child.stderr.take().unwrap());
         let mut this = Self {
@@ -73,11 +66,14 @@ impl Foregate {
         };
         this.admin = address(&this.event("admin listening").await);
         this.wait_ready().await;
+        // Written before readiness was told, but perhaps not read from the pipe yet.
+        let sockets = policies::sockets(policies);
+        let listening = |event: &Value| event["event.name"] == "listening";
         this.listeners = this
             .events
-            .all()
+            .wait_count("all sockets", sockets, listening)
+            .await
             .iter()
-            .filter(|event| event["event.name"] == "listening")
             .map(|event| (event["listener"].as_str().unwrap().to_owned(), address(event)))
             .collect();
         this
@@ -85,14 +81,14 @@ impl Foregate {
 
     /// Starts a gateway that must not run; gives its exit status and everything it said on stderr.
     pub async fn refused(policies: &str, options: Options) -> (ExitStatus, String) {
-        let (mut child, _folder) = Self::spawn(policies, options);
+        let (mut child, _folder) = Self::spawn(policies, &options);
         let _access_log = Lines::read(child.stdout.take().unwrap());
         let events = Lines::read(child.stderr.take().unwrap());
         events.ended().await;
         (child.wait().unwrap(), events.text())
     }
 
-    fn spawn(policies: &str, options: Options) -> (Child, TempDir) {
+    fn spawn(policies: &str, options: &Options) -> (Child, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
         for (path, content) in &options.files {
@@ -105,7 +101,7 @@ impl Foregate {
         for listener in policies::listeners(policies) {
             command.arg("--bind").arg(format!("{listener}=127.0.0.1:0"));
         }
-        command.args(&options.args).envs(options.environment.iter().map(|(name, value)| (name, value)));
+        command.args(&options.args);
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         (child, folder)
