@@ -261,3 +261,25 @@ async fn an_upstream_that_cannot_prove_its_name_gets_no_request() {
     assert_eq!((reply.status, reply.reason().as_str()), (502, "UpstreamUntrusted"));
     assert!(plain.received().is_empty());
 }
+
+#[tokio::test]
+async fn a_connection_made_for_one_listener_is_not_lent_to_another() {
+    let authority = Authority::new();
+    let leaf = authority.leaf(&["a.test", "b.test", "c.test"]);
+    let upstream = Upstream::answering("hello").await;
+    let two = gateway(&[("a", "a.test", &["edge-cert"]), ("b", "b.test", &["edge-cert"])]);
+    let two = Foregate::start(&behind(&two, &upstream), secrets(&[("edge-cert", &leaf)])).await;
+    let one = gateway(&[("any", "", &["edge-cert"])]);
+    let one = Foregate::start(&behind(&one, &upstream), secrets(&[("edge-cert", &leaf)])).await;
+    for alpn in ["h2", "http/1.1"] {
+        let config = authority.client(&[alpn]);
+        let mut client = Client::tls(two.address("edge/a"), "a.test", &config).await.unwrap();
+        for (host, status) in [("a.test", 200), ("A.test:8443", 200), ("b.test", 421), ("c.test", 421)] {
+            let reply = client.send_empty(client.request_to(host, "GET", "/")).await;
+            assert_eq!(reply.status, status, "{alpn} {host}");
+        }
+        let mut client = Client::tls(one.address("edge/any"), "a.test", &config).await.unwrap();
+        let reply = client.send_empty(client.request_to("b.test", "GET", "/")).await;
+        assert_eq!(reply.status, 200, "one listener serves both names");
+    }
+}

@@ -1,0 +1,38 @@
+//! The gateway over real sockets, and the house it is built in.
+
+#[cfg(test)]
+mod addresses;
+#[cfg(test)]
+mod authorize;
+#[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod enrich;
+#[cfg(test)]
+mod gateway;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod identity;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod observe;
+#[cfg(test)]
+mod policies;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod tidy;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod upgrade;
