@@ -61,7 +61,9 @@ impl Policies {
         let snapshot = compile(&sources, &*self.shared, self.source.options)?;
         let upstreams = snapshot.upstreams.iter().map(|spec| {
             let file = spec.tls.as_ref().and_then(|tls| tls.ca_file.clone()).unwrap_or_default();
-            self.shared.upstream(spec).map_err(|error| Box::new(Diagnostic::file(&file, Code::FILE, error.to_string())))
+            self.shared
+                .upstream(spec)
+                .map_err(|error| Box::new(Diagnostic::file(&file, Code::FILE, error.to_string())))
         });
         let (upstreams, mut faults) = partition(upstreams);
         let tls = port_tls(&snapshot.listeners).unwrap_or_else(|fault| {
@@ -132,7 +134,8 @@ fn port_tls(listeners: &[Listener]) -> Result<HashMap<u16, Arc<PortTls>>, Box<Di
 
 /// Publishes what was loaded: from its return on, every new request obeys it.
 pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: &AdminState) {
-    let new: Vec<_> = live.upstreams.iter().filter(|upstream| upstream.endpoints().is_empty()).cloned().collect();
+    let new: Vec<_> =
+        live.upstreams.iter().filter(|upstream| upstream.endpoints().is_empty()).cloned().collect();
     // Requests to a name that nobody could resolve yet are refused: better late by a moment than so.
     let _ = timeout(FIRST_RESOLUTION, resolve(&new)).await;
     let status = status(&live);

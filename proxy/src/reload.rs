@@ -77,7 +77,8 @@ impl Reload {
         let authorities = authorities.filter_map(|tls| tls.ca_file.as_deref().and_then(Path::parent));
         // Named besides the folder itself: mounted secrets are often a link.
         let secrets = source.folder.join("secrets");
-        let folders = [source.folder.as_path(), secrets.as_path()].into_iter().chain(bundles).chain(authorities);
+        let folders =
+            [source.folder.as_path(), secrets.as_path()].into_iter().chain(bundles).chain(authorities);
         let folders: Vec<&Path> = folders.filter(|folder| folder.is_dir()).collect();
         for folder in &folders {
             watch_folder(watcher, folder, RecursiveMode::Recursive);
@@ -105,7 +106,9 @@ impl Reload {
         let live = match spawn_blocking(move || policies.load()).await {
             Ok(Ok(live)) => live,
             Ok(Err(diagnostics)) => return refused(&diagnostics, &self.gateway, &self.admin),
-            Err(_) => return event(Level::Error, "reload failed", &[("error", "a defect while loading".into())]),
+            Err(_) => {
+                return event(Level::Error, "reload failed", &[("error", "a defect while loading".into())]);
+            }
         };
         let sockets = self.policies.sockets(&live.snapshot);
         let revision = live.snapshot.revision.clone();

@@ -112,7 +112,8 @@ impl Shared {
 
     /// Reads every file of keys anew; on a fault the old keys stay. Gives what went wrong.
     pub fn reload_keys(&self) -> Vec<String> {
-        let all: Vec<Arc<IssuerKeys>> = self.kept().keys.0.values().map(|(keys, _)| Arc::clone(keys)).collect();
+        let all: Vec<Arc<IssuerKeys>> =
+            self.kept().keys.0.values().map(|(keys, _)| Arc::clone(keys)).collect();
         all.iter().filter_map(|keys| keys.reload().err()).map(|error| error.to_string()).collect()
     }
 
@@ -244,7 +245,12 @@ fn identity(bundle: &FilePath) -> Vec<u8> {
     for file in files {
         let Ok(metadata) = std::fs::metadata(file.path()) else { continue };
         identity.extend(file.file_name().as_encoded_bytes());
-        for number in [metadata.ino(), metadata.len(), metadata.mtime().cast_unsigned(), metadata.mtime_nsec().cast_unsigned()] {
+        for number in [
+            metadata.ino(),
+            metadata.len(),
+            metadata.mtime().cast_unsigned(),
+            metadata.mtime_nsec().cast_unsigned(),
+        ] {
             identity.extend(number.to_le_bytes());
         }
     }
@@ -317,7 +323,8 @@ impl Materials for Shared {
         let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error);
         let load = || {
             let bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
-            let scorer = ModelScorer::new(name, bundle, MODEL_THREADS).map_err(|error| refused(error.to_string()))?;
+            let scorer =
+                ModelScorer::new(name, bundle, MODEL_THREADS).map_err(|error| refused(error.to_string()))?;
             Ok(Arc::new(scorer) as Arc<dyn Scorer>)
         };
         kept.models.take((name.to_owned(), identity), attempt, load).map(drop)

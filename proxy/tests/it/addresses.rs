@@ -31,12 +31,14 @@ async fn client_from(last: u8, address: SocketAddr) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::new(127, 0, 0, last), 0).into()).unwrap();
     let stream = socket.connect(address).await.unwrap();
-    Client::over(stream, last % 2 == 0, "http").await
+    Client::over(stream, last.is_multiple_of(2), "http").await
 }
 
 /// Who connects, where to, with which headers, and whom the gateway takes for the client; a refusal where that is
 /// written with an exclamation mark.
-const CALLS: [(u8, &str, &[(&str, &str)], &str); 20] = [
+type Call = (u8, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const CALLS: [Call; 20] = [
     (1, "/listed", &[], "127.0.0.1"),
     (2, "/listed", &[], "!127.0.0.2"),
     (7, "/listed", &[], "127.0.0.7"),
@@ -55,7 +57,12 @@ const CALLS: [(u8, &str, &[(&str, &str)], &str); 20] = [
     // What the client of the proxy wrote stands to the left, and counts for nothing.
     (3, "/behind", &[("x-forwarded-for", "203.0.113.9, 198.51.100.1")], "!198.51.100.1"),
     (3, "/behind", &[("x-forwarded-for", "198.51.100.1, 203.0.113.9, 10.1.1.1")], "203.0.113.9"),
-    (3, "/behind", &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1")], "!198.51.100.1"),
+    (
+        3,
+        "/behind",
+        &[("x-forwarded-for", "203.0.113.9"), ("x-forwarded-for", "198.51.100.1")],
+        "!198.51.100.1",
+    ),
     (3, "/behind", &[("x-forwarded-for", "203.0.113.9, unknown")], "!127.0.0.3"),
     (3, "/behind", &[("forwarded", "for=\"[2001:db8::7]:4711\";proto=https")], "2001:db8::7"),
     // `Forwarded` is the standard: where it is there, it alone counts.
@@ -81,7 +88,10 @@ async fn addresses_are_refused_whatever_headers_say_unless_a_trusted_proxy_says_
         if expected.starts_with('!') {
             assert_eq!((reply.status, reply.reason().as_str()), (403, "AddressDenied"), "{told}");
             assert!(!reply.text().contains("127.0.0") && !reply.text().contains("113"), "{}", reply.text());
-            assert_eq!((&record["foregate.step"], &record["foregate.rule"]), (&json!("guard"), &json!("addresses")));
+            assert_eq!(
+                (&record["foregate.step"], &record["foregate.rule"]),
+                (&json!("guard"), &json!("addresses"))
+            );
         } else {
             passed += 1;
             assert_eq!(reply.status, 200, "{told}: {}", reply.text());
@@ -119,7 +129,11 @@ async fn upstreams_hear_of_the_client_only_from_those_who_may_say_it() {
         let trusted = target == "/behind";
         assert_eq!(seen.headers.contains_key("forwarded"), trusted, "{target}");
         assert_eq!(seen.header("x-forwarded-proto"), if trusted { "https" } else { "http" }, "{target}");
-        assert_eq!(seen.header("x-forwarded-host"), if trusted { "bank.test" } else { "crm.test" }, "{target}");
+        assert_eq!(
+            seen.header("x-forwarded-host"),
+            if trusted { "bank.test" } else { "crm.test" },
+            "{target}"
+        );
     }
 }
 

@@ -18,6 +18,9 @@ authorize:
 - { name: would-allow, allow: 'request.host == "other.test"', mode: audit }
 "#;
 
+/// Method, target, headers, verdict.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
 /// The verdict as `<status>`, or `<status> <reason> <step>:<rule>`.
 async fn verdict(gateway: &Foregate, reply: &Reply) -> String {
     let record = gateway.record(reply.decision()).await;
@@ -38,7 +41,7 @@ async fn deny_is_stronger_than_allow_and_what_nobody_allows_is_refused() {
     let gateway = Foregate::start(&routes(upstream.address, &[("rules", RULES)]), Options::default()).await;
     let address = gateway.address("edge/http");
     let mut clients = [Client::http1(address).await, Client::http2(address).await];
-    let cases: [(&str, &str, &[(&str, &str)], &str); 11] = [
+    let cases: [Case; 11] = [
         ("GET", "/rules/open/a", &[], "200"),
         ("POST", "/rules/open/a", &[], "403 AccessDenied admit:default"),
         ("GET", "/rules/closed", &[], "403 AccessDenied admit:default"),

@@ -102,7 +102,10 @@ async fn long_ids_decimals_spaces_and_escapes_survive() {
     let sent = format!("{{\"Notes\":\"{}\",\"Title\":\"CFO\"}}", "n".repeat((1 << 20) - 64));
     let seen = scoring.pass("/reject", sent.clone()).await;
     let told = seen.header("x-lead-score").to_owned();
-    assert!(seen.body == sent.replacen('{', &format!("{{\"Lead_Score__c\":{told},"), 1), "1 MiB came out changed");
+    assert!(
+        seen.body == sent.replacen('{', &format!("{{\"Lead_Score__c\":{told},"), 1),
+        "1 MiB came out changed"
+    );
     let sent = format!("{{\"Notes\":\"{}\"}}", "n".repeat(2 << 20));
     let reply = scoring.post("/reject", &[("content-type", JSON)], sent).await;
     assert_eq!((reply.status, reply.reason().as_str()), (413, "BodyTooLarge"));
@@ -119,13 +122,14 @@ async fn what_a_client_says_of_its_score_is_replaced_or_refused() {
         ("x-lead-score-status", "scored by me"),
         ("x_lead_score_status", "scored by me"),
     ];
-    for (sent, left) in [
-        (r#"{"Title":"CFO"}"#, r#","Title":"CFO"}"#),
-        (r#"{"Lead_Score__c":0.99,"Title":"CFO"}"#, r#","Title":"CFO"}"#),
-        (r#"{"Title":"CFO","lead_SCORE__C":"1" }"#, r#","Title":"CFO" }"#),
-        (r#"{"Lead_Score__c":1,"Title":"CFO","Lead_Score__c":{"a":[1,2]}}"#, r#","Title":"CFO"}"#),
-        (r#"{"\u004cead_Score__c":0.99,"Title":"CFO"}"#, r#","Title":"CFO"}"#),
-        (r#"{"Lead_Score__c":0.99}"#, "}"),
+    // What is sent, what is left of it behind our member, and whether a strict rule refuses it.
+    for (sent, left, ours) in [
+        (r#"{"Title":"CFO"}"#, r#","Title":"CFO"}"#, false),
+        (r#"{"Lead_Score__c":0.99,"Title":"CFO"}"#, r#","Title":"CFO"}"#, true),
+        (r#"{"Title":"CFO","lead_SCORE__C":"1" }"#, r#","Title":"CFO" }"#, true),
+        (r#"{"Lead_Score__c":1,"Title":"CFO","Lead_Score__c":{"a":[1,2]}}"#, r#","Title":"CFO"}"#, true),
+        (r#"{"\u004cead_Score__c":0.99,"Title":"CFO"}"#, r#","Title":"CFO"}"#, true),
+        (r#"{"Lead_Score__c":0.99}"#, "}", true),
     ] {
         let reply = scoring.post("/reject", &spoofed, sent).await;
         assert_eq!(reply.status, 200, "{sent}: {}", reply.text());
@@ -134,17 +138,11 @@ async fn what_a_client_says_of_its_score_is_replaced_or_refused() {
         assert_eq!(seen.headers.get_all("x-lead-score").iter().count(), 1);
         assert!(told != "0.99" && seen.header("x-lead-score-status") == "scored", "{sent}: {told}");
         assert!(seen.headers.keys().all(|name| !name.as_str().contains('_')), "{:?}", seen.headers);
-        let text = String::from_utf8_lossy(&seen.body);
-        let left = if left == "}" { left.to_owned() } else { left.replace(" }", " }") };
-        assert_eq!(text, format!("{{\"Lead_Score__c\":{told}{left}"), "{sent}");
+        assert_eq!(seen.body, format!("{{\"Lead_Score__c\":{told}{left}"), "{sent}");
         assert_eq!(seen.header("content-length"), seen.body.len().to_string());
         let reply = scoring.post("/strict", &spoofed, sent).await;
-        let told = sent.matches("core__").count() + sent.to_lowercase().matches("score__c").count();
-        if told == 0 {
-            assert_eq!(reply.status, 200, "{sent}");
-        } else {
-            assert_eq!((reply.status, reply.reason().as_str()), (422, "FieldReserved"), "{sent}");
-        }
+        assert_eq!(reply.status, if ours { 422 } else { 200 }, "{sent}");
+        assert!(!ours || reply.reason() == "FieldReserved", "{sent}");
     }
     assert_eq!(scoring.upstream.received().len(), 7);
 }
@@ -174,7 +172,8 @@ async fn every_record_of_a_collection_has_its_own_score() {
     assert_eq!(seen.body, expected.replace('\u{1}', "\"attributes\""));
     let mut more = records.clone();
     more.push(records[0].clone());
-    let reply = scoring.post("/reject", &[("content-type", JSON)], json!({ "records": more }).to_string()).await;
+    let reply =
+        scoring.post("/reject", &[("content-type", JSON)], json!({ "records": more }).to_string()).await;
     assert_eq!((reply.status, reply.reason().as_str()), (422, "BodyUnreadable"), "201 records");
     // Records of other objects pass untouched beside leads.
     let mixed = r#"{"records":[{"attributes":{"type":"Contact"},"LastName":"A"},{"attributes":{"type":"Lead"},"Title":"CFO"}]}"#;
@@ -191,7 +190,9 @@ async fn leads_within_a_composite_are_scored_and_other_subrequests_are_not() {
     let (record, score) = golden(&bundle("lead-score")).remove(1);
     let lead = record.to_string();
     let request = |url: &str, body: &str| {
-        format!(r#"{{"method":"POST","referenceId":"r","url":"/services/data/v62.0/sobjects/{url}","body":{body}}}"#)
+        format!(
+            r#"{{"method":"POST","referenceId":"r","url":"/services/data/v62.0/sobjects/{url}","body":{body}}}"#
+        )
     };
     let account = request("Account", r#"{"Name":"Harbor","Title":"CFO"}"#);
     let sent = format!("{{\"compositeRequest\":[{account},{},{account}]}}", request("Lead", &lead));
@@ -205,13 +206,16 @@ async fn leads_within_a_composite_are_scored_and_other_subrequests_are_not() {
     assert_eq!((reply.status, reply.reason().as_str()), (422, "BodyUnreadable"));
 }
 
+/// What it is, headers, body, and whether even a lenient rule must refuse it: what it hides cannot be known.
+type Unreadable<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [u8], bool);
+
 #[tokio::test]
 async fn what_cannot_be_read_is_refused_or_goes_on_flagged_as_the_policy_says() {
     let mut scoring = Scoring::start().await;
     let deep = format!("{{\"a\":{}{}}}", "[".repeat(64), "]".repeat(64));
-    let zipped: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
-    // What is sent, and whether even a lenient rule must refuse it: what it hides cannot be known.
-    let cases: [(&str, &[(&str, &str)], &[u8], bool); 12] = [
+    let zipped: &[u8] =
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
+    let cases: [Unreadable<'_>; 12] = [
         ("not JSON", &[("content-type", JSON)], b"LastName=Okafor", false),
         ("half of it", &[("content-type", JSON)], br#"{"LastName":"Okafor"#, false),
         ("two values", &[("content-type", JSON)], b"{}{}", false),
@@ -262,7 +266,10 @@ async fn a_feature_of_the_wrong_type_or_missing_where_it_is_required_follows_the
         },
         |record| record["Country"].is_string(),
     );
-    let specs = [("reject", spec("required", "")), ("lenient", spec("required", ", onError: continue, default: 0.24"))];
+    let specs = [
+        ("reject", spec("required", "")),
+        ("lenient", spec("required", ", onError: continue, default: 0.24")),
+    ];
     let specs = specs.each_ref().map(|(name, spec)| (*name, spec.as_str()));
     let mut scoring = Scoring::with(&specs, &model("required", folder.path())).await;
     assert_eq!(scoring.pass("/reject", r#"{"Country":"US"}"#).await.header("x-lead-score-status"), "scored");

@@ -1,4 +1,4 @@
-//! Tokens over the wire: who gets in, what the upstream learns, keys that come and go.
+//! Tokens over the wire: who gets in, what upstreams learn, keys that come and go.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -82,7 +82,10 @@ async fn claims_arrive_and_what_the_client_says_of_them_does_not() {
     assert_eq!(reply.status, 200);
     assert!(!upstream.last().headers.contains_key("x-org"));
     let record = gateway.record(reply.decision()).await;
-    assert_eq!((&record["foregate.subject"], &record["foregate.issuer"]), (&json!("plain"), &json!(idp.url())));
+    assert_eq!(
+        (&record["foregate.subject"], &record["foregate.issuer"]),
+        (&json!("plain"), &json!(idp.url()))
+    );
 }
 
 /// What is wrong with a request, its Authorization headers, and the text of the challenge's error.
@@ -127,7 +130,11 @@ fn refused_requests(idp: &Idp) -> Vec<(&'static str, Vec<String>, &'static str)>
         ("HS256 with the public key as JSON", bearer(hmac(jwk.to_string().into_bytes())), invalid),
         ("HS256 with the public point", bearer(hmac(point)), invalid),
         ("HS256 with nothing", bearer(hmac(Vec::new())), invalid),
-        ("a changed signature", bearer(format!("{message}.{}", signature.chars().rev().collect::<String>())), invalid),
+        (
+            "a changed signature",
+            bearer(format!("{message}.{}", signature.chars().rev().collect::<String>())),
+            invalid,
+        ),
         ("two tokens", vec![format!("Bearer {good}"), format!("Bearer {good}")], invalid),
         ("two tokens in one", bearer(format!("{good}, Bearer {good}")), invalid),
         ("60 KiB", bearer(format!("{good}{}", "A".repeat(60 << 10))), invalid),
@@ -153,14 +160,24 @@ async fn every_bad_token_is_refused_with_a_challenge_and_without_a_reason_to_lea
             assert_eq!(reply.status, 401, "{what}");
             let error = format!(", error=\"invalid_token\", error_description=\"{told}\"");
             let error = if told.is_empty() { "" } else { &error };
-            assert_eq!(reply.header("www-authenticate"), format!("Bearer realm=\"foregate\"{error}"), "{what}");
+            assert_eq!(
+                reply.header("www-authenticate"),
+                format!("Bearer realm=\"foregate\"{error}"),
+                "{what}"
+            );
             let body = reply.json();
             let members: Vec<&String> = body.as_object().unwrap().keys().collect();
             assert_eq!(members, ["type", "title", "status", "reason", "decision"], "{what}");
             let reason = if told.is_empty() { "TokenMissing" } else { "TokenInvalid" };
-            assert_eq!((reply.reason().as_str(), body["decision"].as_str()), (reason, Some(reply.decision())));
+            assert_eq!(
+                (reply.reason().as_str(), body["decision"].as_str()),
+                (reason, Some(reply.decision()))
+            );
             let record = gateway.record(reply.decision()).await;
-            assert_eq!((&record["foregate.step"], &record["foregate.reason"]), (&json!("identify"), &json!(reason)));
+            assert_eq!(
+                (&record["foregate.step"], &record["foregate.reason"]),
+                (&json!("identify"), &json!(reason))
+            );
         }
     }
     // A head that large is not even a request.
@@ -212,7 +229,8 @@ async fn a_hundred_unknown_kids_at_once_cost_the_issuer_one_fetch() {
 #[tokio::test]
 async fn an_issuer_that_comes_late_is_waited_for() {
     let (upstream, mut idp) = (Upstream::answering("ok").await, Idp::down().await);
-    let gateway = Foregate::start(&guarded(upstream.address, &bearers(&idp.by_url())), Options::default()).await;
+    let gateway =
+        Foregate::start(&guarded(upstream.address, &bearers(&idp.by_url())), Options::default()).await;
     let mut client = Client::http1(gateway.address("edge/http")).await;
     let token = idp.token("early");
     let reply = bearing(&mut client, "/", &token).await;

@@ -12,7 +12,13 @@ use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Upstream, empty};
 
 /// Sends so many requests at once, on each of so many connections.
-async fn storm(address: SocketAddr, target: &str, http2: bool, connections: usize, each: usize) -> Vec<Reply> {
+async fn storm(
+    address: SocketAddr,
+    target: &str,
+    http2: bool,
+    connections: usize,
+    each: usize,
+) -> Vec<Reply> {
     let replies = join_all((0..connections).map(async |_| {
         let mut client = if http2 { Client::http2(address).await } else { Client::http1(address).await };
         let requests = (0..each).map(|_| client.request("GET", target).body(empty()).unwrap());
@@ -54,7 +60,8 @@ async fn a_thousand_requests_at_once_are_admitted_exactly_up_to_the_limit() {
 /// `r` and `t` of a `RateLimit` field.
 fn standing(reply: &Reply) -> (u64, u64) {
     let field = reply.header("ratelimit");
-    let number = |name: &str| field.split(';').find_map(|part| part.strip_prefix(name)?.parse().ok()).unwrap();
+    let number =
+        |name: &str| field.split(';').find_map(|part| part.strip_prefix(name)?.parse().ok()).unwrap();
     (number("r="), number("t="))
 }
 
@@ -70,7 +77,10 @@ async fn callers_are_told_how_they_stand_and_when_to_come_back() {
         assert_eq!((reply.status, reply.header("ratelimit-policy")), (200, "\"per-client\";q=3;w=60"));
         let (remaining, time) = standing(&reply);
         assert_eq!(remaining, left);
-        assert!(reply.header("ratelimit").starts_with("\"per-client\";") && (1..=60).contains(&time), "{reply:?}");
+        assert!(
+            reply.header("ratelimit").starts_with("\"per-client\";") && (1..=60).contains(&time),
+            "{reply:?}"
+        );
         assert!(!reply.headers.contains_key("retry-after"));
     }
     let reply = client.get("/").await;
@@ -122,7 +132,11 @@ rateLimit:
         passed += usize::from(status == 200);
         let record = gateway.record(reply.decision()).await;
         let text = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-        assert_eq!((text("foregate.step"), text("foregate.rule")), (step.to_owned(), rule.to_owned()), "call {number}");
+        assert_eq!(
+            (text("foregate.step"), text("foregate.rule")),
+            (step.to_owned(), rule.to_owned()),
+            "call {number}"
+        );
     }
     assert_eq!(upstream.received().len(), passed);
 }
@@ -164,7 +178,9 @@ rateLimit:
         let audited = record["foregate.audits"][0]["rule"] == "trial";
         assert_eq!(audited, number >= 3, "call {number}: {record}");
     }
-    gateway.wait_sample("foregate_audits_total{route=\"all/rule\",rule=\"trial\"}", |audits| audits > 4.5).await;
+    gateway
+        .wait_sample("foregate_audits_total{route=\"all/rule\",rule=\"trial\"}", |audits| audits > 4.5)
+        .await;
     let over = "foregate_limit_decisions_total{rule=\"trial\",admitted=\"false\"}";
     assert_eq!(gateway.sample(over).await, Some(5.0));
     assert_eq!(upstream.received().len(), 5);

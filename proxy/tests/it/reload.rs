@@ -7,11 +7,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use http::HeaderMap;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::support::client::{Client, Reply};
+use crate::support::client::Client;
 use crate::support::guarded::{bundle, copy_bundle, guarded, model, policy};
 use crate::support::policies::{GATEWAY, route, upstream};
 use crate::support::process::{Foregate, Options};
@@ -64,7 +63,8 @@ async fn load(address: SocketAddr, number: usize, stop: &AtomicBool) -> usize {
         assert_eq!(reply.status, 200, "request {sent} of client {number}: {}", reply.text());
         sent += 1;
         if sent % 50 == 0 {
-            client = if sent % 100 == 0 { Client::http1(address).await } else { Client::http2(address).await };
+            client =
+                if sent % 100 == 0 { Client::http1(address).await } else { Client::http2(address).await };
         }
     }
     sent
@@ -110,7 +110,10 @@ async fn a_faulty_policy_changes_nothing_is_told_in_full_and_can_be_mended() {
     let good = config(&gateway).await;
     assert_eq!((good.get("failure"), &good["listeners"], &good["routes"]), (None, &json!(1), &json!(1)));
     // Two faults in two files.
-    gateway.write("more.yaml", "apiVersion: foregate.dev/v1alpha1\nkind: Polcy\nmetadata: { name: x }\nspec: {}\n");
+    gateway.write(
+        "more.yaml",
+        "apiVersion: foregate.dev/v1alpha1\nkind: Polcy\nmetadata: { name: x }\nspec: {}\n",
+    );
     let faulty = text(1).replace("allow: 'true'", "allow: 'request.methd == \"GET\"'");
     gateway.write("policies.yaml", &faulty);
     until("both faults", async || {
@@ -124,13 +127,17 @@ async fn a_faulty_policy_changes_nothing_is_told_in_full_and_can_be_mended() {
     let line = faulty.lines().position(|line| line.contains("methd")).unwrap() + 1;
     let column = faulty.lines().nth(line - 1).unwrap().find("methd").unwrap() + 1;
     let place = format!("policies.yaml:{line}:{column}: ");
-    assert!(told.iter().any(|it| it.starts_with("FG04") && it.contains(&place)), "{place} is not in {told:?}");
+    assert!(
+        told.iter().any(|it| it.starts_with("FG04") && it.contains(&place)),
+        "{place} is not in {told:?}"
+    );
     assert!(told.iter().any(|it| it.contains("more.yaml:2:7: ") && it.contains("Polcy")), "{told:?}");
     assert!(gateway.sample(FAILED).await >= Some(1.0));
     let event = gateway.event("policies refused").await;
     assert!(event["diagnostics"].as_array().is_some_and(|all| !all.is_empty()), "{event}");
     assert!(in_force(address, 0).await && !in_force(address, 1).await, "the old policy is in force");
-    let revision = format!("foregate_config_revision_info{{revision=\"{}\"}}", good["revision"].as_str().unwrap());
+    let revision =
+        format!("foregate_config_revision_info{{revision=\"{}\"}}", good["revision"].as_str().unwrap());
     assert_eq!(gateway.sample(&revision).await, Some(1.0));
     // Mended: in force at once, and the failure is forgotten.
     std::fs::remove_file(gateway.folder().join("more.yaml")).unwrap();
@@ -163,7 +170,10 @@ async fn listeners_come_and_go_and_connections_of_a_closed_one_go_on() {
     let with = |listener: &str| {
         guarded(upstream.address, &generation(1))
             .replace("port: 8080 }", &format!("port: 8080 }}{listener}"))
-            .replace("gatewayClassName: foregate", "gatewayClassName: foregate\n  addresses: [{ value: 127.0.0.1 }]")
+            .replace(
+                "gatewayClassName: foregate",
+                "gatewayClassName: foregate\n  addresses: [{ value: 127.0.0.1 }]",
+            )
     };
     let second = format!("\n  - {{ name: second, protocol: HTTP, port: {} }}", free.port());
     gateway.write("policies.yaml", with(&second));
@@ -184,7 +194,7 @@ async fn listeners_come_and_go_and_connections_of_a_closed_one_go_on() {
     assert!(in_force(gateway.address("edge/http"), 1).await, "the other listener never closed");
 }
 
-/// Makes `..data` point to a new folder with these policies, as the kubelet updates a mounted ConfigMap.
+/// Makes `..data` point to a new folder with these policies, as the kubelet updates a mounted `ConfigMap`.
 fn swap(folder: &Path, version: &str, text: &str) {
     let data = folder.join(format!("..{version}"));
     std::fs::create_dir(&data).unwrap();
@@ -208,72 +218,84 @@ async fn a_mounted_folder_is_swapped_as_kubernetes_does() {
         std::fs::remove_dir_all(folder.join(format!("..v{}", number - 1))).unwrap();
         until("the next version", || in_force(address, number)).await;
     }
-    assert_eq!(gateway.sample(FAILED).await.unwrap_or_default(), 0.0, "every file is read once it is there");
+    assert_eq!(
+        gateway.sample(FAILED).await.filter(|failed| *failed > 0.0),
+        None,
+        "every file is read once it is there"
+    );
 }
 
-async fn score(client: &mut Client) -> Reply {
+/// A policy that scores with this bundle.
+fn scoring(upstream: &Upstream, bundle: &Path) -> String {
+    let spec = "insecure: { anonymous: true }
+enrich: [{ name: lead, model: lead, deadline: 900ms, set: { header: x-lead-score } }]";
+    [guarded(upstream.address, spec), model("lead", bundle)].concat()
+}
+
+/// Copies a shipped bundle under another version.
+fn install(name: &str, version: &str, to: &Path) {
+    let edit = |manifest: String| manifest.replace("version: \"1.0.0\"", &format!("version: \"{version}\""));
+    copy_bundle(&bundle(name), to, edit, |_| true);
+}
+
+/// Has one lead scored; gives the score that the upstream got, and the version that made it.
+async fn scored(gateway: &Foregate, upstream: &Upstream) -> (String, String) {
+    let mut client = Client::http1(gateway.address("edge/http")).await;
     let request = client.request("POST", "/").header("content-type", "application/json");
-    client.send(request.body(full(r#"{"Title":"CFO","Country":"US"}"#)).unwrap()).await
-}
-
-fn told(headers: &HeaderMap) -> (&str, &str) {
-    let text = |name: &str| headers.get(name).map_or("", |value| value.to_str().unwrap());
-    (text("x-lead-score"), text("x-lead-score-status"))
+    let reply = client.send(request.body(full(r#"{"Title":"CFO","Country":"US"}"#)).unwrap()).await;
+    assert_eq!((reply.status, upstream.last().header("x-lead-score-status")), (200, "scored"));
+    let record = gateway.record(reply.decision()).await;
+    let version = record["foregate.scores"][0]["version"].as_str().unwrap().to_owned();
+    (upstream.last().header("x-lead-score").to_owned(), version)
 }
 
 #[tokio::test]
 async fn a_model_is_replaced_in_place_and_a_damaged_one_is_not_taken() {
     let upstream = Upstream::answering("ok").await;
-    let shipped = [bundle("lead-score"), bundle("lead-score-logistic")];
     let models = tempfile::tempdir().unwrap();
     let (served, next) = (models.path().join("served"), models.path().join("next"));
-    let version = |manifest: String, version: &str| manifest.replace("version: \"1.0.0\"", &format!("version: \"{version}\""));
-    copy_bundle(&shipped[0], &served, |manifest| version(manifest, "1"), |_| true);
-    let spec = "insecure: { anonymous: true }
-enrich: [{ name: lead, model: lead, deadline: 900ms, set: { header: x-lead-score } }]";
-    let policies = [guarded(upstream.address, spec), model("lead", &served)].concat();
-    let gateway = Foregate::start(&policies, Options::default()).await;
-    let mut client = Client::http1(gateway.address("edge/http")).await;
-    let mut scored = async |expected: &str| {
-        let reply = score(&mut client).await;
-        let record = gateway.record(reply.decision()).await;
-        assert_eq!((reply.status, record["foregate.scores"][0]["version"].as_str()), (200, Some(expected)), "{record}");
-        let (score, status) = (told(&upstream.last().headers).0.to_owned(), told(&upstream.last().headers).1.to_owned());
-        assert_eq!(status, "scored");
-        score
-    };
-    let first = scored("1").await;
-    // A damaged file beside an unchanged description is found out, and so is a description that is wrong.
+    install("lead-score", "1", &served);
+    let gateway = Foregate::start(&scoring(&upstream, &served), Options::default()).await;
+    let first = scored(&gateway, &upstream).await;
+    assert_eq!(first.1, "1");
+    // A file damaged beside an unchanged description is found out.
     let graph = std::fs::read(served.join("model.onnx")).unwrap();
     std::fs::write(served.join("model.onnx"), &graph[..graph.len() / 2]).unwrap();
     gateway.wait_sample(FAILED, |failed| failed >= 1.0).await;
-    assert_eq!(scored("1").await, first, "the old model goes on");
+    assert_eq!(scored(&gateway, &upstream).await, first, "the old model goes on");
     let status = config(&gateway).await;
     let diagnostic = status["failure"]["diagnostics"][0].as_str().unwrap();
     assert!(diagnostic.contains("sha256") && diagnostic.contains("policies.yaml:"), "{diagnostic}");
     std::fs::write(served.join("model.onnx"), &graph).unwrap();
     until("the failure to be mended", async || config(&gateway).await.get("failure").is_none()).await;
-    assert_eq!(scored("1").await, first);
+    assert_eq!(scored(&gateway, &upstream).await, first);
     // Another model takes the place of the first, all files at once.
-    copy_bundle(&shipped[1], &next, |manifest| version(manifest, "2"), |_| true);
+    install("lead-score-logistic", "2", &next);
     std::fs::rename(&served, models.path().join("old")).unwrap();
     std::fs::rename(&next, &served).unwrap();
-    until("the next model", async || {
-        let mut client = Client::http1(gateway.address("edge/http")).await;
-        let reply = score(&mut client).await;
-        gateway.record(reply.decision()).await["foregate.scores"][0]["version"] == "2"
-    })
-    .await;
-    assert_ne!(scored("2").await, first, "another model, another score");
+    until("the next model", async || scored(&gateway, &upstream).await.1 == "2").await;
+    assert_ne!(scored(&gateway, &upstream).await.0, first.0, "another model, another score");
     // And again: the new folder is watched as the old one was.
-    let manifest = std::fs::read_to_string(served.join("model.yaml")).unwrap();
-    std::fs::write(served.join("model.yaml"), version(manifest, "3").replace("version: \"2\"", "version: \"3\"")).unwrap();
-    until("the third model", async || {
-        let mut client = Client::http1(gateway.address("edge/http")).await;
-        let reply = score(&mut client).await;
-        gateway.record(reply.decision()).await["foregate.scores"][0]["version"] == "3"
-    })
-    .await;
+    install("lead-score", "3", &served);
+    until("the third model", async || scored(&gateway, &upstream).await == (first.0.clone(), "3".to_owned()))
+        .await;
+}
+
+#[tokio::test]
+async fn a_link_to_a_model_may_be_turned_to_another_one() {
+    let upstream = Upstream::answering("ok").await;
+    let models = tempfile::tempdir().unwrap();
+    let at = |name: &str| models.path().join(name);
+    symlink("v1", at("current")).unwrap();
+    install("lead-score", "1", &at("v1"));
+    let gateway = Foregate::start(&scoring(&upstream, &at("current")), Options::default()).await;
+    for version in ["2", "3"] {
+        let folder = format!("v{version}");
+        install("lead-score-logistic", version, &at(&folder));
+        symlink(&folder, at("next")).unwrap();
+        std::fs::rename(at("next"), at("current")).unwrap();
+        until("the model behind the link", async || scored(&gateway, &upstream).await.1 == version).await;
+    }
 }
 
 #[tokio::test]
@@ -282,17 +304,20 @@ async fn a_gateway_with_faulty_policies_does_not_start_and_points_at_every_fault
     let text = [
         GATEWAY,
         &route("all", rules),
-        &upstream("crm", "127.0.0.1:1", ""),
-        &policy("all", "authorize: [{ name: a, allow: 'request.methd == \"GET\"' }]\nrateLimits: []"),
+        &upstream("crm", "127.0.0.1:1", "timeout: { connect: 1s }"),
+        &policy("all", "authorize: [{ name: a, allow: 'request.methd == \"GET\"' }]"),
     ]
     .concat();
     let (status, told) = Foregate::refused(&text, Options::default()).await;
     assert_eq!(status.code(), Some(3), "{told}");
-    for (wrong, help) in [("methd", "method"), ("crn", "crm"), ("rateLimits", "rateLimit")] {
+    for (wrong, help) in [("methd", "request.method"), ("crn", "`crm`"), ("timeout:", "`timeouts`")] {
         let line = text.lines().position(|line| line.contains(wrong)).unwrap() + 1;
         assert!(told.contains(&format!("policies.yaml:{line}:")), "{wrong}: {told}");
-        assert!(told.contains(&format!("`{help}`")), "{help}: {told}");
+        assert!(told.contains(&format!("did you mean {help}?")), "{help}: {told}");
     }
-    assert!(told.lines().filter(|line| line.trim_start_matches([' ', '|']).starts_with('^')).count() >= 3, "{told}");
+    assert!(
+        told.lines().filter(|line| line.trim_start_matches([' ', '|']).starts_with('^')).count() >= 3,
+        "{told}"
+    );
     assert!(!told.contains("listening"), "a socket was opened: {told}");
 }

@@ -44,8 +44,8 @@ spec:
 
 /// The policy of a route, with the name of the route.
 pub fn policy(route: &str, spec: &str) -> String {
-    let spec: String =
-        spec.lines().filter(|line| !line.trim().is_empty()).map(|line| format!("  {line}\n")).collect();
+    let lines = spec.lines().filter(|line| !line.trim().is_empty());
+    let spec = lines.fold(String::new(), |spec, line| spec + "  " + line + "\n");
     format!(
         "
 apiVersion: foregate.dev/v1alpha1

@@ -93,7 +93,7 @@ impl Idp {
     /// The entry of a policy that trusts this issuer; `jwks` in flow style, `more` further lines.
     pub fn trusted(&self, jwks: &str, more: &str) -> String {
         let url = self.url();
-        let more: String = more.lines().map(|line| format!("  {line}\n")).collect();
+        let more = more.lines().fold(String::new(), |more, line| more + "  " + line + "\n");
         format!("- issuer: {url}\n  audiences: [{AUDIENCE}]\n  jwks: {jwks}\n{more}")
     }
 
