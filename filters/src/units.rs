@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn time_spans_are_read_and_written_with_units() {
-        assert_eq!("1h30m".parse(), Ok(TimeSpan(Duration::from_secs(5400))));
+        assert_eq!("1h30m".parse(), Ok(TimeSpan(Duration::from_mins(90))));
         assert_eq!("3ms250us".parse(), Ok(TimeSpan(Duration::from_micros(3250))));
         assert_eq!("3ms".parse::<TimeSpan>().unwrap().to_string(), "3ms");
         for bad in ["", "3", "ms", "3 ms", "-1s", "1.5s", "9d", "99999999999999999999s"] {
