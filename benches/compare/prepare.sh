@@ -14,4 +14,6 @@ for variant in b1 b2; do
     cp "$certs/server.crt" "$home/$variant/secrets/bench/tls.crt"
     cp "$certs/server.key" "$home/$variant/secrets/bench/tls.key"
 done
-cp "$certs/jwks.json" "$home/d_es_c/jwks.json"
+for variant in d_es_c whole; do
+    cp "$certs/jwks.json" "$home/$variant/jwks.json"
+done

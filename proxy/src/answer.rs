@@ -48,7 +48,12 @@ impl ResponseBody {
     }
 
     /// The upstream's body; the connection goes back to the pool at its end.
-    pub fn upstream(incoming: Incoming, lease: Lease, deadline: Option<Pin<Box<Sleep>>>, life: Box<Life>) -> Self {
+    pub fn upstream(
+        incoming: Incoming,
+        lease: Lease,
+        deadline: Option<Pin<Box<Sleep>>>,
+        life: Box<Life>,
+    ) -> Self {
         let mut body =
             Self { content: Content::Upstream { incoming, lease: Some(lease), deadline }, life: Some(life) };
         if body.is_end_stream() {

@@ -77,7 +77,10 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
@@ -125,7 +128,9 @@ pub async fn collect(body: Incoming, limit: usize, deadline: Duration) -> Result
     }
     match fast_timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0))).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Reply::new(Reason::BodyTimeout).detail(format!("body not complete after {deadline:?}"))),
+        Err(_) => {
+            Err(Reply::new(Reason::BodyTimeout).detail(format!("body not complete after {deadline:?}")))
+        }
     }
 }
 

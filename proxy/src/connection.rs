@@ -20,8 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
-use crate::telemetry::metrics::Occupied;
 use crate::stream::{Activity, ClientStream, Transport};
+use crate::telemetry::metrics::Occupied;
 
 /// Largest HTTP/1 head, in bytes; 431 above.
 const MAX_HEAD: u32 = 64 * 1024;
@@ -111,8 +111,18 @@ pub async fn serve(
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines);
     let Entry { port, tls, listener } = entry;
-    let connection =
-        Arc::new(Connection { gateway, activity, peer, port, tls, server_name, listener, drain, open, permit });
+    let connection = Arc::new(Connection {
+        gateway,
+        activity,
+        peer,
+        port,
+        tls,
+        server_name,
+        listener,
+        drain,
+        open,
+        permit,
+    });
     if http2 { serve_http2(connection, stream).await } else { serve_http1(connection, stream).await }
 }
 

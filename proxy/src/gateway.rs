@@ -55,7 +55,10 @@ struct Chosen<'a> {
 }
 
 /// Serves one request. Every outcome is a response; every request gets exactly one record.
-pub async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Result<Response<ResponseBody>, Infallible> {
+pub async fn handle(
+    connection: Arc<Connection>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
     let (mut head, body) = request.into_parts();
     // pin: one moment, one snapshot.
     let mut life = Box::new(Life::pin(connection, &head));
@@ -71,7 +74,10 @@ pub async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> 
 }
 
 /// How a request that nothing refused goes on.
-#[expect(clippy::large_enum_variant, reason = "almost every request is answered: a box would cost each of them")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "almost every request is answered: a box would cost each of them"
+)]
 enum End {
     Answered { route: Arc<Route>, backend: usize, answer: Answer, client: Option<OnUpgrade> },
     Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
@@ -89,11 +95,9 @@ async fn run(life: &mut Life, head: &mut Parts, body: Incoming) -> Result<End, R
 
     // enrich, decide: what needs the body, collected within the bound of the route.
     let body = read_body(life, &route, body).await?;
-    let before = clock::now().monotonic;
+    let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
     route.chain.run_body(head, &mut life.ctx).await?;
-    if !life.ctx.scores.is_empty() {
-        life.enrich_time = Some(clock::now().monotonic.saturating_sub(before));
-    }
+    life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
 
     // shape and dispatch, or a redirect.
     match &route.action {
@@ -102,7 +106,12 @@ async fn run(life: &mut Life, head: &mut Parts, body: Incoming) -> Result<End, R
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
             let chosen = dispatch(life, head, body, &route, forward, &hop).await?;
             let backend = forward.backends.iter().position(|backend| std::ptr::eq(backend, chosen.backend));
-            Ok(End::Answered { backend: backend.unwrap_or_default(), answer: chosen.answer, client, route: Arc::clone(&route) })
+            Ok(End::Answered {
+                backend: backend.unwrap_or_default(),
+                answer: chosen.answer,
+                client,
+                route: Arc::clone(&route),
+            })
         }
     }
 }
@@ -156,8 +165,9 @@ fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>
         path: head.uri.path(),
         query: head.uri.query(),
     };
-    let location = HeaderValue::try_from(redirect.location(target))
-        .map_err(|_| at(Step::Shape)(Reply::new(Reason::Internal).detail("the redirect is not a header value")))?;
+    let location = HeaderValue::try_from(redirect.location(target)).map_err(|_| {
+        at(Step::Shape)(Reply::new(Reason::Internal).detail("the redirect is not a header value"))
+    })?;
     Ok(End::Redirected { route: Arc::clone(route), location, status: redirect.status })
 }
 
@@ -187,13 +197,13 @@ async fn dispatch<'a>(
 
     // dispatch: one endpoint, within the time of the route.
     life.progress = body.progress();
-    let started = clock::now().monotonic;
-    let sending = dispatch::send(&upstream, take(head), body);
+    let started = clock::monotonic();
+    let sending = dispatch::send(&upstream, take(head), body, started);
     let outcome = match time_for_answer(route) {
         Some(limit) => fast_timeout(limit, sending).await.map_err(|_| late(life, limit))?,
         None => sending.await,
     };
-    life.upstream_time = Some(clock::now().monotonic.saturating_sub(started));
+    life.upstream_time = Some(clock::monotonic().saturating_sub(started));
     let answer = outcome.map_err(|error| {
         life.endpoint = error.endpoint();
         at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
@@ -223,7 +233,9 @@ fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Result<R
 /// Time until the response head must be there; `None` where the route switched the limit off.
 fn time_for_answer(route: &Route) -> Option<Duration> {
     let limit = match (route.timeouts.request, route.timeouts.backend_request) {
-        (Some(request), Some(attempt)) if !attempt.is_zero() && (request.is_zero() || attempt < request) => attempt,
+        (Some(request), Some(attempt)) if !attempt.is_zero() && (request.is_zero() || attempt < request) => {
+            attempt
+        }
         (Some(request), _) => request,
         (None, Some(attempt)) => attempt,
         (None, None) => DEFAULT_REQUEST_TIMEOUT,
@@ -259,7 +271,12 @@ impl End {
 }
 
 /// Lets the filters see the response head, then applies every edit.
-fn seen<B>(response: Response<B>, life: &mut Life, route: &Route, backend: Option<&WeightedBackend>) -> Response<B> {
+fn seen<B>(
+    response: Response<B>,
+    life: &mut Life,
+    route: &Route,
+    backend: Option<&WeightedBackend>,
+) -> Response<B> {
     let (mut head, body) = response.into_parts();
     // The version is this connection's, not the upstream's: the codec finds the right one.
     head.version = Version::HTTP_11;
@@ -281,7 +298,8 @@ fn answered(
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else {
             lease.abandon();
-            let reply = Reply::new(Reason::UpstreamMalformed).detail("101 to a request that asked for no upgrade");
+            let reply =
+                Reply::new(Reason::UpstreamMalformed).detail("101 to a request that asked for no upgrade");
             return refuse(life, at(Step::Dispatch)(reply));
         };
         let protocol = response.headers().get(UPGRADE).cloned();
@@ -299,7 +317,7 @@ fn answered(
     shape::end_to_end(response.headers_mut());
     let response = seen(response, &mut life, route, backend);
     let deadline = route.timeouts.request.filter(|limit| !limit.is_zero()).map(|limit| {
-        let gone = clock::now().monotonic.saturating_sub(life.moment().monotonic);
+        let gone = clock::monotonic().saturating_sub(life.moment().monotonic);
         Box::pin(sleep(limit.saturating_sub(gone)))
     });
     response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life))
@@ -317,4 +335,3 @@ pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
     life.refusal = Some(refusal);
     Response::from_parts(head, ResponseBody::own(body, life))
 }
-

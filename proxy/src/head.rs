@@ -103,6 +103,9 @@ fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
         (Some(_), Some(_)) => return Err(malformed("Host differs from the target")),
         (None, _) => return Err(malformed("no Host")),
     };
+    if head.uri.authority().is_none() && is_plain_host(given) {
+        return Ok(());
+    }
     let parsed: Authority = given.parse().map_err(|_| malformed("Host is not a name"))?;
     if given.contains('@') || parsed.host().is_empty() || parsed.host().contains('%') {
         return Err(malformed("Host is not a name"));
@@ -122,6 +125,15 @@ fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
 fn is_port(rest: &str) -> bool {
     let Some(port) = rest.strip_prefix(':') else { return rest.is_empty() };
     port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// True for a lower-case name or IPv4 address with no port or a short one: nothing to look at twice.
+fn is_plain_host(host: &str) -> bool {
+    let (name, port) = host.split_once(':').unwrap_or((host, "80"));
+    !name.is_empty()
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
+        && (1..5).contains(&port.len())
+        && port.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The target in origin form with a canonical path.
@@ -150,6 +162,10 @@ fn canonical_target(head: &mut Parts) -> Result<(), Box<Reply>> {
 /// Removes what concerns this connection only, and headers that only the gateway may set.
 fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     let mut facts = HopByHop::default();
+    // Most heads have none of them: one look at each name costs less than a search for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name) || is_own(name)) {
+        return facts;
+    }
     let mut named: Vec<HeaderName> = Vec::new();
     for token in
         headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','))

@@ -29,6 +29,8 @@ pub struct Life {
     pub live: Arc<Live>,
     pub ctx: RequestContext,
     pub id: DecisionId,
+    /// `id` as a header value.
+    pub decision: HeaderValue,
     pub request_id: HeaderValue,
     pub trace: TraceContext,
     /// What the request was when it came, kept for its record.
@@ -57,13 +59,18 @@ impl Life {
         connection.activity.begin();
         let moment = clock::now();
         let id = DecisionId::new(moment);
-        let client =
-            Client { peer: connection.peer, address: connection.peer.ip().to_canonical(), tls: connection.tls };
+        let decision = id.header_value();
+        let client = Client {
+            peer: connection.peer,
+            address: connection.peer.ip().to_canonical(),
+            tls: connection.tls,
+        };
         Self {
             live: connection.gateway.live.pin(),
             ctx: RequestContext::new(moment, client),
             id,
-            request_id: record::request_id(&head.headers, id),
+            request_id: record::request_id(&head.headers, &decision),
+            decision,
             trace: TraceContext::from_headers(&head.headers, random::next),
             method: head.method.clone(),
             protocol: if head.version >= Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
@@ -105,8 +112,9 @@ impl Life {
         if std::mem::replace(&mut self.recorded, true) {
             return;
         }
-        self.connection.activity.end();
-        let total = clock::now().monotonic.saturating_sub(self.ctx.moment.monotonic);
+        let now = clock::monotonic();
+        self.connection.activity.end(now);
+        let total = now.saturating_sub(self.ctx.moment.monotonic);
         let streamed = self.progress.as_ref().map_or(0, |progress| progress.bytes());
         let record = Record {
             id: self.id,

@@ -43,7 +43,19 @@ fn is_plain(path: &[u8]) -> bool {
     for &byte in path {
         match byte {
             b'/' | b'.' if previous == b'/' => return false,
-            b'%' | b'\\' | b';' | 0..=0x20 | 0x7f..=0xff | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => return false,
+            b'%'
+            | b'\\'
+            | b';'
+            | 0..=0x20
+            | 0x7f..=0xff
+            | b'"'
+            | b'<'
+            | b'>'
+            | b'^'
+            | b'`'
+            | b'{'
+            | b'|'
+            | b'}' => return false,
             _ => {}
         }
         previous = byte;
@@ -61,7 +73,9 @@ fn decode(path: &str) -> Result<String, PathError> {
                 let value = hex(bytes.next())? << 4 | hex(bytes.next())?;
                 match value {
                     b'/' | b'\\' | 0 => return Err(PathError::Hidden),
-                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(value.into()),
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                        out.push(value.into())
+                    }
                     _ => {
                         const DIGITS: [char; 16] =
                             ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
@@ -100,7 +114,9 @@ fn remove_dots(path: &str) -> Result<String, PathError> {
                 segments.pop().ok_or(PathError::Root)?;
                 directory = true;
             }
-            _ if matches!(segment.split(';').next(), Some("" | "." | "..")) => return Err(PathError::Parameter),
+            _ if matches!(segment.split(';').next(), Some("" | "." | "..")) => {
+                return Err(PathError::Parameter);
+            }
             _ => segments.push(segment),
         }
     }
@@ -122,7 +138,9 @@ mod tests {
 
     #[test]
     fn plain_paths_are_borrowed() {
-        for path in ["/", "/services/data/v62.0/sobjects/Lead", "/a/b/", "/a.b/c..d/e~f", "/a=1&b,c@d:e!$'()*+"] {
+        for path in
+            ["/", "/services/data/v62.0/sobjects/Lead", "/a/b/", "/a.b/c..d/e~f", "/a=1&b,c@d:e!$'()*+"]
+        {
             assert!(matches!(canonical(path), Ok(Cow::Borrowed(same)) if same == path), "{path}");
         }
     }

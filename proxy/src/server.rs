@@ -113,10 +113,15 @@ impl Process {
     /// `Refused` with every diagnostic; `Start` where the system lends no threads or log file.
     pub fn new(options: RunOptions) -> Result<Self, RunError> {
         event::install();
-        let background =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("background").enable_all().build()?;
-        let telemetry =
-            Telemetry::new(TelemetryOptions { access_log: options.access_log.clone(), ..TelemetryOptions::default() })?;
+        let background = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            .enable_all()
+            .build()?;
+        let telemetry = Telemetry::new(TelemetryOptions {
+            access_log: options.access_log.clone(),
+            ..TelemetryOptions::default()
+        })?;
         let fetcher = Fetcher::new(background.handle().clone());
         let shared = Arc::new(Shared::new(Some(fetcher), Some(Arc::clone(&telemetry))));
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
@@ -127,7 +132,11 @@ impl Process {
         });
         let admin = Arc::new(AdminState::new(Arc::clone(&telemetry)));
         for warning in &live.snapshot.warnings {
-            event(Level::Warn, "policy warning", &[("diagnostic", crate::policies::one_line(warning).into())]);
+            event(
+                Level::Warn,
+                "policy warning",
+                &[("diagnostic", crate::policies::one_line(warning).into())],
+            );
         }
         let gateway = Arc::new(Gateway { live: Store::new(live), telemetry, deadlines: options.deadlines });
         let (bound, _) = watch::channel(Bound::default());
@@ -162,7 +171,8 @@ impl Process {
         };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         server.bootstrap();
-        let listeners = Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.max_connections);
+        let listeners =
+            Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.max_connections);
         server.add_service(DataPlane {
             listeners: Some(listeners),
             wanted,
@@ -183,7 +193,11 @@ impl Process {
             admin: Arc::clone(&self.admin),
             sockets,
         };
-        server.add_service(PolicyWatch { reload: Arc::new(reload), drain, failure: Arc::clone(&self.failure) });
+        server.add_service(PolicyWatch {
+            reload: Arc::new(reload),
+            drain,
+            failure: Arc::clone(&self.failure),
+        });
         let shutdown = Shutdown {
             start,
             limit: self.options.drain,
@@ -253,7 +267,9 @@ impl Service for AdminEndpoint {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let listener = match tokio::net::TcpListener::bind(self.address).await {
             Ok(listener) => listener,
-            Err(error) => return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address)),
+            Err(error) => {
+                return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address));
+            }
         };
         let address = listener.local_addr().unwrap_or(self.address);
         event(Level::Info, "admin listening", &[("address", address.to_string().into())]);

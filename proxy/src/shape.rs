@@ -190,6 +190,10 @@ pub fn content_length(headers: &mut HeaderMap, bytes: usize) {
 
 /// Removes what the upstream said of its own connection.
 pub fn end_to_end(headers: &mut HeaderMap) {
+    // Most responses have none of them: one look at each name costs less than a search for each.
+    if !headers.keys().any(|name| RESPONSE_HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -215,7 +219,7 @@ pub fn response(
     for edit in life.ctx.edits.response.iter().chain(of_route).chain(of_backend) {
         edit.apply(headers);
     }
-    headers.insert(DECISION_HEADER, life.id.header_value());
+    headers.insert(DECISION_HEADER, life.decision.clone());
     debug_assert!(DECISION_HEADER.as_str().starts_with(head::OWN_PREFIX));
 }
 

@@ -32,6 +32,11 @@ impl Default for Deadlines {
     }
 }
 
+/// A monotonic time in microseconds.
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// What a connection is doing, shared by its stream and its requests.
 #[derive(Debug, Default)]
 pub struct Activity {
@@ -46,7 +51,7 @@ pub struct Activity {
 
 impl Activity {
     fn now() -> u64 {
-        u64::try_from(clock::now().monotonic.as_micros()).unwrap_or(u64::MAX)
+        micros(clock::monotonic())
     }
 
     /// A request came out of the stream.
@@ -55,9 +60,9 @@ impl Activity {
         self.in_head.store(false, Ordering::Relaxed);
     }
 
-    /// A request is over.
-    pub fn end(&self) {
-        self.since.store(Self::now(), Ordering::Relaxed);
+    /// A request is over; `now` is the monotonic time.
+    pub fn end(&self, now: Duration) {
+        self.since.store(micros(now), Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
@@ -72,7 +77,10 @@ impl Activity {
     }
 
     fn bytes_arrived(&self) {
-        if !self.busy() && !self.multiplexed.load(Ordering::Relaxed) && !self.in_head.swap(true, Ordering::Relaxed) {
+        if !self.busy()
+            && !self.multiplexed.load(Ordering::Relaxed)
+            && !self.in_head.swap(true, Ordering::Relaxed)
+        {
             self.since.store(Self::now(), Ordering::Relaxed);
         }
     }
@@ -107,7 +115,8 @@ pub struct ClientStream {
 }
 
 /// The whole answer to a head that came too slowly: the codec has no request to answer yet.
-const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 impl ClientStream {
     pub fn new(transport: Transport, activity: Arc<Activity>, deadlines: Deadlines) -> Self {
@@ -127,7 +136,8 @@ impl ClientStream {
             if left == Some(Duration::ZERO) {
                 return Poll::Ready(());
             }
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(left.unwrap_or(self.deadlines.idle))));
+            let timer =
+                self.timer.get_or_insert_with(|| Box::pin(sleep(left.unwrap_or(self.deadlines.idle))));
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
         }

@@ -64,7 +64,8 @@ pub fn certificate(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
 pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let name = file.display().to_string();
     let pem = |source| TlsError::Pem { file: name.clone(), source };
-    let chain = CertificateDer::pem_file_iter(file).map_err(pem)?.collect::<Result<Vec<_>, _>>().map_err(pem)?;
+    let chain =
+        CertificateDer::pem_file_iter(file).map_err(pem)?.collect::<Result<Vec<_>, _>>().map_err(pem)?;
     if chain.is_empty() { Err(TlsError::Empty(name)) } else { Ok(chain) }
 }
 

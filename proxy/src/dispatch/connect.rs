@@ -47,14 +47,18 @@ pub async fn connect(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Resul
     }
 }
 
-async fn connect_unbounded(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Result<Sender, ConnectError> {
+async fn connect_unbounded(
+    upstream: &Arc<UpstreamState>,
+    endpoint: &Address,
+) -> Result<Sender, ConnectError> {
     let stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
     let Some(config) = &upstream.tls else {
         return handshake(upstream, endpoint, stream).await;
     };
     let configured = upstream.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-    let name = ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
+    let name =
+        ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
     let connector = TlsConnector::from(Arc::clone(config));
     let stream = Box::pin(connector.connect(name, stream)).await.map_err(ConnectError::Tls)?;
     let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");

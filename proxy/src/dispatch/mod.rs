@@ -51,8 +51,12 @@ impl DispatchError {
             Self::NoEndpoint | Self::Connect { source: ConnectError::Tcp(_) | ConnectError::Timeout, .. } => {
                 Reason::UpstreamUnreachable
             }
-            Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => Reason::UpstreamUntrusted,
-            Self::Connect { source: ConnectError::Http(_), .. } | Self::Exchange { .. } => Reason::UpstreamMalformed,
+            Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => {
+                Reason::UpstreamUntrusted
+            }
+            Self::Connect { source: ConnectError::Http(_), .. } | Self::Exchange { .. } => {
+                Reason::UpstreamMalformed
+            }
         }
     }
 
@@ -69,13 +73,18 @@ impl DispatchError {
 ///
 /// A request that never left goes to a new connection. One that met a pooled connection's end without a
 /// byte of answer is sent once more, where its method is idempotent (RFC 9110, section 9.2.2) and its
-/// body can be repeated.
+/// body can be repeated. `now` is the monotonic time.
 ///
 /// # Errors
 /// See [`DispatchError::reason`].
-pub async fn send(upstream: &Arc<UpstreamState>, head: Parts, body: RequestBody) -> Result<Answer, DispatchError> {
+pub async fn send(
+    upstream: &Arc<UpstreamState>,
+    head: Parts,
+    body: RequestBody,
+    now: Duration,
+) -> Result<Answer, DispatchError> {
     let mut request = Request::from_parts(head, body);
-    if let Some((sender, endpoint, idle)) = pool::take(upstream) {
+    if let Some((sender, endpoint, idle)) = pool::take(upstream, now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
         match exchange(upstream, sender, endpoint, request).await {
             Ok(answer) => return Ok(answer),
@@ -87,7 +96,8 @@ pub async fn send(upstream: &Arc<UpstreamState>, head: Parts, body: RequestBody)
             Err(Failure { error, .. }) => return Err(DispatchError::Exchange { endpoint, source: error }),
         }
     }
-    let (sender, endpoint) = connect_any(upstream).await?;
+    // Boxed: the handshakes of TLS and HTTP are large and rare, and every request would carry their room.
+    let (sender, endpoint) = Box::pin(connect_any(upstream)).await?;
     exchange(upstream, sender, endpoint, request)
         .await
         .map_err(|failure| DispatchError::Exchange { endpoint, source: failure.error })
@@ -95,8 +105,10 @@ pub async fn send(upstream: &Arc<UpstreamState>, head: Parts, body: RequestBody)
 
 /// A second copy of a request that may be sent twice.
 fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent =
-        matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+    );
     if !idempotent {
         return None;
     }

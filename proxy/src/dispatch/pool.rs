@@ -49,8 +49,9 @@ thread_local! {
 }
 
 /// Takes a usable idle connection, the one used last first; tells where to and how long it was idle.
-pub fn take(upstream: &UpstreamState) -> Option<(Sender, SocketAddr, Duration)> {
-    let now = clock::now().monotonic;
+///
+/// `now` is the monotonic time.
+pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAddr, Duration)> {
     POOL.with_borrow_mut(|pool| {
         let shelf = pool.shelves.get_mut(&upstream.id)?;
         while let Some(found) = shelf.idle.pop() {
@@ -66,7 +67,8 @@ pub fn take(upstream: &UpstreamState) -> Option<(Sender, SocketAddr, Duration)> 
                 }
                 Sender::Http2(sender) if sender.is_ready() => {
                     // Many requests share one HTTP/2 connection: a copy stays for the next.
-                    let copy = Idle { sender: Sender::Http2(sender.clone()), endpoint: found.endpoint, since: now };
+                    let copy =
+                        Idle { sender: Sender::Http2(sender.clone()), endpoint: found.endpoint, since: now };
                     shelf.idle.push(copy);
                     return Some((Sender::Http2(sender), found.endpoint, idle));
                 }
@@ -79,7 +81,7 @@ pub fn take(upstream: &UpstreamState) -> Option<(Sender, SocketAddr, Duration)> 
 
 /// Keeps a connection for the next request.
 fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
-    let now = clock::now().monotonic;
+    let now = clock::monotonic();
     POOL.with_borrow_mut(|pool| {
         pool.returned = pool.returned.wrapping_add(1);
         if pool.returned.is_multiple_of(SWEEP_EVERY) {

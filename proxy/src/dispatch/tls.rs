@@ -35,7 +35,9 @@ pub fn config(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>
 pub fn authorities(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(file)? {
-        roots.add(certificate).map_err(|source| TlsError::Key { file: file.display().to_string(), source })?;
+        roots
+            .add(certificate)
+            .map_err(|source| TlsError::Key { file: file.display().to_string(), source })?;
     }
     Ok(roots)
 }

@@ -106,7 +106,10 @@ mod tests {
 
     fn addresses(ports: &[u16]) -> Addresses {
         Addresses::new(
-            ports.iter().map(|port| Address { host: "a".into(), address: ([127, 0, 0, 1], *port).into() }).collect(),
+            ports
+                .iter()
+                .map(|port| Address { host: "a".into(), address: ([127, 0, 0, 1], *port).into() })
+                .collect(),
         )
     }
 

@@ -29,6 +29,11 @@ pub struct TraceContext {
     pub state: Option<HeaderValue>,
 }
 
+/// A lower-case hexadecimal digit for a number below 16.
+const fn digit(number: u8) -> u8 {
+    if number < 10 { b'0' + number } else { b'a' + number - 10 }
+}
+
 /// A number of lower-case hexadecimal digits, all of them present.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0_u128, |number, digit| {
@@ -97,15 +102,15 @@ impl TraceContext {
     /// The `traceparent` for the upstream: our span is its parent.
     pub fn header_value(&self) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-        let mut write = |from: usize, digits: usize, number: u128| {
-            for (place, byte) in text.iter_mut().skip(from).take(digits).rev().enumerate() {
-                let digit = u8::try_from((number >> (4 * place)) & 0xf).unwrap_or_default();
-                *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+        let mut write = |from: usize, bytes: &[u8]| {
+            let places = text.get_mut(from..).unwrap_or_default();
+            for (pair, byte) in places.chunks_exact_mut(2).zip(bytes) {
+                pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 0xf)]);
             }
         };
-        write(3, 32, self.trace);
-        write(36, 16, u128::from(self.span));
-        write(53, 2, u128::from(self.flags));
+        write(3, &self.trace.to_be_bytes());
+        write(36, &self.span.to_be_bytes());
+        write(53, &[self.flags]);
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }
 }
