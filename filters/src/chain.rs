@@ -36,10 +36,8 @@ impl Chain {
     /// Takes filters that already stand in run order.
     pub fn new(links: Vec<Link>) -> Self {
         debug_assert!(links.is_sorted_by_key(|link| link.step));
-        let body_from = links
-            .iter()
-            .position(|link| link.filter.body() == BodyNeed::Whole)
-            .unwrap_or(links.len());
+        let body_from =
+            links.iter().position(|link| link.filter.body() == BodyNeed::Whole).unwrap_or(links.len());
         Self { links, body_from }
     }
 

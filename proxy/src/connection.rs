@@ -153,6 +153,7 @@ async fn serve_http1(connection: Arc<Connection>, stream: ClientStream) {
             // The stream keeps the deadlines: this one would count the idle time as part of a head.
             .header_read_timeout(None)
             .max_buf_size(MAX_HEAD as usize)
+            .max_header_size(MAX_HEAD as usize)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );

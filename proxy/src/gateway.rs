@@ -61,13 +61,13 @@ pub async fn handle(
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut head, body) = request.into_parts();
     // pin: one moment, one snapshot.
-    let mut life = Box::new(Life::pin(connection, &head));
-    let last = head.version < Version::HTTP_2 && life.connection.drain.started();
+    let mut life = Box::new(Life::pin(Arc::clone(&connection), &head));
+    let http1 = head.version < Version::HTTP_2;
     let mut response = match run(&mut life, &mut head, body).await {
         Ok(end) => end.respond(life),
         Err(refusal) => refuse(life, refusal),
     };
-    if last {
+    if http1 && connection.drain.started() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

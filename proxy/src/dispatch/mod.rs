@@ -20,7 +20,8 @@ use crate::dispatch::pool::{Lease, Sender};
 use crate::dispatch::upstream::UpstreamState;
 
 /// A pooled connection idle for longer may meet its peer's close: such a request keeps a copy of its head.
-const LIKELY_STALE: Duration = Duration::from_millis(500);
+/// Under load, connections are taken again sooner, and no request pays for a copy.
+const LIKELY_STALE: Duration = Duration::from_millis(1);
 
 /// Endpoints tried for one request where none can be connected to.
 const CONNECT_ATTEMPTS: usize = 3;
