@@ -167,6 +167,33 @@ impl Node {
         Some(base + start..base + end)
     }
 
+    /// The same value without the members at these ways; the places of the rest stay.
+    #[must_use]
+    pub fn without(&self, members: &[Path]) -> Self {
+        let mut node = self.clone();
+        for way in members {
+            node.remove(&way.0);
+        }
+        node
+    }
+
+    fn remove(&mut self, way: &[PathItem]) {
+        match (&mut self.kind, way) {
+            (NodeKind::Map(members), [PathItem::Key(key)]) => members.retain(|member| member.key != *key),
+            (NodeKind::Map(members), [PathItem::Key(key), rest @ ..]) => {
+                if let Some(member) = members.iter_mut().find(|member| member.key == *key) {
+                    member.value.remove(rest);
+                }
+            }
+            (NodeKind::List(list), [PathItem::Index(index), rest @ ..]) => {
+                if let Some(node) = list.get_mut(*index) {
+                    node.remove(rest);
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// The same value without places.
     pub fn to_json(&self) -> Value {
         match &self.kind {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use ahash::AHashMap;
-use foregate_filters::fault::{Code, closest};
+use foregate_filters::fault::{Code, Path, PathItem, closest};
 use regex::Regex;
 use serde_json::Value;
 
@@ -21,6 +21,8 @@ pub struct ShapeFault {
     pub span: Range<usize>,
     pub message: String,
     pub help: Option<String>,
+    /// The way to the field that nobody knows or supports, where that is the fault.
+    pub stray: Option<Path>,
 }
 
 /// Checks documents of one kind.
@@ -65,14 +67,14 @@ fn gather(schema: &Value, patterns: &mut AHashMap<String, Regex>) {
 
 struct Walk<'a> {
     checker: &'a Checker,
-    /// Keys from the top, list items left out: `spec`, `listeners`, `tls`.
-    way: Vec<String>,
+    /// From the top: `spec`, `listeners`, 0, `tls`.
+    way: Vec<PathItem>,
     faults: Vec<ShapeFault>,
 }
 
 impl Walk<'_> {
     fn fault(&mut self, code: Code, span: &Range<usize>, message: String, help: Option<String>) {
-        self.faults.push(ShapeFault { code, span: span.clone(), message, help });
+        self.faults.push(ShapeFault { code, span: span.clone(), message, help, stray: None });
     }
 
     /// `place` stands for the value where the value itself is too large to underline.
@@ -151,7 +153,7 @@ impl Walk<'_> {
         let none = serde_json::Map::new();
         let properties = schema.get("properties").and_then(Value::as_object).unwrap_or(&none);
         for member in members {
-            self.way.push(member.key.clone());
+            self.way.push(PathItem::Key(member.key.clone()));
             match (properties.get(&member.key), schema.get("additionalProperties")) {
                 (None, Some(Value::Bool(false))) => self.unknown(member, properties),
                 (Some(schema), _) | (None, Some(schema)) => {
@@ -181,7 +183,7 @@ impl Walk<'_> {
     fn unknown(&mut self, member: &Member, properties: &serde_json::Map<String, Value>) {
         if let Some(help) = unsupported::field(self.checker.kind, &self.way) {
             let message = format!("the field `{}` is not supported by this version", member.key);
-            return self.fault(codes::UNSUPPORTED, &member.key_span, message, Some(help.to_owned()));
+            return self.stray(codes::UNSUPPORTED, member, message, help.to_owned());
         }
         let message = format!("unknown field `{}`", member.key);
         let help = closest(&member.key, properties.keys().map(String::as_str)).map_or_else(
@@ -191,7 +193,13 @@ impl Walk<'_> {
             },
             |near| format!("did you mean `{near}`?"),
         );
-        self.fault(codes::UNKNOWN_FIELD, &member.key_span, message, Some(help));
+        self.stray(codes::UNKNOWN_FIELD, member, message, help);
+    }
+
+    fn stray(&mut self, code: Code, member: &Member, message: String, help: String) {
+        let stray = Some(Path(self.way.clone()));
+        let span = member.key_span.clone();
+        self.faults.push(ShapeFault { code, span, message, help: Some(help), stray });
     }
 
     fn list(&mut self, list: &[Node], schema: &Value, place: &Range<usize>) {
@@ -209,8 +217,10 @@ impl Walk<'_> {
             );
         }
         if let Some(schema) = schema.get("items") {
-            for node in list {
+            for (index, node) in list.iter().enumerate() {
+                self.way.push(PathItem::Index(index));
                 self.value(node, schema, &node.headline());
+                self.way.pop();
             }
         }
     }

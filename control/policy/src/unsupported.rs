@@ -1,5 +1,7 @@
 //! What Gateway API knows and this version does not act on, with advice.
 
+use foregate_filters::fault::PathItem;
+
 use crate::document::Kind;
 use crate::documents::{HEADER_NAME, HOSTNAME, LABEL, OBJECT_NAME};
 
@@ -84,8 +86,8 @@ const VALUES: &[(Kind, &str, &[&str])] = &[
 ];
 
 /// Advice for a field that is known but not acted on.
-pub fn field(kind: Kind, way: &[String]) -> Option<&'static str> {
-    let way = way.join(".");
+pub fn field(kind: Kind, way: &[PathItem]) -> Option<&'static str> {
+    let way = keys(way);
     FIELDS
         .iter()
         .find(|(of, field, _)| of.is_none_or(|of| of == kind) && *field == way)
@@ -93,9 +95,18 @@ pub fn field(kind: Kind, way: &[String]) -> Option<&'static str> {
 }
 
 /// True for a value that is known but not acted on.
-pub fn value(kind: Kind, way: &[String], text: &str) -> bool {
-    let way = way.join(".");
+pub fn value(kind: Kind, way: &[PathItem], text: &str) -> bool {
+    let way = keys(way);
     VALUES.iter().any(|(of, field, values)| *of == kind && *field == way && values.contains(&text))
+}
+
+/// The way without list items: `spec.listeners.tls`.
+fn keys(way: &[PathItem]) -> String {
+    let keys = way.iter().filter_map(|item| match item {
+        PathItem::Key(key) => Some(key.as_str()),
+        PathItem::Index(_) => None,
+    });
+    keys.collect::<Vec<_>>().join(".")
 }
 
 /// What text that does not match a pattern should have been.

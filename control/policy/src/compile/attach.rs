@@ -96,6 +96,10 @@ impl Compilation<'_> {
             .map(|(index, _)| index)
             .collect();
         if listeners.is_empty() {
+            // The field left out of it may be the one that lets the route attach.
+            if self.is_partial(gateway.document) {
+                return None;
+            }
             let message = format!(
                 "the Gateway `{name}` lets no route of the namespace `{}` attach",
                 document.name.namespace

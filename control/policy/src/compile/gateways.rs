@@ -157,6 +157,9 @@ impl<'a> Compilation<'a> {
             let earlier = all.iter().take(position).filter(|(.., other)| other.port == served.port);
             let conflict = earlier.into_iter().find_map(|(other_gateway, _, other)| {
                 let who = format!("listener `{}` of `{}`", other.name, other_gateway.document.name);
+                if self.is_partial(other_gateway.document) || self.is_partial(gateway.document) {
+                    return None;
+                }
                 let same_protocol = other.tls.is_some() == served.tls.is_some();
                 if served.port == 0 && !same_protocol {
                     None

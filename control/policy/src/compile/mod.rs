@@ -6,6 +6,7 @@ mod gateways;
 mod lints;
 mod matches;
 mod modifiers;
+mod partial;
 mod policies;
 mod rules;
 pub(crate) mod typed;
@@ -23,6 +24,7 @@ use crate::load::Sources;
 use crate::snapshot::{CertificateFiles, Snapshot};
 
 use self::filters::Lent;
+use self::partial::Partial;
 use self::typed::Typed;
 
 /// What the process lends to a compilation: long-lived parts, and checks of files that it alone can read.
@@ -52,6 +54,8 @@ pub(crate) struct Documents<'a> {
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,
+    /// Those of them that were read without some of their fields.
+    partial: Vec<Partial<'a>>,
 }
 
 /// The documents, faults so far, and what every stage needs.
@@ -62,7 +66,7 @@ struct Compilation<'a> {
     options: Options,
     faults: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
-    /// True where some policy has a fault of structure, so that it is left out.
+    /// True where some policy has a fault of structure, so that it is left out, in whole or in part.
     policies_missing: bool,
 }
 
@@ -93,6 +97,7 @@ pub fn compile(
     let lent = Lent::new(materials, &work, &models.broken);
     let routes = work.routes(&gateways, &policies, &lent);
     work.lint(&routes);
+    work.excuse();
     sort(&mut work.faults);
     sort(&mut work.warnings);
     if !work.faults.is_empty() {

@@ -9,6 +9,7 @@ use foregate_filters::units::ByteSize;
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::filters::TOLD;
+use crate::compile::partial::{lacks_name, lacks_policy};
 use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
@@ -41,8 +42,9 @@ pub struct Applied<'p, 'a> {
 impl<'a> Compilation<'a> {
     pub fn policies(&mut self) -> Policies<'a> {
         // A policy that cannot be read may be the one that protects a route.
-        self.policies_missing =
-            self.sources.incomplete || self.named(Kind::Policy).count() > self.documents.policies.len();
+        self.policies_missing = self.sources.incomplete
+            || self.named(Kind::Policy).count() > self.documents.policies.len()
+            || self.named(Kind::Policy).any(|document| self.is_partial(document));
         let mut policies = Vec::new();
         for typed in std::mem::take(&mut self.documents.policies) {
             let document = typed.document;
@@ -100,7 +102,11 @@ impl<'a> Compilation<'a> {
                 continue;
             }
             let document = policy.and_then(|index| policies.get(index)).map(|policy| policy.document);
-            if document.is_none() && self.policies_missing {
+            let unsure = self.policies_missing || route.is_some_and(|route| self.is_partial(route));
+            if unsure && lacks_policy(&fault) {
+                continue;
+            }
+            if self.policies_missing && document.is_some_and(|document| lacks_name(document, &fault)) {
                 continue;
             }
             let diagnostic = match (document, route) {

@@ -1,17 +1,24 @@
 //! Documents of sound structure, read into their types.
 
+use std::borrow::Cow;
+
 use ahash::AHashMap;
 use foregate_filters::fault::{Code, Path};
 use serde::de::DeserializeOwned;
 
 use crate::codes;
 use crate::compile::Documents;
+use crate::compile::partial::Partial;
 use crate::de;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind};
 use crate::documents::{Resource, case::Case};
 use crate::load::Sources;
+use crate::node::Node;
 use crate::shape::Checker;
+
+/// Fields left out of one document at most: with more of them it is a document of something else.
+const MAX_LEFT_OUT: usize = 64;
 
 /// A document and what it says.
 #[derive(Debug)]
@@ -25,21 +32,26 @@ pub fn spec() -> Path {
     Path::default().key("spec")
 }
 
-/// Reads every document; the faulty ones are left out.
+/// Reads every document; the faulty ones are left out, but of those whose only faults are fields that are
+/// unknown or not supported, these fields alone.
 pub fn read<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Documents<'a> {
     let mut documents = Documents::default();
     let mut checkers = AHashMap::new();
     for document in &sources.documents {
         let checker = checkers.entry(document.kind).or_insert_with(|| Checker::new(document.kind));
-        if !sound(document, checker, faults) {
-            continue;
-        }
+        let Some(left_out) = check(document, checker, faults) else { continue };
+        let root = if left_out.is_empty() {
+            Cow::Borrowed(&document.root)
+        } else {
+            documents.partial.push(Partial::new(document, &left_out));
+            Cow::Owned(document.root.without(&left_out))
+        };
         match document.kind {
-            Kind::Gateway => documents.gateways.extend(resource(document, faults)),
-            Kind::HttpRoute => documents.routes.extend(resource(document, faults)),
-            Kind::Upstream => documents.upstreams.extend(resource(document, faults)),
-            Kind::Policy => documents.policies.extend(resource(document, faults)),
-            Kind::Model => documents.models.extend(resource(document, faults)),
+            Kind::Gateway => documents.gateways.extend(resource(document, &root, faults)),
+            Kind::HttpRoute => documents.routes.extend(resource(document, &root, faults)),
+            Kind::Upstream => documents.upstreams.extend(resource(document, &root, faults)),
+            Kind::Policy => documents.policies.extend(resource(document, &root, faults)),
+            Kind::Model => documents.models.extend(resource(document, &root, faults)),
             // Loading keeps cases apart.
             Kind::Case => {}
         }
@@ -52,8 +64,8 @@ pub fn cases<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Vec<(&'a
     let checker = Checker::new(Kind::Case);
     let mut cases = Vec::new();
     for document in &sources.cases {
-        if sound(document, &checker, faults)
-            && let Some(case) = whole(document, faults)
+        if check(document, &checker, faults).is_some_and(|left_out| left_out.is_empty())
+            && let Some(case) = whole(document, &document.root, faults)
         {
             cases.push((document, case));
         }
@@ -80,25 +92,28 @@ pub fn duplicates(sources: &Sources, faults: &mut Vec<Diagnostic>) {
     }
 }
 
-fn sound(document: &Document, checker: &Checker, faults: &mut Vec<Diagnostic>) -> bool {
+/// Tells every fault of structure, and gives the ways to the fields without which the document is sound.
+fn check(document: &Document, checker: &Checker, faults: &mut Vec<Diagnostic>) -> Option<Vec<Path>> {
     let wrong = checker.check(&document.root);
-    let sound = wrong.is_empty();
+    let left_out: Vec<Path> = wrong.iter().filter_map(|fault| fault.stray.clone()).collect();
+    let readable = left_out.len() == wrong.len() && left_out.len() <= MAX_LEFT_OUT;
     faults.extend(wrong.into_iter().map(|fault| {
         let diagnostic = Diagnostic::spanned(&document.file, &fault.span, fault.code, fault.message);
         Diagnostic { help: fault.help, ..diagnostic }
     }));
-    sound
+    readable.then_some(left_out)
 }
 
 fn resource<'a, S: DeserializeOwned>(
     document: &'a Document,
+    root: &Node,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Typed<'a, S>> {
-    whole::<Resource<S>>(document, faults).map(|resource| Typed { document, spec: resource.spec })
+    whole::<Resource<S>>(document, root, faults).map(|resource| Typed { document, spec: resource.spec })
 }
 
-fn whole<T: DeserializeOwned>(document: &Document, faults: &mut Vec<Diagnostic>) -> Option<T> {
-    de::read(&document.root)
+fn whole<T: DeserializeOwned>(document: &Document, root: &Node, faults: &mut Vec<Diagnostic>) -> Option<T> {
+    de::read(root)
         .map_err(|error| {
             let span = error.span.unwrap_or_else(|| document.root.headline());
             faults.push(Diagnostic::spanned(&document.file, &span, Code::VALUE, error.message));

@@ -196,7 +196,7 @@ fn every_fault_of_every_document_is_told_at_once() {
         + &upstream("{ endpoints: [x], idle: 1 }");
     let got = faults(&text);
     let codes: Vec<&str> = got.iter().map(|line| &line[..6]).collect();
-    assert_eq!(codes, ["FG0102", "FG0116", "FG0101", "FG0201", "FG0102"], "{got:#?}");
+    assert_eq!(codes, ["FG0102", "FG0116", "FG0101", "FG0201", "FG0301", "FG0102"], "{got:#?}");
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod compile;
 mod faults;
 mod folder;
 mod materials;
+mod partial;
 mod routing;
