@@ -30,7 +30,8 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub deny: Vec<IpNet>,
-    /// Proxies whose `Forwarded` header is believed, read right to left, or `X-Forwarded-For` where it is absent.
+    /// Proxies whose `X-Forwarded-For` or `Forwarded` header is believed, read right to left; a request
+    /// with both is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Vec<String>")]
     pub trusted_proxies: Vec<IpNet>,
@@ -103,8 +104,12 @@ impl Addresses {
         if !self.trusted.contains(client) {
             return Ok(client);
         }
-        let hops =
-            if headers.contains_key(FORWARDED) { forwarded(headers)? } else { x_forwarded_for(headers)? };
+        let hops = match (headers.contains_key(FORWARDED), headers.contains_key("x-forwarded-for")) {
+            // A proxy that writes the one lets a client's own copy of the other pass: nothing tells which is whose.
+            (true, true) => return Err("both Forwarded and X-Forwarded-For"),
+            (true, false) => forwarded(headers)?,
+            (false, _) => x_forwarded_for(headers)?,
+        };
         for (position, hop) in hops.iter().rev().enumerate() {
             if position == MAX_HOPS {
                 return Err("too many hops");
@@ -272,7 +277,7 @@ mod tests {
                 proxy()
                     .header("forwarded", "proto=https;for=1.1.1.1;by=_x")
                     .header("x-forwarded-for", "2.2.2.2"),
-                "1.1.1.1",
+                "AddressDenied",
             ),
             (proxy().header("forwarded", "for=\"a,b\", for=1.1.1.1"), "1.1.1.1"),
             (proxy().header("forwarded", "for=\", for=1.1.1.1"), "AddressDenied"),

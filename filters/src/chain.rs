@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{request, response};
+use http::{HeaderName, request, response};
 
 use crate::context::RequestContext;
 use crate::filter::{BodyNeed, Filter};
@@ -49,6 +49,11 @@ impl Chain {
     /// The step of every filter, in run order.
     pub fn steps(&self) -> impl Iterator<Item = Step> {
         self.links.iter().map(|link| link.step)
+    }
+
+    /// Request headers that the filters set.
+    pub fn owns(&self) -> impl Iterator<Item = HeaderName> {
+        self.links.iter().flat_map(|link| link.filter.owns())
     }
 
     /// Runs the filters that need no body: guard, identify, admit.

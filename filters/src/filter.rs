@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
-use http::{request, response};
+use http::{HeaderName, request, response};
 
 use crate::context::RequestContext;
 use crate::reason::Reason;
@@ -42,6 +42,12 @@ pub trait Filter: Debug + Send + Sync {
     /// Sees the response head, in reverse order; edits go to `ctx.edits.response`.
     fn on_response(&self, head: &response::Parts, ctx: &mut RequestContext) {
         let _ = (head, ctx);
+    }
+
+    /// Request headers that this filter sets. Copies sent by a client are removed on every route, so that
+    /// a service behind several routes can believe them.
+    fn owns(&self) -> Vec<HeaderName> {
+        Vec::new()
     }
 
     /// What must be there before [`Filter::on_request`] is called.

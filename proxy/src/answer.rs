@@ -103,8 +103,13 @@ impl Body for ResponseBody {
                 if let (Some(data), Some(life)) = (frame.data_ref(), &mut this.life) {
                     life.sent(data.len());
                 }
-                if this.is_end_stream() {
+                // The codec does not ask again after trailers, nor once an announced length is there.
+                let trailers = frame.is_trailers();
+                if trailers || this.is_end_stream() {
                     this.release();
+                }
+                if trailers {
+                    this.finish(End::Complete);
                 }
             }
             Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
@@ -134,7 +139,8 @@ impl Body for ResponseBody {
 impl Drop for ResponseBody {
     fn drop(&mut self) {
         // The codec drops a body that said it has ended without polling it once more.
-        let end = if self.is_end_stream() { End::Complete } else { End::ClientGone };
+        let complete = self.is_end_stream() || self.size_hint().exact() == Some(0);
+        let end = if complete { End::Complete } else { End::ClientGone };
         self.finish(end);
     }
 }

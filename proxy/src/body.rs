@@ -6,12 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::owned::Owned;
 use bytes::{Bytes, BytesMut};
 use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use pingora_timeout::fast_timeout::fast_timeout;
+
+/// Longest time that a refusal waits for its client to finish sending.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Most that is read of a refused body.
+const LINGER_BYTES: usize = 4 << 20;
 
 /// How far a request body has come.
 #[derive(Debug, Default)]
@@ -39,10 +46,19 @@ pub enum RequestBody {
     /// Collected and perhaps changed by filters; `None` once sent.
     Full(Option<Bytes>),
     /// Passes by unread.
-    Stream(Incoming, Arc<Progress>),
+    Stream(Incoming, Arc<Progress>, Arc<Owned>),
 }
 
 impl RequestBody {
+    /// A body that passes by; trailers that pose as headers of ours stay behind.
+    pub fn streaming(incoming: Incoming, owned: &Arc<Owned>) -> Self {
+        if incoming.is_end_stream() {
+            Self::Empty
+        } else {
+            Self::Stream(incoming, Arc::default(), Arc::clone(owned))
+        }
+    }
+
     /// A second copy for a second attempt; `None` where the body passes by only once.
     pub fn replay(&self) -> Option<Self> {
         match self {
@@ -55,15 +71,9 @@ impl RequestBody {
     /// Who tells how much of a streaming body has come.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {
-            Self::Stream(_, progress) => Some(Arc::clone(progress)),
+            Self::Stream(_, progress, _) => Some(Arc::clone(progress)),
             Self::Empty | Self::Full(_) => None,
         }
-    }
-}
-
-impl From<Incoming> for RequestBody {
-    fn from(incoming: Incoming) -> Self {
-        if incoming.is_end_stream() { Self::Empty } else { Self::Stream(incoming, Arc::default()) }
     }
 }
 
@@ -84,14 +94,21 @@ impl Body for RequestBody {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Stream(incoming, progress) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+            Self::Stream(incoming, progress, owned) => {
+                let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let mut trailers = false;
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(fields) = frame.trailers_mut()
+                {
+                    trailers = true;
+                    owned.strip_trailers(fields);
+                }
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {
                     progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
                 }
-                if frame.is_none() || incoming.is_end_stream() {
+                if frame.is_none() || trailers || incoming.is_end_stream() {
                     progress.done.store(true, Ordering::Relaxed);
                 }
                 Poll::Ready(frame)
@@ -103,7 +120,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
-            Self::Stream(incoming, _) => incoming.is_end_stream(),
+            Self::Stream(incoming, ..) => incoming.is_end_stream(),
         }
     }
 
@@ -111,7 +128,7 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
-            Self::Stream(incoming, _) => incoming.size_hint(),
+            Self::Stream(incoming, ..) => incoming.size_hint(),
         }
     }
 }
@@ -121,7 +138,7 @@ impl Body for RequestBody {
 /// # Errors
 /// `BodyTooLarge` over the limit (at once where the announced length is over it), `BodyTimeout` past the
 /// deadline, `BodyMalformed` where the client breaks off or its framing is broken.
-pub async fn collect(body: Incoming, limit: usize, deadline: Duration) -> Result<Bytes, Reply> {
+pub async fn collect(body: &mut Incoming, limit: usize, deadline: Duration) -> Result<Bytes, Reply> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(too_large(limit));
@@ -134,7 +151,23 @@ pub async fn collect(body: Incoming, limit: usize, deadline: Duration) -> Result
     }
 }
 
-async fn read(mut body: Incoming, limit: usize, announced: usize) -> Result<Bytes, Reply> {
+/// Reads what a refused client still sends, within [`LINGER`] and [`LINGER_BYTES`], and forgets it.
+pub async fn discard(mut body: Incoming) {
+    use http_body_util::BodyExt;
+    let reading = async {
+        let mut left = LINGER_BYTES;
+        while let Some(Ok(frame)) = body.frame().await {
+            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                Some(less) => left = less,
+                None => return,
+            }
+        }
+    };
+    // Late or not, the answer goes out now.
+    let _ = fast_timeout(LINGER, reading).await;
+}
+
+async fn read(body: &mut Incoming, limit: usize, announced: usize) -> Result<Bytes, Reply> {
     use http_body_util::BodyExt;
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();

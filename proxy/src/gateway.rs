@@ -14,7 +14,7 @@ use foregate_filters::verdict::Reply;
 use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedBackend};
 use foregate_policy::routes::RouteMiss;
 use foregate_policy::store::Store;
-use http::header::{CONNECTION, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -23,7 +23,7 @@ use pingora_timeout::fast_timeout::fast_timeout;
 use tokio::time::sleep;
 
 use crate::answer::ResponseBody;
-use crate::body::{RequestBody, collect};
+use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
 use crate::dispatch::{self, Answer};
@@ -60,14 +60,25 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (mut head, body) = request.into_parts();
+    let mut body = Some(body);
+    let expects = head.headers.contains_key(EXPECT);
     // pin: one moment, one snapshot.
     let mut life = Box::new(Life::pin(Arc::clone(&connection), &head));
     let http1 = head.version < Version::HTTP_2;
-    let mut response = match run(&mut life, &mut head, body).await {
+    let mut response = match run(&mut life, &mut head, &mut body).await {
         Ok(end) => end.respond(life),
-        Err(refusal) => refuse(life, refusal),
+        Err(refusal) => {
+            // A client that sends on meets a reset before it reads the answer; one that waits to be
+            // asked for its body is not asked.
+            if let Some(body) =
+                body.filter(|_| http1 && !expects && refusal.reply.reason != Reason::BodyTimeout)
+            {
+                discard(body).await;
+            }
+            refuse(life, refusal)
+        }
     };
-    if http1 && connection.drain.started() {
+    if http1 && connection.drain.started() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -83,9 +94,10 @@ enum End {
     Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
 }
 
-async fn run(life: &mut Life, head: &mut Parts, body: Incoming) -> Result<End, Refusal> {
+async fn run(life: &mut Life, head: &mut Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
     // route: one spelling of the head, one route.
-    let hop = head::canonicalize(head).map_err(|reply| Refusal { step: Step::Route, reply })?;
+    let hop =
+        head::canonicalize(head, &life.live.owned).map_err(|reply| Refusal { step: Step::Route, reply })?;
     life.host = head::host(&head.headers).into();
     life.path = head.uri.path().into();
     let route = find_route(life, head)?;
@@ -146,11 +158,18 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
 }
 
 /// Leaves the body to stream past where no filter needs it; reads it whole where one does.
-async fn read_body(life: &mut Life, route: &Route, body: Incoming) -> Result<RequestBody, Refusal> {
+async fn read_body(
+    life: &mut Life,
+    route: &Route,
+    body: &mut Option<Incoming>,
+) -> Result<RequestBody, Refusal> {
     if route.chain.body() == BodyNeed::None {
-        return Ok(RequestBody::from(body));
+        return Ok(body
+            .take()
+            .map_or(RequestBody::Empty, |body| RequestBody::streaming(body, &life.live.owned)));
     }
-    let whole = collect(body, route.body_limit, life.connection.gateway.deadlines.body).await;
+    let Some(incoming) = body else { return Ok(RequestBody::Empty) };
+    let whole = collect(incoming, route.body_limit, life.connection.gateway.deadlines.body).await;
     let whole = whole.map_err(at(Step::Enrich))?;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
@@ -329,7 +348,12 @@ fn internal(life: Box<Life>) -> Response<ResponseBody> {
 
 /// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457).
 pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
-    let (mut head, body) = problem::response(&refusal.reply, life.id).into_parts();
+    let (mut head, mut body) = problem::response(&refusal.reply, life.id).into_parts();
+    if life.is_head() {
+        // The length that GET would have, and nothing of that length (RFC 9110, section 9.3.2).
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        body = Bytes::new();
+    }
     shape::response(&mut head.headers, &life, None, None);
     life.status = head.status.as_u16();
     life.refusal = Some(refusal);

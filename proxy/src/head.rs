@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
+use crate::owned::Owned;
 use crate::path::canonical;
 
 /// Headers that mean something to one connection only (RFC 9110, section 7.6.1), besides those that
@@ -19,9 +20,6 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     UPGRADE,
     TE,
 ];
-
-/// Prefix of headers that only the gateway may set.
-pub const OWN_PREFIX: &str = "x-foregate-";
 
 /// What the head said about its connection, before that was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +34,7 @@ pub struct HopByHop {
 ///
 /// # Errors
 /// A reply where the head is malformed or ambiguous (RFC 9112, sections 2.2, 3.2, 6.1 and 6.3).
-pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Box<Reply>> {
+pub fn canonicalize(head: &mut Parts, owned: &Owned) -> Result<HopByHop, Box<Reply>> {
     // CONNECT makes a tunnel past every policy; TRACE shows a caller what proxies added (RFC 9110, 9.3.8).
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Box::new(Reply::new(Reason::MethodRefused).detail(head.method.as_str())));
@@ -45,7 +43,9 @@ pub fn canonicalize(head: &mut Parts) -> Result<HopByHop, Box<Reply>> {
     check_expectation(&mut head.headers)?;
     canonical_host(head)?;
     canonical_target(head)?;
-    Ok(remove_hop_by_hop(&mut head.headers))
+    let facts = remove_hop_by_hop(&mut head.headers);
+    owned.strip(&mut head.headers);
+    Ok(facts)
 }
 
 fn malformed(detail: &str) -> Box<Reply> {
@@ -159,11 +159,11 @@ fn canonical_target(head: &mut Parts) -> Result<(), Box<Reply>> {
     Ok(())
 }
 
-/// Removes what concerns this connection only, and headers that only the gateway may set.
+/// Removes what concerns this connection only.
 fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     let mut facts = HopByHop::default();
     // Most heads have none of them: one look at each name costs less than a search for each.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name) || is_own(name)) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return facts;
     }
     let mut named: Vec<HeaderName> = Vec::new();
@@ -181,12 +181,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
-    if headers.keys().any(is_own) {
-        let own: Vec<HeaderName> = headers.keys().filter(|name| is_own(name)).cloned().collect();
-        for name in own {
-            headers.remove(name);
-        }
-    }
     facts
 }
 
@@ -200,16 +194,6 @@ fn may_be_named(name: &HeaderName) -> bool {
     *name != HOST && *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING
 }
 
-/// True for `x-foregate-*`, also with underscores, which some services read as dashes.
-fn is_own(name: &HeaderName) -> bool {
-    let name = name.as_str().as_bytes();
-    name.len() > OWN_PREFIX.len()
-        && name
-            .iter()
-            .zip(OWN_PREFIX.bytes())
-            .all(|(&given, own)| given == own || (given == b'_' && own == b'-'))
-}
-
 /// The host of a canonical head, without its port.
 pub fn host(headers: &HeaderMap) -> &str {
     let host = headers.get(HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -221,10 +205,15 @@ pub fn host(headers: &HeaderMap) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::{canonicalize, host};
+    use super::host;
+    use crate::owned::Owned;
     use foregate_filters::reason::Reason;
     use http::Request;
     use http::request::Parts;
+
+    fn canonicalize(head: &mut Parts) -> Result<super::HopByHop, Box<foregate_filters::verdict::Reply>> {
+        super::canonicalize(head, &Owned::default())
+    }
 
     fn head(method: &str, target: &str, version: http::Version, headers: &[(&str, &str)]) -> Parts {
         let mut builder = Request::builder().method(method).uri(target).version(version);

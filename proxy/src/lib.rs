@@ -16,6 +16,7 @@ pub mod keys;
 pub mod life;
 pub mod listeners;
 pub mod live;
+pub mod owned;
 pub mod path;
 pub mod policies;
 pub mod problem;

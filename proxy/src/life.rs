@@ -97,6 +97,11 @@ impl Life {
         self.ctx.moment
     }
 
+    /// True where the client asked for a head alone.
+    pub fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     /// Counts request body bytes that were read here.
     pub fn received(&mut self, bytes: u64) {
         self.received = self.received.saturating_add(bytes);

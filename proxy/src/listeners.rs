@@ -80,15 +80,17 @@ impl Listeners {
     ///
     /// # Errors
     /// Every socket that cannot be opened; all others are.
-    pub fn reconcile(&mut self, wanted: &[Socket]) -> Vec<ListenError> {
-        self.open.retain(|open| {
-            let keep = wanted.iter().any(|socket| open.serves(socket));
-            if !keep {
-                open.accepting.abort();
-                event(Level::Info, "listener closed", &[("address", open.bound.to_string().into())]);
-            }
-            keep
-        });
+    pub async fn reconcile(&mut self, wanted: &[Socket]) -> Vec<ListenError> {
+        let (kept, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition(|open| wanted.iter().any(|socket| open.serves(socket)));
+        self.open = kept;
+        for open in gone {
+            open.accepting.abort();
+            // The socket is closed when its task is gone: only then is its port free for another address.
+            let _ = open.accepting.await;
+            event(Level::Info, "listener closed", &[("address", open.bound.to_string().into())]);
+        }
         let mut errors = Vec::new();
         for socket in wanted {
             if let Some(open) = self.open.iter().find(|open| open.serves(socket)) {

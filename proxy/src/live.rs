@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foregate_policy::snapshot::Snapshot;
 
 use crate::dispatch::upstream::UpstreamState;
+use crate::owned::Owned;
 use crate::telemetry::metrics::RouteMetrics;
 use crate::tls::PortTls;
 
@@ -19,6 +20,8 @@ pub struct Live {
     pub unrouted: Arc<RouteMetrics>,
     /// As [`Snapshot::upstreams`].
     pub upstreams: Vec<Arc<UpstreamState>>,
+    /// Request headers that the filters of any route set.
+    pub owned: Arc<Owned>,
     /// Certificates of the ports that speak TLS.
     pub tls: HashMap<u16, Arc<PortTls>>,
 }

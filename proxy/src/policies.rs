@@ -20,6 +20,7 @@ use crate::connection::Entry;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
 use crate::live::Live;
+use crate::owned::Owned;
 use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
@@ -74,7 +75,9 @@ impl Policies {
             return Err(faults.into_iter().map(|fault| *fault).collect());
         }
         let metrics = snapshot.routes.all().iter().map(|route| self.telemetry.route(&route.name)).collect();
-        Ok(Live { metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
+        let owned = snapshot.routes.all().iter().flat_map(|route| route.chain.owns().collect::<Vec<_>>());
+        let owned = Arc::new(Owned::new(owned));
+        Ok(Live { owned, metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
     }
 
     /// The sockets that a snapshot asks for.

@@ -9,7 +9,7 @@ use notify::{RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use crate::admin::AdminState;
 use crate::drain::Drain;
@@ -52,20 +52,25 @@ impl Reload {
         .map_err(std::io::Error::other)?;
         self.watch(&mut watcher);
         let mut hangup = signal(SignalKind::hangup())?;
-        let mut names = tokio::time::interval(resolve::INTERVAL);
+        // Apart from all else: a slow resolver holds up neither a reload nor the end.
+        let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));
         loop {
             tokio::select! {
-                () = drain.wait() => return Ok(()),
+                () = drain.wait() => break,
                 _ = changes.recv() => {
                     settle(&mut changes).await;
                     self.reload().await;
                     // Bundles and secrets may be elsewhere now.
                     self.watch(&mut watcher);
                 }
-                _ = hangup.recv() => self.reload().await,
-                _ = names.tick() => resolve(&self.gateway.live.pin().upstreams).await,
+                _ = hangup.recv() => {
+                    self.reload().await;
+                    self.watch(&mut watcher);
+                }
             }
         }
+        resolving.abort();
+        Ok(())
     }
 
     /// Watches every folder that policies read from; those watched already are watched once.
@@ -122,6 +127,16 @@ fn watch_folder(watcher: &mut notify::RecommendedWatcher, folder: &Path, mode: R
     if let Err(error) = watcher.watch(folder, mode) {
         let fields = [("folder", folder.display().to_string().into()), ("error", error.to_string().into())];
         event(Level::Warn, "folder not watched", &fields);
+    }
+}
+
+/// Looks the names of all upstreams up again and again.
+async fn keep_resolved(gateway: Arc<Gateway>) {
+    let mut ticks = tokio::time::interval(resolve::INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        resolve(&gateway.live.pin().upstreams).await;
     }
 }
 

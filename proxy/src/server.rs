@@ -229,7 +229,7 @@ impl Service for DataPlane {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(mut listeners) = self.listeners.take() else { return };
         let wanted = self.wanted.borrow_and_update().clone();
-        let errors = listeners.reconcile(&wanted);
+        let errors = listeners.reconcile(&wanted).await;
         if let Some(error) = errors.first() {
             self.failure.tell(error.to_string());
             return;
@@ -242,7 +242,7 @@ impl Service for DataPlane {
                 changed = self.wanted.changed() => if changed.is_err() { break },
             }
             let wanted = self.wanted.borrow_and_update().clone();
-            for error in listeners.reconcile(&wanted) {
+            for error in listeners.reconcile(&wanted).await {
                 event(Level::Error, "listener not opened", &[("error", error.to_string().into())]);
             }
             self.bound.send_modify(|bound| bound.listeners = listeners.bound());

@@ -10,15 +10,26 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
-use crate::head;
 use crate::life::Life;
+use crate::owned;
 use crate::telemetry::record::{DECISION_HEADER, REQUEST_ID_HEADER};
 use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED: HeaderName = http::header::FORWARDED;
+
+/// Headers by which services let themselves be told of the client or of another target.
+const UNTRUSTED: [&str; 8] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 /// Headers of a response that concern one connection only (RFC 9110, section 7.6.1).
 const RESPONSE_HOP_BY_HOP: [HeaderName; 6] = [
@@ -132,7 +143,10 @@ fn forwarded(headers: &mut HeaderMap, ctx: &RequestContext, asked: Option<Header
         }
         return;
     }
-    headers.remove(FORWARDED);
+    // What an untrusted peer says of where it comes from, or where it wants to go, is worth nothing.
+    owned::remove(headers, |name| {
+        owned::has_prefix(name.as_str(), "x-forwarded-") || UNTRUSTED.contains(&name.as_str())
+    });
     headers.insert(X_FORWARDED_FOR, address_value(peer));
     let scheme = if ctx.client.tls { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
@@ -220,7 +234,6 @@ pub fn response(
         edit.apply(headers);
     }
     headers.insert(DECISION_HEADER, life.decision.clone());
-    debug_assert!(DECISION_HEADER.as_str().starts_with(head::OWN_PREFIX));
 }
 
 #[cfg(test)]

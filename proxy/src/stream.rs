@@ -110,6 +110,8 @@ pub struct ClientStream {
     activity: Arc<Activity>,
     deadlines: Deadlines,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Runs while the client takes nothing of what is written to it.
+    stalled: Option<Pin<Box<Sleep>>>,
     /// True where `timer` was set for the head that is being read.
     timer_for_head: bool,
 }
@@ -121,7 +123,7 @@ const REQUEST_TIMEOUT: &[u8] =
 impl ClientStream {
     pub fn new(transport: Transport, activity: Arc<Activity>, deadlines: Deadlines) -> Self {
         activity.since.store(Activity::now(), Ordering::Relaxed);
-        Self { transport, activity, deadlines, timer: None, timer_for_head: false }
+        Self { transport, activity, deadlines, stalled: None, timer: None, timer_for_head: false }
     }
 
     /// Nothing to read for now: ready once the client has used up its time.
@@ -141,6 +143,17 @@ impl ClientStream {
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
         }
+    }
+
+    /// Watches a write: one that gets nowhere for the idle time ends the connection.
+    fn progress<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let idle = self.deadlines.idle;
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(idle)));
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_transport_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -174,10 +187,12 @@ impl AsyncRead for ClientStream {
 
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        };
+        this.progress(cx, written)
     }
 
     fn poll_write_vectored(
@@ -185,10 +200,12 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        };
+        this.progress(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -199,10 +216,12 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let flushed = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        this.progress(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

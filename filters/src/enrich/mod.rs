@@ -153,6 +153,11 @@ impl Filter for Enrich {
         })
     }
 
+    fn owns(&self) -> Vec<HeaderName> {
+        let headers = self.rules.iter().filter_map(|rule| rule.headers.as_ref());
+        headers.flat_map(|(score, status)| [score.clone(), status.clone()]).collect()
+    }
+
     fn body(&self) -> BodyNeed {
         BodyNeed::Whole
     }

@@ -341,6 +341,10 @@ impl Filter for Jwt {
         self.conclude(check, head, ctx)
     }
 
+    fn owns(&self) -> Vec<HeaderName> {
+        self.headers.clone()
+    }
+
     fn resume<'a>(&'a self, head: &'a request::Parts, ctx: &'a mut RequestContext) -> Pending<'a> {
         Box::pin(async move {
             let check = match token::bearer(&head.headers) {

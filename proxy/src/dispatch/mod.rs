@@ -55,6 +55,8 @@ impl DispatchError {
             Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => {
                 Reason::UpstreamUntrusted
             }
+            // The body that the client sends: where it breaks, the upstream is not to blame.
+            Self::Exchange { source, .. } if source.is_user() => Reason::BodyMalformed,
             Self::Connect { source: ConnectError::Http(_), .. } | Self::Exchange { .. } => {
                 Reason::UpstreamMalformed
             }

@@ -61,6 +61,9 @@ pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAd
                 shelf.idle.clear();
                 return None;
             }
+            if !upstream.serves(found.endpoint) {
+                continue;
+            }
             match found.sender {
                 Sender::Http1(sender) if sender.is_ready() => {
                     return Some((Sender::Http1(sender), found.endpoint, idle));

@@ -48,6 +48,8 @@ pub struct UpstreamState {
     pub spec: Arc<Upstream>,
     /// Set where connections are TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// True where at least one endpoint is a DNS name.
+    named: bool,
     addresses: ArcSwap<Addresses>,
     turn: AtomicUsize,
 }
@@ -58,10 +60,11 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 impl UpstreamState {
     /// Endpoints that are IP addresses can be used at once; names wait for their first resolution.
     pub fn new(spec: Arc<Upstream>, tls: Option<Arc<ClientConfig>>) -> Self {
-        let literal = spec.endpoints.iter().filter_map(literal).collect();
+        let known: Vec<Address> = spec.endpoints.iter().filter_map(literal).collect();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            addresses: ArcSwap::from_pointee(Addresses::new(literal)),
+            named: known.len() < spec.endpoints.len(),
+            addresses: ArcSwap::from_pointee(Addresses::new(known)),
             turn: AtomicUsize::new(0),
             spec,
             tls,
@@ -90,7 +93,12 @@ impl UpstreamState {
 
     /// True where at least one endpoint is a DNS name.
     pub fn needs_resolution(&self) -> bool {
-        self.spec.endpoints.iter().any(|endpoint| literal(endpoint).is_none())
+        self.named
+    }
+
+    /// True while the upstream still has this address: names may come to mean others.
+    pub fn serves(&self, address: SocketAddr) -> bool {
+        !self.named || self.endpoints().contains(address)
     }
 }
 

@@ -13,6 +13,8 @@ mod drain;
 #[cfg(test)]
 mod enrich;
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod gateway;
 #[cfg(test)]
 mod hostile;
