@@ -127,7 +127,10 @@ async fn the_rest_of_a_refused_body_is_never_taken_for_a_request() {
     let upstream = Upstream::answering("created").await;
     let gateway = Foregate::start(&scored(&upstream), Options::default()).await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(60_000);
-    let announced = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", smuggled.len());
+    let announced = format!(
+        "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        smuggled.len()
+    );
     let chunked =
         format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", smuggled.len());
     for head in [announced, chunked] {

@@ -12,7 +12,7 @@ use crate::support::upstream::{Upstream, full, zeros};
 
 /// Two routes to one service: only the first sets `x-user`.
 async fn two_routes(upstream: &Upstream, idp: &Idp) -> Foregate {
-    let issuer = idp.trusted("jwks: { discover: true }", "claimsToHeaders: [{ claim: sub, header: x-user }]");
+    let issuer = idp.trusted("{ discover: true }", "claimsToHeaders: [{ claim: sub, header: x-user }]");
     let open = "insecure: { anonymous: true }".to_owned();
     let guarded = format!("jwt:\n{issuer}\nauthorize:\n- {{ name: any, allow: 'true' }}");
     let specs = [("users", guarded.as_str()), ("open", open.as_str())];
