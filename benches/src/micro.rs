@@ -82,7 +82,7 @@ fn chains<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::P
 }
 
 fn expression<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
-    let environment = Environment { rules: Vec::new(), principal: true };
+    let environment = Environment { rules: Vec::new(), principal: true, consumer: false };
     let Ok(rule) = BoolExpression::new(RULE, &environment, &Path::default()) else {
         bail!("the rule is faulty")
     };

@@ -7,8 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::consumer::Consumer;
 use crate::edits::Edits;
 use crate::moment::Moment;
+use crate::peer::Peer;
 use crate::principal::Principal;
 use crate::score::ScoreFault;
 use crate::step::Step;
@@ -65,8 +67,12 @@ pub struct RequestContext {
     pub client: Client,
     /// Name of the route, empty before it is found.
     pub route: Arc<str>,
-    /// Set by *identify*.
+    /// The workload at the other end; set by *handshake*.
+    pub peer: Option<Arc<Peer>>,
+    /// Whom a token speaks for; set by *identify*.
     pub principal: Option<Arc<Principal>>,
+    /// Whom an API key stands for; set by *identify*.
+    pub consumer: Option<Arc<Consumer>>,
     /// One bit for each set of access rules: set once one of its `allow` rules matched.
     pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
@@ -84,7 +90,9 @@ impl RequestContext {
             moment,
             client,
             route: Arc::from(""),
+            peer: None,
             principal: None,
+            consumer: None,
             allowed: 0,
             scores: SmallVec::new(),
             body: None,

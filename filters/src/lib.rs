@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod authorize;
 pub mod chain;
+pub mod consumer;
 pub mod context;
 pub mod edits;
 pub mod enrich;
@@ -13,6 +14,7 @@ pub mod json;
 pub mod jwt;
 pub mod keys;
 pub mod moment;
+pub mod peer;
 pub mod principal;
 pub mod rate_limit;
 pub mod reason;

@@ -122,8 +122,11 @@ fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
 pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain, Vec<PolicyFault>> {
     let mut faults = Vec::new();
     across(policies, &mut faults);
-    let mut environment =
-        Environment { rules: Vec::new(), principal: policies.iter().any(|policy| !policy.jwt.is_empty()) };
+    let mut environment = Environment {
+        rules: Vec::new(),
+        principal: policies.iter().any(|policy| !policy.jwt.is_empty()),
+        consumer: false,
+    };
     let mut built = Vec::new();
     for (index, policy) in policies.iter().enumerate() {
         environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));

@@ -228,16 +228,18 @@ impl<'e> Compiler<'e> {
     fn has(&mut self, syntax: &Syntax, expr: &IdedExpr, select: &SelectExpr) -> Option<Node> {
         let range = syntax.range(expr);
         if self.names_field(select) {
-            // A field that always exists, or a claim: there if it can be read.
+            // A claim, or a field of somebody who need not be there: present if it can be read.
             let node = self.field(syntax, expr, select)?;
-            if node.ty != Type::Dyn {
+            if node.ty != Type::Dyn && !Self::optional_field(select) {
                 let message = "has() asks for a member of a map, and this field is always there";
                 return self.fault(Code::EXPRESSION_TYPE, node.range, message, None);
             }
             let thunk = self.thunk(node);
             let kind = Kind::test(move |frame| match thunk(frame) {
                 Ok(_) => Ok(true),
-                Err(EvaluationError::Absent(_)) => Ok(false),
+                Err(EvaluationError::Absent(_) | EvaluationError::NoPeer | EvaluationError::NoConsumer) => {
+                    Ok(false)
+                }
                 Err(error) => Err(error),
             });
             return Some(Node { kind, ty: Type::Bool, range });

@@ -30,6 +30,8 @@ pub struct Environment {
     pub rules: Vec<String>,
     /// True where a token is required, so that `jwt` can be read.
     pub principal: bool,
+    /// True where an API key is accepted, so that `consumer` can be read.
+    pub consumer: bool,
 }
 
 /// What an expression reads when it is evaluated.
@@ -48,6 +50,10 @@ pub struct Reads(u8);
 pub enum EvaluationError {
     #[error("there is no verified token")]
     NoPrincipal,
+    #[error("the connection has no peer certificate with such a SPIFFE id")]
+    NoPeer,
+    #[error("there is no API key")]
+    NoConsumer,
     #[error("enrich rule {0} left no score")]
     NoScore(Box<str>),
     #[error("no such key: {0}")]
@@ -88,9 +94,9 @@ impl Reads {
     pub const NOTHING: Self = Self(0);
     /// The request head.
     pub const REQUEST: Self = Self(1);
-    /// The connection and the client address.
+    /// The connection: the client address, and the workload at the other end.
     pub const SOURCE: Self = Self(2);
-    /// The verified token.
+    /// The verified token or API key.
     pub const PRINCIPAL: Self = Self(4);
     /// What an `enrich` rule found out.
     pub const SCORE: Self = Self(8);

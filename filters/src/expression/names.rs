@@ -14,14 +14,18 @@ use super::syntax::Syntax;
 use super::types::Type;
 use super::value::{List, Map, Value};
 use super::{EvaluationError, Reads, Scope};
+use crate::consumer::Consumer;
 use crate::context::ScoreFact;
 use crate::fault::{Code, closest};
+use crate::peer::SpiffeId;
 use crate::principal::Principal;
 
 /// Names that stand before a dot.
-const ROOTS: [&str; 5] = ["request", "source", "jwt", "enrich", "route"];
+const ROOTS: [&str; 7] = ["request", "source", "peer", "jwt", "consumer", "enrich", "route"];
 const REQUEST: [&str; 6] = ["method", "path", "query", "host", "scheme", "headers"];
 const SOURCE: [&str; 3] = ["address", "peer", "tls"];
+const PEER: [&str; 5] = ["id", "trustDomain", "path", "namespace", "serviceAccount"];
+const CONSUMER: [&str; 3] = ["name", "groups", "metadata"];
 const ROUTE: [&str; 1] = ["name"];
 const ENRICH: [&str; 8] = ["score", "min", "max", "count", "scores", "ok", "model", "version"];
 
@@ -82,7 +86,9 @@ impl Compiler<'_> {
             Expr::Ident(root) => match root.as_str() {
                 "request" => self.request(name, range, spot),
                 "source" => self.source(name, range, spot),
+                "peer" => self.peer(name, range, spot),
                 "jwt" => self.jwt(name, range),
+                "consumer" => self.consumer(name, range, spot),
                 "route" => self.route(name, range, spot),
                 _ => {
                     self.rule(name, &spot)?;
@@ -100,6 +106,8 @@ impl Compiler<'_> {
         let fields: Vec<&str> = match root {
             "request" => REQUEST.to_vec(),
             "source" => SOURCE.to_vec(),
+            "peer" => PEER.to_vec(),
+            "consumer" => CONSUMER.to_vec(),
             "route" => ROUTE.to_vec(),
             "jwt" => vec!["issuer", "subject", "scopes", "audiences", "expires", "claims"],
             _ => self.environment.rules.iter().map(String::as_str).collect(),
@@ -154,6 +162,47 @@ impl Compiler<'_> {
             }
             _ => self.unknown("route", name, &ROUTE, spot),
         }
+    }
+
+    fn peer(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::SOURCE;
+        let read: for<'a> fn(&'a SpiffeId) -> Option<&'a str> = match name {
+            "id" => |id| Some(id.as_str()),
+            "trustDomain" => |id| Some(id.trust_domain()),
+            "path" => |id| Some(id.path()),
+            "namespace" => SpiffeId::namespace,
+            "serviceAccount" => SpiffeId::service_account,
+            _ => return self.unknown("peer", name, &PEER, spot),
+        };
+        let kind = Kind::thunk(move |frame| {
+            let id = frame.scope.ctx.peer.as_ref().and_then(|peer| peer.id.as_ref());
+            id.and_then(read).map(Value::text).ok_or(EvaluationError::NoPeer)
+        });
+        Some(Node { kind, ty: Type::String, range })
+    }
+
+    fn consumer(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::PRINCIPAL;
+        if !self.environment.consumer {
+            let help = "add an apiKey section to the policy; without one no key is verified";
+            let message = "consumer cannot be read: no API key is accepted here";
+            return self.fault(Code::EXPRESSION_NAME, range, message, Some(help.to_owned()));
+        }
+        let (ty, read): (_, for<'a> fn(&'a Consumer) -> Value<'a>) = match name {
+            "name" => (Type::String, |consumer| Value::text(&consumer.name)),
+            "groups" => (Type::list(Type::String), |consumer| Value::List(List::Texts(&consumer.groups))),
+            "metadata" => (Type::map(Type::Dyn), |consumer| Value::Map(Map::Json(&consumer.metadata))),
+            _ => return self.unknown("consumer", name, &CONSUMER, spot),
+        };
+        let kind = Kind::thunk(move |frame| {
+            frame.scope.ctx.consumer.as_deref().map(read).ok_or(EvaluationError::NoConsumer)
+        });
+        Some(Node { kind, ty, range })
+    }
+
+    /// True for fields that some requests have and others do not, so that `has()` may ask for them.
+    pub(super) fn optional_field(select: &SelectExpr) -> bool {
+        matches!(&select.operand.expr, Expr::Ident(root) if matches!(root.as_str(), "peer" | "consumer"))
     }
 
     fn jwt(&mut self, name: &str, range: Range<usize>) -> Option<Node> {

@@ -2,18 +2,21 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::request;
 use serde_json::json;
 
 use super::{BoolExpression, Environment, KeyExpression, Reads, Scope};
+use crate::consumer::Consumer;
 use crate::context::{Client, RequestContext, ScoreFact};
 use crate::fault::Path;
 use crate::moment::Moment;
+use crate::peer::{Peer, SpiffeId};
 use crate::principal::Principal;
 
 fn environment() -> Environment {
-    Environment { rules: vec!["lead".to_owned(), "churn".to_owned()], principal: true }
+    Environment { rules: vec!["lead".to_owned(), "churn".to_owned()], principal: true, consumer: true }
 }
 
 fn head() -> request::Parts {
@@ -47,6 +50,16 @@ fn context() -> RequestContext {
         claims: claims.as_object().unwrap().clone(),
         expires: 1_800_000_000,
     }));
+    ctx.peer = Some(Arc::new(Peer {
+        id: Some(SpiffeId::parse("spiffe://example.org/ns/crm/sa/leads").unwrap()),
+        thumbprint: [7; 32],
+        expires: Duration::from_secs(1_800_000_000),
+    }));
+    ctx.consumer = Some(Arc::new(Consumer {
+        name: "mule".into(),
+        groups: vec!["partners".into()],
+        metadata: json!({ "plan": "gold" }).as_object().unwrap().clone(),
+    }));
     ctx.scores.push(ScoreFact {
         rule: "lead".into(),
         model: "lead-score".into(),
@@ -77,6 +90,21 @@ fn evaluate_in(text: &str, ctx: &RequestContext) -> String {
 fn table(rows: &[(&str, &str)]) {
     for (text, expected) in rows {
         assert_eq!(evaluate(text), *expected, "{text}");
+    }
+}
+
+#[test]
+fn who_is_not_there_can_be_asked_for_and_not_read() {
+    let ctx = RequestContext { peer: None, consumer: None, ..context() };
+    for (text, expected) in [
+        ("has(peer.id) || has(peer.namespace) || has(consumer.name)", "false"),
+        (
+            r#"peer.id == "spiffe://example.org/a""#,
+            "error: the connection has no peer certificate with such a SPIFFE id",
+        ),
+        (r#"consumer.name == "mule""#, "error: there is no API key"),
+    ] {
+        assert_eq!(evaluate_in(text, &ctx), expected, "{text}");
     }
 }
 
@@ -122,6 +150,16 @@ fn the_environment_is_read() {
         (r#"inCidr(source.peer, "::ffff:10.0.0.0/104") && inCidr(source.peer, "10.0.0.1")"#, "true"),
         (r#"inCidr(request.headers["x-team"], "10.0.0.0/8")"#, "error: not an IP address"),
         (r#"route.name == "leads""#, "true"),
+        (r#"peer.id == "spiffe://example.org/ns/crm/sa/leads" && peer.trustDomain == "example.org""#, "true"),
+        (
+            r#"peer.path.startsWith("/ns/crm/") && peer.namespace == "crm" && peer.serviceAccount == "leads""#,
+            "true",
+        ),
+        (
+            r#"consumer.name == "mule" && "partners" in consumer.groups && consumer.metadata.plan == "gold""#,
+            "true",
+        ),
+        ("has(peer.id) && has(consumer.name) && !has(consumer.metadata.region)", "true"),
         (r#"jwt.issuer == "https://idp.example.com/" && jwt.subject == "uid:005""#, "true"),
         (r#""erp" in jwt.audiences && size(jwt.audiences) == 2 && jwt.expires == 1800000000"#, "true"),
         (r#"jwt.org_id == "00D5" && jwt.claims["org_id"] == "00D5" && jwt.claims.org_id == "00D5""#, "true"),
@@ -287,7 +325,7 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
         ("reqest.method == \"GET\"", "FG0402 [reqest] unknown name reqest | did you mean request?"),
         (
             "foo",
-            "FG0402 [foo] unknown name foo | known names are request, source, jwt, enrich, route; text stands in quotes",
+            "FG0402 [foo] unknown name foo | known names are request, source, peer, jwt, consumer, enrich, route; text stands in quotes",
         ),
         (
             "request.metod == \"GET\"",
@@ -312,7 +350,7 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
         ),
         (
             "jwt.scopes.exists(s, t == \"a\")",
-            "FG0402 [t] unknown name t | known names are request, source, jwt, enrich, route; text stands in quotes",
+            "FG0402 [t] unknown name t | known names are request, source, peer, jwt, consumer, enrich, route; text stands in quotes",
         ),
         ("\"grüße\" == reqest.path", "FG0402 [reqest] unknown name reqest | did you mean request?"),
         ("request.headers[\"x y\"] == \"a\"", "FG0402 [\"x y\"] \"x y\" is not a header name"),
