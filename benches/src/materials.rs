@@ -16,7 +16,7 @@ use foregate_filters::score::Scorer;
 use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
-use foregate_policy::snapshot::CertificateFiles;
+use foregate_policy::snapshot::{CertificateFiles, Model};
 
 /// Keys of one issuer, models from their bundles, token caches that hold or do not.
 pub struct Bench {
@@ -56,17 +56,17 @@ impl Resources for Bench {
 }
 
 impl Materials for Bench {
-    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
         let fault = |error: String| Fault::new(Code::MODEL, at.clone(), error);
-        let bundle = Bundle::load(bundle).map_err(|error| fault(error.to_string()))?;
-        let scorer = ModelScorer::new(name, bundle, 1).map_err(|error| fault(error.to_string()))?;
+        let bundle = Bundle::load(&model.bundle).map_err(|error| fault(error.to_string()))?;
+        let scorer = ModelScorer::new(&model.name, bundle, 1).map_err(|error| fault(error.to_string()))?;
         if scorer.cost() != Cost::Inline {
             return Err(fault(
                 "too dear for the thread of a request in this build: use --profile dist".to_owned(),
             ));
         }
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        models.insert(name.to_owned(), Arc::new(scorer));
+        models.insert(model.name.to_string(), Arc::new(scorer));
         Ok(())
     }
 

@@ -34,6 +34,8 @@ impl Code {
     pub const EXPRESSION_UNSUPPORTED: Self = Self(404);
     /// A model bundle is refused.
     pub const MODEL: Self = Self(501);
+    /// An expression reads a claim whose name is nearly one of ours; a warning.
+    pub const CLAIM_LIKENESS: Self = Self(607);
 }
 
 /// One element of the way from the top of a document to a value.

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -41,6 +41,11 @@ const HTTP2_PING: Duration = Duration::from_secs(20);
 
 /// The first bytes of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Between two looks at a preface that comes in parts, and how many looks: a second in all. Whoever is
+/// slower speaks HTTP/1, with its deadlines.
+const PREFACE_PAUSE: Duration = Duration::from_millis(5);
+const PREFACE_LOOKS: u32 = 200;
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -138,10 +143,17 @@ async fn handshake(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Resul
 /// Looks whether the client speaks HTTP/2 with prior knowledge, without taking a byte.
 async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0u8; PREFACE.len()];
-    let bytes = stream.peek(&mut seen).await?;
-    let seen = seen.get(..bytes).unwrap_or_default();
-    // No HTTP/1 method starts with `PRI `: the method is reserved (RFC 9113, section 11.6).
-    Ok(bytes >= 4 && PREFACE.starts_with(seen))
+    for _ in 0..PREFACE_LOOKS {
+        let bytes = stream.peek(&mut seen).await?;
+        let begins = PREFACE.starts_with(seen.get(..bytes).unwrap_or_default());
+        // No HTTP/1 method starts with `PRI `: the method is reserved (RFC 9113, section 11.6).
+        if !begins || bytes >= 4 || bytes == 0 {
+            return Ok(begins && bytes >= 4);
+        }
+        // `P` may begin a `POST` too. What was seen stays readable: nothing would wake this task for more.
+        sleep(PREFACE_PAUSE).await;
+    }
+    Ok(false)
 }
 
 async fn serve_http1(connection: Arc<Connection>, stream: ClientStream) {

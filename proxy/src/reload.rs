@@ -25,6 +25,9 @@ const QUIET: Duration = Duration::from_millis(150);
 /// Longest wait for quiet, where files change all the time.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
+/// Between two looks for a policy folder that is gone.
+const RETURN_PAUSE: Duration = Duration::from_millis(500);
+
 /// Keeps policies, keys and addresses current until the process ends.
 #[derive(Debug)]
 pub struct Reload {
@@ -62,6 +65,10 @@ impl Reload {
                     self.reload().await;
                     // Bundles and secrets may be elsewhere now.
                     self.watch(&mut watcher);
+                }
+                () = made_anew(&self.policies.source.folder) => {
+                    self.watch(&mut watcher);
+                    self.reload().await;
                 }
                 _ = hangup.recv() => {
                     self.reload().await;
@@ -137,6 +144,17 @@ async fn keep_resolved(gateway: Arc<Gateway>) {
     loop {
         ticks.tick().await;
         resolve(&gateway.live.pin().upstreams).await;
+    }
+}
+
+/// Ready once a folder that is not there is there again: what is gone tells nobody of its return. Never
+/// ready for a folder that is there.
+async fn made_anew(folder: &Path) {
+    if folder.is_dir() {
+        return std::future::pending().await;
+    }
+    while !folder.is_dir() {
+        sleep(RETURN_PAUSE).await;
     }
 }
 

@@ -12,10 +12,11 @@ use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
-use foregate_inference::bundle::Bundle;
+use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
-use foregate_policy::snapshot::{CertificateFiles, Upstream};
+use foregate_policy::documents::model::Placement;
+use foregate_policy::snapshot::{CertificateFiles, Model, Upstream};
 use rustls::ClientConfig;
 
 use crate::clock;
@@ -48,7 +49,7 @@ struct Kept {
     keys: Shelf<(String, String), Arc<IssuerKeys>>,
     tokens: Shelf<(String, u64), Arc<TokenCache>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
-    models: Shelf<(String, Vec<u8>), Arc<dyn Scorer>>,
+    models: Shelf<(Arc<str>, Placement, Vec<u8>), Arc<dyn Scorer>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
 }
@@ -308,7 +309,7 @@ impl Resources for Shared {
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
         let kept = self.kept();
         let attempt = kept.attempt;
-        let found = kept.models.0.iter().find(|((name, _), (_, used))| name == model && *used == attempt);
+        let found = kept.models.0.iter().find(|((name, ..), (_, used))| **name == *model && *used == attempt);
         found
             .map(|(_, (scorer, _))| Arc::clone(scorer))
             .ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("model `{model}` is not loaded")))
@@ -316,18 +317,24 @@ impl Resources for Shared {
 }
 
 impl Materials for Shared {
-    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
-        let identity = identity(bundle);
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
+        let Model { name, bundle, placement } = model;
+        let key = (Arc::clone(name), *placement, identity(bundle));
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error);
         let load = || {
-            let bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
+            let mut bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
+            match placement {
+                Placement::Auto => {}
+                Placement::Inline => bundle.cost = Cost::Inline,
+                Placement::Threads => bundle.cost = Cost::Threads,
+            }
             let scorer =
                 ModelScorer::new(name, bundle, MODEL_THREADS).map_err(|error| refused(error.to_string()))?;
             Ok(Arc::new(scorer) as Arc<dyn Scorer>)
         };
-        kept.models.take((name.to_owned(), identity), attempt, load).map(drop)
+        kept.models.take(key, attempt, load).map(drop)
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {
@@ -336,5 +343,43 @@ impl Materials for Shared {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         dispatch::tls::authorities(file).map(drop).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path as FilePath;
+    use std::time::Duration;
+
+    use foregate_filters::fault::Path;
+    use foregate_filters::resources::Resources;
+    use foregate_filters::score::ScoreCall;
+    use foregate_policy::compile::Materials;
+    use foregate_policy::documents::model::Placement;
+    use foregate_policy::snapshot::Model;
+
+    use super::Shared;
+
+    /// True where a lead padded to so many bytes is scored on the thread that asks.
+    fn inline(shared: &Shared, placement: Placement, bytes: usize) -> bool {
+        let folder =
+            FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles/lead-score");
+        let model = Model { name: "lead-score".into(), bundle: folder, placement };
+        shared.begin();
+        shared.model(&model, &Path::default()).unwrap();
+        let body = format!("{{\"Notes\":\"{}\"}}", "n".repeat(bytes)).into();
+        let call = ScoreCall { body, reserved: Default::default(), budget: Duration::from_secs(1) };
+        let inline = shared.scorer("lead-score", &Path::default()).unwrap().score(&call).is_some();
+        shared.commit();
+        inline
+    }
+
+    #[test]
+    fn a_model_runs_where_its_document_says_and_large_bodies_on_threads() {
+        let shared = Shared::new(None, None);
+        assert!(inline(&shared, Placement::Inline, 1 << 10));
+        assert!(!inline(&shared, Placement::Inline, 32 << 10));
+        assert!(!inline(&shared, Placement::Threads, 1 << 10));
+        assert!(inline(&shared, Placement::Inline, 1 << 10), "a changed placement is another scorer");
     }
 }

@@ -16,7 +16,7 @@ use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, ScoreFault, Scorer, Scores};
 use foregate_policy::compile::Materials;
-use foregate_policy::snapshot::CertificateFiles;
+use foregate_policy::snapshot::{CertificateFiles, Model};
 
 /// Takes what policies declare for given; reads only what lies beside them.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Resources for Declared {
 }
 
 impl Materials for Declared {
-    fn model(&self, _: &str, _: &FilePath, _: &Path) -> Result<(), Fault> {
+    fn model(&self, _: &Model, _: &Path) -> Result<(), Fault> {
         Ok(())
     }
 

@@ -340,6 +340,13 @@ pub const ALL: &[Entry] = &[
         "kind: HTTPRoute\nspec: { parentRefs: [{ name: edge }] }",
     ),
     entry(
+        Code::CLAIM_LIKENESS,
+        "Claim with nearly a name of ours",
+        "Any claim can be read by its name, so that a slip in `jwt.scopes` or `jwt.subject` reads a claim that no token has: the rule then refuses everybody. Write `jwt.claims[\"name\"]` where the claim is meant.",
+        "allow: '\"crm.read\" in jwt.scopez'",
+        "allow: '\"crm.read\" in jwt.scopes'",
+    ),
+    entry(
         CASE_VALUE,
         "A case cannot be run",
         "A case names a reason, step or method that does not exist, or a body file that cannot be read.",

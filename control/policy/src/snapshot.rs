@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::documents::model::Placement;
 use crate::routes::RouteTable;
 
 /// The outcome of one compilation. A request obeys exactly one snapshot.
@@ -102,4 +103,5 @@ pub struct Model {
     pub name: Arc<str>,
     /// Folder of the bundle.
     pub bundle: PathBuf,
+    pub placement: Placement,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::{OnError, Rule, Spec};
+use crate::edits::is_reserved;
 use crate::fault::{Code, Fault, Path};
 use crate::resources::Resources;
 
@@ -35,35 +36,6 @@ const CEL_RESERVED: &[&str] = &[
     "var",
     "void",
     "while",
-];
-
-/// Headers that frame, route or authenticate a message; a score must not replace them.
-const RESERVED_HEADERS: &[&str] = &[
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
 ];
 
 /// Builds every rule, or tells everything that is wrong.
@@ -161,7 +133,7 @@ fn headers(name: &str, at: &Path, faults: &mut Vec<Fault>) -> Option<(HeaderName
         faults.push(Fault::new(Code::VALUE, at.clone(), format!("`{name}` is not a header name")));
         return None;
     };
-    if RESERVED_HEADERS.contains(&score.as_str()) {
+    if is_reserved(&score) {
         let fault = Fault::new(Code::VALUE, at.clone(), format!("the header `{score}` cannot carry a score"));
         faults.push(fault.help("use a name of your own, such as `x-lead-score`"));
         return None;

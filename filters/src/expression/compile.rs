@@ -62,8 +62,10 @@ pub(super) enum Kind {
 pub(super) struct Compiler<'e> {
     text: &'e str,
     pub(super) environment: &'e Environment,
-    at: &'e Path,
+    pub(super) at: &'e Path,
     pub(super) faults: Vec<Fault>,
+    /// What is no fault, and probably not meant.
+    pub(super) hints: Vec<Fault>,
     pub(super) constants: Vec<Constant>,
     pub(super) reads: Reads,
     /// Variables of the macros around the current node, outermost first.
@@ -91,6 +93,7 @@ impl<'e> Compiler<'e> {
             environment,
             at,
             faults: Vec::new(),
+            hints: Vec::new(),
             constants: Vec::new(),
             reads: Reads::NOTHING,
             locals: Vec::new(),

@@ -18,7 +18,7 @@ use http::request;
 
 use crate::chain::Built;
 use crate::context::RequestContext;
-use crate::fault::Path;
+use crate::fault::{Fault, Path};
 use compile::{Compiler, Frame, Test, Thunk};
 use types::Type;
 use value::Constant;
@@ -119,6 +119,13 @@ impl BitOrAssign for Reads {
     fn bitor_assign(&mut self, other: Self) {
         *self = *self | other;
     }
+}
+
+/// What an expression that compiles probably does not mean: claims that resemble names of ours.
+pub fn hints(source: &str, environment: &Environment, at: &Path) -> Vec<Fault> {
+    let mut compiler = Compiler::new(source, environment, at);
+    let _ = compiler.read();
+    compiler.hints
 }
 
 impl BoolExpression {

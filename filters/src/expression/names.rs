@@ -16,7 +16,7 @@ use super::value::{List, Map, Value};
 use super::{EvaluationError, Reads, Scope};
 use crate::consumer::Consumer;
 use crate::context::ScoreFact;
-use crate::fault::{Code, closest};
+use crate::fault::{Code, Fault, closest};
 use crate::peer::SpiffeId;
 use crate::principal::Principal;
 
@@ -26,6 +26,9 @@ const REQUEST: [&str; 6] = ["method", "path", "query", "host", "scheme", "header
 const SOURCE: [&str; 3] = ["address", "peer", "tls"];
 const PEER: [&str; 5] = ["id", "trustDomain", "path", "namespace", "serviceAccount"];
 const CONSUMER: [&str; 3] = ["name", "groups", "metadata"];
+const JWT: [&str; 6] = ["issuer", "subject", "scopes", "audiences", "expires", "claims"];
+/// Claims in common use that resemble names of ours (RFC 7519, section 4.1; RFC 8693, section 4.2).
+const CLAIMS: [&str; 8] = ["iss", "sub", "aud", "exp", "scope", "scp", "client_id", "act"];
 const ROUTE: [&str; 1] = ["name"];
 const ENRICH: [&str; 8] = ["score", "min", "max", "count", "scores", "ok", "model", "version"];
 
@@ -109,7 +112,7 @@ impl Compiler<'_> {
             "peer" => PEER.to_vec(),
             "consumer" => CONSUMER.to_vec(),
             "route" => ROUTE.to_vec(),
-            "jwt" => vec!["issuer", "subject", "scopes", "audiences", "expires", "claims"],
+            "jwt" => JWT.to_vec(),
             _ => self.environment.rules.iter().map(String::as_str).collect(),
         };
         if fields.is_empty() {
@@ -230,11 +233,25 @@ impl Compiler<'_> {
                 (claim(|principal| Ok(Value::Map(Map::Json(&principal.claims)))), Type::map(Type::Dyn))
             }
             other => {
-                let other: Box<str> = other.into();
-                (claim_named(other), Type::Dyn)
+                self.doubt(other, range.clone());
+                (claim_named(other.into()), Type::Dyn)
             }
         };
         Some(Node { kind, ty, range })
+    }
+
+    /// Any claim may be named, so that a slip in a name of ours is none to the compiler: a hint tells of it.
+    fn doubt(&mut self, claim: &str, range: Range<usize>) {
+        if CLAIMS.contains(&claim) {
+            return;
+        }
+        if let Some(near) = closest(claim, JWT) {
+            let message = format!("jwt.{claim} reads a claim of that name");
+            let help =
+                format!("did you mean jwt.{near}? A claim is meant by jwt.claims[\"{claim}\"] without doubt");
+            let fault = Fault::new(Code::CLAIM_LIKENESS, self.at.clone(), message);
+            self.hints.push(fault.within(range).help(help));
+        }
     }
 
     /// `None`, and a fault, where there is no such rule.

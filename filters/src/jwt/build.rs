@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
+use crate::edits::is_reserved;
 use crate::fault::{Code, Fault, Path};
-use crate::jwt::claim_headers::{ClaimSlot, RESERVED};
+use crate::jwt::claim_headers::ClaimSlot;
 use crate::jwt::{Alg, Issuer, Jwks, Spec};
 use crate::resources::Resources;
 
@@ -186,7 +187,7 @@ fn slots(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) -> Vec<ClaimSlot> {
             faults.push(Fault::new(Code::VALUE, at, "this is not a header name"));
             continue;
         };
-        if RESERVED.contains(&header.as_str()) {
+        if is_reserved(&header) {
             let message = format!("a claim must not set `{header}`");
             faults.push(Fault::new(Code::CONFLICT, at, message).help("use a header of your own, as x-user"));
         } else if slots.iter().any(|slot| slot.header == header) {

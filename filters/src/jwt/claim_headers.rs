@@ -6,43 +6,6 @@ use serde_json::{Map, Value};
 use crate::edits::{Edits, HeaderEdit};
 use crate::jwt::refusal::Flaw;
 
-/// Headers that frame, route or authenticate a message, or that the gateway itself sets.
-pub(super) const RESERVED: &[&str] = &[
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "max-forwards",
-    "origin",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "range",
-    "set-cookie",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-request-id",
-];
-
 /// One claim and the header that gets it.
 #[derive(Debug)]
 pub(super) struct ClaimSlot {

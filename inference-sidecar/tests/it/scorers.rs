@@ -90,6 +90,21 @@ fn inline_and_threads_give_the_same_scores() {
 }
 
 #[test]
+fn large_bodies_and_long_collections_never_run_inline() {
+    let mut cheap = bundle();
+    cheap.cost = Cost::Inline;
+    cheap.per_row = Duration::from_micros(3);
+    let cheap = ModelScorer::new("a", cheap, 1).unwrap();
+    let second = Duration::from_secs(1);
+    let padded = format!("{{\"Notes\":\"{}\"}}", "n".repeat(32 << 10));
+    assert_eq!(cheap.score(&call(&padded, second)), None);
+    let collection = |count: usize| format!("{{\"records\":[{}]}}", vec!["{}"; count].join(","));
+    assert!(cheap.score(&call(&collection(66), second)).is_some());
+    assert_eq!(cheap.score(&call(&collection(67), second)), None, "200 us at most");
+    assert_eq!(cheap.score(&call(&collection(66), Duration::from_micros(100))), None, "the deadline at most");
+}
+
+#[test]
 fn what_waits_is_batched_and_each_gets_its_own_scores() {
     let stand = gated();
     let runtime = runtime();

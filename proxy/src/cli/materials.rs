@@ -13,7 +13,7 @@ use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
-use foregate_policy::snapshot::CertificateFiles;
+use foregate_policy::snapshot::{CertificateFiles, Model};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::case_keys::CaseKeys;
@@ -76,8 +76,8 @@ impl Resources for Lent<'_> {
 }
 
 impl Materials for Lent<'_> {
-    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
-        self.shared.model(name, bundle, at)
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
+        self.shared.model(model, at)
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// Between fetches that requests ask for: whoever sends made-up kids gets one in ten seconds.
+/// Between fetches that requests ask for, in the long run: whoever sends made-up kids gets one in ten seconds.
 pub(super) const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+/// Fetches that requests may ask for at once: an issuer may rotate twice, or a made-up kid come first.
+const DEMAND_BURST: u32 = 2;
 /// Between refreshes where the issuer names no time.
 pub(super) const REFRESH: Duration = Duration::from_mins(5);
 /// Shortest time between refreshes, whatever the issuer says: spare its servers.
@@ -24,7 +26,8 @@ const KID_MAX_BYTES: usize = 256;
 /// The times of one issuer, all monotonic.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    demanded: Option<Duration>,
+    /// When the fetches that were asked for would have been due, each an interval after the last (GCRA).
+    demanded: Duration,
     refresh_at: Duration,
     succeeded: Option<Duration>,
     failures: u32,
@@ -35,12 +38,12 @@ pub(super) struct Schedule {
 impl Schedule {
     /// True where a request may ask for a fetch now.
     pub(super) fn allows_demand(&self, now: Duration) -> bool {
-        self.demanded.is_none_or(|last| now >= last.saturating_add(DEMAND_INTERVAL))
+        self.demanded <= now.saturating_add(DEMAND_INTERVAL * (DEMAND_BURST - 1))
     }
 
     /// A fetch begins because a request asked for it.
     pub(super) fn demand(&mut self, now: Duration) {
-        self.demanded = Some(now);
+        self.demanded = self.demanded.max(now).saturating_add(DEMAND_INTERVAL);
     }
 
     /// A fetch begins; should it never report, the next is not started at once.
@@ -145,8 +148,16 @@ mod tests {
         let mut schedule = Schedule::default();
         assert!(schedule.allows_demand(Duration::ZERO));
         schedule.demand(NOW);
+        assert!(schedule.allows_demand(NOW), "a second rotation need not wait");
+        schedule.demand(NOW);
         assert!(!schedule.allows_demand(NOW + Duration::from_millis(9_999)));
-        assert!(schedule.allows_demand(NOW + DEMAND_INTERVAL));
+        for turn in 1..5 {
+            let later = NOW + turn * DEMAND_INTERVAL;
+            assert!(schedule.allows_demand(later));
+            schedule.demand(later);
+            assert!(!schedule.allows_demand(later), "one an interval in the long run");
+        }
+        assert!(schedule.allows_demand(NOW + 7 * DEMAND_INTERVAL));
     }
 
     #[test]

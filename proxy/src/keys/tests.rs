@@ -142,14 +142,17 @@ async fn a_hundred_waiters_share_one_fetch_and_one_may_leave() {
 }
 
 #[tokio::test]
-async fn fetches_on_demand_are_ten_seconds_apart() {
-    let stand = Stand::start(Answer::Json(set(&["a"]))).await;
+async fn two_fetches_on_demand_may_come_at_once_and_others_ten_seconds_apart() {
+    let stand = Stand::start(Answer::Json(set(&["b"]))).await;
     let (keys, start) = (stand.keys(), clock::now());
     keys.refetch(None, start).await.unwrap();
+    stand.say(Answer::Json(set(&["a"])));
+    assert!(keys.may_refetch(Some("a"), start), "a rotation soon after another");
+    assert!(keys.refetch(Some("a"), start).await.unwrap().names("a"));
     let early = later(start, Duration::from_millis(9_999));
     assert!(!keys.may_refetch(Some("x"), early));
     assert!(keys.refetch(Some("x"), early).await.unwrap().names("a"));
-    assert_eq!(stand.fetches(), 1);
+    assert_eq!(stand.fetches(), 2);
     assert!(keys.may_refetch(Some("x"), later(start, DEMAND_INTERVAL)));
 }
 
@@ -215,6 +218,7 @@ async fn a_silent_issuer_holds_nobody_longer_than_the_bound() {
     let start = clock::now();
     assert!(keys.refetch(Some("a"), start).await.is_none());
     assert!(keys.status(start).fault.unwrap().contains("in time"));
+    assert!(keys.refetch(Some("a"), start).await.is_none());
     assert!(!keys.may_refetch(Some("a"), start));
 }
 

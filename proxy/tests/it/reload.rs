@@ -299,6 +299,22 @@ async fn a_link_to_a_model_may_be_turned_to_another_one() {
 }
 
 #[tokio::test]
+async fn a_policy_folder_that_is_deleted_and_made_anew_is_watched_again() {
+    let upstream = Upstream::answering("ok").await;
+    let text = |number: usize| guarded(upstream.address, &generation(number));
+    let gateway = Foregate::start(&text(0), Options::default()).await;
+    let address = gateway.address("edge/http");
+    std::fs::remove_dir_all(gateway.folder()).unwrap();
+    gateway.wait_sample(FAILED, |failures| failures >= 1.0).await;
+    assert!(in_force(address, 0).await, "the last good policy stays");
+    std::fs::create_dir(gateway.folder()).unwrap();
+    for number in 1..3 {
+        gateway.write("policies.yaml", text(number));
+        until("the new policy", async || in_force(address, number).await).await;
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_with_faulty_policies_does_not_start_and_points_at_every_fault() {
     let rules = "  - backendRefs: [{ group: foregate.dev, kind: Upstream, name: crn }]";
     let text = [

@@ -15,7 +15,7 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 
 use crate::compile::Materials;
-use crate::snapshot::CertificateFiles;
+use crate::snapshot::{CertificateFiles, Model};
 
 /// Scores by model; empty lets the models answer.
 type Board = Arc<Mutex<AHashMap<String, f32>>>;
@@ -71,8 +71,8 @@ impl Resources for StandIn<'_> {
 }
 
 impl Materials for StandIn<'_> {
-    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
-        self.materials.model(name, bundle, at)
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
+        self.materials.model(model, at)
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {

@@ -1,12 +1,33 @@
-//! Warnings of what compiles but is dead.
+//! Warnings of what compiles but is dead, or probably not meant.
+
+use foregate_filters::expression::{Environment, hints};
 
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::rules::Routes;
-use crate::compile::typed::spec;
+use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind};
+use crate::documents::policy;
 use crate::routes::paths::Order;
+
+/// Warnings of what the expressions of a policy probably do not mean.
+pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
+    let policy::Spec { authorize, rate_limit, enrich, .. } = &policy.spec;
+    let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
+    let environment = Environment { rules, principal: true };
+    let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
+        let at = spec().key("authorize").index(index);
+        [(at.key("allow"), rule.allow.as_ref()), (at.key("deny"), rule.deny.as_ref())]
+    });
+    let limits = rate_limit.iter().enumerate().flat_map(|(index, limit)| {
+        let at = spec().key("rateLimit").index(index);
+        [(at.key("key"), Some(&limit.key)), (at.key("when"), limit.when.as_ref())]
+    });
+    let texts = rules.chain(limits).filter_map(|(at, text)| Some((at, text?)));
+    let hints = texts.flat_map(move |(at, text)| hints(text, &environment, &at));
+    hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning())
+}
 
 impl Compilation<'_> {
     /// Lints of names are told only where everything else is sound: a fault may hide a use.

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
 use crate::load::Sources;
-use crate::snapshot::{CertificateFiles, Snapshot};
+use crate::snapshot::{CertificateFiles, Model, Snapshot};
 
 use self::filters::Lent;
 use self::partial::Partial;
@@ -29,8 +29,8 @@ use self::typed::Typed;
 
 /// What the process lends to a compilation: long-lived parts, and checks of files that it alone can read.
 pub trait Materials: Resources {
-    /// Loads the model bundle in this folder, so that [`Resources::scorer`] knows it by `name`.
-    fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault>;
+    /// Loads the bundle of this model, so that [`Resources::scorer`] knows it by name.
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault>;
 
     /// Says why a listener cannot serve with this certificate and key.
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String>;

@@ -9,6 +9,7 @@ use foregate_filters::units::ByteSize;
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::filters::TOLD;
+use crate::compile::lints::doubts;
 use crate::compile::partial::{lacks_name, lacks_policy};
 use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
@@ -47,6 +48,7 @@ impl<'a> Compilation<'a> {
             || self.named(Kind::Policy).any(|document| self.is_partial(document));
         let mut policies = Vec::new();
         for typed in std::mem::take(&mut self.documents.policies) {
+            self.warnings.extend(doubts(&typed));
             let document = typed.document;
             self.targets(document, &typed.spec);
             self.body(document, &typed.spec);

@@ -55,14 +55,16 @@ impl Compilation<'_> {
         let mut models = Models::default();
         for typed in &self.documents.models {
             let document = typed.document;
-            let name = document.name.to_string();
-            let bundle = document.file.folder().join(&typed.spec.bundle.path);
-            let at = spec().key("bundle").key("path");
-            match self.materials.model(&name, &bundle, &at) {
-                Ok(()) => models.loaded.push(Model { name: name.into(), bundle }),
+            let model = Model {
+                name: document.name.to_string().into(),
+                bundle: document.file.folder().join(&typed.spec.bundle.path),
+                placement: typed.spec.placement,
+            };
+            match self.materials.model(&model, &spec().key("bundle").key("path")) {
+                Ok(()) => models.loaded.push(model),
                 Err(fault) => {
                     self.faults.push(Diagnostic::from_fault(document, fault));
-                    models.broken.insert(name);
+                    models.broken.insert(document.name.to_string());
                 }
             }
         }

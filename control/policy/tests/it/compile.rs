@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use foregate_policy::compile::{Options, compile};
+use foregate_policy::documents::model::Placement;
 use foregate_policy::route::Action;
 
 use crate::materials::{BASE, CRM, Fake, brief, compiled, route, sources};
@@ -52,6 +53,48 @@ fn dead_documents_are_warned_of() {
     let codes: Vec<String> =
         compiled(&detached).unwrap().warnings.iter().map(|fault| fault.code.to_string()).collect();
     assert_eq!(codes, ["FG0606", "FG0605"]);
+}
+
+#[test]
+fn claims_that_resemble_names_of_ours_are_warned_of() {
+    let policy = |rule: &str| {
+        BASE.replace(
+            "  insecure: { anonymous: true }\n",
+            &format!(
+                "  jwt: [{{ issuer: https://idp.test, audiences: [crm], jwks: {{ file: none-yet.json }} }}]\n  authorize: [{{ name: a, allow: '{rule}' }}]\n"
+            ),
+        ) + &route("web", &format!("rules: [{{ {CRM} }}]"))
+    };
+    for (rule, told) in [
+        (r#""crm.read" in jwt.scopez"#, "did you mean jwt.scopes?"),
+        (r#"jwt.subjct == "ada""#, "did you mean jwt.subject?"),
+        (r#"jwt.sub == "ada" || jwt.org_id == "x" || jwt.scope == "crm""#, ""),
+        (r#"jwt.claims["scopez"] == "crm" && jwt.subject != "x""#, ""),
+    ] {
+        let warnings = compiled(&policy(rule)).unwrap().warnings;
+        let helps: Vec<_> = warnings.iter().filter_map(|warning| warning.help.as_deref()).collect();
+        assert_eq!(helps.len(), usize::from(!told.is_empty()), "{rule}: {warnings:?}");
+        assert!(helps.iter().all(|help| help.starts_with(told)), "{rule}: {helps:?}");
+    }
+}
+
+#[test]
+fn a_model_is_placed_by_measure_unless_its_document_says_where() {
+    let model = |more: &str| {
+        let head = "apiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead-score }\n";
+        format!("{head}spec: {{ bundle: {{ path: m }}{more} }}\n")
+    };
+    let web = route("web", &format!("rules: [{{ {CRM} }}]"));
+    for (more, placement) in [
+        ("", Placement::Auto),
+        (", placement: Inline", Placement::Inline),
+        (", placement: Threads", Placement::Threads),
+    ] {
+        assert_eq!(compiled(&format!("{BASE}{web}{}", model(more))).unwrap().models[0].placement, placement);
+    }
+    let faults = compiled(&format!("{BASE}{web}{}", model(", placement: inline"))).unwrap_err();
+    assert_eq!(brief(&faults).len(), 1, "{faults:?}");
+    assert_eq!(faults[0].help.as_deref(), Some("did you mean `Inline`?"));
 }
 
 #[test]

@@ -6,25 +6,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::jwt::key_set::KeySet;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
+use foregate_filters::moment::Moment;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{RecordScore, ScoreCall, Scorer, Scores};
 use foregate_policy::compile::{Materials, Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::load::Sources;
-use foregate_policy::snapshot::{CertificateFiles, Snapshot};
+use foregate_policy::snapshot::{CertificateFiles, Model, Snapshot};
 
 #[derive(Debug)]
 pub struct Fake;
+
+/// Keys that are never there.
+#[derive(Debug)]
+struct NoKeys;
 
 /// Scores every body 0.25.
 #[derive(Debug)]
 struct Quarter;
 
 impl Resources for Fake {
-    fn keys(&self, issuer: &str, _: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
+    fn keys(&self, issuer: &str, jwks: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
+        if jwks.file.as_deref().is_some_and(|file| file.ends_with("none-yet.json")) {
+            return Ok(Arc::new(NoKeys));
+        }
         Err(Fault::new(Code::FILE, at.clone(), format!("no keys for {issuer}")))
     }
 
@@ -42,8 +51,8 @@ impl Resources for Fake {
 }
 
 impl Materials for Fake {
-    fn model(&self, _: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
-        if bundle.ends_with("broken") {
+    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
+        if model.bundle.ends_with("broken") {
             return Err(Fault::new(Code::MODEL, at.clone(), "the golden vectors differ"));
         }
         Ok(())
@@ -60,6 +69,24 @@ impl Materials for Fake {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         if file == FilePath::new("policies/roots.pem") { Ok(()) } else { Err("no such file".to_owned()) }
+    }
+}
+
+impl Keys for NoKeys {
+    fn current(&self) -> Option<Arc<KeySet>> {
+        None
+    }
+
+    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
+        false
+    }
+
+    fn refetch<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: Moment,
+    ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
+        Box::pin(ready(None))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::hostile::still_serves;
 use crate::support::client::connect;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
+use crate::support::raw::RawClient;
 use crate::support::upstream::Upstream;
 use crate::support::within;
 
@@ -72,6 +73,28 @@ async fn outcome(stream: &mut TcpStream) -> Outcome {
         }
     })
     .await
+}
+
+#[tokio::test]
+async fn a_preface_that_comes_byte_by_byte_is_one() {
+    let upstream = Upstream::answering("ok").await;
+    let gateway = Foregate::start(&policies::plain(upstream.address), Options::default()).await;
+    let mut stream = connect(gateway.address("edge/http")).await;
+    stream.set_nodelay(true).unwrap();
+    let (first, rest) = PREFACE.split_at(1);
+    stream.write_all(first).await.unwrap();
+    // Once another connection has been served, this one's first byte has been looked at.
+    still_serves(&gateway).await;
+    stream.write_all(rest).await.unwrap();
+    stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+    let mut head = [0; 9];
+    within("settings", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(head[3], SETTINGS);
+    let mut post = RawClient::connect(gateway.address("edge/http")).await;
+    post.send("P").await;
+    still_serves(&gateway).await;
+    post.send("OST / HTTP/1.1\r\nhost: crm.example\r\ncontent-length: 0\r\n\r\n").await;
+    assert_eq!(post.response().await.unwrap().status, 200);
 }
 
 #[tokio::test]

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Counts instructions per request with callgrind.
+
+    benches/compare/instructions.py FOREGATE VARIANT...     for example: target/dist/foregate a d_es_c lead whole
+
+Needs valgrind and Python, nothing else: origin, load, key and tokens are made here. Every variant runs twice, with
+different numbers of requests; the difference of the counts by the difference of the requests is the figure, so that
+start and end are not part of it. It repeats to about 1 %. User space of all threads is counted, the kernel is not.
+
+The profile of the longer run stays in PROFILES (a folder, /tmp/foregate-instructions where absent), for
+`callgrind_annotate --inclusive=yes FILE`; build with line tables to read it.
+"""
+import os
+import pathlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+BUNDLES = HERE / "../../inference-sidecar/bundles"
+ORIGIN = ("127.0.0.1", 8081)
+RESPONSE = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
+    b"content-length: 1024\r\n\r\n" + b"x" * 1024
+)
+CONNECTIONS = 16
+CALLERS = 100
+RUNS = (2_000, 10_000)
+
+
+def read_message(stream, buffer):
+    """One message with a length; gives what came after it, or None at the end of the stream."""
+    while (end := buffer.find(b"\r\n\r\n")) < 0:
+        if not (more := stream.recv(65536)):
+            return None
+        buffer += more
+    length = re.search(rb"content-length: *(\d+)", buffer[:end], re.I)
+    whole = end + 4 + (int(length[1]) if length else 0)
+    while len(buffer) < whole:
+        if not (more := stream.recv(65536)):
+            return None
+        buffer += more
+    return buffer[whole:]
+
+
+def serve(stream):
+    rest = b""
+    while (rest := read_message(stream, rest)) is not None:
+        stream.sendall(RESPONSE)
+
+
+def origin():
+    listener = socket.create_server(ORIGIN, backlog=512)
+    while True:
+        stream, _ = listener.accept()
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=serve, args=(stream,), daemon=True).start()
+
+
+def requests(variant, tokens):
+    body = (HERE / "lead/lead.json").read_bytes() if variant in ("lead", "lead_linear", "whole") else b""
+    head = "POST / HTTP/1.1\r\nHost: svc.local\r\n" if body else "GET / HTTP/1.1\r\nHost: svc.local\r\n"
+    if body:
+        head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
+    head += "User-Agent: lg/1\r\nAccept: */*\r\n"
+    if variant not in ("d_es_c", "whole"):
+        return [head.encode() + b"\r\n" + body]
+    return [head.encode() + b"Authorization: Bearer " + token + b"\r\n\r\n" + body for token in tokens]
+
+
+def load(port, messages, count):
+    """Sends so many requests; every one must be answered with 200."""
+    failures = []
+
+    def client(first):
+        with socket.create_connection(("127.0.0.1", port)) as stream:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for number in range(first, count, CONNECTIONS):
+                stream.sendall(messages[number % len(messages)])
+                answer = stream.recv(65536)
+                if not answer.startswith(b"HTTP/1.1 200"):
+                    return failures.append(answer[:600])
+                if read_message(stream, answer) is None:
+                    return failures.append(b"the connection ended")
+
+    clients = [threading.Thread(target=client, args=(first,)) for first in range(CONNECTIONS)]
+    for thread in clients:
+        thread.start()
+    for thread in clients:
+        thread.join()
+    if failures:
+        sys.exit(f"a request failed: {failures[0].decode(errors='replace')}")
+
+
+def wait_for(port, process):
+    for _ in range(1_200):
+        if process.poll() is not None:
+            sys.exit(f"the gateway ended with {process.returncode}: is valgrind there, does the policy load?")
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.1)
+    sys.exit("the gateway does not listen")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
+def counted(foregate, policies, messages, count, profile):
+    """Instructions of one run."""
+    port = free_port()
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", foregate, "run", str(policies)]
+    command += ["--bind", f"edge/http=127.0.0.1:{port}", "--threads", "1", "--access-log", "off"]
+    with open(f"{profile}.log", "w") as log:
+        process = subprocess.Popen([*command, "--admin", "127.0.0.1:0"], stdout=log, stderr=log)
+    try:
+        wait_for(port, process)
+        load(port, messages, count)
+        process.terminate()
+        process.wait(120)
+    finally:
+        process.kill()
+    return int(re.search(r"^(?:totals|summary): (\d+)", profile.read_text(), re.M)[1])
+
+
+def prepared(variant, keys, folder):
+    """A copy of the policies: keys beside them, and models that are not measured, as all are slow here."""
+    policies = folder / variant
+    shutil.copytree(HERE / variant, policies)
+    (policies / "jwks.json").write_text(keys)
+    text = (policies / "policy.yaml").read_text()
+    text = re.sub(r"path: \S*/bundles/(\S+)", rf"path: {BUNDLES.resolve()}/\1", text)
+    text = re.sub(r"(\n  bundle: .*)", r"\1\n  placement: Inline", text).replace("deadline: 5ms", "deadline: 1s")
+    (policies / "policy.yaml").write_text(text)
+    return policies
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    foregate, *variants = sys.argv[1:]
+    profiles = pathlib.Path(os.environ.get("PROFILES", "/tmp/foregate-instructions"))
+    profiles.mkdir(parents=True, exist_ok=True)
+    threading.Thread(target=origin, daemon=True).start()
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        key = str(folder / "key.pem")
+        run = lambda *words: subprocess.run([foregate, "token", *words], check=True, capture_output=True).stdout
+        keys = run("--new-key", key).decode()
+        claims = ["--issuer", "https://idp.test", "--audience", "crm", "--scope", "crm.read crm.write", "--ttl", "24h"]
+        claims += ["--claim", "org=00D5g000007XyZa", "--claim", 'roles=["sales","support"]']
+        tokens = [run("--key", key, *claims, "--subject", f"user-{n}").strip() for n in range(CALLERS)]
+        for variant in variants:
+            policies, messages = prepared(variant, keys, folder), requests(variant, tokens)
+            profile = profiles / f"{variant}.out"
+            few, many = (counted(foregate, policies, messages, count, profile) for count in RUNS)
+            print(f"{variant}: {(many - few) / (RUNS[1] - RUNS[0]):,.0f} instructions per request", flush=True)
+
+
+main()
