@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod authorize;
 pub mod chain;
 pub mod context;
+pub mod decimal;
 pub mod edits;
 pub mod enrich;
 pub mod expression;
