@@ -5,6 +5,7 @@ pub mod authorize;
 pub mod chain;
 pub mod consumer;
 pub mod context;
+pub mod decimal;
 pub mod edits;
 pub mod enrich;
 pub mod expression;

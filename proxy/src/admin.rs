@@ -315,10 +315,13 @@ mod tests {
     #[tokio::test]
     async fn metrics_come_in_the_format_asked_for() {
         let (state, address) = serve().await;
-        state.telemetry.record(record(), &state.telemetry.route("leads"));
+        // Enough that some are kept: an exemplar leads to a decision that can be looked up.
+        for _ in 0..500 {
+            state.telemetry.record(record(), &state.telemetry.route("leads"));
+        }
         let plain = get(address, "/metrics").await;
         assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
-        assert!(plain.body.contains("foregate_requests_total{route=\"leads\",status=\"201\"} 1\n"));
+        assert!(plain.body.contains("foregate_requests_total{route=\"leads\",status=\"201\"} 500\n"));
         assert!(!plain.body.contains("decision_id"));
         // What Prometheus 2.42 sends.
         let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\

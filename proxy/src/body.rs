@@ -12,7 +12,7 @@ use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use pingora_timeout::fast_timeout::fast_timeout;
+use tokio::time::timeout;
 
 /// Longest time that a refusal waits for its client to finish sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -143,7 +143,7 @@ pub async fn collect(body: &mut Incoming, limit: usize, deadline: Duration) -> R
     if announced > limit as u64 {
         return Err(too_large(limit));
     }
-    match fast_timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0))).await {
+    match timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0))).await {
         Ok(outcome) => outcome,
         Err(_) => {
             Err(Reply::new(Reason::BodyTimeout).detail(format!("body not complete after {deadline:?}")))
@@ -164,7 +164,7 @@ pub async fn discard(mut body: Incoming) {
         }
     };
     // Late or not, the answer goes out now.
-    let _ = fast_timeout(LINGER, reading).await;
+    let _ = timeout(LINGER, reading).await;
 }
 
 async fn read(body: &mut Incoming, limit: usize, announced: usize) -> Result<Bytes, Reply> {

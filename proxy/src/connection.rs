@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Request;
+use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
+use crate::shape::address_value;
 use crate::stream::{Activity, ClientStream, Transport};
 use crate::telemetry::metrics::Occupied;
 
@@ -53,6 +54,8 @@ pub struct Connection {
     pub gateway: Arc<Gateway>,
     pub activity: Arc<Activity>,
     pub peer: SocketAddr,
+    /// The address of `peer` as a header value: written once, not with every request.
+    pub peer_value: HeaderValue,
     /// Port of the listener as the policy has it.
     pub port: u16,
     pub tls: bool,
@@ -120,6 +123,7 @@ pub async fn serve(
         gateway,
         activity,
         peer,
+        peer_value: address_value(peer.ip().to_canonical()),
         port,
         tls,
         server_name,

@@ -1,6 +1,8 @@
 //! The life of a request, top to bottom.
 
 use std::convert::Infallible;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +16,12 @@ use foregate_filters::verdict::Reply;
 use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedBackend};
 use foregate_policy::routes::RouteMiss;
 use foregate_policy::store::Store;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, LOCATION, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use pingora_timeout::fast_timeout::fast_timeout;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
@@ -55,17 +56,26 @@ struct Chosen<'a> {
 }
 
 /// Serves one request. Every outcome is a response; every request gets exactly one record.
-pub async fn handle(
+pub fn handle(
     connection: Arc<Connection>,
     request: Request<Incoming>,
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    // pin: one moment, one snapshot. At once: the stream must know that a request is under way before the
+    // codec asks it for more bytes.
+    let life = Life::pin(connection, &request);
+    serve(life, request)
+}
+
+async fn serve(
+    mut life: Box<Life>,
+    request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let (mut head, body) = request.into_parts();
+    let connection = Arc::clone(&life.connection);
+    let (head, body) = request.into_parts();
     let mut body = Some(body);
     let expects = head.headers.contains_key(EXPECT);
-    // pin: one moment, one snapshot.
-    let mut life = Box::new(Life::pin(Arc::clone(&connection), &head));
     let http1 = head.version < Version::HTTP_2;
-    let mut response = match run(&mut life, &mut head, &mut body).await {
+    let mut response = match run(&mut life, head, &mut body).await {
         Ok(end) => end.respond(life),
         Err(refusal) => {
             // A client that sends on meets a reset before it reads the answer; one that waits to be
@@ -94,26 +104,27 @@ enum End {
     Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
 }
 
-async fn run(life: &mut Life, head: &mut Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
+async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
     // route: one spelling of the head, one route.
-    let hop =
-        head::canonicalize(head, &life.live.owned).map_err(|reply| Refusal { step: Step::Route, reply })?;
-    life.host = head::host(&head.headers).into();
+    let hop = head::canonicalize(&mut head, &life.live.owned)
+        .map_err(|reply| Refusal { step: Step::Route, reply })?;
+    life.asked = head.headers.get(HOST).cloned();
+    life.host = head::host(life.asked.as_ref()).into();
     life.path = head.uri.path().into();
-    let route = find_route(life, head)?;
+    let route = find_route(life, &head)?;
 
     // guard, identify, admit: what can be decided without the body.
-    route.chain.run_head(head, &mut life.ctx).await?;
+    route.chain.run_head(&head, &mut life.ctx).await?;
 
     // enrich, decide: what needs the body, collected within the bound of the route.
     let body = read_body(life, &route, body).await?;
     let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
-    route.chain.run_body(head, &mut life.ctx).await?;
+    route.chain.run_body(&head, &mut life.ctx).await?;
     life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
 
     // shape and dispatch, or a redirect.
     match &route.action {
-        Action::Redirect(redirect) => redirected(life, head, redirect, &route),
+        Action::Redirect(redirect) => redirected(life, &head, redirect, &route),
         Action::Forward(forward) => {
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
             let chosen = dispatch(life, head, body, &route, forward, &hop).await?;
@@ -192,7 +203,7 @@ fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>
 
 async fn dispatch<'a>(
     life: &mut Life,
-    head: &mut Parts,
+    mut head: Parts,
     body: RequestBody,
     route: &Route,
     forward: &'a Forward,
@@ -207,9 +218,9 @@ async fn dispatch<'a>(
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
-    shape::request(head, life, route, &forward.rewrite, backend, wire)
+    shape::request(&mut head, life, route, &forward.rewrite, backend, wire)
         .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
-    let body = shaped_body(life, head, body)?;
+    let body = shaped_body(life, &mut head, body)?;
     if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
         upgrade::ask(&mut head.headers, protocol);
     }
@@ -217,9 +228,9 @@ async fn dispatch<'a>(
     // dispatch: one endpoint, within the time of the route.
     life.progress = body.progress();
     let started = clock::monotonic();
-    let sending = dispatch::send(&upstream, take(head), body, started);
+    let mut sending = pin!(dispatch::send(&upstream, head, body, started));
     let outcome = match time_for_answer(route) {
-        Some(limit) => fast_timeout(limit, sending).await.map_err(|_| late(life, limit))?,
+        Some(limit) => timeout(limit, sending.as_mut()).await.map_err(|_| late(life, limit))?,
         None => sending.await,
     };
     life.upstream_time = Some(clock::monotonic().saturating_sub(started));
@@ -229,12 +240,6 @@ async fn dispatch<'a>(
     })?;
     life.endpoint = Some(answer.endpoint);
     Ok(Chosen { backend, answer })
-}
-
-/// Moves the head out: what is left is never looked at again.
-fn take(head: &mut Parts) -> Parts {
-    let (empty, ()) = Request::new(()).into_parts();
-    std::mem::replace(head, empty)
 }
 
 /// The body as the filters want it, with a length that is true.

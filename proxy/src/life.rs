@@ -7,8 +7,7 @@ use std::time::Duration;
 use foregate_filters::chain::Refusal;
 use foregate_filters::context::{Client, RequestContext};
 use foregate_filters::moment::Moment;
-use http::request::Parts;
-use http::{HeaderValue, Method, Version};
+use http::{HeaderValue, Method, Request, Version};
 
 use crate::body::Progress;
 use crate::clock;
@@ -36,6 +35,8 @@ pub struct Life {
     /// What the request was when it came, kept for its record.
     method: Method,
     protocol: Protocol,
+    /// `Host` as the client meant it: a rewrite may change the header.
+    pub asked: Option<HeaderValue>,
     pub host: Box<str>,
     pub path: Box<str>,
     pub metrics: Option<Arc<RouteMetrics>>,
@@ -55,7 +56,7 @@ pub struct Life {
 
 impl Life {
     /// Reads the clock, loads what is in force, and names the request.
-    pub fn pin(connection: Arc<Connection>, head: &Parts) -> Self {
+    pub fn pin<B>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
         connection.activity.begin();
         let moment = clock::now();
         let id = DecisionId::new(moment);
@@ -65,15 +66,17 @@ impl Life {
             address: connection.peer.ip().to_canonical(),
             tls: connection.tls,
         };
-        Self {
+        let http2 = request.version() >= Version::HTTP_2;
+        Box::new(Self {
             live: connection.gateway.live.pin(),
             ctx: RequestContext::new(moment, client),
             id,
-            request_id: record::request_id(&head.headers, &decision),
+            request_id: record::request_id(request.headers(), &decision),
             decision,
-            trace: TraceContext::from_headers(&head.headers, random::next),
-            method: head.method.clone(),
-            protocol: if head.version >= Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
+            trace: TraceContext::from_headers(request.headers(), random::next),
+            method: request.method().clone(),
+            protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
+            asked: None,
             host: Box::default(),
             path: Box::default(),
             metrics: None,
@@ -89,7 +92,7 @@ impl Life {
             recorded: false,
             _occupied: connection.gateway.telemetry.metrics().requests_in_flight().enter(),
             connection,
-        }
+        })
     }
 
     /// When the request was pinned.

@@ -13,7 +13,7 @@ pub const OWN_PREFIX: &str = "x-foregate-";
 
 /// Fields that frame, route or authenticate a message; they mean nothing as trailers, or harm
 /// (RFC 9110, section 6.5.1).
-const NO_TRAILERS: [HeaderName; 10] = [
+static NO_TRAILERS: [HeaderName; 10] = [
     AUTHORIZATION,
     CONNECTION,
     CONTENT_ENCODING,

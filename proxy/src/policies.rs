@@ -165,10 +165,11 @@ pub fn status(live: &Live) -> ConfigStatus {
 pub fn refused(diagnostics: &[Diagnostic], gateway: &Gateway, admin: &AdminState) {
     gateway.telemetry.metrics().reload_failed();
     let lines: Vec<String> = diagnostics.iter().map(one_line).collect();
-    event(Level::Error, "policies refused", &[("diagnostics", lines.clone().into())]);
     let mut status = ConfigStatus::clone(&admin.config.load());
-    status.failure = Some(ReloadFailure { at: clock::now().unix, diagnostics: lines });
+    status.failure = Some(ReloadFailure { at: clock::now().unix, diagnostics: lines.clone() });
     admin.config.store(Arc::new(status));
+    // Last: whoever reads of it finds it on the admin page.
+    event(Level::Error, "policies refused", &[("diagnostics", lines.into())]);
 }
 
 /// A diagnostic on one line: `FG0102 leads.yaml:12:5: unknown field`.

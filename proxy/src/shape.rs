@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use foregate_filters::context::RequestContext;
 use foregate_filters::edits::HeaderEdit;
 use foregate_policy::route::{Rewrite, Route, WeightedBackend};
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE, TRANSFER_ENCODING, UPGRADE};
@@ -32,7 +31,7 @@ const UNTRUSTED: [&str; 8] = [
 ];
 
 /// Headers of a response that concern one connection only (RFC 9110, section 7.6.1).
-const RESPONSE_HOP_BY_HOP: [HeaderName; 6] = [
+static RESPONSE_HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -61,14 +60,12 @@ pub fn request(
     wire: Wire,
 ) -> Result<(), http::uri::InvalidUri> {
     head.extensions.clear();
-    // Kept for `X-Forwarded-Host`; a rewrite may change it below.
-    let asked = head.headers.get(HOST).cloned();
     let edits = [&life.ctx.edits.request[..], &route.request_headers[..], &backend.request_headers[..]];
     remove_lookalikes(&mut head.headers, &edits.iter().copied().flatten());
     for edit in edits.iter().copied().flatten() {
         edit.apply(&mut head.headers);
     }
-    forwarded(&mut head.headers, &life.ctx, asked);
+    forwarded(&mut head.headers, life);
     head.headers.insert(REQUEST_ID_HEADER, life.request_id.clone());
     head.headers.insert(TRACEPARENT, life.trace.header_value());
     match &life.trace.state {
@@ -124,7 +121,8 @@ fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: &(impl Iterator<Item = 
 }
 
 /// Tells the upstream whom the request comes from. What an untrusted peer said of that is dropped.
-fn forwarded(headers: &mut HeaderMap, ctx: &RequestContext, asked: Option<HeaderValue>) {
+fn forwarded(headers: &mut HeaderMap, life: &Life) {
+    let ctx = &life.ctx;
     let peer = ctx.client.peer.ip().to_canonical();
     let trusted = ctx.client.address != peer;
     if trusted {
@@ -147,16 +145,17 @@ fn forwarded(headers: &mut HeaderMap, ctx: &RequestContext, asked: Option<Header
     owned::remove(headers, |name| {
         owned::has_prefix(name.as_str(), "x-forwarded-") || UNTRUSTED.contains(&name.as_str())
     });
-    headers.insert(X_FORWARDED_FOR, address_value(peer));
+    headers.insert(X_FORWARDED_FOR, life.connection.peer_value.clone());
     let scheme = if ctx.client.tls { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    match asked {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host),
+    match &life.asked {
+        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
 }
 
-fn address_value(address: IpAddr) -> HeaderValue {
+/// An address as a header value, without a port.
+pub fn address_value(address: IpAddr) -> HeaderValue {
     use std::io::Write;
     let mut text = [0u8; 45];
     let mut left = &mut text[..];

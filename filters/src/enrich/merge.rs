@@ -42,10 +42,16 @@ pub(super) fn merge(
             other => other,
         };
         let text = texts.entry(at).or_default();
-        let known = text.trim_end_matches(',');
-        let between = if known.is_empty() { "" } else { "," };
-        let behind = if follower == Some(b'}') { "" } else { "," };
-        *text = format!("{known}{between}{member}{behind}");
+        text.truncate(text.trim_end_matches(',').len());
+        if text.is_empty() {
+            *text = member;
+        } else {
+            text.push(',');
+            text.push_str(&member);
+        }
+        if follower != Some(b'}') {
+            text.push(',');
+        }
     }
     cuts.extend(commas);
     Some(splices(united(cuts), texts))

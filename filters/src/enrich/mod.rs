@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::context::{RequestContext, ScoreFact};
+use crate::decimal;
 use crate::edits::HeaderEdit;
 use crate::fault::{Fault, Path};
 use crate::filter::{BodyNeed, Filter, Pending};
@@ -21,6 +22,9 @@ use crate::verdict::{Reply, Verdict};
 
 mod build;
 mod merge;
+
+/// Length of most scores as text, a comma included.
+const SCORE_LENGTH: usize = 8;
 
 /// What to do where a record has no score.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -173,8 +177,9 @@ fn readable(head: &request::Parts, ctx: &RequestContext) -> Result<Bytes, ScoreF
     let mut types = head.headers.get_all(CONTENT_TYPE).iter();
     let is_json = match (types.next(), types.next()) {
         (Some(value), None) => value.to_str().is_ok_and(|value| {
-            let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            essence == "application/json" || (essence.contains('/') && essence.ends_with("+json"))
+            let essence = value.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+                || (essence.contains('/') && essence.to_ascii_lowercase().ends_with("+json"))
         }),
         _ => false,
     };
@@ -203,13 +208,6 @@ fn cause(fault: &ScoreFault) -> &'static str {
         ScoreFault::Busy => "busy",
         ScoreFault::Model(_) => "model",
     }
-}
-
-/// A score as text: at most four decimals, no trailing zeros, never `-0`. Valid in headers and in JSON.
-fn decimal(score: f32) -> String {
-    let text = format!("{score:.4}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
 impl Rule {
@@ -278,11 +276,19 @@ impl Rule {
 
     fn edit_headers(&self, values: &[f32], fault: Option<&ScoreFault>, ctx: &mut RequestContext) {
         let Some((score, status)) = &self.headers else { return };
-        let list = values.iter().map(|value| decimal(*value)).collect::<Vec<_>>().join(",");
-        let told =
-            fault.map_or_else(|| "scored".to_owned(), |fault| format!("default;cause={}", cause(fault)));
-        for (name, text) in [(score, list), (status, told)] {
-            ctx.edits.request.push(match HeaderValue::try_from(text) {
+        let mut list = String::with_capacity(values.len() * SCORE_LENGTH);
+        for value in values {
+            if !list.is_empty() {
+                list.push(',');
+            }
+            decimal::push_score(&mut list, *value);
+        }
+        let told = match fault {
+            None => Ok(HeaderValue::from_static("scored")),
+            Some(fault) => HeaderValue::try_from(format!("default;cause={}", cause(fault))),
+        };
+        for (name, value) in [(score, HeaderValue::try_from(list)), (status, told)] {
+            ctx.edits.request.push(match value {
                 Ok(value) => HeaderEdit::Set(name.clone(), value),
                 Err(_) => HeaderEdit::Remove(name.clone()),
             });
@@ -297,10 +303,12 @@ impl Rule {
     ) -> Result<(), Box<Reply>> {
         let (Some(member), Some(body)) = (&self.member, &ctx.body) else { return Ok(()) };
         let removals = records.iter().flat_map(|record| record.reserved.iter().cloned());
-        let inserts = records
-            .iter()
-            .zip(values)
-            .map(|(record, value)| (record.insert_at, format!("{member}{}", decimal(*value))));
+        let inserts = records.iter().zip(values).map(|(record, value)| {
+            let mut text = String::with_capacity(member.len() + SCORE_LENGTH);
+            text.push_str(member);
+            decimal::push_score(&mut text, *value);
+            (record.insert_at, text)
+        });
         let merged = merge::merge(body, &ctx.edits.body, removals, inserts);
         ctx.edits.body = merged.ok_or_else(|| {
             Box::new(Reply::new(Reason::Internal).rule(&self.name).detail("splices that do not fit the body"))

@@ -327,7 +327,9 @@ fn scores_are_short_decimals() {
         (-2.25, "-2.25"),
     ];
     for (score, text) in cases {
-        assert_eq!(super::decimal(score), text);
+        let mut written = String::new();
+        crate::decimal::push_score(&mut written, score);
+        assert_eq!(written, text);
     }
 }
 

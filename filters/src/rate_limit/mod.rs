@@ -65,6 +65,8 @@ pub struct Limit {
     mode: Mode,
     /// What `RateLimit-Policy` says of it.
     policy: HeaderValue,
+    /// What `RateLimit` begins with.
+    standing: Box<str>,
 }
 
 /// The limits of one policy, each where what it reads is known.
@@ -154,9 +156,9 @@ impl Limit {
                 let reads = key.reads() | when.as_ref().map(BoolExpression::reads).unwrap_or_default();
                 let limiter = resources.limiter(&format!("{policy}/{}", spec.name), &rate);
                 let policy = headers::policy(&spec.name, &rate);
-                let limit =
-                    Self { name: spec.name.as_str().into(), key, when, limiter, mode: spec.mode, policy };
-                Ok((limit, reads))
+                let standing = headers::prefix(&spec.name);
+                let name = spec.name.as_str().into();
+                Ok((Self { name, key, when, limiter, mode: spec.mode, policy, standing }, reads))
             }
             (rate, key, when) => {
                 let faults = [rate.err(), key.err(), when.err()];
@@ -192,7 +194,7 @@ impl Limit {
             Mode::Audit if decision.admitted => Verdict::Continue,
             Mode::Audit => self.audit(step, "the limit is used up".to_owned(), ctx),
             Mode::Enforce => {
-                ctx.edits.response.extend(headers::standing(&self.name, &self.policy, &decision));
+                ctx.edits.response.extend(headers::standing(&self.standing, &self.policy, &decision));
                 if decision.admitted {
                     return Verdict::Continue;
                 }

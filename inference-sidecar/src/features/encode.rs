@@ -74,9 +74,7 @@ impl Encoder {
         match self {
             Self::Number { absent, lenient, log, shape } => {
                 let value = match slot.typed(Kind::Number, *lenient)? {
-                    Some(scalar) => {
-                        scalar.raw.parse().ok().filter(|x: &f64| x.is_finite()).ok_or(TOO_LARGE)?
-                    }
+                    Some(scalar) => read_number(scalar.raw).filter(|x| x.is_finite()).ok_or(TOO_LARGE)?,
                     None => absent.ok_or(ABSENT)?,
                 };
                 shape.encode(if *log { log1p(value) } else { value }, out)
@@ -217,6 +215,14 @@ impl TextCode {
                 Ok(())
             }
         }
+    }
+}
+
+/// The number that JSON text means. Most are whole and short: those need no algorithm for floats.
+fn read_number(text: &str) -> Option<f64> {
+    match text.parse::<u32>() {
+        Ok(number) => Some(f64::from(number)),
+        Err(_) => text.parse().ok(),
     }
 }
 

@@ -182,7 +182,7 @@ impl<'p, 'a> Reader<'p, 'a> {
             },
             request: Request::default(),
             envelope: false,
-            out: Extraction::default(),
+            out: Extraction { records: Vec::with_capacity(1), rows: Vec::with_capacity(plan.width) },
         }
     }
 

@@ -6,8 +6,10 @@ pub(super) struct Node(u16);
 
 #[derive(Debug, Default)]
 struct Branch {
-    /// Sorted by length, then bytes: most lookups end after comparing lengths.
+    /// Sorted by length.
     children: Vec<(Box<str>, Node)>,
+    /// Where the children of each length start, by length; one more entry than there are lengths.
+    starts: Vec<u16>,
 }
 
 /// All members that some feature reads, and those on the way to them.
@@ -21,6 +23,26 @@ impl Node {
 
     pub(super) fn index(self) -> usize {
         usize::from(self.0)
+    }
+}
+
+impl Branch {
+    fn add(&mut self, token: &str, child: Node) {
+        let place = self.children.partition_point(|(key, _)| key.len() <= token.len());
+        self.children.insert(place, (token.into(), child));
+        let longest = self.children.last().map_or(0, |(key, _)| key.len());
+        let start = |length| self.children.partition_point(|(key, _)| key.len() < length);
+        // There are fewer than 2^16 nodes in all.
+        self.starts =
+            (0..=longest + 1).map(|length| u16::try_from(start(length)).unwrap_or(u16::MAX)).collect();
+    }
+
+    /// Few members are of one length: to look at those costs less than to search among all.
+    #[inline]
+    fn find(&self, key: &str) -> Option<Node> {
+        let [from, to] = *self.starts.get(key.len()..)?.first_chunk()?;
+        let alike = self.children.get(usize::from(from)..usize::from(to))?;
+        alike.iter().find(|(known, _)| **known == *key).map(|(_, child)| *child)
     }
 }
 
@@ -48,9 +70,7 @@ impl Trie {
 
     fn add(&mut self, parent: Node, token: &str) -> Option<Node> {
         let child = Node(u16::try_from(self.branches.len()).ok()?);
-        let children = &mut self.branches.get_mut(parent.index())?.children;
-        let place = children.partition_point(|(key, _)| order(key, token).is_lt());
-        children.insert(place, (token.into(), child));
+        self.branches.get_mut(parent.index())?.add(token, child);
         self.branches.push(Branch::default());
         Some(child)
     }
@@ -58,17 +78,11 @@ impl Trie {
     /// The child of this name.
     #[inline]
     pub(super) fn find(&self, at: Node, key: &str) -> Option<Node> {
-        let children = &self.branches.get(at.index())?.children;
-        let place = children.binary_search_by(|(known, _)| order(known, key)).ok()?;
-        children.get(place).map(|(_, child)| *child)
+        self.branches.get(at.index())?.find(key)
     }
 
     /// True where a pointer goes on below this node.
     pub(super) fn descends(&self, at: Node) -> bool {
         self.branches.get(at.index()).is_some_and(|branch| !branch.children.is_empty())
     }
-}
-
-fn order(a: &str, b: &str) -> std::cmp::Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.as_bytes().cmp(b.as_bytes()))
 }

@@ -23,6 +23,8 @@ pub(super) fn lay_out(ensemble: &Ensemble, width: usize) -> Result<Forest, Ensem
         aggregate: ensemble.aggregate,
         finish: ensemble.finish.clone(),
         double: ensemble.double,
+        uniform: None,
+        lone: None,
     };
     for root in roots {
         forest.roots.push(index(forest.nodes.len())?);
@@ -31,7 +33,26 @@ pub(super) fn lay_out(ensemble: &Ensemble, width: usize) -> Result<Forest, Ensem
     if forest.nodes.len() != ensemble.nodes.len() {
         return Err(EnsembleError("nodes form a cycle"));
     }
+    simplify(&mut forest);
     Ok(forest)
+}
+
+/// Finds out what all branches, and all leaves, have in common.
+fn simplify(forest: &mut Forest) {
+    let mut branches = forest.nodes.iter().filter(|node| node.mode != Mode::Leaf);
+    let first = branches.next().map(|node| node.mode);
+    let plain = forest.nodes.iter().all(|node| node.mode == Mode::Leaf || !node.nan_is_true);
+    forest.uniform = first.filter(|mode| plain && branches.all(|node| node.mode == *mode));
+    let Some(target) = forest.weights.first().map(|weight| weight.target) else { return };
+    let alike = forest.weights.iter().all(|weight| weight.target == target);
+    if alike && forest.nodes.iter().all(|node| node.mode != Mode::Leaf || node.feature == 1) {
+        forest.lone = Some(target);
+        for node in forest.nodes.iter_mut().filter(|node| node.mode == Mode::Leaf) {
+            if let Some(weight) = forest.weights.get(node.link as usize) {
+                node.threshold = weight.value;
+            }
+        }
+    }
 }
 
 fn index(position: usize) -> Result<u32, EnsembleError> {

@@ -20,11 +20,16 @@ pub struct Forest {
     finish: Finish,
     /// True where the operator computes in f64.
     double: bool,
+    /// How all branches compare, where they do alike and NaN goes the way of `false`.
+    uniform: Option<Mode>,
+    /// The target of all weights, where every leaf has one, for the same target: it is then the leaf's threshold too.
+    lone: Option<u16>,
 }
 
 /// A branch, or a leaf; 16 bytes, so that four share a cache line.
 #[derive(Clone, Copy, Debug)]
 struct Node {
+    /// Of a leaf: its weight, where [`Forest::lone`] says so.
     threshold: f64,
     /// Of a branch: index of the child for `false`. Of a leaf: index of its first weight.
     link: u32,
@@ -85,20 +90,39 @@ impl Forest {
         }
         tallies.clear();
         tallies.resize(self.finish.targets(), Tally::default());
+        // Most ensembles compare in one way: the loops then hold no choice among six.
+        match self.uniform {
+            Some(Mode::Leq) => self.gather(row, tallies, |node, value| value <= node.threshold)?,
+            Some(Mode::Lt) => self.gather(row, tallies, |node, value| value < node.threshold)?,
+            _ => self.gather(row, tallies, Node::holds)?,
+        }
+        self.finish.finish(tallies, self.aggregate, self.roots.len(), self.double, out);
+        Some(())
+    }
+
+    /// Adds up the leaves that the row leads to.
+    #[inline]
+    fn gather(&self, row: &[f32], tallies: &mut [Tally], holds: impl Fn(&Node, f64) -> bool) -> Option<()> {
+        if let Some(target) = self.lone {
+            let tally = tallies.get_mut(usize::from(target))?;
+            for root in &self.roots {
+                self.aggregate.add(tally, self.leaf(*root, row, &holds)?.threshold, self.double);
+            }
+            return Some(());
+        }
         for root in &self.roots {
-            let leaf = self.leaf(*root, row)?;
+            let leaf = self.leaf(*root, row, &holds)?;
             let first = leaf.link as usize;
             for weight in self.weights.get(first..first + usize::from(leaf.feature))? {
                 let tally = tallies.get_mut(usize::from(weight.target))?;
                 self.aggregate.add(tally, weight.value, self.double);
             }
         }
-        self.finish.finish(tallies, self.aggregate, self.roots.len(), self.double, out);
         Some(())
     }
 
     #[inline]
-    fn leaf(&self, root: u32, row: &[f32]) -> Option<&Node> {
+    fn leaf(&self, root: u32, row: &[f32], holds: impl Fn(&Node, f64) -> bool) -> Option<&Node> {
         let mut at = root as usize;
         loop {
             let node = self.nodes.get(at)?;
@@ -106,7 +130,7 @@ impl Forest {
                 return Some(node);
             }
             let value = f64::from(*row.get(usize::from(node.feature))?);
-            at = if node.holds(value) { at + 1 } else { node.link as usize };
+            at = if holds(node, value) { at + 1 } else { node.link as usize };
         }
     }
 }

@@ -13,6 +13,7 @@ use foregate_filters::reason::Reason;
 use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 
 use crate::body::RequestBody;
 use crate::dispatch::connect::ConnectError;
@@ -89,7 +90,9 @@ pub async fn send(
     let mut request = Request::from_parts(head, body);
     if let Some((sender, endpoint, idle)) = pool::take(upstream, now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
-        match exchange(upstream, sender, endpoint, request).await {
+        let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
+        let outcome = lease.send(request).await;
+        match answered(lease, endpoint, outcome) {
             Ok(answer) => return Ok(answer),
             Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
             Err(Failure { error, answered: false, .. }) => match copy {
@@ -100,9 +103,18 @@ pub async fn send(
         }
     }
     // Boxed: the handshakes of TLS and HTTP are large and rare, and every request would carry their room.
-    let (sender, endpoint) = Box::pin(connect_any(upstream)).await?;
-    exchange(upstream, sender, endpoint, request)
-        .await
+    Box::pin(send_anew(upstream, request)).await
+}
+
+/// Sends the request on a new connection.
+async fn send_anew(
+    upstream: &Arc<UpstreamState>,
+    request: Request<RequestBody>,
+) -> Result<Answer, DispatchError> {
+    let (sender, endpoint) = connect_any(upstream).await?;
+    let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
+    let outcome = lease.send(request).await;
+    answered(lease, endpoint, outcome)
         .map_err(|failure| DispatchError::Exchange { endpoint, source: failure.error })
 }
 
@@ -132,15 +144,13 @@ struct Failure {
     answered: bool,
 }
 
-async fn exchange(
-    upstream: &Arc<UpstreamState>,
-    sender: Sender,
+/// What became of an exchange; a connection on which it failed is of no more use.
+fn answered(
+    mut lease: Lease,
     endpoint: SocketAddr,
-    request: Request<RequestBody>,
+    outcome: Result<Response<Incoming>, TrySendError<Request<RequestBody>>>,
 ) -> Result<Answer, Failure> {
-    let progress = request.body().progress();
-    let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, progress);
-    match lease.send(request).await {
+    match outcome {
         Ok(response) => Ok(Answer { response, lease, endpoint }),
         Err(mut failed) => {
             lease.abandon();

@@ -2,10 +2,12 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
@@ -127,19 +129,19 @@ impl Lease {
         Self { upstream, endpoint, sender: Some(sender), request }
     }
 
-    /// Sends the request of this exchange.
+    /// Sends the request of this exchange, at once; the answer is waited for.
     ///
     /// # Errors
     /// What hyper says, with the request where it was not sent.
-    pub async fn send(
+    pub fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match &mut self.sender {
-            Some(Sender::Http1(sender)) => sender.try_send_request(request).await,
-            Some(Sender::Http2(sender)) => sender.try_send_request(request).await,
+            Some(Sender::Http1(sender)) => Either::Left(Either::Left(sender.try_send_request(request))),
+            Some(Sender::Http2(sender)) => Either::Left(Either::Right(sender.try_send_request(request))),
             // Unreachable by construction: only `complete` and `abandon` take the sender, and both end the lease.
-            None => std::future::pending().await,
+            None => Either::Right(pending()),
         }
     }
 

@@ -199,7 +199,7 @@ mod tests {
 
     fn exposed() -> (Arc<Sources>, Exposition) {
         let (metrics, sources) = (Metrics::default(), Arc::new(Sources::default()));
-        metrics.observe(&full_record(), &metrics.route("le\"a\\d\ns # {x} 1"));
+        metrics.observe(&full_record(), &metrics.route("le\"a\\d\ns # {x} 1"), true);
         metrics.reload_succeeded("r1", std::time::Duration::from_secs(1));
         let exposition = Exposition::new(&metrics, &sources);
         (sources, exposition)

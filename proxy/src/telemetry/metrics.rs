@@ -181,9 +181,10 @@ impl Metrics {
         self.families.reloads.get_or_create(&OutcomeLabels { outcome: "failure" }).inc();
     }
 
-    /// Counts one finished request. Takes no lock but those of the histograms, and formats nothing.
-    pub fn observe(&self, record: &Record, route: &RouteMetrics) {
-        route.observe(record);
+    /// Counts one finished request, as an exemplar too where its decision is kept. Takes no lock but those of
+    /// the histograms, and formats nothing.
+    pub fn observe(&self, record: &Record, route: &RouteMetrics, kept: bool) {
+        route.observe(record, kept);
         for fact in &record.scores {
             self.observe_score(fact);
         }
@@ -272,7 +273,7 @@ impl RouteMetrics {
         RouteLabels { route: self.name.clone() }
     }
 
-    fn observe(&self, record: &Record) {
+    fn observe(&self, record: &Record, kept: bool) {
         let (place, label) = status(record.status);
         if let Some(slot) = self.requests.get(place) {
             let labels = || StatusLabels { route: self.name.clone(), status: label };
@@ -281,7 +282,7 @@ impl RouteMetrics {
         let ended = SystemTime::UNIX_EPOCH.checked_add(record.moment.unix + record.durations.total);
         self.duration.get_or_init(|| self.families.durations.get_or_create_owned(&self.labels())).observe(
             record.durations.total.as_secs_f64(),
-            Some(record.id),
+            kept.then_some(record.id),
             ended,
         );
         if let Some(upstream) = record.durations.upstream {
@@ -393,8 +394,8 @@ mod tests {
         let metrics = Metrics::default();
         let mut refused = full_record();
         refused.scores[0].fault = None;
-        metrics.observe(&refused, &metrics.route("leads"));
-        metrics.observe(&full_record(), &metrics.route("leads"));
+        metrics.observe(&refused, &metrics.route("leads"), true);
+        metrics.observe(&full_record(), &metrics.route("leads"), true);
         let text = scrape(&metrics);
         for line in [
             r#"foregate_requests_total{route="leads",status="429"} 2"#,
@@ -423,7 +424,7 @@ mod tests {
     fn an_exemplar_names_the_decision_its_time_and_its_duration() {
         let metrics = Metrics::default();
         let record = record();
-        metrics.observe(&record, &metrics.route("leads"));
+        metrics.observe(&record, &metrics.route("leads"), true);
         let line = format!(
             "foregate_request_duration_seconds_bucket{{le=\"0.0025\",route=\"leads\"}} 1 # {{decision_id=\"{}\"}} \
              0.001234 1790000000.001235",
@@ -441,7 +442,7 @@ mod tests {
         let distinct: BTreeSet<_> =
             (0..MAX_ROUTES + 50).map(|number| Arc::as_ptr(&metrics.route(&number.to_string()))).collect();
         assert_eq!(distinct.len(), MAX_ROUTES - 2 + 1);
-        metrics.observe(&record(), &metrics.route("one too many"));
+        metrics.observe(&record(), &metrics.route("one too many"), true);
         assert_line(&scrape(&metrics), r#"foregate_requests_total{route="other",status="201"} 1"#);
     }
 
@@ -453,7 +454,7 @@ mod tests {
             let mut refused = full_record();
             refused.refusal.as_mut().unwrap().rule = format!("rule-{number}").into();
             refused.audits[0].rule = format!("rule-{number}").into();
-            metrics.observe(&refused, &route);
+            metrics.observe(&refused, &route, true);
         }
         let text = scrape(&metrics);
         for (family, rest) in [

@@ -67,8 +67,9 @@ impl Telemetry {
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
     pub fn record(&self, mut record: Record, route: &RouteMetrics) {
-        self.metrics.observe(&record, route);
         let keep = self.decisions.wants(&record);
+        // An exemplar leads to its decision: one that is not kept would lead nowhere.
+        self.metrics.observe(&record, route, keep);
         if !keep && self.log.is_off() {
             return;
         }
