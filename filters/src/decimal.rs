@@ -11,9 +11,7 @@ pub fn push(text: &mut String, mut number: u64) {
     let mut digits = [b'0'; DIGITS];
     let mut first = DIGITS;
     for (place, digit) in digits.iter_mut().enumerate().rev() {
-        #[expect(clippy::cast_possible_truncation, reason = "less than ten")]
-        let last = (number % 10) as u8;
-        *digit += last;
+        *digit += (number % 10) as u8;
         number /= 10;
         first = place;
         if number == 0 {
