@@ -75,6 +75,9 @@ pub async fn handle(
             {
                 discard(body).await;
             }
+            if refusal.step < Step::Shape {
+                life.heed(&head, true);
+            }
             refuse(life, refusal)
         }
     };
@@ -95,6 +98,9 @@ enum End {
 }
 
 async fn run(life: &mut Life, head: &mut Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
+    if life.connection.gateway.telemetry.must_refuse() {
+        return Err(at(Step::Pin)(Reply::new(Reason::LogUnavailable)));
+    }
     // route: one spelling of the head, one route.
     let hop =
         head::canonicalize(head, &life.live.owned).map_err(|reply| Refusal { step: Step::Route, reply })?;
@@ -110,6 +116,7 @@ async fn run(life: &mut Life, head: &mut Parts, body: &mut Option<Incoming>) -> 
     let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
     route.chain.run_body(head, &mut life.ctx).await?;
     life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
+    life.heed(head, false);
 
     // shape and dispatch, or a redirect.
     match &route.action {
@@ -154,6 +161,7 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
     })?);
     life.ctx.route = Arc::clone(&route.name);
     life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
+    life.route = Some(route.id);
     Ok(route)
 }
 

@@ -8,14 +8,16 @@ use crate::telemetry::record::{DecisionId, Record};
 /// Most memory that kept records may take, in bytes.
 const MAX_BYTES: usize = 4 << 20;
 
-/// One in this many records that neither refuse nor audit is kept. A power of two.
-const SAMPLE: u128 = 16;
+/// One in this many decisions that neither refuse nor audit is kept where nothing else is said.
+pub const SAMPLE: u32 = 16;
 
 /// The newest refusals and audits, and a sample of the rest.
 #[derive(Debug)]
 pub struct Decisions {
     /// Most records kept; 0 keeps none.
     limit: usize,
+    /// One in this many of the rest is kept; a power of two.
+    sample: u32,
     kept: Mutex<Kept>,
 }
 
@@ -27,14 +29,23 @@ struct Kept {
 }
 
 impl Decisions {
-    pub fn new(limit: usize) -> Self {
-        Self { limit, kept: Mutex::default() }
+    /// Keeps at most `limit`; of decisions that tell nothing special one in `sample`, rounded up to a power of two.
+    pub fn new(limit: usize, sample: u32) -> Self {
+        let sample = sample.checked_next_power_of_two().unwrap_or(1 << 31);
+        Self { limit, sample, kept: Mutex::default() }
+    }
+
+    /// True where the decision of this id is kept whatever becomes of it; its random bits say so.
+    pub fn samples(&self, id: DecisionId) -> bool {
+        #[expect(clippy::cast_possible_truncation, reason = "the random bits are the lowest")]
+        let bits = id.bits() as u32;
+        self.limit > 0 && bits & (self.sample - 1) == 0
     }
 
     /// True where this record is to be kept: it refuses, audits or failed, or is one of the sample.
     pub fn wants(&self, record: &Record) -> bool {
         let telling = record.refusal.is_some() || !record.audits.is_empty() || record.status >= 500;
-        self.limit > 0 && (telling || record.id.bits().is_multiple_of(SAMPLE))
+        (telling && self.limit > 0) || self.samples(record.id)
     }
 
     /// Keeps this record, and lets go of the oldest until count and memory are within their bounds.
@@ -69,14 +80,14 @@ impl Decisions {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decisions, MAX_BYTES};
+    use super::{Decisions, MAX_BYTES, SAMPLE};
     use crate::telemetry::record::DecisionId;
     use crate::telemetry::testing::{MOMENT, full_record, record};
     use std::sync::Arc;
 
     #[test]
     fn the_newest_are_kept_and_found() {
-        let decisions = Decisions::new(3);
+        let decisions = Decisions::new(3, SAMPLE);
         let records: Vec<_> = (0..5).map(|_| Arc::new(record())).collect();
         for record in &records {
             decisions.push(record.clone());
@@ -91,7 +102,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_whatever_the_records_hold() {
-        let decisions = Decisions::new(1_000_000);
+        let decisions = Decisions::new(1_000_000, SAMPLE);
         for _ in 0..20_000 {
             let mut long = record();
             long.path = "p".repeat(4_000).into();
@@ -106,7 +117,7 @@ mod tests {
 
     #[test]
     fn refusals_audits_and_failures_are_always_wanted_and_others_sampled() {
-        let decisions = Decisions::new(8);
+        let decisions = Decisions::new(8, SAMPLE);
         for _ in 0..100 {
             let mut audited = record();
             audited.audits = full_record().audits;
@@ -116,6 +127,8 @@ mod tests {
         }
         let sampled = (0..16_000).filter(|_| decisions.wants(&record())).count();
         assert!((800..1_200).contains(&sampled), "{sampled}");
-        assert!(!Decisions::new(0).wants(&full_record()));
+        assert!(!Decisions::new(0, 1).wants(&full_record()));
+        let all = Decisions::new(8, 1);
+        assert!((0..100).all(|_| all.wants(&record())), "one in one is every one");
     }
 }
