@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use foregate_filters::units::ByteSize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::output::{self, TextFormat};
 use crate::cli::{REFUSED, USAGE};
@@ -23,6 +23,7 @@ const MAX_SIZE: u64 = 4 << 30;
 /// Options of `foregate run` for the decision log.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Decision log")]
+#[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
 pub(super) struct DecisionLogArgs {
     /// Writes every decision to a hash-chained log; `foregate decisions verify` proves it.
     #[arg(long, value_name = "FILE")]
@@ -147,9 +148,11 @@ impl Verify {
         let report = verify(&self.files, &keys, self.open);
         match self.format {
             TextFormat::Json => {
-                let mut line = json!(report);
-                line["ok"] = report.problems.is_empty().into();
-                output::line(&line.to_string());
+                let (Value::Object(mut line), ok) = (json!(report), report.problems.is_empty()) else {
+                    return ExitCode::FAILURE;
+                };
+                line.insert("ok".to_owned(), ok.into());
+                output::line(&Value::Object(line).to_string());
             }
             TextFormat::Human => tell(&report, keys.public.is_some()),
         }

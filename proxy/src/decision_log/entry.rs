@@ -1,5 +1,7 @@
 //! Entries of the decision log: one line each, chained by hash, signed at checkpoints.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::decision_log::keys::{PublicKey, SigningKey};
 use crate::telemetry::json::{self, Timestamp};
 use crate::telemetry::record::Record;
-use std::time::Duration;
 
 /// The SHA-256 of an entry.
 pub type Hash = [u8; 32];

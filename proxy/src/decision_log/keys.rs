@@ -202,7 +202,7 @@ impl PublicKey {
         Self { bytes: bytes.to_vec(), id: named("foregate decision log signing key", bytes) }
     }
 
-    /// Reads an Ed25519 public key, PEM (SubjectPublicKeyInfo).
+    /// Reads an Ed25519 public key, PEM (`SubjectPublicKeyInfo`).
     pub fn load(from: &KeyRef) -> Result<Self, KeyError> {
         let text = from.read()?;
         let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok();

@@ -159,7 +159,7 @@ impl DecisionLog {
 
     /// Exports the numbers of the log.
     pub fn export(&self, sources: &Sources) {
-        let families: [(Kind, &str, &str, fn(&Shared) -> f64); 6] = [
+        let families: [Family; 6] = [
             (Kind::Counter, "foregate_decision_log_written_total", "Decisions in the decision log.", |it| {
                 number(it.counts.written.load(Ordering::Relaxed))
             }),
@@ -203,6 +203,9 @@ impl DecisionLog {
         }
     }
 }
+
+/// A metric: what it means, its name, its help, how it is read.
+type Family = (Kind, &'static str, &'static str, fn(&Shared) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating point numbers")]
 fn number(count: u64) -> f64 {

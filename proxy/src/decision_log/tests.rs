@@ -1,8 +1,9 @@
-//! The log from the first entry to the proof, with disks that fail and hands that tamper.
+//! The log from first entry to proof: disks that fail, hands that tamper.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -299,7 +300,7 @@ fn a_start_after_an_unclean_end_states_what_it_found() {
         let mut torn = fs::read(&bench.options.file).unwrap();
         torn.extend_from_slice(&torn.clone()[super::seal::HEADER..][..30]);
         fs::write(&bench.options.file, &torn).unwrap();
-        let alone = verify(&[bench.options.file.clone()], &bench.keys(), false);
+        let alone = verify(slice::from_ref(&bench.options.file), &bench.keys(), false);
         assert_eq!(found(&alone), [(Wrong::Truncated, Some(6))]);
         assert!(alone.notes[0].contains("30 bytes"), "{:?}", alone.notes);
         let mut writer = bench.writer();
@@ -325,7 +326,7 @@ fn a_log_that_cannot_be_read_begins_a_new_chain_and_says_so() {
     bench.writer().close(at(1));
     fs::write(bench.folder.path().join("seal.key"), SealKey::generate().unwrap().1).unwrap();
     bench.writer().close(at(2));
-    let fresh = verify(&[bench.options.file.clone()], &bench.keys(), false);
+    let fresh = verify(slice::from_ref(&bench.options.file), &bench.keys(), false);
     assert_eq!((found(&fresh), fresh.first), (vec![], 1));
     assert!(fresh.notes[0].contains("file 1 could not be read"), "{:?}", fresh.notes);
 }

@@ -193,19 +193,12 @@ impl Walk {
             file.seen.iter().filter_map(|seen| seen.entry.as_ref()).map(|entry| entry.seq).collect();
         let before = (self.report.signed, self.report.problems.len());
         for seen in &file.seen {
-            match &seen.entry {
-                Some(entry) => self.entry(file, seen.line, entry, &later),
-                None => {
-                    let sequence = self.next.map(|(next, _)| next);
-                    self.problem(
-                        Wrong::Changed,
-                        &file.path,
-                        seen.line,
-                        sequence,
-                        "this is no entry any more",
-                    );
-                    self.lenient = true;
-                }
+            if let Some(entry) = &seen.entry {
+                self.entry(file, seen.line, entry, &later);
+            } else {
+                let sequence = self.next.map(|(next, _)| next);
+                self.problem(Wrong::Changed, &file.path, seen.line, sequence, "this is no entry any more");
+                self.lenient = true;
             }
         }
         let unsigned = self.report.signed == before.0 && self.report.problems.len() == before.1;

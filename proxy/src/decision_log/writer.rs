@@ -199,7 +199,8 @@ impl Writer {
         for item in items {
             match item {
                 Item::Decision(_) => {
-                    (self.missing, self.outcome.lost) = (self.missing + 1, self.outcome.lost + 1)
+                    self.missing += 1;
+                    self.outcome.lost += 1;
                 }
                 Item::Gap(dropped) => self.missing += dropped,
             }

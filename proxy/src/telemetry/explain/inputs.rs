@@ -10,6 +10,7 @@ use foregate_filters::peer::SpiffeId;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::decision_log::entry::hex;
 use crate::telemetry::explain::{Explanation, HeaderContent};
 use crate::telemetry::record::Record;
 
@@ -26,7 +27,7 @@ pub fn key_name(key: u64) -> String {
     for part in SALT.iter().chain([&key]) {
         hash.update(part.to_be_bytes());
     }
-    hash.finalize().iter().take(KEY_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    hex(hash.finalize().get(..KEY_BYTES).unwrap_or_default())
 }
 
 /// Stands for a value that is not told.

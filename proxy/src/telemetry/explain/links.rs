@@ -25,7 +25,7 @@ pub fn told(record: &Record, explanation: &Explanation, description: &Descriptio
         let mut told = StepTold::new(link.step, verdict);
         section(link, &mut told);
         if index < ran {
-            Link { index, link, record, explanation }.tell(&mut told);
+            Link { index, described: link, record, explanation }.tell(&mut told);
         }
         told
     };
@@ -35,7 +35,7 @@ pub fn told(record: &Record, explanation: &Explanation, description: &Descriptio
 /// A filter that was asked.
 struct Link<'a> {
     index: usize,
-    link: &'a LinkDescription,
+    described: &'a LinkDescription,
     record: &'a Record,
     explanation: &'a Explanation,
 }
@@ -55,7 +55,7 @@ impl<'a> Link<'a> {
             // Nobody allowed it: what they all read is what counts.
             told.kind = Some(RuleKind::Allow.name());
             told.inputs =
-                self.read(self.link.rules.iter().filter(|placed| placed.rule.kind == RuleKind::Allow));
+                self.read(self.described.rules.iter().filter(|placed| placed.rule.kind == RuleKind::Allow));
         }
         if refused {
             told.refuse(self.record);
@@ -65,7 +65,7 @@ impl<'a> Link<'a> {
     /// The rule that the refusal names; `None` where the filter refused as a whole.
     fn refusing(&self) -> Option<&'a PlacedRule> {
         let refusal = self.record.refusal.as_ref()?;
-        self.link.rules.iter().find(|placed| *placed.rule.name == *refusal.rule)
+        self.described.rules.iter().find(|placed| *placed.rule.name == *refusal.rule)
     }
 
     /// The rule that let the request through, or came closest to refusing it.
@@ -73,7 +73,7 @@ impl<'a> Link<'a> {
         let allowed = self.explanation.trace.allowed.iter();
         let here =
             allowed.filter(|(link, _)| usize::from(*link) == self.index).map(|(_, place)| *place).next();
-        let rules = || self.link.rules.iter();
+        let rules = || self.described.rules.iter();
         if let Some(place) = here {
             return rules().find(|placed| placed.rule.place == place);
         }
@@ -96,7 +96,7 @@ impl<'a> Link<'a> {
 
     /// The rule of this filter whose name this very text is.
     fn owns(&self, name: &Arc<str>) -> Option<&'a PlacedRule> {
-        self.link.rules.iter().find(|placed| Arc::ptr_eq(&placed.rule.name, name))
+        self.described.rules.iter().find(|placed| Arc::ptr_eq(&placed.rule.name, name))
     }
 
     /// What rules read, by name.
@@ -108,7 +108,7 @@ impl<'a> Link<'a> {
     fn limits(&self) -> Vec<Value> {
         let facts = self.record.limits.iter();
         facts
-            .filter_map(|fact| self.owns(&fact.rule).map(|placed| limit(placed, fact, key_name(fact.key))))
+            .filter_map(|fact| self.owns(&fact.rule).map(|placed| limit(placed, fact, &key_name(fact.key))))
             .collect()
     }
 

@@ -86,14 +86,18 @@ impl Explanation {
         headers: Option<Vec<HeaderFact>>,
     ) -> Self {
         let scopes = principal.map(|principal| principal.scopes.as_slice()).unwrap_or_default();
-        let short = |scope: &&Box<str>| scope.len() <= MAX_VALUE;
         Self {
             description,
             trace: std::mem::take(&mut ctx.trace),
             source: ctx.client.peer.ip(),
             peer: ctx.peer.clone(),
             consumer: ctx.consumer.clone(),
-            scopes: scopes.iter().filter(short).take(MAX_SCOPES).cloned().collect(),
+            scopes: scopes
+                .iter()
+                .filter(|scope| scope.len() <= MAX_VALUE)
+                .take(MAX_SCOPES)
+                .cloned()
+                .collect(),
             headers,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::context::LimitFact;
 use foregate_filters::step::Step;
 use foregate_policy::description::{Description, LinkDescription, Origin, PlacedRule};
 use serde::ser::SerializeMap;
@@ -211,7 +212,7 @@ fn dispatched(record: &Record, upstream: &Arc<str>, description: &Description) -
 }
 
 /// A limit's fact with the place of its rule.
-pub fn limit(placed: &PlacedRule, fact: &foregate_filters::context::LimitFact, key: String) -> Value {
+pub fn limit(placed: &PlacedRule, fact: &LimitFact, key: &str) -> Value {
     let mut told = json!({
         "rule": &*placed.rule.name, "file": &*placed.at.file, "line": placed.at.line,
         "admitted": fact.admitted, "remaining": fact.remaining, "key": key,
