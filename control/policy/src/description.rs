@@ -31,6 +31,23 @@ pub struct Description {
     pub headers: Vec<HeaderName>,
 }
 
+impl Description {
+    /// Memory that it takes, in bytes, to within a few allocations a rule.
+    pub fn weight(&self) -> usize {
+        let reads = |rule: &Rule| rule.reads.len() * 4 * size_of::<Box<str>>();
+        let rule = |placed: &PlacedRule| {
+            // Names, the way and the path of the file, each a small allocation of its own.
+            size_of::<PlacedRule>() + placed.rule.source.len() + reads(&placed.rule) + 256
+        };
+        let link = |link: &LinkDescription| {
+            size_of::<LinkDescription>() + 128 + link.rules.iter().map(rule).sum::<usize>()
+        };
+        let headers = self.headers.len() * size_of::<HeaderName>();
+        let upstreams = self.upstreams.len() * 256;
+        size_of::<Self>() + headers + upstreams + self.links.iter().map(link).sum::<usize>()
+    }
+}
+
 /// One filter of a chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinkDescription {

@@ -1,12 +1,19 @@
 //! Recent decisions, kept in bounded memory for the operator.
 
-use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use foregate_policy::description::Description;
 
 use crate::telemetry::record::{DecisionId, Record};
 
 /// Most memory that kept records may take, in bytes.
 const MAX_BYTES: usize = 4 << 20;
+
+/// Most memory that descriptions of routes may take, in bytes. Those in force are held anyway; kept decisions
+/// hold on to those before.
+const MAX_DESCRIBED: usize = 32 << 20;
 
 /// One in this many decisions that neither refuse nor audit is kept where nothing else is said.
 pub const SAMPLE: u32 = 16;
@@ -26,6 +33,9 @@ struct Kept {
     /// Oldest first, each with its weight in bytes.
     records: VecDeque<(usize, Arc<Record>)>,
     bytes: usize,
+    /// By address: how many records hold on to a description, and its weight in bytes.
+    described: HashMap<usize, (usize, usize)>,
+    described_bytes: usize,
 }
 
 impl Decisions {
@@ -52,11 +62,14 @@ impl Decisions {
     pub fn push(&self, record: Arc<Record>) {
         let weight = record.weight();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.bytes += weight;
-        kept.records.push_back((weight, record));
-        while kept.records.len() > self.limit || kept.bytes > MAX_BYTES {
-            let Some((weight, _)) = kept.records.pop_front() else { break };
-            kept.bytes -= weight;
+        kept.take(weight, record);
+        while kept.records.len() > self.limit
+            || kept.bytes > MAX_BYTES
+            || kept.described_bytes > MAX_DESCRIBED
+        {
+            if !kept.let_go() {
+                break;
+            }
         }
     }
 
@@ -78,11 +91,50 @@ impl Decisions {
     }
 }
 
+impl Kept {
+    fn take(&mut self, weight: usize, record: Arc<Record>) {
+        if let Some(description) = description(&record) {
+            let (holders, weight) =
+                self.described.entry(address(description)).or_insert_with(|| (0, description.weight()));
+            if *holders == 0 {
+                self.described_bytes += *weight;
+            }
+            *holders += 1;
+        }
+        self.bytes += weight;
+        self.records.push_back((weight, record));
+    }
+
+    /// Lets go of the oldest; false where there is none.
+    fn let_go(&mut self) -> bool {
+        let Some((weight, record)) = self.records.pop_front() else { return false };
+        self.bytes -= weight;
+        if let Some(description) = description(&record)
+            && let Entry::Occupied(mut held) = self.described.entry(address(description))
+        {
+            held.get_mut().0 -= 1;
+            if held.get().0 == 0 {
+                self.described_bytes -= held.remove().1;
+            }
+        }
+        true
+    }
+}
+
+fn description(record: &Record) -> Option<&Arc<Description>> {
+    record.explanation.as_ref()?.description.as_ref()
+}
+
+/// Nobody else has this address as long as a record holds on to it.
+fn address(description: &Arc<Description>) -> usize {
+    Arc::as_ptr(description).addr()
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Decisions, MAX_BYTES, SAMPLE};
+    use super::{Decisions, MAX_BYTES, MAX_DESCRIBED, SAMPLE};
     use crate::telemetry::record::DecisionId;
-    use crate::telemetry::testing::{MOMENT, full_record, record};
+    use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
     use std::sync::Arc;
 
     #[test]
@@ -113,6 +165,34 @@ mod tests {
         assert!(decisions.bytes() > MAX_BYTES / 2);
         let held: usize = decisions.recent(usize::MAX).iter().map(|record| record.weight()).sum();
         assert_eq!(decisions.bytes(), held, "the sum follows what leaves");
+    }
+
+    #[test]
+    fn descriptions_of_configurations_long_gone_are_bounded_too() {
+        let decisions = Decisions::new(1_000, SAMPLE);
+        let huge = || {
+            let mut explained = explained_record();
+            let description = explained.explanation.as_mut().unwrap().description.as_mut().unwrap();
+            Arc::get_mut(description).unwrap().links[0].rules[0].rule.source = "s".repeat(1 << 20).into();
+            explained
+        };
+        let watched = huge();
+        let held = Arc::downgrade(watched.explanation.as_ref().unwrap().description.as_ref().unwrap());
+        decisions.push(Arc::new(watched));
+        for _ in 0..100 {
+            decisions.push(Arc::new(huge()));
+        }
+        let kept = decisions.recent(usize::MAX).len();
+        assert!((20..40).contains(&kept) && kept < MAX_DESCRIBED >> 20, "{kept}");
+        assert!(held.upgrade().is_none());
+        // One that many records share counts once.
+        let description = huge().explanation.unwrap().description;
+        for _ in 0..500 {
+            let mut sharing = explained_record();
+            sharing.explanation.as_mut().unwrap().description.clone_from(&description);
+            decisions.push(Arc::new(sharing));
+        }
+        assert!(decisions.recent(usize::MAX).len() >= 500);
     }
 
     #[test]
