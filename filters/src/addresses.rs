@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::context::RequestContext;
+use crate::fault::Path;
 use crate::filter::Filter;
 use crate::reason::Reason;
+use crate::rule::{Rule, RuleKind};
 use crate::verdict::{Reply, Verdict};
 
 /// The name under which these rules refuse.
@@ -140,6 +142,12 @@ impl Filter for Addresses {
             return denied("not allowed");
         }
         Verdict::Continue
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let at = Path::default().key("addresses");
+        let rule = Rule { at, ..Rule::listed(RULE.into(), RuleKind::Addresses, "", 0) };
+        vec![rule.reading(&[("source", "address"), ("source", "peer")])]
     }
 }
 

@@ -12,6 +12,7 @@ use crate::expression::{BoolExpression, Environment, EvaluationError, Reads, Sco
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::reason::Reason;
+use crate::rule::{self, RuleKind};
 use crate::step::Step;
 use crate::verdict::{Reply, Verdict};
 
@@ -76,6 +77,8 @@ struct Rule {
     name: Arc<str>,
     expression: BoolExpression,
     mode: Mode,
+    /// Place in the list of the document.
+    place: u16,
 }
 
 /// A rule on its way into a set.
@@ -97,7 +100,10 @@ impl Access {
         let (mut rules, mut faults) = (Vec::new(), Vec::new());
         for (index, spec) in specs.iter().enumerate() {
             match spec.build(environment, &at.index(index)) {
-                Ok(rule) => rules.push(rule),
+                Ok(mut sorted) => {
+                    sorted.rule.place = u16::try_from(index).unwrap_or(u16::MAX);
+                    rules.push(sorted);
+                }
                 Err(mut wrong) => faults.append(&mut wrong),
             }
         }
@@ -137,7 +143,7 @@ impl Spec {
         };
         let expression = BoolExpression::new(text, environment, &at.key(field))?;
         let score = expression.reads().contains(Reads::SCORE);
-        let rule = Rule { name: self.name.as_str().into(), expression, mode: self.mode };
+        let rule = Rule { name: self.name.as_str().into(), expression, mode: self.mode, place: 0 };
         Ok(Sorted { rule, allow, score })
     }
 }
@@ -178,7 +184,10 @@ impl Authorize {
                 return None;
             }
             match rule.expression.evaluate(&Scope { head, ctx }) {
-                Ok(true) => ctx.allowed |= self.bit,
+                Ok(true) => {
+                    ctx.allowed |= self.bit;
+                    ctx.trace.allow(rule.place);
+                }
                 Ok(false) => {}
                 Err(error) => return Some(failed(rule, &error)),
             }
@@ -197,6 +206,14 @@ impl Authorize {
     }
 }
 
+impl Rule {
+    fn told(&self, kind: RuleKind) -> rule::Rule {
+        let told = rule::Rule::listed(self.name.clone(), kind, "authorize", self.place);
+        let (source, reads) = (self.expression.source().into(), self.expression.inputs().to_vec());
+        rule::Rule { mode: self.mode, source, reads, ..told }
+    }
+}
+
 fn failed(rule: &Rule, error: &EvaluationError) -> Reply {
     Reply::new(Reason::RuleError).rule(&rule.name).detail(error.to_string())
 }
@@ -211,6 +228,18 @@ impl Filter for Authorize {
             return Reply::new(Reason::AccessDenied).rule(DEFAULT).into();
         }
         Verdict::Continue
+    }
+
+    fn rules(&self) -> Vec<rule::Rule> {
+        let all = [
+            (&self.denies, RuleKind::Deny),
+            (&self.allows, RuleKind::Allow),
+            (&self.trials, RuleKind::Allow),
+        ];
+        let told = all.into_iter().flat_map(|(rules, kind)| rules.iter().map(move |rule| rule.told(kind)));
+        let mut told: Vec<_> = told.collect();
+        told.sort_by_key(|rule| rule.place);
+        told
     }
 }
 

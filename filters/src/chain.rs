@@ -14,6 +14,10 @@ use crate::verdict::{Reply, Verdict};
 #[derive(Debug)]
 pub struct Link {
     pub step: Step,
+    /// Index of its policy among those of the route.
+    pub policy: usize,
+    /// The part of the policy's `spec` that asks for it.
+    pub section: &'static str,
     pub filter: Box<dyn Filter>,
 }
 
@@ -44,6 +48,11 @@ impl Chain {
     /// What the filters need of the body, taken together.
     pub fn body(&self) -> BodyNeed {
         if self.body_from < self.links.len() { BodyNeed::Whole } else { BodyNeed::None }
+    }
+
+    /// The filters, in run order.
+    pub fn links(&self) -> &[Link] {
+        &self.links
     }
 
     /// The step of every filter, in run order.
@@ -78,18 +87,19 @@ impl Chain {
 
 async fn run(links: &[Link], head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
     for link in links {
+        let started = ctx.trace.begin();
         let mut verdict = link.filter.on_request(head, ctx);
         if verdict == Verdict::Wait {
             verdict = link.filter.resume(head, ctx).await;
         }
-        match verdict {
-            Verdict::Continue => {}
-            Verdict::Reply(reply) => return Err(Refusal { step: link.step, reply }),
-            Verdict::Wait => {
-                let reply = Reply::new(Reason::Internal).detail("a filter waited twice");
-                return Err(Refusal { step: link.step, reply: Box::new(reply) });
-            }
-        }
+        ctx.trace.end(started);
+        let reply = match verdict {
+            Verdict::Continue => continue,
+            Verdict::Reply(reply) => reply,
+            Verdict::Wait => Box::new(Reply::new(Reason::Internal).detail("a filter waited twice")),
+        };
+        ctx.trace.refused = true;
+        return Err(Refusal { step: link.step, reply });
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::peer::Peer;
 use crate::principal::Principal;
 use crate::score::ScoreFault;
 use crate::step::Step;
+use crate::trace::Trace;
 
 /// The other end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct LimitFact {
     /// Time until at least one request may come.
     pub retry_after: Duration,
     pub admitted: bool,
+    /// A keyed hash of the key: equal for equal keys of one limit, and of no meaning elsewhere.
+    pub key: u64,
 }
 
 /// A rule that would have refused, were it not in audit mode.
@@ -82,6 +85,8 @@ pub struct RequestContext {
     pub edits: Edits,
     pub limits: SmallVec<[LimitFact; 2]>,
     pub audits: SmallVec<[AuditFact; 1]>,
+    /// How far the chain came.
+    pub trace: Trace,
 }
 
 impl RequestContext {
@@ -99,6 +104,7 @@ impl RequestContext {
             edits: Edits::default(),
             limits: SmallVec::new(),
             audits: SmallVec::new(),
+            trace: Trace::default(),
         }
     }
 

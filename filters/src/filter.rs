@@ -8,6 +8,7 @@ use http::{HeaderName, request, response};
 
 use crate::context::RequestContext;
 use crate::reason::Reason;
+use crate::rule::Rule;
 use crate::verdict::{Reply, Verdict};
 
 /// A verdict that is still being waited for.
@@ -47,6 +48,11 @@ pub trait Filter: Debug + Send + Sync {
     /// Request headers that this filter sets. Copies sent by a client are removed on every route, so that
     /// a service behind several routes can believe them.
     fn owns(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
+    /// Its rules as they are written, in the order of the document; the names are those in its facts.
+    fn rules(&self) -> Vec<Rule> {
         Vec::new()
     }
 

@@ -20,10 +20,12 @@ pub mod principal;
 pub mod rate_limit;
 pub mod reason;
 pub mod resources;
+pub mod rule;
 pub mod score;
 pub mod spec;
 pub mod step;
 #[cfg(test)]
 pub mod testing;
+pub mod trace;
 pub mod units;
 pub mod verdict;

@@ -101,6 +101,8 @@ reasons! {
     BackendInvalid = INTERNAL_SERVER_ERROR, 13, "The route has no usable backend.";
     /// The gateway is at its limit and sheds load.
     Overloaded = SERVICE_UNAVAILABLE, 8, "The gateway is overloaded.";
+    /// The decision log cannot be written, and nothing may pass without being written there.
+    LogUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be served at this time.";
     /// A defect of the gateway itself.
     Internal = INTERNAL_SERVER_ERROR, 13, "The gateway failed.";
 }

@@ -92,6 +92,17 @@ impl FilterSpec {
         }
     }
 
+    /// The part of a policy's `spec` that asks for the filter.
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Addresses => "addresses",
+            Self::FloodLimit | Self::RateLimit | Self::ScoreLimit => "rateLimit",
+            Self::Jwt => "jwt",
+            Self::Authorize | Self::Decide => "authorize",
+            Self::Enrich => "enrich",
+        }
+    }
+
     fn take(self, parts: &mut Parts) -> Option<Box<dyn Filter>> {
         match self {
             Self::Addresses => boxed(parts.addresses.take()),
@@ -142,8 +153,9 @@ pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain,
     }
     let mut links = Vec::new();
     for spec in FilterSpec::ALL {
-        for parts in &mut built {
-            links.extend(spec.take(parts).map(|filter| Link { step: spec.step(), filter }));
+        for (policy, parts) in built.iter_mut().enumerate() {
+            let (step, section) = (spec.step(), spec.section());
+            links.extend(spec.take(parts).map(|filter| Link { step, policy, section, filter }));
         }
     }
     Ok(Chain::new(links))

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::Telemetry;
+use crate::telemetry::explain::steps::Explained;
 use crate::telemetry::exposition::{CLASSIC, OPEN_METRICS};
 use crate::telemetry::json::{self, Timestamp};
 use crate::telemetry::record::DecisionId;
@@ -34,7 +35,7 @@ foregate admin
 /metrics         metrics, for Prometheus
 /config          the configuration in force
 /decisions       recent decisions, newest first (?limit=N)
-/decisions/{id}  one decision
+/decisions/{id}  one decision, step by step
 ";
 
 /// What the admin endpoint shows, shared with those who change it.
@@ -203,7 +204,7 @@ async fn decision(State(state): State<Arc<AdminState>>, Path(id): Path<String>) 
             let detail = "This decision is not kept, or not any more; the access log may have it.";
             Problem::new(StatusCode::NOT_FOUND, detail).into_response()
         },
-        |record| as_json(&*record),
+        |record| as_json(&Explained(&record)),
     )
 }
 
@@ -275,7 +276,7 @@ mod tests {
     }
 
     async fn serve() -> (Arc<AdminState>, SocketAddr) {
-        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 4_096 };
+        let options = TelemetryOptions { access_log: AccessLog::Off, ..Default::default() };
         let state = Arc::new(AdminState::new(Telemetry::new(options).unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

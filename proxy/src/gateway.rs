@@ -105,6 +105,9 @@ enum End {
 }
 
 async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
+    if life.connection.gateway.telemetry.must_refuse() {
+        return Err(at(Step::Pin)(Reply::new(Reason::LogUnavailable)));
+    }
     // route: one spelling of the head, one route.
     let hop = head::canonicalize(&mut head, &life.live.owned)
         .map_err(|reply| Refusal { step: Step::Route, reply })?;
@@ -113,14 +116,20 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     life.path = head.uri.path().into();
     let route = find_route(life, &head)?;
 
-    // guard, identify, admit: what can be decided without the body.
-    route.chain.run_head(&head, &mut life.ctx).await?;
+    let decided = async {
+        // guard, identify, admit: what can be decided without the body.
+        route.chain.run_head(&head, &mut life.ctx).await?;
 
-    // enrich, decide: what needs the body, collected within the bound of the route.
-    let body = read_body(life, &route, body).await?;
-    let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
-    route.chain.run_body(&head, &mut life.ctx).await?;
-    life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
+        // enrich, decide: what needs the body, collected within the bound of the route.
+        let body = read_body(life, &route, body).await?;
+        let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
+        route.chain.run_body(&head, &mut life.ctx).await?;
+        life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
+        Ok(body)
+    }
+    .await;
+    life.heed(&head, decided.is_err());
+    let body = decided?;
 
     // shape and dispatch, or a redirect.
     match &route.action {
@@ -165,6 +174,7 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
     })?);
     life.ctx.route = Arc::clone(&route.name);
     life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
+    life.route = Some(route.id);
     Ok(route)
 }
 

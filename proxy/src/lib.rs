@@ -6,6 +6,7 @@ pub mod body;
 pub mod cli;
 pub mod clock;
 pub mod connection;
+pub mod decision_log;
 pub mod demo;
 pub mod dispatch;
 pub mod drain;

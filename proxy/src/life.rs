@@ -7,12 +7,15 @@ use std::time::Duration;
 use foregate_filters::chain::Refusal;
 use foregate_filters::context::{Client, RequestContext};
 use foregate_filters::moment::Moment;
+use foregate_policy::description::Description;
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Version};
 
 use crate::body::Progress;
 use crate::clock;
 use crate::connection::Connection;
 use crate::live::Live;
+use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::metrics::{Occupied, RouteMetrics};
 use crate::telemetry::random;
 use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
@@ -40,6 +43,10 @@ pub struct Life {
     pub host: Box<str>,
     pub path: Box<str>,
     pub metrics: Option<Arc<RouteMetrics>>,
+    /// [`foregate_policy::route::Route::id`], once it is found.
+    pub route: Option<usize>,
+    /// Noted where the decision will be kept.
+    headers: Option<Vec<HeaderFact>>,
     pub upstream: Option<Arc<str>>,
     pub endpoint: Option<SocketAddr>,
     pub upstream_time: Option<Duration>,
@@ -66,10 +73,14 @@ impl Life {
             address: connection.peer.ip().to_canonical(),
             tls: connection.tls,
         };
+        let mut ctx = RequestContext::new(moment, client);
+        if connection.gateway.telemetry.decisions().samples(id) {
+            ctx.trace.time(clock::monotonic);
+        }
         let http2 = request.version() >= Version::HTTP_2;
         Box::new(Self {
             live: connection.gateway.live.pin(),
-            ctx: RequestContext::new(moment, client),
+            ctx,
             id,
             request_id: record::request_id(request.headers(), &decision),
             decision,
@@ -80,6 +91,8 @@ impl Life {
             host: Box::default(),
             path: Box::default(),
             metrics: None,
+            route: None,
+            headers: None,
             upstream: None,
             endpoint: None,
             upstream_time: None,
@@ -105,6 +118,21 @@ impl Life {
         self.method == Method::HEAD
     }
 
+    /// Notes what rules may have read of the head, where the decision will be kept: it is refused, audited
+    /// or one of the sample.
+    pub fn heed(&mut self, head: &Parts, refused: bool) {
+        if (refused || !self.ctx.audits.is_empty() || self.ctx.trace.timing.is_some())
+            && let Some(description) = self.description()
+        {
+            self.headers = Some(explain::look(description, &head.headers));
+        }
+    }
+
+    /// What the route demands.
+    fn description(&self) -> Option<&Arc<Description>> {
+        self.live.snapshot.routes.all().get(self.route?).map(|route| &route.description)
+    }
+
     /// Counts request body bytes that were read here.
     pub fn received(&mut self, bytes: u64) {
         self.received = self.received.saturating_add(bytes);
@@ -124,7 +152,7 @@ impl Life {
         self.connection.activity.end(now);
         let total = now.saturating_sub(self.ctx.moment.monotonic);
         let streamed = self.progress.as_ref().map_or(0, |progress| progress.bytes());
-        let record = Record {
+        let mut record = Record {
             id: self.id,
             request_id: self.request_id.clone(),
             moment: self.ctx.moment,
@@ -154,8 +182,15 @@ impl Life {
             audits: std::mem::take(&mut self.ctx.audits),
             trace: Some(self.trace.clone()),
             end,
+            explanation: None,
         };
         let telemetry = &self.connection.gateway.telemetry;
+        if telemetry.decisions().wants(&record) {
+            let description = self.description().cloned();
+            let (principal, headers) = (record.subject.as_deref(), self.headers.take());
+            let explanation = Explanation::new(description, &mut self.ctx, principal, headers);
+            record.explanation = Some(Box::new(explanation));
+        }
         telemetry.record(record, self.metrics.as_ref().unwrap_or(&self.live.unrouted));
     }
 }

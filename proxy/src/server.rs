@@ -20,6 +20,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::admin::{self, AdminState};
 use crate::clock;
+use crate::decision_log::DecisionLogOptions;
 use crate::drain::{Drain, DrainStart, drain};
 use crate::gateway::Gateway;
 use crate::keys::Fetcher;
@@ -45,6 +46,11 @@ pub struct RunOptions {
     /// Worker threads of the data plane.
     pub threads: usize,
     pub access_log: AccessLog,
+    /// How many recent decisions are kept at most.
+    pub decisions: usize,
+    /// One in this many decisions that tell nothing special is kept.
+    pub decision_sample: u32,
+    pub decision_log: Option<DecisionLogOptions>,
     pub deadlines: Deadlines,
     /// Longest time a drain may take.
     pub drain: Duration,
@@ -120,7 +126,9 @@ impl Process {
             .build()?;
         let telemetry = Telemetry::new(TelemetryOptions {
             access_log: options.access_log.clone(),
-            ..TelemetryOptions::default()
+            decisions: options.decisions,
+            sample: options.decision_sample,
+            decision_log: options.decision_log.clone(),
         })?;
         let fetcher = Fetcher::new(background.handle().clone());
         let shared = Arc::new(Shared::new(Some(fetcher), Some(Arc::clone(&telemetry))));
@@ -205,7 +213,7 @@ impl Process {
             failure: Arc::clone(&self.failure),
         };
         server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
-        self.gateway.telemetry.flush(FLUSH);
+        self.gateway.telemetry.close(FLUSH);
         self.background.shutdown_timeout(Duration::from_secs(1));
         match self.failure.take() {
             Some(message) => Err(RunError::Listen(message)),

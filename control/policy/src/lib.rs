@@ -4,6 +4,7 @@ pub mod cases;
 pub mod codes;
 pub mod compile;
 mod de;
+pub mod description;
 pub mod diagnostic;
 pub mod document;
 pub mod documents;

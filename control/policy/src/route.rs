@@ -7,6 +7,8 @@ use foregate_filters::chain::Chain;
 use foregate_filters::edits::HeaderEdit;
 use http::{HeaderValue, StatusCode};
 
+use crate::description::Description;
+
 /// One rule of an `HTTPRoute`, as seen from one `Gateway`.
 #[derive(Debug)]
 pub struct Route {
@@ -23,6 +25,8 @@ pub struct Route {
     /// Applied to the response after the edits of the filters.
     pub response_headers: Vec<HeaderEdit>,
     pub timeouts: Timeouts,
+    /// Where all of this is written.
+    pub description: Arc<Description>,
 }
 
 /// Deadlines of a route; `None` leaves it to the gateway's defaults.

@@ -12,10 +12,12 @@ use smallvec::SmallVec;
 use crate::context::{RequestContext, ScoreFact};
 use crate::decimal;
 use crate::edits::HeaderEdit;
+use crate::expression::inputs::Input;
 use crate::fault::{Fault, Path};
 use crate::filter::{BodyNeed, Filter, Pending};
 use crate::reason::Reason;
 use crate::resources::Resources;
+use crate::rule::{self, RuleKind};
 use crate::score::{RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
 use crate::units::TimeSpan;
 use crate::verdict::{Reply, Verdict};
@@ -160,6 +162,15 @@ impl Filter for Enrich {
     fn owns(&self) -> Vec<HeaderName> {
         let headers = self.rules.iter().filter_map(|rule| rule.headers.as_ref());
         headers.flat_map(|(score, status)| [score.clone(), status.clone()]).collect()
+    }
+
+    fn rules(&self) -> Vec<rule::Rule> {
+        let told = |(place, rule): (u16, &Rule)| {
+            let told = rule::Rule::listed(rule.name.clone(), RuleKind::Enrich, "enrich", place);
+            let fields = ["score", "model", "version"].map(|field| Input::scored(&rule.name, field));
+            rule::Rule { reads: fields.into(), ..told }
+        };
+        (0..).zip(&self.rules).map(told).collect()
     }
 
     fn body(&self) -> BodyNeed {

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 
+use super::inputs::{Input, inputs};
 use super::syntax::Syntax;
 use super::types::Type;
 use super::value::{Constant, Value};
@@ -68,6 +69,8 @@ pub(super) struct Compiler<'e> {
     pub(super) hints: Vec<Fault>,
     pub(super) constants: Vec<Constant>,
     pub(super) reads: Reads,
+    /// Every name the text reads.
+    pub(super) inputs: Vec<Input>,
     /// Variables of the macros around the current node, outermost first.
     pub(super) locals: Vec<(String, Type)>,
 }
@@ -96,6 +99,7 @@ impl<'e> Compiler<'e> {
             hints: Vec::new(),
             constants: Vec::new(),
             reads: Reads::NOTHING,
+            inputs: Vec::new(),
             locals: Vec::new(),
         }
     }
@@ -103,7 +107,10 @@ impl<'e> Compiler<'e> {
     /// The typed tree; `None` once a fault is noted.
     pub(super) fn read(&mut self) -> Option<Node> {
         match Syntax::parse(self.text, self.at) {
-            Ok(syntax) => self.node(&syntax, &syntax.root),
+            Ok(syntax) => {
+                self.inputs = inputs(&syntax.root);
+                self.node(&syntax, &syntax.root)
+            }
             Err(mut faults) => {
                 self.faults.append(&mut faults);
                 None

@@ -2,6 +2,7 @@
 
 mod calls;
 mod compile;
+pub mod inputs;
 mod macros;
 mod names;
 mod operators;
@@ -20,6 +21,7 @@ use crate::chain::Built;
 use crate::context::RequestContext;
 use crate::fault::{Fault, Path};
 use compile::{Compiler, Frame, Test, Thunk};
+use inputs::Input;
 use types::Type;
 use value::Constant;
 
@@ -80,6 +82,7 @@ pub struct BoolExpression {
     constants: Box<[Constant]>,
     test: Test,
     reads: Reads,
+    inputs: Vec<Input>,
 }
 
 /// An expression whose value, as text, is a key.
@@ -88,6 +91,7 @@ pub struct KeyExpression {
     constants: Box<[Constant]>,
     thunk: Thunk,
     reads: Reads,
+    inputs: Vec<Input>,
 }
 
 impl Reads {
@@ -139,11 +143,22 @@ impl BoolExpression {
         let reads = compiler.reads;
         let Some(node) = node else { return Err(compiler.faults) };
         let test = compiler.test(node);
-        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads })
+        let inputs = std::mem::take(&mut compiler.inputs);
+        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads, inputs })
     }
 
     pub const fn reads(&self) -> Reads {
         self.reads
+    }
+
+    /// The expression as written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names it reads, each once.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
     }
 
     /// The value for one request. Never blocks; takes time in proportion to the lists it looks through.
@@ -160,11 +175,22 @@ impl KeyExpression {
         let reads = compiler.reads;
         let Some(node) = node else { return Err(compiler.faults) };
         let thunk = compiler.thunk(node);
-        Ok(Self { source: source.into(), constants: compiler.constants.into(), thunk, reads })
+        let inputs = std::mem::take(&mut compiler.inputs);
+        Ok(Self { source: source.into(), constants: compiler.constants.into(), thunk, reads, inputs })
     }
 
     pub const fn reads(&self) -> Reads {
         self.reads
+    }
+
+    /// The expression as written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The names it reads, each once.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
     }
 
     /// Hands the key of one request, as text, to `with`. A key that is empty, null, a list or a map

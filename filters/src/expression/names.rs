@@ -21,7 +21,7 @@ use crate::peer::SpiffeId;
 use crate::principal::Principal;
 
 /// Names that stand before a dot.
-const ROOTS: [&str; 7] = ["request", "source", "peer", "jwt", "consumer", "enrich", "route"];
+pub(super) const ROOTS: [&str; 7] = ["request", "source", "peer", "jwt", "consumer", "enrich", "route"];
 const REQUEST: [&str; 6] = ["method", "path", "query", "host", "scheme", "headers"];
 const SOURCE: [&str; 3] = ["address", "peer", "tls"];
 const PEER: [&str; 5] = ["id", "trustDomain", "path", "namespace", "serviceAccount"];

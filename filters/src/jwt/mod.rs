@@ -32,6 +32,7 @@ use crate::jwt::token_cache::Entry;
 use crate::keys::Keys;
 use crate::principal::Principal;
 use crate::resources::Resources;
+use crate::rule::{Rule, RuleKind};
 use crate::units::TimeSpan;
 use crate::verdict::Verdict;
 
@@ -339,6 +340,14 @@ impl Filter for Jwt {
             .map_err(|flaw| (&*self.policy, flaw))
             .and_then(|text| self.check(text, ctx));
         self.conclude(check, head, ctx)
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let rule = |(place, issuer): (u16, &Issuer)| {
+            let rule = Rule::listed(Arc::from(&*issuer.name), RuleKind::Issuer, "jwt", place);
+            rule.reading(&[("jwt", "issuer"), ("jwt", "subject"), ("jwt", "scopes")])
+        };
+        (0..).zip(&self.issuers).map(rule).collect()
     }
 
     fn owns(&self) -> Vec<HeaderName> {

@@ -53,6 +53,8 @@ pub struct Decision {
     pub retry_after: Duration,
     /// Time until the whole burst may come again, rounded up to the time one request takes to come back.
     pub reset_after: Duration,
+    /// The first of the two keyed hashes of the key.
+    pub key: u64,
 }
 
 /// Tells governor the moment of the request that is being checked on this thread.
@@ -96,7 +98,8 @@ impl Limiter {
         let now = u64::try_from(moment.monotonic.as_nanos()).unwrap_or(HORIZON).min(HORIZON);
         NOW.set(now);
         let [a, b] = &self.hashers;
-        match self.cells.check_key(&Key(a.hash_one(key), b.hash_one(key))) {
+        let hash = a.hash_one(key);
+        match self.cells.check_key(&Key(hash, b.hash_one(key))) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 Decision {
@@ -104,6 +107,7 @@ impl Limiter {
                     remaining,
                     retry_after: if remaining > 0 { Duration::ZERO } else { self.interval },
                     reset_after: self.interval.saturating_mul(self.burst.saturating_sub(remaining)),
+                    key: hash,
                 }
             }
             Err(until) => {
@@ -114,6 +118,7 @@ impl Limiter {
                     remaining: 0,
                     retry_after,
                     reset_after: retry_after.saturating_add(rest),
+                    key: hash,
                 }
             }
         }

@@ -20,6 +20,7 @@ use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::reason::Reason;
 use crate::resources::Resources;
+use crate::rule::{Rule, RuleKind};
 use crate::step::Step;
 use crate::units::TimeSpan;
 use crate::verdict::{Reply, Verdict};
@@ -63,6 +64,8 @@ pub struct Limit {
     when: Option<BoolExpression>,
     limiter: Arc<Limiter>,
     mode: Mode,
+    /// Place in the list of the document.
+    place: u16,
     /// What `RateLimit-Policy` says of it.
     policy: HeaderValue,
     /// What `RateLimit` begins with.
@@ -101,11 +104,21 @@ impl Limits {
     ) -> Built<Self> {
         let (mut limits, mut faults) = (Self::default(), Vec::new());
         for (index, spec) in specs.iter().enumerate() {
-            match Limit::build(spec, policy, environment, &at.index(index), resources) {
-                Ok((limit, reads)) if reads.contains(Reads::SCORE) => limits.score.push(limit),
-                Ok((limit, reads)) if reads.contains(Reads::PRINCIPAL) => limits.admit.push(limit),
-                Ok((limit, _)) => limits.flood.push(limit),
-                Err(mut wrong) => faults.append(&mut wrong),
+            let (mut limit, reads) =
+                match Limit::build(spec, policy, environment, &at.index(index), resources) {
+                    Ok(built) => built,
+                    Err(mut wrong) => {
+                        faults.append(&mut wrong);
+                        continue;
+                    }
+                };
+            limit.place = u16::try_from(index).unwrap_or(u16::MAX);
+            if reads.contains(Reads::SCORE) {
+                limits.score.push(limit);
+            } else if reads.contains(Reads::PRINCIPAL) {
+                limits.admit.push(limit);
+            } else {
+                limits.flood.push(limit);
             }
         }
         if faults.is_empty() { Ok(limits) } else { Err(faults) }
@@ -157,14 +170,22 @@ impl Limit {
                 let limiter = resources.limiter(&format!("{policy}/{}", spec.name), &rate);
                 let policy = headers::policy(&spec.name, &rate);
                 let standing = headers::prefix(&spec.name);
-                let name = spec.name.as_str().into();
-                Ok((Self { name, key, when, limiter, mode: spec.mode, policy, standing }, reads))
+                let (name, mode, place) = (spec.name.as_str().into(), spec.mode, 0);
+                let limit = Self { name, key, when, limiter, mode, place, policy, standing };
+                Ok((limit, reads))
             }
             (rate, key, when) => {
                 let faults = [rate.err(), key.err(), when.err()];
                 Err(faults.into_iter().flatten().flatten().collect())
             }
         }
+    }
+
+    fn rule(&self) -> Rule {
+        let rule = Rule::listed(self.name.clone(), RuleKind::Limit, "rateLimit", self.place);
+        let when = self.when.iter().flat_map(BoolExpression::inputs);
+        let reads = self.key.inputs().iter().chain(when).cloned().collect();
+        Rule { mode: self.mode, source: self.key.source().into(), reads, ..rule }
     }
 
     /// `None` where the limit does not apply to this request.
@@ -188,6 +209,7 @@ impl Limit {
             remaining: decision.remaining,
             retry_after: decision.retry_after,
             admitted: decision.admitted,
+            key: decision.key,
         });
         match self.mode {
             // Callers are not told of a limit that does not bind them.
@@ -232,6 +254,10 @@ impl Filter for RateLimit {
             }
         }
         Verdict::Continue
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        self.limits.iter().map(Limit::rule).collect()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::demo::stage::{Stage, StageError};
 use crate::policies::PolicySource;
 use crate::server::{Bound, Process, RunError, RunOptions};
 use crate::stream::Deadlines;
+use crate::telemetry::TelemetryOptions;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event;
 
@@ -94,6 +95,9 @@ impl Demo {
             admin: loopback(0),
             threads: 2,
             access_log: AccessLog::File(stage.folder.access_log()),
+            decisions: TelemetryOptions::default().decisions,
+            decision_sample: 1,
+            decision_log: None,
             deadlines: Deadlines {
                 head: Duration::from_secs(10),
                 body: Duration::from_secs(30),

@@ -2,8 +2,10 @@
 
 pub mod case_keys;
 mod check;
+mod decisions;
 mod demo;
 mod explain;
+mod explained;
 mod materials;
 mod output;
 mod run;
@@ -42,8 +44,10 @@ enum Command {
     Check(check::Check),
     /// Runs the cases of a folder against its policies.
     Test(test::Test),
-    /// Explains the code of a diagnostic.
+    /// Explains the code of a diagnostic, or a decision of a running gateway step by step.
     Explain(explain::Explain),
+    /// Verifies and shows decision logs, and makes their keys.
+    Decisions(decisions::Decisions),
     /// Prints the JSON Schema of policy files.
     Schema(schema::Schema),
     /// Makes tokens and keys for development.
@@ -62,6 +66,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Test(test) => test.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Decisions(decisions) => decisions.run(),
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),

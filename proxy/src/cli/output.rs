@@ -71,3 +71,17 @@ pub(super) fn error(text: &str) {
 pub(super) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
+
+/// The text without anything that could steer a terminal: control characters and what is not ASCII are
+/// escaped, since the text may hold what a client sent.
+pub(super) fn printable(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_ascii() && !letter.is_ascii_control() {
+            safe.push(letter);
+        } else {
+            safe.extend(letter.escape_unicode());
+        }
+    }
+    safe
+}

@@ -10,6 +10,7 @@ use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
 use crate::cli::REFUSED;
+use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
 use crate::policies::PolicySource;
 use crate::server::{Process, RunError, RunOptions};
@@ -33,6 +34,15 @@ pub(super) struct Run {
     /// `stdout`, `off`, or a file.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     access_log: String,
+    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB; 0 keeps none.
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    decisions: u32,
+    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N is rounded up
+    /// to a power of two. 1/1 keeps and times every decision: for debugging.
+    #[arg(long, value_name = "1/N", default_value = "1/16", value_parser = parse_sample)]
+    decision_sample: u32,
+    #[command(flatten)]
+    decision_log: DecisionLogArgs,
     /// Time for a request head, from its first byte; also for a TLS handshake.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     head_timeout: TimeSpan,
@@ -51,6 +61,14 @@ pub(super) struct Run {
     /// Most client connections at once; more wait in the kernel.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     max_connections: usize,
+}
+
+/// Reads `1/16`.
+fn parse_sample(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix("1/").and_then(|number| number.parse().ok());
+    number
+        .filter(|number| (1..=1 << 20).contains(number))
+        .ok_or("expected 1/N, N from 1 to 1048576".to_owned())
 }
 
 /// Reads `edge/https=127.0.0.1:8443`.
@@ -95,6 +113,9 @@ impl Run {
                 "stdout" => AccessLog::Stdout,
                 file => AccessLog::File(file.into()),
             },
+            decisions: usize::try_from(self.decisions).unwrap_or(usize::MAX),
+            decision_sample: self.decision_sample,
+            decision_log: self.decision_log.options(),
             deadlines: Deadlines {
                 head: self.head_timeout.0,
                 body: self.body_timeout.0,

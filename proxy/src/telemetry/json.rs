@@ -134,7 +134,7 @@ impl Serialize for Audit<'_> {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -143,21 +143,27 @@ fn micros(duration: Duration) -> u64 {
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("timestamp", &Timestamp(self.moment.unix))?;
-        map.serialize_entry("foregate.decision", &Text(self.id))?;
-        map.serialize_entry("foregate.request_id", self.request_id.to_str().unwrap_or_default())?;
-        self.serialize_exchange(&mut map)?;
-        self.serialize_verdict(&mut map)?;
-        self.serialize_facts(&mut map)?;
-        if let Some(trace) = &self.trace {
-            map.serialize_entry("trace_id", &Text(format_args!("{:032x}", trace.trace)))?;
-            map.serialize_entry("span_id", &Text(format_args!("{:016x}", trace.span)))?;
-        }
+        self.serialize_entries(&mut map)?;
         map.end()
     }
 }
 
 impl Record {
+    /// Every entry, into a map that may hold more.
+    pub(super) fn serialize_entries<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("timestamp", &Timestamp(self.moment.unix))?;
+        map.serialize_entry("foregate.decision", &Text(self.id))?;
+        map.serialize_entry("foregate.request_id", self.request_id.to_str().unwrap_or_default())?;
+        self.serialize_exchange(map)?;
+        self.serialize_verdict(map)?;
+        self.serialize_facts(map)?;
+        if let Some(trace) = &self.trace {
+            map.serialize_entry("trace_id", &Text(format_args!("{:032x}", trace.trace)))?;
+            map.serialize_entry("span_id", &Text(format_args!("{:016x}", trace.span)))?;
+        }
+        Ok(())
+    }
+
     /// What went over the wire.
     fn serialize_exchange<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("http.request.method", self.method.as_str())?;

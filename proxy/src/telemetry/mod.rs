@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod decisions;
 pub mod event;
+pub mod explain;
 pub mod exposition;
 pub mod json;
 mod labels;
@@ -20,8 +21,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::decision_log::{DecisionLog, DecisionLogOptions};
 use crate::telemetry::access_log::{AccessLog, LogQueue};
-use crate::telemetry::decisions::Decisions;
+use crate::telemetry::decisions::{Decisions, SAMPLE};
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::record::Record;
@@ -33,6 +35,9 @@ pub struct TelemetryOptions {
     pub access_log: AccessLog,
     /// How many recent decisions are kept at most.
     pub decisions: usize,
+    /// One in this many of those that tell nothing special is kept; rounded up to a power of two.
+    pub sample: u32,
+    pub decision_log: Option<DecisionLogOptions>,
 }
 
 /// All that watches requests. One for the process.
@@ -41,28 +46,34 @@ pub struct Telemetry {
     metrics: Metrics,
     decisions: Decisions,
     log: LogQueue,
+    decision_log: Option<DecisionLog>,
     sources: Arc<Sources>,
     exposition: Exposition,
 }
 
 impl Default for TelemetryOptions {
     fn default() -> Self {
-        Self { access_log: AccessLog::Stdout, decisions: 4_096 }
+        Self { access_log: AccessLog::Stdout, decisions: 4_096, sample: SAMPLE, decision_log: None }
     }
 }
 
 impl Telemetry {
-    /// Opens the access log, and starts the thread that writes it.
+    /// Opens the access log and the decision log, and starts the threads that write them.
     ///
-    /// Fails where the file cannot be opened or the thread cannot be started.
+    /// Fails where a file or key cannot be read or a thread cannot be started.
     pub fn new(options: TelemetryOptions) -> io::Result<Arc<Self>> {
         let metrics = Metrics::default();
         let sources = Arc::new(Sources::default());
         let log = LogQueue::start(options.access_log)?;
         let exposition = Exposition::new(&metrics, &sources);
         log.export(&sources);
-        let decisions = Decisions::new(options.decisions);
-        Ok(Arc::new(Self { metrics, decisions, log, sources, exposition }))
+        let decisions = Decisions::new(options.decisions, options.sample);
+        let decision_log =
+            options.decision_log.map(DecisionLog::open).transpose().map_err(io::Error::other)?;
+        if let Some(log) = &decision_log {
+            log.export(&sources);
+        }
+        Ok(Arc::new(Self { metrics, decisions, log, decision_log, sources, exposition }))
     }
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
@@ -70,7 +81,7 @@ impl Telemetry {
         let keep = self.decisions.wants(&record);
         // An exemplar leads to its decision: one that is not kept would lead nowhere.
         self.metrics.observe(&record, route, keep);
-        if !keep && self.log.is_off() {
+        if !keep && self.log.is_off() && self.decision_log.is_none() {
             return;
         }
         record.bound();
@@ -81,7 +92,15 @@ impl Telemetry {
         if keep {
             self.decisions.push(record.clone());
         }
+        if let Some(log) = &self.decision_log {
+            log.push(record.clone());
+        }
         self.log.push(record);
+    }
+
+    /// True while the decision log cannot be written and nothing may pass without it.
+    pub fn must_refuse(&self) -> bool {
+        self.decision_log.as_ref().is_some_and(DecisionLog::must_refuse)
     }
 
     /// The handles of this route; keep them in the snapshot.
@@ -119,6 +138,12 @@ impl Telemetry {
     pub fn flush(&self, within: Duration) -> bool {
         self.log.flush(within)
     }
+
+    /// Flushes, and closes the decision log with its last checkpoint; what comes later is not in it.
+    pub fn close(&self, within: Duration) -> bool {
+        let closed = self.decision_log.as_ref().is_none_or(|log| log.close(within));
+        self.flush(within) && closed
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +158,11 @@ mod tests {
     fn one_record_makes_one_count_one_decision_one_line() {
         let path = std::env::temp_dir()
             .join(format!("foregate-{}.log", super::record::DecisionId::new(super::testing::MOMENT,)));
-        let options = TelemetryOptions { access_log: AccessLog::File(path.clone()), decisions: 8 };
+        let options = TelemetryOptions {
+            access_log: AccessLog::File(path.clone()),
+            decisions: 8,
+            ..Default::default()
+        };
         let telemetry = Telemetry::new(options).unwrap();
         let refused = full_record();
         let id = refused.id;
@@ -151,7 +180,7 @@ mod tests {
 
     #[test]
     fn claims_do_not_stay_in_memory_with_a_kept_decision() {
-        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 8 };
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 8, ..Default::default() };
         let telemetry = Telemetry::new(options).unwrap();
         let refused = full_record();
         let (id, principal) = (refused.id, refused.subject.clone().unwrap());
@@ -165,12 +194,12 @@ mod tests {
     #[test]
     fn a_log_that_cannot_be_opened_is_an_error() {
         let access_log = AccessLog::File("/nonexistent/folder/access.log".into());
-        assert!(Telemetry::new(TelemetryOptions { access_log, decisions: 8 }).is_err());
+        assert!(Telemetry::new(TelemetryOptions { access_log, ..Default::default() }).is_err());
     }
 
     #[test]
     fn counters_start_at_nothing_and_follow_every_record() {
-        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0 };
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0, ..Default::default() };
         let telemetry = Telemetry::new(options).unwrap();
         let route = telemetry.route("leads");
         assert!(!telemetry.exposition(true).contains("foregate_requests_total{"));

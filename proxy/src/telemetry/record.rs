@@ -17,6 +17,7 @@ use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue}
 use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 use smallvec::SmallVec;
 
+use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
 
@@ -97,7 +98,7 @@ pub struct Durations {
 }
 
 /// All facts of one finished request. A request makes exactly one.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Record {
     pub id: DecisionId,
     /// What the client called the request, or the decision id.
@@ -133,6 +134,8 @@ pub struct Record {
     pub audits: SmallVec<[AuditFact; 1]>,
     pub trace: Option<TraceContext>,
     pub end: End,
+    /// Set where the decision is kept.
+    pub explanation: Option<Box<Explanation>>,
 }
 
 /// The request id to pass on: the client's where it sent one of 1 to 128 visible ASCII characters,
@@ -277,7 +280,8 @@ impl Record {
         let limits = self.limits.len() * size_of::<LimitFact>();
         let subject =
             self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
-        size_of::<Self>() + texts + refusal + scores + audits + limits + subject
+        let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.weight());
+        explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject
     }
 }
 

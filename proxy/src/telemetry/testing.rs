@@ -4,16 +4,20 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
+use foregate_filters::context::{AuditFact, Client, LimitFact, RequestContext, ScoreFact};
+use foregate_filters::expression::inputs::Input;
 use foregate_filters::moment::Moment;
 use foregate_filters::principal::Principal;
 use foregate_filters::reason::Reason;
+use foregate_filters::rule::{Rule, RuleKind};
 use foregate_filters::score::ScoreFault;
 use foregate_filters::step::Step;
-use http::Method;
+use foregate_policy::description::{Description, LinkDescription, Origin, PlacedRule};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Map;
 use smallvec::{SmallVec, smallvec};
 
+use crate::telemetry::explain::{self, Explanation};
 use crate::telemetry::random;
 use crate::telemetry::record::{DecisionId, Durations, End, Protocol, Record, Refusal};
 use crate::telemetry::trace_context::TraceContext;
@@ -54,6 +58,7 @@ pub fn record() -> Record {
         audits: SmallVec::new(),
         trace: None,
         end: End::Complete,
+        explanation: None,
     }
 }
 
@@ -88,6 +93,7 @@ pub fn full_record() -> Record {
             remaining: 0,
             retry_after: Duration::from_millis(20),
             admitted: false,
+            key: 0x0123_4567_89ab_cdef,
         }],
         audits: smallvec![AuditFact {
             step: Step::Decide,
@@ -95,7 +101,80 @@ pub fn full_record() -> Record {
             detail: "score under 0.05".into(),
         }],
         durations: Durations { enrich: Some(Duration::from_micros(12)), ..record().durations },
-        trace: Some(TraceContext::from_headers(&http::HeaderMap::new(), random::next)),
+        trace: Some(TraceContext::from_headers(&HeaderMap::new(), random::next)),
         ..record()
     }
+}
+
+fn origin(line: usize) -> Origin {
+    Origin { file: "edge.yaml".into(), line }
+}
+
+fn placed(name: &Arc<str>, kind: RuleKind, list: &str, line: usize, reads: Vec<Input>) -> PlacedRule {
+    let rule = Rule { reads, ..Rule::listed(name.clone(), kind, list, 0) };
+    PlacedRule { rule, at: origin(line) }
+}
+
+/// A route with a list of addresses, a limit by claim and a rule that reads a score.
+pub fn description() -> Description {
+    described(&"per-org".into())
+}
+
+fn described(limit: &Arc<str>) -> Description {
+    let link = |step, filter, line, rules| LinkDescription {
+        step,
+        filter,
+        policy: "edge".into(),
+        at: origin(line),
+        rules,
+    };
+    let addresses = Input::new("source", "address");
+    let claim = Input { key: Some("org".into()), ..Input::new("jwt", "claims") };
+    let score = Input::scored("lead", "score");
+    Description {
+        revision: "a1b2c3".into(),
+        route: origin(4),
+        links: vec![
+            link(
+                Step::Guard,
+                "addresses",
+                10,
+                vec![placed(&"addresses".into(), RuleKind::Addresses, "addresses", 10, vec![addresses])],
+            ),
+            link(
+                Step::Admit,
+                "rateLimit",
+                13,
+                vec![placed(limit, RuleKind::Limit, "rateLimit", 14, vec![claim])],
+            ),
+            link(
+                Step::Decide,
+                "authorize",
+                17,
+                vec![placed(&"hold-risky".into(), RuleKind::Deny, "authorize", 18, vec![score])],
+            ),
+        ],
+        upstreams: vec![("leads-svc".into(), origin(30))],
+        headers: ["content-type", "user-agent", "x-staff"].map(HeaderName::from_static).into(),
+    }
+}
+
+/// The full record with its explanation: the second filter refused, each took three microseconds.
+pub fn explained_record() -> Record {
+    let mut record = full_record();
+    let client = Client { peer: ([203, 0, 113, 7], 40_000).into(), address: record.client, tls: true };
+    let mut ctx = RequestContext::new(MOMENT, client);
+    ctx.trace.time(|| Duration::ZERO);
+    (ctx.trace.ran, ctx.trace.done, ctx.trace.refused) = (2, 2, true);
+    if let Some(timing) = &mut ctx.trace.timing {
+        timing.spent.extend([Duration::from_micros(3); 2]);
+    }
+    let description = Arc::new(described(&record.limits[0].rule));
+    let mut sent = HeaderMap::new();
+    sent.insert("x-staff", HeaderValue::from_static("hunter2"));
+    sent.insert("user-agent", HeaderValue::from_static("curl/8"));
+    let headers = Some(explain::look(&description, &sent));
+    let explanation = Explanation::new(Some(description), &mut ctx, record.subject.as_deref(), headers);
+    record.explanation = Some(Box::new(explanation));
+    record
 }

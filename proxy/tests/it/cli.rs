@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::support::command::foregate;
+
 const POLICY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -66,30 +68,6 @@ impl Folder {
     /// A file in it; the folder itself where the name is empty.
     fn path(&self, name: &str) -> String {
         self.0.path().join(name).display().to_string()
-    }
-}
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-fn foregate(args: &[&str]) -> Ended {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_foregate")).args(args).env("NO_COLOR", "1").output().unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-impl Ended {
-    #[track_caller]
-    fn is(self, code: i32, out: &[&str], err: &[&str]) -> Self {
-        let Self { code: got, out: stdout, err: stderr } = &self;
-        let all =
-            out.iter().all(|part| stdout.contains(part)) && err.iter().all(|part| stderr.contains(part));
-        assert!(*got == code && all, "code {got}\n--- out\n{stdout}\n--- err\n{stderr}");
-        self
     }
 }
 
@@ -210,7 +188,11 @@ fn explain_knows_every_code_it_lists() {
         foregate(&["explain", code]).is(0, &[code, title, "Wrong:", "Right:"], &[]);
     }
     foregate(&["explain", "FG0199"]).is(1, &[], &["no code `FG0199`", "did you mean FG01"]);
-    foregate(&["explain", "nonsense"]).is(1, &[], &["a code looks like FG0102"]);
+    foregate(&["explain", "nonsense"]).is(
+        1,
+        &[],
+        &["a code looks like FG0102, the id of a decision like a UUID"],
+    );
 }
 
 #[test]

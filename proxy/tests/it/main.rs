@@ -9,9 +9,13 @@ mod bodies;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod decision_log;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod enrich;
+#[cfg(test)]
+mod explain;
 #[cfg(test)]
 mod forged;
 #[cfg(test)]

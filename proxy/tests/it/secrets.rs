@@ -83,7 +83,7 @@ fn calls(idp: &Idp) -> Vec<Call> {
 }
 
 #[tokio::test]
-async fn no_secret_is_found_in_logs_events_metrics_or_admin_pages() {
+async fn no_secret_is_found_in_logs_events_metrics_admin_pages_or_the_decision_log() {
     let idp = Idp::start().await;
     let answer = |_| async {
         let response = Response::builder().header("set-cookie", format!("answer={MARKER}"));
@@ -92,11 +92,11 @@ async fn no_secret_is_found_in_logs_events_metrics_or_admin_pages() {
     let upstream = Upstream::start(answer).await;
     let policies =
         [guarded(upstream.address, &spec(&idp)), model("lead-score", &bundle("lead-score"))].concat();
-    let mut gateway = Foregate::start(
-        &policies,
-        Options::default().args(&["--drain-notice", "10ms"]).file("shared.jwks", shared_keys()),
-    )
-    .await;
+    let logs = tempfile::tempdir().unwrap();
+    let decision_log = logs.path().join("decisions").display().to_string();
+    let args = ["--drain-notice", "10ms", "--decision-sample", "1/1", "--decision-log", &decision_log];
+    let options = Options::default().args(&args).file("shared.jwks", shared_keys());
+    let mut gateway = Foregate::start(&policies, options).await;
     gateway.wait_sample(&idp.series("foregate_jwks_keys"), |keys| keys >= 1.0).await;
     let calls = calls(&idp);
     let mut passed = 0;
@@ -119,7 +119,7 @@ async fn no_secret_is_found_in_logs_events_metrics_or_admin_pages() {
             }
             let record = gateway.record(reply.decision()).await;
             let (found, page) = gateway.admin_page(&format!("/decisions/{}", reply.decision())).await;
-            assert!(found == 200 || reply.status == 200, "{record}");
+            assert!(found == 200 && page.contains("foregate.steps"), "{record}");
             assert!(!page.contains(MARKER), "{page}");
         }
     }
@@ -148,4 +148,7 @@ async fn no_secret_is_found_in_logs_events_metrics_or_admin_pages() {
         assert_eq!(line, None, "in the {what}");
     }
     assert_eq!(gateway.access_log().all().len(), 2 * calls.len() + 1);
+    let decisions = std::fs::read_to_string(decision_log).unwrap();
+    assert_eq!(decisions.matches("\"kind\":\"decision\"").count(), 2 * calls.len() + 1);
+    assert!(!decisions.contains(MARKER), "{decisions}");
 }

@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod describe;
 mod filters;
 mod gateways;
 mod lints;
@@ -13,6 +14,7 @@ pub(crate) mod typed;
 mod upstreams;
 
 use std::path::Path as FilePath;
+use std::sync::Arc;
 
 use foregate_filters::fault::{Fault, Path};
 use foregate_filters::resources::Resources;
@@ -66,6 +68,7 @@ struct Compilation<'a> {
     options: Options,
     faults: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    revision: Arc<str>,
     /// True where some policy has a fault of structure, so that it is left out, in whole or in part.
     policies_missing: bool,
 }
@@ -88,6 +91,7 @@ pub fn compile(
         options,
         faults,
         warnings: Vec::new(),
+        revision: revision(sources).into(),
         policies_missing: false,
     };
     let upstreams = work.upstreams();
@@ -104,7 +108,7 @@ pub fn compile(
         return Err(work.faults);
     }
     Ok(Snapshot {
-        revision: revision(sources),
+        revision: work.revision.to_string(),
         listeners: gateways.into_listeners(),
         routes: routes.table,
         upstreams,

@@ -1,5 +1,7 @@
 //! Rules of an `HTTPRoute`: attached to listeners, with matches, chain and action.
 
+use std::sync::Arc;
+
 use ahash::AHashSet;
 
 use crate::codes;
@@ -11,6 +13,7 @@ use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
 use crate::compile::policies::Policies;
 use crate::compile::typed::{Typed, spec};
+use crate::description::Description;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
 use crate::documents::http_route::{self, Rule};
@@ -62,7 +65,11 @@ impl Compilation<'_> {
                     let chain = self.chain(&applied.policies, Some(typed.document), lent);
                     let (Some(rule), Some(chain)) = (rule, chain) else { continue };
                     let id = builder.next();
-                    builder.route(rule.route(id, chain, applied.body_limit()));
+                    let at = spec().key("rules").index(index);
+                    let upstreams: Vec<usize> = rule.backends.iter().map(|backend| backend.0).collect();
+                    let place = (typed.document, &at);
+                    let description = self.describe(&chain, &applied.policies, place, &upstreams);
+                    builder.route(rule.route(id, chain, applied.body_limit(), description));
                     rule.place(&mut builder, id, index, &typed, gateways, &attachment);
                 }
             }
@@ -172,7 +179,13 @@ impl Compilation<'_> {
 }
 
 impl Compiled {
-    fn route(&self, id: usize, chain: foregate_filters::chain::Chain, body_limit: usize) -> Route {
+    fn route(
+        &self,
+        id: usize,
+        chain: foregate_filters::chain::Chain,
+        body_limit: usize,
+        description: Arc<Description>,
+    ) -> Route {
         let action = match &self.modifiers.redirect {
             Some(redirect) => Action::Redirect(redirect.clone()),
             None => Action::Forward(Forward {
@@ -200,6 +213,7 @@ impl Compiled {
             request_headers: self.modifiers.request_headers.clone(),
             response_headers: self.modifiers.response_headers.clone(),
             timeouts: self.timeouts,
+            description,
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod command;
 pub mod guarded;
 pub mod idp;
 pub mod lines;

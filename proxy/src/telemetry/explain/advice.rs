@@ -1,0 +1,65 @@
+//! What an operator may do about a refusal.
+
+use foregate_filters::reason::Reason;
+
+/// One or two sentences for each reason; a general one where the detail says it all.
+pub const fn advice(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RequestMalformed | Reason::PathMalformed | Reason::BodyMalformed => {
+            "The client sent what has no single meaning; the detail says what. The client must change."
+        }
+        Reason::HeadTimeout | Reason::BodyTimeout => {
+            "The client was too slow. See --head-timeout and --body-timeout if honest clients are as slow."
+        }
+        Reason::BodyTooLarge => "Raise body.maxSize in the policy if such bodies are meant to pass.",
+        Reason::BodyEncoded => "Filters of this route read the body: the client must send it uncompressed.",
+        Reason::HeadersTooLarge => "The client sent more or longer headers than the gateway takes.",
+        Reason::RouteNotFound => {
+            "No listener, host name or match fits: compare host and path above with the HTTPRoute documents."
+        }
+        Reason::Misdirected => "The client asked one connection for another host; it may retry on a new one.",
+        Reason::AddressDenied => {
+            "Compare source.address with the lists at the place above. Behind a proxy, name it in trustedProxies."
+        }
+        Reason::TokenMissing => {
+            "The client sent no bearer token; it must send one of an issuer listed above."
+        }
+        Reason::TokenInvalid => {
+            "The detail says what is wrong with the token. Compare its iss, aud and exp with the policy."
+        }
+        Reason::KeysUnavailable => {
+            "The keys of the issuer could not be fetched: look for `keys` events and foregate_jwks_* metrics."
+        }
+        Reason::AccessDenied => {
+            "If this request is meant to pass, change the rule at the place above; the inputs are what it read."
+        }
+        Reason::RuleError => {
+            "The rule has no value for this request; the detail says why. Guard it with has() or `in`."
+        }
+        Reason::RateLimited => {
+            "The key above has used up its limit. Raise limit or burst if that is honest use."
+        }
+        Reason::BodyUnreadable | Reason::FieldReserved => {
+            "The body is not what the model reads; the detail says where. See onError and onReserved."
+        }
+        Reason::ScoreUnavailable => {
+            "The model was late, busy or failed; see foregate_scores_total, and onError: continue with a default."
+        }
+        Reason::UpstreamUnreachable | Reason::UpstreamTimeout => {
+            "The upstream above does not answer: is it up, and does its address lead there?"
+        }
+        Reason::UpstreamMalformed => {
+            "The upstream answered with what is not HTTP, or broke off; see its own log."
+        }
+        Reason::UpstreamUntrusted => {
+            "The certificate of the upstream does not prove the name or identity that the Upstream asks for."
+        }
+        Reason::BackendInvalid => "The route names no usable backend; see the HTTPRoute above.",
+        Reason::Overloaded => "The gateway sheds load: add instances, or raise what bounds this one.",
+        Reason::LogUnavailable => {
+            "The decision log cannot be written, and --decision-log-required refuses until it can: free the disk."
+        }
+        Reason::Internal => "A defect of the gateway: keep this text and report it.",
+        _ => "The detail says what was wrong; the place above is the rule that decided.",
+    }
+}

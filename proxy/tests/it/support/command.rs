@@ -1,0 +1,31 @@
+//! Commands of the binary that run and end.
+
+use std::process::Command;
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+/// Runs a command to its end, without colours.
+pub fn foregate(args: &[&str]) -> Ended {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_foregate")).args(args).env("NO_COLOR", "1").output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+impl Ended {
+    /// Asserts the exit code, and parts of what was said on each stream.
+    #[track_caller]
+    pub fn is(self, code: i32, out: &[&str], err: &[&str]) -> Self {
+        let Self { code: got, out: stdout, err: stderr } = &self;
+        let all =
+            out.iter().all(|part| stdout.contains(part)) && err.iter().all(|part| stderr.contains(part));
+        assert!(*got == code && all, "code {got}\n--- out\n{stdout}\n--- err\n{stderr}");
+        self
+    }
+}
