@@ -53,7 +53,7 @@ fn context() -> RequestContext {
     ctx.peer = Some(Arc::new(Peer {
         id: Some(SpiffeId::parse("spiffe://example.org/ns/crm/sa/leads").unwrap()),
         thumbprint: [7; 32],
-        expires: Duration::from_secs(1_800_000_000),
+        expires: Duration::from_hours(500_000),
     }));
     ctx.consumer = Some(Arc::new(Consumer {
         name: "mule".into(),
