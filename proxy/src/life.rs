@@ -63,11 +63,13 @@ impl Life {
         let client = Client {
             peer: connection.peer,
             address: connection.peer.ip().to_canonical(),
-            tls: connection.tls,
+            tls: connection.secure,
         };
+        let mut ctx = RequestContext::new(moment, client);
+        ctx.peer.clone_from(&connection.certificate);
         Self {
             live: connection.gateway.live.pin(),
-            ctx: RequestContext::new(moment, client),
+            ctx,
             id,
             request_id: record::request_id(&head.headers, &decision),
             decision,
@@ -139,7 +141,8 @@ impl Life {
                 detail: refusal.reply.detail,
             }),
             client: self.ctx.client.address,
-            tls: self.connection.tls,
+            tls: self.connection.secure,
+            peer: self.ctx.peer.take(),
             subject: self.ctx.principal.take(),
             upstream: self.upstream.take(),
             endpoint: self.endpoint,
