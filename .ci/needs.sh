@@ -78,5 +78,6 @@ need libc6-dev cc
 need make make
 # Tests speak to the gateway as its users do, and send it signals.
 need curl curl
+need openssl openssl
 need procps kill
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
