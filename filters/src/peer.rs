@@ -44,6 +44,14 @@ pub enum SpiffeIdError {
     Long,
 }
 
+/// The workloads that one entry of a list names: one id, or with `/*` at its end all ids below it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerPattern {
+    id: SpiffeId,
+    /// True: what follows the id after a slash is allowed, and the id itself is not.
+    below: bool,
+}
+
 const SCHEME: &str = "spiffe://";
 
 impl SpiffeId {
@@ -101,6 +109,32 @@ impl SpiffeId {
     }
 }
 
+impl PeerPattern {
+    /// Reads `spiffe://example.org/ns/crm/sa/leads`, or `spiffe://example.org/ns/crm/*` for all below it.
+    ///
+    /// # Errors
+    /// What makes it no SPIFFE id; a `*` elsewhere is none.
+    pub fn parse(text: &str) -> Result<Self, SpiffeIdError> {
+        let (id, below) = text.strip_suffix("/*").map_or((text, false), |id| (id, true));
+        let id = SpiffeId::parse(id)?;
+        // A certificate that names a trust domain alone stands for no workload.
+        if !below && id.path().is_empty() { Err(SpiffeIdError::Path) } else { Ok(Self { id, below }) }
+    }
+
+    /// True where the pattern names this workload.
+    pub fn matches(&self, id: &SpiffeId) -> bool {
+        if !self.below {
+            return self.id == *id;
+        }
+        id.as_str().strip_prefix(self.id.as_str()).is_some_and(|rest| rest.starts_with('/'))
+    }
+
+    /// The trust domain of all that it names.
+    pub fn trust_domain(&self) -> &str {
+        self.id.trust_domain()
+    }
+}
+
 /// True for what can be a trust domain (SPIFFE-ID, section 2.1).
 pub fn is_trust_domain(text: &str) -> bool {
     let plain =
@@ -122,7 +156,27 @@ impl fmt::Debug for SpiffeId {
 
 #[cfg(test)]
 mod tests {
-    use super::{SpiffeId, SpiffeIdError};
+    use super::{PeerPattern, SpiffeId, SpiffeIdError};
+
+    #[test]
+    fn a_pattern_names_one_workload_or_all_below() {
+        for (pattern, id, want) in [
+            ("spiffe://a.test/ns/crm/sa/leads", "spiffe://a.test/ns/crm/sa/leads", true),
+            ("spiffe://a.test/ns/crm/sa/leads", "spiffe://a.test/ns/crm/sa/leads2", false),
+            ("spiffe://a.test/ns/crm/sa/leads", "spiffe://b.test/ns/crm/sa/leads", false),
+            ("spiffe://a.test/ns/crm/*", "spiffe://a.test/ns/crm/sa/leads", true),
+            ("spiffe://a.test/ns/crm/*", "spiffe://a.test/ns/crm", false),
+            ("spiffe://a.test/ns/crm/*", "spiffe://a.test/ns/crm2/sa/leads", false),
+            ("spiffe://a.test/*", "spiffe://a.test/x", true),
+            ("spiffe://a.test/*", "spiffe://a.test.evil/x", false),
+        ] {
+            let parsed = PeerPattern::parse(pattern).unwrap();
+            assert_eq!(parsed.matches(&SpiffeId::parse(id).unwrap()), want, "{pattern} {id}");
+        }
+        for bad in ["*", "spiffe://*", "spiffe://a.test", "spiffe://a.test/*/b", "spiffe://a.test/a*", ""] {
+            assert!(PeerPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn an_id_is_taken_apart() {

@@ -1,8 +1,8 @@
 //! The admin endpoint: health, metrics, configuration, recent decisions.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Identity, IdentityStatus};
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
 use crate::telemetry::exposition::{CLASSIC, OPEN_METRICS};
@@ -47,6 +48,8 @@ pub struct AdminState {
     /// Set when no new requests should be sent here any more.
     pub draining: AtomicBool,
     pub config: ArcSwap<ConfigStatus>,
+    /// Set where the process has an identity of its workload.
+    pub identity: OnceLock<Arc<Identity>>,
 }
 
 /// The configuration in force, and what became of the last attempt to change it.
@@ -63,6 +66,9 @@ pub struct ConfigStatus {
     /// Set where a later configuration was refused; cleared when one is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<ReloadFailure>,
+    /// Of this workload, where it has one; filled in when it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityStatus>,
 }
 
 /// A configuration that was refused; the one before it stays in force.
@@ -177,7 +183,9 @@ async fn metrics(State(state): State<Arc<AdminState>>, headers: HeaderMap) -> Re
 }
 
 async fn config(State(state): State<Arc<AdminState>>) -> Response {
-    as_json(&**state.config.load())
+    let mut config = ConfigStatus::clone(&state.config.load());
+    config.identity = state.identity.get().map(|identity| identity.status());
+    as_json(&config)
 }
 
 async fn decisions(
@@ -226,6 +234,7 @@ impl AdminState {
             ready: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             config: ArcSwap::default(),
+            identity: OnceLock::new(),
         }
     }
 }
@@ -347,6 +356,7 @@ mod tests {
             listeners: 1,
             warnings: vec!["FG0601 unused upstream".to_owned()],
             failure: None,
+            identity: None,
         };
         state.config.store(Arc::new(status.clone()));
         let shown = get(address, "/config").await.json();

@@ -1,12 +1,13 @@
 //! One client connection: TLS, the choice of HTTP version, requests until its end.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use foregate_filters::peer::Peer;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -14,12 +15,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{sleep, timeout};
-use tokio_rustls::LazyConfigAcceptor;
-use tokio_rustls::server::TlsStream;
+use tokio::time::timeout;
 
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
+use crate::handshake::{Established, Unnamed, establish};
 use crate::shape::address_value;
 use crate::stream::{Activity, ClientStream, Transport};
 use crate::telemetry::metrics::Occupied;
@@ -40,14 +40,6 @@ const MAX_RESETS: usize = 64;
 /// How often a silent HTTP/2 connection is asked whether it lives, and how long it may take to say so.
 const HTTP2_PING: Duration = Duration::from_secs(20);
 
-/// The first bytes of HTTP/2 with prior knowledge (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Between two looks at a preface that comes in parts, and how many looks: a second in all. Whoever is
-/// slower speaks HTTP/1, with its deadlines.
-const PREFACE_PAUSE: Duration = Duration::from_millis(5);
-const PREFACE_LOOKS: u32 = 200;
-
 /// What the requests of one connection share.
 #[derive(Debug)]
 pub struct Connection {
@@ -58,9 +50,16 @@ pub struct Connection {
     pub peer_value: HeaderValue,
     /// Port of the listener as the policy has it.
     pub port: u16,
+    /// True where the listener speaks TLS.
     pub tls: bool,
+    /// True where this connection does: a listener may take plain ones for a while.
+    pub secure: bool,
     /// The name that the client asked for in TLS (RFC 6066, section 3), in lower case.
     pub server_name: Option<Box<str>>,
+    /// Whose terms held where it asked for none.
+    pub unnamed: Option<Unnamed>,
+    /// Whom its certificate has proved it to be.
+    pub certificate: Option<Arc<Peer>>,
     /// Name of the listener, for records.
     pub listener: Arc<str>,
     /// The process waits for every connection, and for every tunnel that outlives its connection.
@@ -93,28 +92,25 @@ pub async fn serve(
         return;
     }
     let deadlines = gateway.deadlines;
-    let started = async {
-        if entry.tls {
-            let stream = handshake(&gateway, entry.port, stream).await?;
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            Ok((Transport::Tls(Box::new(stream)), http2))
-        } else {
-            let http2 = has_preface(&stream).await?;
-            Ok::<_, io::Error>((Transport::Plain(stream), http2))
-        }
-    };
+    let established = establish(&gateway, &entry, peer.ip(), stream);
     let first = if entry.tls { deadlines.head } else { deadlines.idle };
-    let (transport, http2) = tokio::select! {
-        started = timeout(first, Box::pin(started)) => match started {
-            Ok(Ok(started)) => started,
+    let established = tokio::select! {
+        established = timeout(first, Box::pin(established)) => match established {
+            Ok(Ok(established)) => established,
             Ok(Err(_)) | Err(_) => return,
         },
         // A connection that has not said a word is not worth waiting for.
         () = drain.noticed() => return,
     };
-    let server_name = match &transport {
-        Transport::Tls(stream) => stream.get_ref().1.server_name().map(Box::from),
-        Transport::Plain(_) => None,
+    let Established { transport, http2, server_name, unnamed, peer: certificate, vouched } = established;
+    let secure = matches!(transport, Transport::Tls(_));
+    let drain = match vouched {
+        Some(vouched) => {
+            let (start, drain) = drain.of_one();
+            tokio::spawn(vouched.watch(Arc::clone(&gateway), start));
+            drain
+        }
+        None => drain,
     };
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines);
@@ -126,38 +122,16 @@ pub async fn serve(
         peer_value: address_value(peer.ip().to_canonical()),
         port,
         tls,
+        secure,
         server_name,
+        unnamed,
+        certificate,
         listener,
         drain,
         open,
         permit,
     });
     if http2 { serve_http2(connection, stream).await } else { serve_http1(connection, stream).await }
-}
-
-/// Terminates TLS with the certificate for the name that the client asks for.
-async fn handshake(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
-    let live = gateway.live.pin();
-    let tls = live.tls.get(&port).ok_or(io::ErrorKind::NotFound)?;
-    let config = tls.config(start.client_hello().server_name()).ok_or(io::ErrorKind::NotFound)?;
-    start.into_stream(Arc::clone(config)).await
-}
-
-/// Looks whether the client speaks HTTP/2 with prior knowledge, without taking a byte.
-async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
-    let mut seen = [0u8; PREFACE.len()];
-    for _ in 0..PREFACE_LOOKS {
-        let bytes = stream.peek(&mut seen).await?;
-        let begins = PREFACE.starts_with(seen.get(..bytes).unwrap_or_default());
-        // No HTTP/1 method starts with `PRI `: the method is reserved (RFC 9113, section 11.6).
-        if !begins || bytes >= 4 || bytes == 0 {
-            return Ok(begins && bytes >= 4);
-        }
-        // `P` may begin a `POST` too. What was seen stays readable: nothing would wake this task for more.
-        sleep(PREFACE_PAUSE).await;
-    }
-    Ok(false)
 }
 
 async fn serve_http1(connection: Arc<Connection>, stream: ClientStream) {
@@ -173,18 +147,20 @@ async fn serve_http1(connection: Arc<Connection>, stream: ClientStream) {
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
+    let mut cut = drain.is_of_one().then(|| Box::pin(drain.cut()));
     // Responses announce the close first; whoever stays idle through the notice is closed after it.
     let mut closing = pin!(drain.noticed());
     let mut registered = false;
     let mut closed = false;
     std::future::poll_fn(|cx| {
         // Polled once to be woken by the drain; until that has started, a flag is all there is to look at.
-        if !closed && (!registered || drain.started()) {
-            registered = true;
-            if closing.as_mut().poll(cx).is_ready() {
-                closed = true;
-                serving.as_mut().graceful_shutdown();
-            }
+        let look = !std::mem::replace(&mut registered, true) || drain.started();
+        if !closed && look && closing.as_mut().poll(cx).is_ready() {
+            closed = true;
+            serving.as_mut().graceful_shutdown();
+        }
+        if look && cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(());
         }
         serving.as_mut().poll(cx).map(drop)
     })
@@ -208,12 +184,16 @@ async fn serve_http2(connection: Arc<Connection>, stream: ClientStream) {
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut closing = pin!(drain.wait());
+    let mut cut = drain.is_of_one().then(|| Box::pin(drain.cut()));
     let mut closed = false;
     std::future::poll_fn(|cx| {
         // GOAWAY is the announcement: streams under way finish, new ones go elsewhere.
         if !closed && closing.as_mut().poll(cx).is_ready() {
             closed = true;
             serving.as_mut().graceful_shutdown();
+        }
+        if cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
+            return Poll::Ready(());
         }
         serving.as_mut().poll(cx).map(drop)
     })

@@ -14,7 +14,19 @@ pub struct Drain {
     started: watch::Receiver<bool>,
     /// Time between the announcement of a close and the close of a connection that stays idle.
     notice: Duration,
+    /// Set for a connection that may have to end before the process does.
+    own: Option<Own>,
 }
+
+/// The end of one connection.
+#[derive(Clone, Debug)]
+struct Own {
+    flag: Arc<AtomicBool>,
+    started: watch::Receiver<bool>,
+}
+
+/// Time for what is under way on a connection that must end, after the notice: then it is cut.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// The end that starts the drain and waits for all others to be dropped.
 #[derive(Debug)]
@@ -27,20 +39,51 @@ pub struct DrainStart {
 pub fn drain(notice: Duration) -> (DrainStart, Drain) {
     let flag = Arc::new(AtomicBool::new(false));
     let (sender, receiver) = watch::channel(false);
-    (DrainStart { flag: Arc::clone(&flag), started: sender }, Drain { flag, started: receiver, notice })
+    (
+        DrainStart { flag: Arc::clone(&flag), started: sender },
+        Drain { flag, started: receiver, notice, own: None },
+    )
 }
 
 impl Drain {
     /// True once the drain has started.
     pub fn started(&self) -> bool {
         self.flag.load(Ordering::Relaxed)
+            || self.own.as_ref().is_some_and(|own| own.flag.load(Ordering::Relaxed))
+    }
+
+    /// The same drain for one connection, and the end that starts it for that one alone.
+    pub fn of_one(&self) -> (DrainStart, Self) {
+        let flag = Arc::new(AtomicBool::new(false));
+        let (sender, receiver) = watch::channel(false);
+        let own = Own { flag: Arc::clone(&flag), started: receiver };
+        (DrainStart { flag, started: sender }, Self { own: Some(own), ..self.clone() })
+    }
+
+    /// True for a connection that may have to end alone.
+    pub fn is_of_one(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Waits until a connection that must end alone has had its time; forever for all others.
+    pub async fn cut(&self) {
+        let Some(own) = &self.own else { return std::future::pending().await };
+        own.wait().await;
+        tokio::time::sleep(self.notice + GRACE).await;
     }
 
     /// Waits until the drain starts.
     pub async fn wait(&self) {
         let mut started = self.started.clone();
         // The sender is dropped only when the process ends: then, too, it is time to go.
-        let _ = started.wait_for(|started| *started).await;
+        let process = started.wait_for(|started| *started);
+        match &self.own {
+            None => drop(process.await),
+            Some(own) => tokio::select! {
+                _ = process => {}
+                () = own.wait() => {}
+            },
+        }
     }
 
     /// Waits until the drain has started and the notice has passed.
@@ -50,11 +93,26 @@ impl Drain {
     }
 }
 
+impl Own {
+    async fn wait(&self) {
+        let mut started = self.started.clone();
+        // Without a sender nobody can start it any more.
+        if started.wait_for(|started| *started).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 impl DrainStart {
     /// Starts the drain: nothing new, and everything under way may finish.
     pub fn start(&self) {
         self.flag.store(true, Ordering::Relaxed);
         self.started.send_replace(true);
+    }
+
+    /// Waits until nothing holds the other end any more.
+    pub async fn closed(&self) {
+        self.started.closed().await;
     }
 
     /// Waits until nothing holds the other end any more; false where `limit` passed first.
@@ -67,6 +125,22 @@ impl DrainStart {
 mod tests {
     use super::drain;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn one_connection_ends_alone() {
+        let (start, all) = drain(Duration::ZERO);
+        let (own, one) = all.of_one();
+        assert!(!one.started());
+        own.start();
+        one.noticed().await;
+        assert!(one.started() && !all.started());
+        let (_own, other) = all.of_one();
+        start.start();
+        other.noticed().await;
+        assert!(other.started());
+        drop(one);
+        own.closed().await;
+    }
 
     #[tokio::test]
     async fn the_drain_ends_with_its_last_holder() {

@@ -21,6 +21,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::answer::ResponseBody;
@@ -28,6 +29,7 @@ use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
 use crate::dispatch::{self, Answer};
+use crate::handshake::tally::Tally;
 use crate::head::{self, HopByHop};
 use crate::life::Life;
 use crate::live::Live;
@@ -47,6 +49,9 @@ pub struct Gateway {
     pub live: Store<Live>,
     pub telemetry: Arc<Telemetry>,
     pub deadlines: Deadlines,
+    pub tally: Tally,
+    /// Tells of every publication: open connections look whether they still may be.
+    pub published: watch::Sender<()>,
 }
 
 /// Where a forwarded request went.
@@ -164,6 +169,14 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
         let detail = format!("the connection was made for {name}");
         return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
     }
+    // Nor is what held for a client that named none.
+    if let Some(unnamed) = &life.connection.unnamed
+        && table.named(life.connection.port, life.connection.tls, unnamed.hostname.as_deref())
+            != serving(&life.host)
+    {
+        let detail = "the connection was made for another listener";
+        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
+    }
     let found = table.find(life.connection.port, life.connection.tls, &life.host, head);
     let route = Arc::clone(found.map_err(|miss| {
         let detail = match miss {
@@ -199,7 +212,7 @@ async fn read_body(
 
 fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>) -> Result<End, Refusal> {
     let target = Target {
-        scheme: if life.connection.tls { "https" } else { "http" },
+        scheme: if life.connection.secure { "https" } else { "http" },
         host: &life.host,
         port: life.connection.port,
         path: head.uri.path(),

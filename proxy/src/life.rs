@@ -71,9 +71,10 @@ impl Life {
         let client = Client {
             peer: connection.peer,
             address: connection.peer.ip().to_canonical(),
-            tls: connection.tls,
+            tls: connection.secure,
         };
         let mut ctx = RequestContext::new(moment, client);
+        ctx.peer.clone_from(&connection.certificate);
         if connection.gateway.telemetry.decisions().samples(id) {
             ctx.trace.time(clock::monotonic);
         }
@@ -170,7 +171,8 @@ impl Life {
                 detail: refusal.reply.detail,
             }),
             client: self.ctx.client.address,
-            tls: self.connection.tls,
+            tls: self.connection.secure,
+            peer: self.ctx.peer.take(),
             subject: self.ctx.principal.take(),
             upstream: self.upstream.take(),
             endpoint: self.endpoint,

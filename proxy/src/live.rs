@@ -13,7 +13,7 @@ use crate::tls::PortTls;
 /// All that one request obeys, from its first step to its last.
 #[derive(Debug)]
 pub struct Live {
-    pub snapshot: Snapshot,
+    pub snapshot: Arc<Snapshot>,
     /// By [`foregate_policy::route::Route::id`].
     pub metrics: Vec<Arc<RouteMetrics>>,
     /// For requests that no route matched.
@@ -22,7 +22,7 @@ pub struct Live {
     pub upstreams: Vec<Arc<UpstreamState>>,
     /// Request headers that the filters of any route set.
     pub owned: Arc<Owned>,
-    /// Certificates of the ports that speak TLS.
+    /// Certificates of the ports that speak TLS, and what they ask clients for.
     pub tls: HashMap<u16, Arc<PortTls>>,
 }
 

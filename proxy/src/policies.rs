@@ -17,7 +17,11 @@ use tokio::time::timeout;
 use crate::admin::{AdminState, ConfigStatus, ReloadFailure};
 use crate::clock;
 use crate::connection::Entry;
+use crate::dispatch::upstream::UpstreamState;
+use crate::dispatch::{self, pool};
 use crate::gateway::Gateway;
+use crate::identity::Identity;
+use crate::identity::set::Set;
 use crate::listeners::Socket;
 use crate::live::Live;
 use crate::owned::Owned;
@@ -67,7 +71,8 @@ impl Policies {
                 .map_err(|error| Box::new(Diagnostic::file(&file, Code::FILE, error.to_string())))
         });
         let (upstreams, mut faults) = partition(upstreams);
-        let tls = port_tls(&snapshot.listeners).unwrap_or_else(|fault| {
+        let identity = self.identity().and_then(|identity| identity.current());
+        let tls = port_tls(&snapshot.listeners, identity.as_deref()).unwrap_or_else(|fault| {
             faults.push(fault);
             HashMap::new()
         });
@@ -77,7 +82,52 @@ impl Policies {
         let metrics = snapshot.routes.all().iter().map(|route| self.telemetry.route(&route.name)).collect();
         let owned = snapshot.routes.all().iter().flat_map(|route| route.chain.owns().collect::<Vec<_>>());
         let owned = Arc::new(Owned::new(owned));
+        let snapshot = Arc::new(snapshot);
         Ok(Live { owned, metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
+    }
+
+    /// The identity of this workload, where it has one.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.shared.identity()
+    }
+
+    /// What is in force, with the identity as it is now: nothing is read from files, so that a fault in them
+    /// holds up no rotation. `None` where nothing in force has to do with the identity.
+    pub fn renewed(&self, live: &Live) -> Option<Live> {
+        let set = self.identity()?.current()?;
+        let uses = live.tls.values().any(|tls| tls.uses_identity())
+            || live.upstreams.iter().any(|upstream| upstream.uses_identity());
+        if !uses {
+            return None;
+        }
+        let tls = live.tls.iter().map(|(port, tls)| (*port, port_renewed(tls, &set)));
+        let upstreams = live.upstreams.iter().map(|upstream| self.upstream_renewed(upstream, &set));
+        Some(Live {
+            snapshot: Arc::clone(&live.snapshot),
+            metrics: live.metrics.clone(),
+            unrouted: Arc::clone(&live.unrouted),
+            owned: Arc::clone(&live.owned),
+            tls: tls.collect(),
+            upstreams: upstreams.collect(),
+        })
+    }
+
+    fn upstream_renewed(&self, upstream: &Arc<UpstreamState>, set: &Set) -> Arc<UpstreamState> {
+        let tls = upstream.spec.tls.as_ref().filter(|_| upstream.uses_identity());
+        let Some(tls) = tls else { return Arc::clone(upstream) };
+        match dispatch::tls::config(tls, upstream.spec.protocol, Some(set)) {
+            Ok(tls) => {
+                let renewed = Arc::new(upstream.renewed(tls));
+                self.shared.renewed(upstream, &renewed);
+                renewed
+            }
+            Err(error) => {
+                let fields =
+                    [("upstream", upstream.spec.name.as_ref().into()), ("error", error.to_string().into())];
+                event(Level::Error, "upstream not renewed", &fields);
+                Arc::clone(upstream)
+            }
+        }
     }
 
     /// The sockets that a snapshot asks for.
@@ -123,12 +173,28 @@ fn partition<T, E>(all: impl Iterator<Item = Result<T, E>>) -> (Vec<T>, Vec<E>) 
     (good, bad)
 }
 
-fn port_tls(listeners: &[Listener]) -> Result<HashMap<u16, Arc<PortTls>>, Box<Diagnostic>> {
+fn port_renewed(tls: &Arc<PortTls>, set: &Set) -> Arc<PortTls> {
+    if !tls.uses_identity() {
+        return Arc::clone(tls);
+    }
+    tls.renewed(set).map_or_else(
+        |error| {
+            event(Level::Error, "listener not renewed", &[("error", error.to_string().into())]);
+            Arc::clone(tls)
+        },
+        Arc::new,
+    )
+}
+
+fn port_tls(
+    listeners: &[Listener],
+    identity: Option<&Set>,
+) -> Result<HashMap<u16, Arc<PortTls>>, Box<Diagnostic>> {
     let ports: HashSet<u16> = listeners.iter().filter(|one| one.tls.is_some()).map(|one| one.port).collect();
     ports
         .into_iter()
         .map(|port| {
-            let tls = PortTls::new(listeners.iter().filter(|listener| listener.port == port));
+            let tls = PortTls::new(listeners.iter().filter(|listener| listener.port == port), identity);
             tls.map(|tls| (port, Arc::new(tls)))
                 .map_err(|error| Box::new(Diagnostic::file(Path::new(""), Code::FILE, error.to_string())))
         })
@@ -143,10 +209,23 @@ pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: 
     let _ = timeout(FIRST_RESOLUTION, resolve(&new)).await;
     let status = status(&live);
     let revision = status.revision.clone();
-    gateway.live.publish(live);
+    replace(gateway, live);
     policies.commit();
     gateway.telemetry.metrics().reload_succeeded(&revision, clock::now().unix);
     admin.config.store(Arc::new(status));
+}
+
+/// Puts what was made in force: upstreams that are gone from it let go of their connections, and open
+/// connections look whether they still may be.
+pub fn replace(gateway: &Gateway, live: Live) {
+    let before = gateway.live.pin();
+    let kept = |one: &Arc<UpstreamState>| live.upstreams.iter().any(|other| Arc::ptr_eq(one, other));
+    let gone: Vec<_> = before.upstreams.iter().filter(|one| !kept(one)).cloned().collect();
+    gateway.live.publish(live);
+    for upstream in gone {
+        pool::retire(&upstream);
+    }
+    gateway.published.send_replace(());
 }
 
 /// What the admin page tells of a configuration.
@@ -158,6 +237,7 @@ pub fn status(live: &Live) -> ConfigStatus {
         listeners: live.snapshot.listeners.len(),
         warnings: live.snapshot.warnings.iter().map(one_line).collect(),
         failure: None,
+        identity: None,
     }
 }
 

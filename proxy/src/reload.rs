@@ -15,7 +15,7 @@ use crate::admin::AdminState;
 use crate::drain::Drain;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
-use crate::policies::{Policies, publish, refused};
+use crate::policies::{Policies, publish, refused, replace};
 use crate::resolve::{self, resolve};
 use crate::telemetry::event::event;
 
@@ -54,6 +54,7 @@ impl Reload {
         })
         .map_err(std::io::Error::other)?;
         self.watch(&mut watcher);
+        let mut identity = self.policies.identity().map(|identity| identity.changes());
         let mut hangup = signal(SignalKind::hangup())?;
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
         let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));
@@ -70,6 +71,7 @@ impl Reload {
                     self.watch(&mut watcher);
                     self.reload().await;
                 }
+                () = another(&mut identity) => self.renew(),
                 _ = hangup.recv() => {
                     self.reload().await;
                     self.watch(&mut watcher);
@@ -109,6 +111,14 @@ impl Reload {
         }
     }
 
+    /// Serves with the identity as it is now.
+    fn renew(&self) {
+        if let Some(live) = self.policies.renewed(&self.gateway.live.pin()) {
+            replace(&self.gateway, live);
+            event(Level::Info, "identity published", &[]);
+        }
+    }
+
     /// Loads and publishes; where that is refused, what was published last stays.
     pub async fn reload(&self) {
         for fault in self.policies.reload_keys() {
@@ -135,6 +145,16 @@ fn watch_folder(watcher: &mut notify::RecommendedWatcher, folder: &Path, mode: R
         let fields = [("folder", folder.display().to_string().into()), ("error", error.to_string().into())];
         event(Level::Warn, "folder not watched", &fields);
     }
+}
+
+/// Waits for another identity; forever where there is none.
+async fn another(identity: &mut Option<watch::Receiver<u64>>) {
+    if let Some(identity) = identity
+        && identity.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Looks the names of all upstreams up again and again.

@@ -23,6 +23,9 @@ use crate::clock;
 use crate::decision_log::DecisionLogOptions;
 use crate::drain::{Drain, DrainStart, drain};
 use crate::gateway::Gateway;
+use crate::handshake::tally::Tally;
+use crate::identity::keep::{first, keep};
+use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
 use crate::listeners::{Listeners, Socket};
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
@@ -57,6 +60,8 @@ pub struct RunOptions {
     /// Time between the announcement of a close and the close of idle connections.
     pub notice: Duration,
     pub max_connections: usize,
+    /// Where the identity of this workload comes from.
+    pub identity: Option<Origin>,
 }
 
 /// Where the process really listens.
@@ -78,6 +83,9 @@ pub enum RunError {
     /// A socket could not be opened.
     #[error("{0}")]
     Listen(String),
+    /// The workload has no identity to serve with.
+    #[error("no identity of this workload: {0}")]
+    Identity(#[from] SourceError),
 }
 
 /// A process that is ready to run.
@@ -131,7 +139,9 @@ impl Process {
             decision_log: options.decision_log.clone(),
         })?;
         let fetcher = Fetcher::new(background.handle().clone());
-        let shared = Arc::new(Shared::new(Some(fetcher), Some(Arc::clone(&telemetry))));
+        let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
+        let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
+        let shared = Arc::new(shared.with_identity(identity.transpose()?));
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
         // Better a start that is late by a moment than first requests that find no endpoint.
@@ -139,6 +149,9 @@ impl Process {
             let _ = tokio::time::timeout(FIRST_RESOLUTION, resolve(&live.upstreams)).await;
         });
         let admin = Arc::new(AdminState::new(Arc::clone(&telemetry)));
+        if let Some(identity) = policies.identity() {
+            let _ = admin.identity.set(Arc::clone(identity));
+        }
         for warning in &live.snapshot.warnings {
             event(
                 Level::Warn,
@@ -146,7 +159,13 @@ impl Process {
                 &[("diagnostic", crate::policies::one_line(warning).into())],
             );
         }
-        let gateway = Arc::new(Gateway { live: Store::new(live), telemetry, deadlines: options.deadlines });
+        let gateway = Arc::new(Gateway {
+            live: Store::new(live),
+            tally: Tally::new(Arc::clone(&telemetry)),
+            published: watch::channel(()).0,
+            telemetry,
+            deadlines: options.deadlines,
+        });
         let (bound, _) = watch::channel(Bound::default());
         Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })
     }
@@ -220,6 +239,19 @@ impl Process {
             None => Ok(()),
         }
     }
+}
+
+/// Waits for the first identity, and keeps it current from then on.
+fn identify(
+    origin: &Origin,
+    background: &Runtime,
+    telemetry: &Telemetry,
+) -> Result<Arc<Identity>, SourceError> {
+    let (identity, source) = background.block_on(first(origin))?;
+    let identity = Arc::new(identity);
+    identity.measure(telemetry);
+    background.spawn(keep(Arc::clone(&identity), source));
+    Ok(identity)
 }
 
 /// The data plane: keeps the sockets as the published snapshot wants them.

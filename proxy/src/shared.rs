@@ -16,12 +16,14 @@ use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::model::Placement;
-use foregate_policy::snapshot::{CertificateFiles, Model, Upstream};
-use rustls::ClientConfig;
+use foregate_policy::snapshot::{CertificateFiles, Model, Shown, Upstream};
+use sha2::{Digest, Sha256};
 
 use crate::clock;
 use crate::dispatch;
 use crate::dispatch::upstream::UpstreamState;
+use crate::identity::Identity;
+use crate::identity::trust::{self, TrustBuilder};
 use crate::keys::Fetcher;
 use crate::keys::{IssuerKeys, KeysStatus};
 use crate::telemetry::Telemetry;
@@ -60,6 +62,10 @@ pub struct Shared {
     /// Absent where nothing may be fetched: when policies are only checked.
     fetcher: Option<Fetcher>,
     telemetry: Option<Arc<Telemetry>>,
+    /// Of this workload; absent where the process has none, and when policies are only checked.
+    identity: Option<Arc<Identity>>,
+    /// True where policies are checked for another process.
+    elsewhere: bool,
     kept: Mutex<Kept>,
 }
 
@@ -88,7 +94,28 @@ impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
 
 impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
-        Self { fetcher, telemetry, kept: Mutex::default() }
+        let elsewhere = telemetry.is_none();
+        Self { fetcher, telemetry, identity: None, elsewhere, kept: Mutex::default() }
+    }
+
+    /// The same with an identity of this workload.
+    #[must_use]
+    pub fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// The identity of this workload, where it has one.
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.identity.as_ref()
+    }
+
+    /// Puts an upstream in the place of the one it renews.
+    pub fn renewed(&self, old: &Arc<UpstreamState>, new: &Arc<UpstreamState>) {
+        for (state, _) in self.kept().upstreams.0.values_mut() {
+            if Arc::ptr_eq(state, old) {
+                *state = Arc::clone(new);
+            }
+        }
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
@@ -134,7 +161,12 @@ impl Shared {
     /// Where its trusted authorities cannot be read.
     pub fn upstream(&self, spec: &Arc<Upstream>) -> Result<Arc<UpstreamState>, TlsError> {
         let authorities = spec.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
-        let bytes = authorities.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        let mut bytes = authorities.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        if let Some(Shown::Certificate(files)) = spec.tls.as_ref().map(|tls| &tls.shown) {
+            // A changed certificate is another identity; of the key itself nothing is kept.
+            bytes.extend(std::fs::read(&files.certificate).unwrap_or_default());
+            bytes.extend(Sha256::digest(std::fs::read(&files.key).unwrap_or_default()));
+        }
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let key = (Arc::clone(&spec.name), bytes);
@@ -144,8 +176,12 @@ impl Shared {
             *used = attempt;
             return Ok(Arc::clone(state));
         }
-        let tls: Option<Arc<ClientConfig>> =
-            spec.tls.as_ref().map(|tls| dispatch::tls::config(tls, spec.protocol)).transpose()?;
+        let identity = self.identity.as_ref().and_then(|identity| identity.current());
+        let tls = spec
+            .tls
+            .as_ref()
+            .map(|tls| dispatch::tls::config(tls, spec.protocol, identity.as_deref()))
+            .transpose()?;
         let state = Arc::new(UpstreamState::new(Arc::clone(spec), tls));
         kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
         Ok(state)
@@ -343,6 +379,22 @@ impl Materials for Shared {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         dispatch::tls::authorities(file).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn revocations(&self, file: &FilePath) -> Result<(), String> {
+        if !file.exists() {
+            return Ok(());
+        }
+        let mut trust = TrustBuilder::default();
+        trust.revocations(trust::revocations(file).map_err(|error| error.to_string())?);
+        trust.build().map(drop).map_err(|error| format!("{}: {error}", file.display()))
+    }
+
+    fn workload(&self) -> Result<(), String> {
+        if self.elsewhere || self.identity.is_some() {
+            return Ok(());
+        }
+        Err("this process was given no identity of its workload".to_owned())
     }
 }
 

@@ -2,25 +2,34 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use foregate_policy::snapshot::{CertificateFiles, Listener};
+use foregate_policy::snapshot::{CertificateFiles, ClientAuthorities, Clients, Listener, ListenerTls};
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::identity::clients::{ClientTrust, ClientVerifier, NO_DOMAIN};
+use crate::identity::set::Set;
+use crate::identity::trust::{Trust, TrustBuilder, TrustError, revocations};
+
 /// Why a certificate, key or list of authorities cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{file}: {source}")]
     Pem { file: String, source: rustls_pki_types::pem::Error },
-    #[error("{0}: no certificate in the file")]
+    #[error("{0}: no certificate or list in the file")]
     Empty(String),
+    #[error("{file}: {source}")]
+    File { file: String, source: io::Error },
+    #[error("{file}: {source}")]
+    Trust { file: String, source: TrustError },
     #[error("{file}: {source}")]
     Key { file: String, source: rustls::Error },
     #[error("the system's trusted authorities cannot be read: {0}")]
@@ -29,11 +38,24 @@ pub enum TlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// TLS of one port: which configuration serves which server name.
+/// TLS of one port: whose terms hold for which server name.
 #[derive(Debug)]
 pub struct PortTls {
     /// Exact names first, then wildcards from the longest to the shortest, then the rest.
-    names: Vec<(Option<Box<str>>, Arc<ServerConfig>)>,
+    terms: Vec<Arc<Terms>>,
+}
+
+/// What one listener shows and asks for.
+#[derive(Debug)]
+pub struct Terms {
+    /// As the listener has it; `None` for every name.
+    pub hostname: Option<Box<str>>,
+    /// `None` while this workload has no identity to show: then no handshake succeeds.
+    pub config: Option<Arc<ServerConfig>>,
+    /// Whose certificates clients are asked for; `None` where for none.
+    pub clients: Option<ClientTrust>,
+    /// Since the epoch: plain connections are taken until then.
+    pub plain_until: Option<Duration>,
 }
 
 /// Certificates of one listener, tried in order.
@@ -41,8 +63,20 @@ pub struct PortTls {
 struct Certificates(Vec<Arc<CertifiedKey>>);
 
 /// The cryptography of this process.
+///
+/// Keys are agreed on by X25519 and ML-KEM-768 together where the other side can: what is recorded today is
+/// not read with a quantum computer tomorrow. Of suites, those with AES-GCM and ChaCha20-Poly1305 alone.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(aws_lc_rs::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let groups = [kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+        Arc::new(CryptoProvider { kx_groups: groups.to_vec(), ..aws_lc_rs::default_provider() })
+    });
+    Arc::clone(&PROVIDER)
+}
+
+/// How signatures are verified.
+pub fn algorithms() -> WebPkiSupportedAlgorithms {
+    provider().signature_verification_algorithms
 }
 
 /// Reads a certificate chain and its key, and checks that they belong together.
@@ -73,41 +107,116 @@ impl PortTls {
     /// Builds the TLS of one port from all its listeners.
     ///
     /// # Errors
-    /// The first certificate that cannot be used.
-    pub fn new<'a>(listeners: impl Iterator<Item = &'a Listener>) -> Result<Self, TlsError> {
-        let mut names = Vec::new();
+    /// The first certificate or authority that cannot be used.
+    pub fn new<'a>(
+        listeners: impl Iterator<Item = &'a Listener>,
+        identity: Option<&Set>,
+    ) -> Result<Self, TlsError> {
+        let mut terms = Vec::new();
         for listener in listeners {
             let Some(tls) = &listener.tls else { continue };
-            let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
-            let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
-            let mut config = ServerConfig::builder_with_provider(provider())
-                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-                .with_no_client_auth()
-                .with_cert_resolver(Arc::new(keys));
-            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-            config.ticketer = aws_lc_rs::Ticketer::new()?;
-            names.push((listener.hostname.clone(), Arc::new(config)));
+            terms.push(Arc::new(Terms::new(listener.hostname.clone(), tls, identity)?));
         }
-        names.sort_by_key(|(name, _)| match name.as_deref() {
+        terms.sort_by_key(|terms| match terms.hostname.as_deref() {
             Some(name) if name.starts_with('*') => (1, usize::MAX - name.len()),
             Some(_) => (0, 0),
             None => (2, 0),
         });
-        Ok(Self { names })
+        Ok(Self { terms })
     }
 
-    /// The configuration for a server name (RFC 6066, section 3); without one, that of the listener for
-    /// any name, or the first.
-    pub fn config(&self, server_name: Option<&str>) -> Option<&Arc<ServerConfig>> {
+    /// The same with another identity of this workload; everything from files stays as it is.
+    ///
+    /// # Errors
+    /// Where there is no randomness for session tickets.
+    pub fn renewed(&self, identity: &Set) -> Result<Self, TlsError> {
+        let terms = self.terms.iter().map(|terms| match terms.clients {
+            Some(ClientTrust::Workloads(_)) => {
+                Terms::mesh(terms.hostname.clone(), terms.plain_until, Some(identity)).map(Arc::new)
+            }
+            _ => Ok(Arc::clone(terms)),
+        });
+        Ok(Self { terms: terms.collect::<Result<_, _>>()? })
+    }
+
+    /// True where a listener shows the identity of this workload.
+    pub fn uses_identity(&self) -> bool {
+        self.terms.iter().any(|terms| matches!(terms.clients, Some(ClientTrust::Workloads(_))))
+    }
+
+    /// The terms for a server name (RFC 6066, section 3); without one, those of the listener for any name,
+    /// or the first.
+    pub fn terms(&self, server_name: Option<&str>) -> Option<&Arc<Terms>> {
         let fits = |pattern: Option<&str>| match (pattern, server_name) {
             (None, _) => true,
             (Some(_), None) => false,
             (Some(pattern), Some(name)) => covers(pattern, name),
         };
-        let found = self.names.iter().find(|(pattern, _)| fits(pattern.as_deref()));
-        let found = found.or(if server_name.is_none() { self.names.first() } else { None });
-        found.map(|(_, config)| config)
+        let found = self.terms.iter().find(|terms| fits(terms.hostname.as_deref()));
+        found.or(if server_name.is_none() { self.terms.first() } else { None })
     }
+
+    /// The terms of a plain connection, where a listener still takes one; `now` is since the epoch.
+    pub fn plain(&self, now: Duration) -> Option<&Arc<Terms>> {
+        self.terms.iter().find(|terms| terms.plain_until.is_some_and(|until| now < until))
+    }
+}
+
+impl Terms {
+    fn new(hostname: Option<Box<str>>, tls: &ListenerTls, identity: Option<&Set>) -> Result<Self, TlsError> {
+        let clients = match &tls.clients {
+            Clients::Unasked => None,
+            Clients::Authorities(said) => Some(authorities(said)?),
+            Clients::Workloads { plain_until } => return Self::mesh(hostname, *plain_until, identity),
+        };
+        let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
+        let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
+        let config = Some(server(keys, clients.clone())?);
+        Ok(Self { hostname, config, clients, plain_until: None })
+    }
+
+    /// The terms of a listener with the identity of this workload.
+    fn mesh(
+        hostname: Option<Box<str>>,
+        plain_until: Option<Duration>,
+        identity: Option<&Set>,
+    ) -> Result<Self, TlsError> {
+        let trust = identity.map_or_else(|| Arc::new(Trust::nobody()), |set| Arc::clone(&set.trust));
+        let clients = ClientTrust::Workloads(trust);
+        let config = identity
+            .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone())))
+            .transpose()?;
+        Ok(Self { hostname, config, clients: Some(clients), plain_until })
+    }
+}
+
+/// The configuration of a listener. Tickets are sealed with a key of its own: no session is taken up again
+/// with another listener, nor after certificates or authorities changed.
+fn server(keys: Certificates, clients: Option<ClientTrust>) -> Result<Arc<ServerConfig>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let builder = match clients {
+        Some(clients) => builder.with_client_cert_verifier(Arc::new(ClientVerifier(clients))),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(keys));
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    Ok(Arc::new(config))
+}
+
+/// Reads the authorities whose clients are let in, and what they revoked.
+fn authorities(said: &ClientAuthorities) -> Result<ClientTrust, TlsError> {
+    let mut trust = TrustBuilder::default();
+    for file in &said.certificates {
+        trust.authorities(NO_DOMAIN, certificates(file)?);
+    }
+    for file in said.revocations.iter().filter(|file| file.exists()) {
+        trust.revocations(revocations(file)?);
+    }
+    let file = || said.certificates.first().map(|file| file.display().to_string()).unwrap_or_default();
+    let trust = trust.build().map_err(|source| TlsError::Trust { file: file(), source })?;
+    Ok(ClientTrust::Authorities { trust: Arc::new(trust), required: said.required })
 }
 
 /// True where a listener's hostname covers a server name; `*.` stands for one or more labels, as in Gateway API.

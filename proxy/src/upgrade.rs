@@ -37,7 +37,12 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
             return;
         };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        let copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER).await;
+        let drain = life.connection.drain.clone();
+        let copied = tokio::select! {
+            copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => copied,
+            // Nothing vouches for the client any more.
+            () = drain.cut() => Err(std::io::ErrorKind::PermissionDenied.into()),
+        };
         match copied {
             Ok((up, down)) => {
                 life.received(up);

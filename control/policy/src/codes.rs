@@ -38,12 +38,16 @@ pub const ROUTE_MATCH: Code = Code(205);
 pub const NO_BACKEND: Code = Code(206);
 pub const PORT_ZERO: Code = Code(207);
 pub const NOT_ALLOWED: Code = Code(208);
+pub const LISTENER_OPTION: Code = Code(220);
+pub const IDENTITY_MISSING: Code = Code(221);
 pub const POLICY_WITHOUT_TARGET: Code = Code(601);
 pub const UPSTREAM_UNUSED: Code = Code(602);
 pub const MODEL_UNUSED: Code = Code(603);
 pub const MATCH_SHADOWED: Code = Code(604);
 pub const ROUTE_DETACHED: Code = Code(605);
 pub const GATEWAY_EMPTY: Code = Code(606);
+pub const PLAIN_UNTIL: Code = Code(620);
+pub const CERTIFICATE_OPTIONAL: Code = Code(621);
 pub const CASE_VALUE: Code = Code(701);
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
@@ -194,7 +198,7 @@ pub const ALL: &[Entry] = &[
     entry(
         LISTENER_TLS,
         "TLS and protocol disagree",
-        "An HTTPS listener needs a certificate; an HTTP listener has none.",
+        "An HTTPS listener needs a certificate: from files, or that of this workload. An HTTP listener has none.",
         "- { name: web, port: 8443, protocol: HTTPS }",
         "- { name: web, port: 8443, protocol: HTTPS, tls: { certificateRefs: [{ name: web }] } }",
     ),
@@ -226,6 +230,20 @@ pub const ALL: &[Entry] = &[
         "Routes attach to gateways of their own namespace, unless the listener allows all.",
         "parentRefs: [{ name: edge, namespace: infra }]",
         "allowedRoutes: { namespaces: { from: All } }",
+    ),
+    entry(
+        LISTENER_OPTION,
+        "Unknown TLS option",
+        "The one option of a listener's TLS is `foregate.dev/identity: workload`: the listener shows the certificate of this workload, and every client must show that of a workload of a trusted domain.",
+        "tls: { options: { foregate.dev/identity: mesh } }",
+        "tls: { options: { foregate.dev/identity: workload } }",
+    ),
+    entry(
+        IDENTITY_MISSING,
+        "This workload has no identity",
+        "A listener or upstream uses the identity of this workload, but the process was not told where it is: certificate, key and trust bundle in a folder, or the socket of the SPIFFE Workload API.",
+        "foregate run policies",
+        "foregate run policies --identity dir:/run/spiffe",
     ),
     entry(
         Code::VALUE,
@@ -345,6 +363,20 @@ pub const ALL: &[Entry] = &[
         "Any claim can be read by its name, so that a slip in `jwt.scopes` or `jwt.subject` reads a claim that no token has: the rule then refuses everybody. Write `jwt.claims[\"name\"]` where the claim is meant.",
         "allow: '\"crm.read\" in jwt.scopez'",
         "allow: '\"crm.read\" in jwt.scopes'",
+    ),
+    entry(
+        PLAIN_UNTIL,
+        "Plain connections on a mesh listener",
+        "Until the time named, whoever reaches the listener may speak without TLS and proves nothing; rules on `peer.id` refuse such requests. The metric foregate_plain_connections_total tells who still does. Meant for the days of a migration; after the time the listener is strict by itself.",
+        "insecure: { plainUntil: \"2027-01-31T00:00:00Z\" }",
+        "# no insecure: every client proves who it is",
+    ),
+    entry(
+        CERTIFICATE_OPTIONAL,
+        "Client certificates are optional",
+        "With mode AllowInsecureFallback a client without a valid certificate is served as nobody. Access rules must not take its connection for proof of anything.",
+        "insecure: { clientCertificateOptional: true }",
+        "validation: { caCertificateRefs: [{ kind: Secret, name: partners }] }",
     ),
     entry(
         CASE_VALUE,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::peer::PeerPattern;
+
 use crate::diagnostic::Diagnostic;
 use crate::documents::model::Placement;
 use crate::routes::RouteTable;
@@ -39,11 +41,38 @@ pub struct Listener {
     pub tls: Option<ListenerTls>,
 }
 
-/// How a listener proves its name.
+/// How a listener proves its name, and what it asks of clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// At least one.
+    /// At least one; none where the certificate is that of this workload.
     pub certificates: Vec<CertificateFiles>,
+    pub clients: Clients,
+}
+
+/// The certificate that a listener asks its clients for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Clients {
+    /// None.
+    #[default]
+    Unasked,
+    /// One from these authorities.
+    Authorities(ClientAuthorities),
+    /// That of a workload of a trusted domain; the listener shows that of this workload.
+    Workloads {
+        /// Since the epoch: plain connections are taken until then.
+        plain_until: Option<Duration>,
+    },
+}
+
+/// Authorities whose clients are let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthorities {
+    /// PEM; at least one file.
+    pub certificates: Vec<PathBuf>,
+    /// Lists of revoked certificates; those that do not exist are none.
+    pub revocations: Vec<PathBuf>,
+    /// False: who has no valid certificate is served as nobody.
+    pub required: bool,
 }
 
 /// A certificate chain and its key, as Kubernetes mounts a Secret of type `kubernetes.io/tls`.
@@ -95,6 +124,18 @@ pub struct UpstreamTls {
     pub server_name: Option<Box<str>>,
     /// PEM file of trusted authorities; those of the system where absent.
     pub ca_file: Option<PathBuf>,
+    pub shown: Shown,
+}
+
+/// What we prove to an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shown {
+    #[default]
+    Nothing,
+    /// A certificate from files.
+    Certificate(CertificateFiles),
+    /// That of this workload; the endpoint must be one of these peers, whatever its DNS name.
+    Workload { peers: Vec<PeerPattern> },
 }
 
 /// A model that a policy may ask.

@@ -3,7 +3,7 @@
 use foregate_filters::fault::PathItem;
 
 use crate::document::Kind;
-use crate::documents::{HEADER_NAME, HOSTNAME, LABEL, OBJECT_NAME};
+use crate::documents::{HEADER_NAME, HOSTNAME, INSTANT, LABEL, OBJECT_NAME};
 
 /// Kinds of Gateway API and of later versions, as `apiVersion` group and kind.
 pub const KINDS: &[(&str, &str)] = &[
@@ -30,13 +30,26 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
     (None, "metadata.finalizers", "remove it"),
     (Some(Kind::Gateway), "spec.infrastructure", "remove it"),
     (Some(Kind::Gateway), "spec.allowedListeners", "write the listeners into the Gateway"),
-    (Some(Kind::Gateway), "spec.tls", "client certificates cannot be asked for yet"),
+    (
+        Some(Kind::Gateway),
+        "spec.tls.backend",
+        "say it in the Upstream: tls: { mode: Mutual, clientCertificateRef: { name: .. } }",
+    ),
+    (
+        Some(Kind::Gateway),
+        "spec.tls.frontend.default.validation.caCertificateRefs.namespace",
+        "authorities are read from the folder beside the policies",
+    ),
+    (
+        Some(Kind::Gateway),
+        "spec.tls.frontend.perPort.tls.validation.caCertificateRefs.namespace",
+        "authorities are read from the folder beside the policies",
+    ),
     (Some(Kind::Gateway), "spec.defaultScope", "name the Gateway in the parentRefs of each route"),
-    (Some(Kind::Gateway), "spec.listeners.tls.options", "remove it"),
     (
         Some(Kind::Gateway),
         "spec.listeners.tls.frontendValidation",
-        "client certificates cannot be asked for yet",
+        "write spec.tls.frontend of the Gateway instead",
     ),
     (
         Some(Kind::Gateway),
@@ -82,7 +95,6 @@ const VALUES: &[(Kind, &str, &[&str])] = &[
         &["RequestMirror", "CORS", "ExtensionRef", "ExternalAuth"],
     ),
     (Kind::HttpRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
-    (Kind::Upstream, "spec.tls.mode", &["Mutual"]),
 ];
 
 /// Advice for a field that is known but not acted on.
@@ -118,6 +130,8 @@ pub fn pattern(pattern: &str, text: &str) -> (String, Option<String>) {
         HEADER_NAME => "a name of letters, digits and `-`",
         "^/" => "a path that starts with `/`",
         "^$" => "the empty text",
+        INSTANT => "a time in UTC such as 2027-01-31T00:00:00Z",
+        "^spiffe://" => "a SPIFFE id such as spiffe://example.org/ns/crm/sa/leads",
         other if other.contains("KiB") => "a size with its unit",
         other if other.contains("ms") => "a time span with its unit",
         _ => return (format!("`{text}` does not match {pattern}"), None),

@@ -106,6 +106,7 @@ impl Demo {
             drain: Duration::from_secs(5),
             notice: Duration::ZERO,
             max_connections: 1000,
+            identity: None,
         }
     }
 }

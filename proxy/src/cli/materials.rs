@@ -87,6 +87,10 @@ impl Materials for Lent<'_> {
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         if self.secrets { self.shared.authorities(file) } else { Ok(()) }
     }
+
+    fn revocations(&self, file: &FilePath) -> Result<(), String> {
+        if self.secrets { self.shared.revocations(file) } else { Ok(()) }
+    }
 }
 
 impl Scorer for Patient {

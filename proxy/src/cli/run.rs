@@ -12,6 +12,7 @@ use foregate_policy::compile::Options;
 use crate::cli::REFUSED;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
+use crate::identity::Origin;
 use crate::policies::PolicySource;
 use crate::server::{Process, RunError, RunOptions};
 use crate::stream::Deadlines;
@@ -61,6 +62,10 @@ pub(super) struct Run {
     /// Most client connections at once; more wait in the kernel.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     max_connections: usize,
+    /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, or `spire` for the
+    /// socket in `SPIFFE_ENDPOINT_SOCKET`.
+    #[arg(long, value_name = "WHERE")]
+    identity: Option<Origin>,
 }
 
 /// Reads `1/16`.
@@ -124,6 +129,7 @@ impl Run {
             drain: self.drain_timeout.0,
             notice: self.drain_notice.0,
             max_connections: self.max_connections.max(1),
+            identity: self.identity,
         }
     }
 }

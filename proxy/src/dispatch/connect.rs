@@ -53,14 +53,15 @@ async fn connect_unbounded(
 ) -> Result<Sender, ConnectError> {
     let stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-    let Some(config) = &upstream.tls else {
+    let Some(trust) = &upstream.tls else {
         return handshake(upstream, endpoint, stream).await;
     };
     let configured = upstream.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let name =
         ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
-    let connector = TlsConnector::from(Arc::clone(config));
+    let connector = TlsConnector::from(Arc::clone(&trust.config));
     let stream = Box::pin(connector.connect(name, stream)).await.map_err(ConnectError::Tls)?;
+    trust.still_trusts(stream.get_ref().1).map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
     let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     if upstream.is_http2() && !agreed_http2 {
         return Err(ConnectError::Tls(io::Error::other("the upstream does not speak HTTP/2 (ALPN)")));

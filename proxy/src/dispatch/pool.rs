@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::future::{Future, pending};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::Either;
@@ -37,12 +38,36 @@ struct Idle {
 struct Shelf {
     idle: Vec<Idle>,
     timeout: Duration,
+    /// That of the upstream.
+    retired: Arc<AtomicBool>,
 }
 
 #[derive(Default)]
 struct Pool {
     shelves: HashMap<u64, Shelf, ahash::RandomState>,
     returned: u32,
+    /// [`RETIRED`] as this thread last saw it.
+    seen: u64,
+}
+
+/// Counts the upstreams that were retired, so that threads look for their connections.
+static RETIRED: AtomicU64 = AtomicU64::new(0);
+
+/// Lets go of the connections of an upstream: idle ones when their thread next has to do with the pool,
+/// those in use when their exchange ends.
+pub fn retire(upstream: &UpstreamState) {
+    upstream.retired.store(true, Ordering::Relaxed);
+    RETIRED.fetch_add(1, Ordering::Release);
+}
+
+impl Pool {
+    fn forget_retired(&mut self) {
+        let retired = RETIRED.load(Ordering::Acquire);
+        if self.seen != retired {
+            self.seen = retired;
+            self.shelves.retain(|_, shelf| !shelf.retired.load(Ordering::Relaxed));
+        }
+    }
 }
 
 thread_local! {
@@ -55,6 +80,7 @@ thread_local! {
 /// `now` is the monotonic time.
 pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAddr, Duration)> {
     POOL.with_borrow_mut(|pool| {
+        pool.forget_retired();
         let shelf = pool.shelves.get_mut(&upstream.id)?;
         while let Some(found) = shelf.idle.pop() {
             let idle = now.saturating_sub(found.since);
@@ -88,6 +114,10 @@ pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAd
 fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
     let now = clock::monotonic();
     POOL.with_borrow_mut(|pool| {
+        pool.forget_retired();
+        if upstream.retired.load(Ordering::Relaxed) {
+            return;
+        }
         pool.returned = pool.returned.wrapping_add(1);
         if pool.returned.is_multiple_of(SWEEP_EVERY) {
             pool.shelves.retain(|_, shelf| {
@@ -98,6 +128,9 @@ fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
         }
         let shelf = pool.shelves.entry(upstream.id).or_default();
         shelf.timeout = upstream.spec.idle_timeout;
+        if !Arc::ptr_eq(&shelf.retired, &upstream.retired) {
+            shelf.retired = Arc::clone(&upstream.retired);
+        }
         if shelf.idle.len() < upstream.spec.max_idle_per_thread {
             shelf.idle.push(Idle { sender, endpoint, since: now });
         }

@@ -3,29 +3,82 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use foregate_policy::snapshot::{Protocol, UpstreamTls};
-use rustls::{ClientConfig, RootCertStore};
+use foregate_policy::snapshot::{Protocol, Shown, UpstreamTls};
+use rustls::pki_types::UnixTime;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
-use crate::tls::{TlsError, certificates, provider};
+use crate::clock;
+use crate::identity::peers::{PeerVerifier, Shows};
+use crate::identity::set::Set;
+use crate::identity::trust::Trust;
+use crate::tls::{TlsError, certificate, certificates, provider};
 
-/// The configuration of all connections to one upstream. The server's name is always verified.
+/// TLS of all connections to one upstream, within one identity of this workload.
+#[derive(Clone, Debug)]
+pub struct UpstreamTrust {
+    pub config: Arc<ClientConfig>,
+    /// Set where the upstream is a workload: whom a session that is taken up again must still be.
+    pub peers: Option<Arc<PeerVerifier>>,
+}
+
+impl UpstreamTrust {
+    /// A session that is taken up again shows no certificate: the one it began with is verified once more.
+    ///
+    /// # Errors
+    /// Why the peer is not trusted any more.
+    pub fn still_trusts(&self, connection: &ClientConnection) -> Result<(), rustls::Error> {
+        let Some(peers) = &self.peers else { return Ok(()) };
+        if connection.handshake_kind() != Some(HandshakeKind::Resumed) {
+            return Ok(());
+        }
+        let now = UnixTime::since_unix_epoch(clock::now().unix);
+        peers.verify(connection.peer_certificates().unwrap_or_default(), now)
+    }
+}
+
+/// The configuration of all connections to one upstream. Who the server is, is always verified: by its name,
+/// or by its SPIFFE id where the document names peers. Without an identity of ours no peer is trusted.
 ///
 /// # Errors
-/// Where the trusted authorities cannot be read.
-pub fn config(tls: &UpstreamTls, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
-    let roots = match &tls.ca_file {
-        Some(file) => authorities(file)?,
-        None => system_authorities()?,
+/// Where the trusted authorities or our certificate cannot be read.
+pub fn config(
+    tls: &UpstreamTls,
+    protocol: Protocol,
+    identity: Option<&Set>,
+) -> Result<UpstreamTrust, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
+    let mut peers = None;
+    let mut config = match &tls.shown {
+        Shown::Workload { peers: named } => {
+            let trust = identity.map_or_else(|| Arc::new(Trust::nobody()), |set| Arc::clone(&set.trust));
+            let verifier = Arc::new(PeerVerifier::new(trust, named.clone()));
+            peers = Some(Arc::clone(&verifier));
+            let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+            match identity {
+                Some(set) => builder.with_client_cert_resolver(Arc::new(Shows(Arc::clone(&set.key)))),
+                None => builder.with_no_client_auth(),
+            }
+        }
+        shown @ (Shown::Nothing | Shown::Certificate(_)) => {
+            let roots = match &tls.ca_file {
+                Some(file) => authorities(file)?,
+                None => system_authorities()?,
+            };
+            let builder = builder.with_root_certificates(roots);
+            match shown {
+                Shown::Certificate(files) => {
+                    builder.with_client_cert_resolver(Arc::new(Shows(Arc::new(certificate(files)?))))
+                }
+                _ => builder.with_no_client_auth(),
+            }
+        }
     };
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
     config.alpn_protocols = match protocol {
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],
     };
-    Ok(Arc::new(config))
+    Ok(UpstreamTrust { config: Arc::new(config), peers })
 }
 
 /// The authorities in a PEM file; at least one.

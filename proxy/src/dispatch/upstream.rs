@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use foregate_policy::snapshot::{Endpoint, Protocol, Upstream};
-use rustls::ClientConfig;
+use foregate_policy::snapshot::{Endpoint, Protocol, Shown, Upstream};
+
+use crate::dispatch::tls::UpstreamTrust;
 
 /// One address of an upstream, and the host it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,9 @@ pub struct UpstreamState {
     pub id: u64,
     pub spec: Arc<Upstream>,
     /// Set where connections are TLS.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub tls: Option<UpstreamTrust>,
+    /// Set once another state has taken its place: its connections serve no further request.
+    pub retired: Arc<AtomicBool>,
     /// True where at least one endpoint is a DNS name.
     named: bool,
     addresses: ArcSwap<Addresses>,
@@ -59,7 +62,7 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl UpstreamState {
     /// Endpoints that are IP addresses can be used at once; names wait for their first resolution.
-    pub fn new(spec: Arc<Upstream>, tls: Option<Arc<ClientConfig>>) -> Self {
+    pub fn new(spec: Arc<Upstream>, tls: Option<UpstreamTrust>) -> Self {
         let known: Vec<Address> = spec.endpoints.iter().filter_map(literal).collect();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
@@ -68,7 +71,21 @@ impl UpstreamState {
             turn: AtomicUsize::new(0),
             spec,
             tls,
+            retired: Arc::default(),
         }
+    }
+
+    /// The same upstream with other TLS: its connections are of a pool of their own.
+    #[must_use]
+    pub fn renewed(&self, tls: UpstreamTrust) -> Self {
+        let renewed = Self::new(Arc::clone(&self.spec), Some(tls));
+        renewed.addresses.store(self.addresses.load_full());
+        renewed
+    }
+
+    /// True where we show the identity of this workload.
+    pub fn uses_identity(&self) -> bool {
+        self.spec.tls.as_ref().is_some_and(|tls| matches!(tls.shown, Shown::Workload { .. }))
     }
 
     pub fn endpoints(&self) -> arc_swap::Guard<Arc<Addresses>> {

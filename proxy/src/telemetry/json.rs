@@ -193,6 +193,9 @@ impl Record {
 
     /// Who asked, and who refused.
     fn serialize_verdict<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if let Some(id) = self.peer.as_ref().and_then(|peer| peer.id.as_ref()) {
+            map.serialize_entry("foregate.peer", id.as_str())?;
+        }
         if let Some(principal) = &self.subject {
             map.serialize_entry("foregate.issuer", &*principal.issuer)?;
             map.serialize_entry("foregate.subject", &*principal.subject)?;

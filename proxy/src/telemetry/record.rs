@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
 use foregate_filters::moment::Moment;
+use foregate_filters::peer::Peer;
 use foregate_filters::principal::Principal;
 use foregate_filters::reason::Reason;
 use foregate_filters::score::ScoreFault;
@@ -119,6 +120,8 @@ pub struct Record {
     /// Whom the request speaks for.
     pub client: IpAddr,
     pub tls: bool,
+    /// Only its SPIFFE id is ever written down.
+    pub peer: Option<Arc<Peer>>,
     /// Only its issuer and subject are ever written down.
     pub subject: Option<Arc<Principal>>,
     /// Name of the upstream.
@@ -280,8 +283,10 @@ impl Record {
         let limits = self.limits.len() * size_of::<LimitFact>();
         let subject =
             self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
+        let peer = self.peer.as_ref().and_then(|peer| peer.id.as_ref());
+        let peer = peer.map_or(0, |id| size_of::<Peer>() + id.as_str().len());
         let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.weight());
-        explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject
+        explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject + peer
     }
 }
 

@@ -43,6 +43,7 @@ pub fn record() -> Record {
         refusal: None,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
         tls: true,
+        peer: None,
         subject: None,
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),

@@ -25,7 +25,11 @@ mod hostile;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod identity_rotation;
+#[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod mtls;
 #[cfg(test)]
 mod observe;
 #[cfg(test)]

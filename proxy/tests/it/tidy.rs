@@ -139,6 +139,8 @@ struct Member {
     folder: String,
     /// Names of all it depends on, those for tests and builds included.
     dependencies: Vec<String>,
+    /// The same as code calls them.
+    called: Vec<String>,
 }
 
 fn crates() -> Vec<Member> {
@@ -155,7 +157,9 @@ fn crates() -> Vec<Member> {
         let manifest = Path::new(package["manifest_path"].as_str().unwrap());
         let folder = manifest.parent().unwrap().strip_prefix(root()).unwrap();
         let dependencies = package["dependencies"].as_array().unwrap().iter().map(name).collect();
-        Member { name: name(package), folder: format!("{}/", folder.display()), dependencies }
+        let called = |value: &Value| value["rename"].as_str().map_or_else(|| name(value), str::to_owned);
+        let called = package["dependencies"].as_array().unwrap().iter().map(called).collect();
+        Member { name: name(package), folder: format!("{}/", folder.display()), dependencies, called }
     };
     metadata["packages"].as_array().unwrap().iter().map(member).collect()
 }
@@ -195,7 +199,7 @@ fn every_dependency_is_used() {
     let mut faults = Vec::new();
     for member in crates() {
         let here: Vec<&Text> = sources.iter().filter(|file| file.path.starts_with(&member.folder)).collect();
-        for dependency in &member.dependencies {
+        for dependency in &member.called {
             let name = dependency.replace('-', "_");
             if !here.iter().any(|file| file.text.contains(&format!("{name}::"))) {
                 faults.push(format!("{}Cargo.toml: `{dependency}` is used nowhere", member.folder));

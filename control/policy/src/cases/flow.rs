@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use foregate_filters::context::{Client, RequestContext};
 use foregate_filters::edits::splice;
 use foregate_filters::filter::BodyNeed;
 use foregate_filters::moment::Moment;
+use foregate_filters::peer::Peer;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use http::{HeaderMap, StatusCode, request};
@@ -30,6 +32,7 @@ pub struct Arrival {
     pub port: Option<u16>,
     pub tls: Option<bool>,
     pub source: IpAddr,
+    pub peer: Option<Arc<Peer>>,
     pub moment: Moment,
 }
 
@@ -50,7 +53,7 @@ pub enum Verdict {
 
 /// Takes a request through route, filters and shape.
 pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
-    let Arrival { head, body, host, port, tls, source, moment } = arrival;
+    let Arrival { head, body, host, port, tls, source, peer, moment } = arrival;
     let serves = |listener: &&Listener| {
         port.is_none_or(|port| port == listener.port) && tls.is_none_or(|tls| tls == listener.tls.is_some())
     };
@@ -68,6 +71,7 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
     let mut ctx = RequestContext::new(moment, client);
     ctx.route = route.name.clone();
+    ctx.peer = peer;
     let verdict = match filter(route, &head, &body, &mut ctx) {
         Some(Ok(())) => shape(route, head.headers, &body, &ctx),
         Some(Err(Refusal { step, reply })) => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::moment::Moment;
+use foregate_filters::peer::{Peer, SpiffeId};
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use http::{Method, Request, request};
@@ -149,6 +150,8 @@ fn prepare(
     let token = token.map_err(|why| fault(&at.key("token"), codes::CASE_VALUE, why)).ok().flatten();
     let body = body(document, said.body.as_ref());
     let body = body.map_err(|why| fault(&at.key("body"), Code::FILE, why)).ok();
+    let peer = said.peer.as_deref().map(|id| peer(id, moment)).transpose();
+    let peer = peer.map_err(|why| fault(&at.key("peer"), codes::CASE_VALUE, why)).ok().flatten();
     let head = head(said, token.as_deref()).map_err(|why| fault(&at, codes::CASE_VALUE, why)).ok();
     if faults.len() > before {
         return None;
@@ -160,8 +163,15 @@ fn prepare(
         port: said.port,
         tls: said.scheme.map(|scheme| scheme == case::Scheme::Https),
         source: said.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        peer,
         moment,
     })
+}
+
+/// The workload whose certificate a case takes for verified.
+fn peer(id: &str, moment: Moment) -> Result<Arc<Peer>, String> {
+    let id = SpiffeId::parse(id).map_err(|why| format!("`{id}` is no SPIFFE id: {why}"))?;
+    Ok(Arc::new(Peer { id: Some(id), thumbprint: [0; 32], expires: moment.unix.saturating_add(APART) }))
 }
 
 fn head(said: &case::Request, token: Option<&str>) -> Result<request::Parts, String> {

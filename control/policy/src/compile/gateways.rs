@@ -2,15 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use foregate_filters::fault::{Code, Path};
-
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, ObjectName};
-use crate::documents::gateway::{self, FromNamespaces, Protocol};
-use crate::snapshot::{CertificateFiles, Listener, ListenerTls};
+use crate::documents::gateway::{self, FromNamespaces};
+use crate::snapshot::{Listener, ListenerTls};
 
 /// All sound gateways.
 #[derive(Debug, Default)]
@@ -91,56 +89,18 @@ impl<'a> Compilation<'a> {
                 let help = "choose a port from 1 to 65535";
                 self.fault(Diagnostic::at(document, &at.key("port"), codes::PORT_ZERO, message).help(help));
             }
+            let tls = self.listener_tls(document, said, listener, &at);
             let namespaces = listener.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
             listeners.push(Served {
                 name: listener.name.clone(),
                 port: listener.port,
                 hostname: listener.hostname.as_deref().map(Into::into),
                 from: namespaces.map(|namespaces| namespaces.from).unwrap_or_default(),
-                tls: self.listener_tls(document, listener, &at),
+                tls,
             });
         }
+        self.unused_frontends(document, said);
         Gateway { document, addresses, listeners }
-    }
-
-    fn listener_tls(
-        &mut self,
-        document: &Document,
-        listener: &gateway::Listener,
-        at: &Path,
-    ) -> Option<ListenerTls> {
-        let tls = match (listener.protocol, &listener.tls) {
-            (Protocol::HTTP, None) => return None,
-            (Protocol::HTTP, Some(_)) => {
-                let message = "an HTTP listener has no TLS";
-                let help = "make the protocol HTTPS, or remove `tls`";
-                let fault = Diagnostic::at(document, &at.key("tls"), codes::LISTENER_TLS, message).help(help);
-                self.fault(fault);
-                return None;
-            }
-            (Protocol::HTTPS, None) => {
-                let message = "an HTTPS listener needs a certificate";
-                let help = "add tls: { certificateRefs: [{ name: my-cert }] }";
-                let at = at.key("protocol");
-                self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
-                return Some(ListenerTls { certificates: Vec::new() });
-            }
-            (Protocol::HTTPS, Some(tls)) => tls,
-        };
-        let at = at.key("tls").key("certificateRefs");
-        let mut certificates = Vec::new();
-        for (index, reference) in tls.certificate_refs.iter().enumerate() {
-            let folder = self.sources.root.join("secrets").join(&reference.name);
-            let files = CertificateFiles { certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
-            if let Err(why) = self.materials.certificate(&files) {
-                let at = at.index(index).key("name");
-                let message = format!("the certificate `{}` cannot be used: {why}", reference.name);
-                let help = format!("tls.crt and tls.key are looked for in {}", folder.display());
-                self.fault(Diagnostic::at(document, &at, Code::FILE, message).help(help));
-            }
-            certificates.push(files);
-        }
-        Some(ListenerTls { certificates })
     }
 
     /// Listeners on one port must agree on addresses and protocol, and differ in host name.

@@ -4,13 +4,16 @@ mod attach;
 mod describe;
 mod filters;
 mod gateways;
+mod instant;
 mod lints;
+mod listener_tls;
 mod matches;
 mod modifiers;
 mod partial;
 mod policies;
 mod rules;
 pub(crate) mod typed;
+mod upstream_tls;
 mod upstreams;
 
 use std::path::Path as FilePath;
@@ -39,6 +42,16 @@ pub trait Materials: Resources {
 
     /// Says why no trusted authorities can be read from this PEM file.
     fn authorities(&self, file: &FilePath) -> Result<(), String>;
+
+    /// Says why a list of revoked certificates cannot be read; that the file does not exist is no reason.
+    fn revocations(&self, _file: &FilePath) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Says why there is no identity of this workload to serve with.
+    fn workload(&self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What a compilation allows besides the policy language itself.
@@ -97,6 +110,7 @@ pub fn compile(
     let upstreams = work.upstreams();
     let models = work.models();
     let gateways = work.gateways();
+    work.weak_listeners();
     let policies = work.policies();
     let lent = Lent::new(materials, &work, &models.broken);
     let routes = work.routes(&gateways, &policies, &lent);

@@ -12,7 +12,7 @@ use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
-use crate::snapshot::{Endpoint, Model, Protocol, Upstream, UpstreamTls};
+use crate::snapshot::{Endpoint, Model, Protocol, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -32,22 +32,16 @@ pub struct Models {
 impl Compilation<'_> {
     /// One entry for each sound document, in the same order as `documents.upstreams`.
     pub fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
-        let mut faults = Vec::new();
-        let upstreams = self
-            .documents
-            .upstreams
-            .iter()
-            .map(|typed| {
-                let upstream = Reader { typed, faults: &mut faults }.read();
-                let ca_file = upstream.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
-                if let Some(why) = ca_file.and_then(|file| self.materials.authorities(file).err()) {
-                    let at = spec().key("tls").key("caFile");
-                    faults.push(Diagnostic::at(typed.document, &at, Code::FILE, why));
-                }
-                Arc::new(upstream)
-            })
-            .collect();
-        self.faults.append(&mut faults);
+        let mut upstreams = Vec::new();
+        for index in 0..self.documents.upstreams.len() {
+            let Some(typed) = self.documents.upstreams.get(index) else { continue };
+            let mut faults = Vec::new();
+            let mut upstream = Reader { typed, faults: &mut faults }.read();
+            let (document, tls) = (typed.document, typed.spec.tls.clone());
+            upstream.tls = tls.map(|tls| self.upstream_tls(document, &tls));
+            self.faults.append(&mut faults);
+            upstreams.push(Arc::new(upstream));
+        }
         upstreams
     }
 
@@ -83,6 +77,7 @@ impl Reader<'_> {
         self.typed.document
     }
 
+    /// All but what is said of TLS.
     fn read(mut self) -> Upstream {
         let spec_of = &self.typed.spec;
         let endpoints = spec_of.endpoints.iter().enumerate();
@@ -95,10 +90,6 @@ impl Reader<'_> {
         let connect_timeout = self.span(spec_of.timeouts.connect, CONNECT, connect, &timeouts.key("connect"));
         let idle_timeout =
             self.span(spec_of.timeouts.idle, IDLE, (second, 3600 * second), &timeouts.key("idle"));
-        let tls = spec_of.tls.as_ref().map(|tls| UpstreamTls {
-            server_name: tls.server_name.as_deref().map(Into::into),
-            ca_file: tls.ca_file.as_ref().map(|file| self.document().file.folder().join(file)),
-        });
         Upstream {
             name: self.document().name.to_string().into(),
             endpoints,
@@ -106,7 +97,7 @@ impl Reader<'_> {
                 upstream::Protocol::Http1 => Protocol::Http1,
                 upstream::Protocol::Http2 => Protocol::Http2,
             },
-            tls,
+            tls: None,
             connect_timeout,
             idle_timeout,
             max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,

@@ -66,6 +66,10 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>", extend("format" = "ip"))]
     pub source: Option<IpAddr>,
+    /// SPIFFE id that the certificate of the client proves; no certificate where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^spiffe://"), length(max = 2048))]
+    pub peer: Option<String>,
     /// Sent this often at one moment, and the last verdict is compared: for limits. Once where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]

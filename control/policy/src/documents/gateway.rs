@@ -1,5 +1,6 @@
 //! `Gateway`: addresses, ports and names that are served.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -22,6 +23,90 @@ pub struct Spec {
     pub addresses: Vec<Address>,
     #[schemars(length(min = 1, max = 64))]
     pub listeners: Vec<Listener>,
+    /// Certificates that clients must show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<GatewayTls>,
+}
+
+/// TLS of all HTTPS listeners.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayTls {
+    pub frontend: Frontend,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "GatewayFrontendTls")]
+pub struct Frontend {
+    /// For every HTTPS listener whose port `perPort` does not name; listeners with the identity of this
+    /// workload have rules of their own.
+    pub default: FrontendTls,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub per_port: Vec<PortFrontend>,
+}
+
+/// TLS of the listeners on one port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "GatewayPortFrontendTls")]
+pub struct PortFrontend {
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u16,
+    pub tls: FrontendTls,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FrontendTls {
+    /// Clients need not show a certificate where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
+}
+
+/// Whom a client's certificate must be from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "ClientValidation")]
+pub struct Validation {
+    /// Folders with `ca.crt`, and `ca.crl` where certificates are revoked, in `secrets` beside the policies.
+    #[schemars(length(min = 1, max = 8))]
+    pub ca_certificate_refs: Vec<AuthorityRef>,
+    #[serde(default)]
+    pub mode: ValidationMode,
+}
+
+/// What becomes of a client without a valid certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ValidationMode {
+    /// Its handshake is refused.
+    #[default]
+    AllowValidOnly,
+    /// It is served as nobody; only where a policy says `insecure: { clientCertificateOptional: true }`.
+    AllowInsecureFallback,
+}
+
+/// Refers to trusted authorities.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AuthorityRef {
+    /// Empty: the core group.
+    #[serde(default)]
+    #[schemars(regex(pattern = "^$"))]
+    pub group: String,
+    pub kind: AuthorityKind,
+    /// Name of the folder with `ca.crt`.
+    #[schemars(regex(pattern = OBJECT_NAME), length(max = 253))]
+    pub name: String,
+}
+
+/// Kinds that hold trusted authorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum AuthorityKind {
+    ConfigMap,
+    Secret,
 }
 
 /// The class this gateway obeys.
@@ -89,8 +174,13 @@ pub struct Tls {
     #[serde(default)]
     pub mode: TlsMode,
     /// Secrets with `tls.crt` and `tls.key`, found in the folder `secrets` beside the policies.
-    #[schemars(length(min = 1, max = 64))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub certificate_refs: Vec<SecretRef>,
+    /// `foregate.dev/identity: workload` serves with the certificate of this workload instead, and asks
+    /// every client for that of a workload of a trusted domain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub options: BTreeMap<String, String>,
 }
 
 /// What a listener does with TLS.

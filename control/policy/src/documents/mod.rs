@@ -20,6 +20,8 @@ pub(crate) const LABEL: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$";
 pub(crate) const HOSTNAME: &str = r"^(\*\.)?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 /// A host name without wildcard.
 pub(crate) const PRECISE_HOSTNAME: &str = OBJECT_NAME;
+/// A time in UTC, to the second (RFC 3339).
+pub(crate) const INSTANT: &str = r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$";
 /// A header name (RFC 9110, section 5.1).
 pub(crate) const HEADER_NAME: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::units::ByteSize;
 use foregate_filters::{addresses, authorize, enrich, jwt, rate_limit};
 
+use crate::documents::INSTANT;
 use crate::documents::http_route::GatewayGroup;
 
 /// A `Policy` of `foregate.dev/v1alpha1`.
@@ -75,4 +76,12 @@ pub struct Insecure {
     /// True: requests need no rule that allows them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub anonymous: bool,
+    /// Listeners with the identity of this workload take plain connections too, until a time such as
+    /// `2027-01-31T00:00:00Z`: for a migration. Only in a policy that targets their Gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = INSTANT))]
+    pub plain_until: Option<String>,
+    /// True: `mode: AllowInsecureFallback` may be used by the Gateway that the policy targets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub client_certificate_optional: bool,
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::PRECISE_HOSTNAME;
+use crate::documents::gateway::SecretRef;
 
 /// An `Upstream` of `foregate.dev/v1alpha1`.
 pub type Upstream = crate::documents::Resource<Spec>;
@@ -54,6 +55,15 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub ca_file: Option<String>,
+    /// SPIFFE ids of which the endpoint must prove one, and then no other name counts; `/*` at the end stands
+    /// for every id below. We show the certificate of this workload. Only with mode Mutual.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 2050)))]
+    pub peers: Vec<String>,
+    /// The certificate that we show to endpoints without a SPIFFE id: a Secret with `tls.crt` and `tls.key`
+    /// in the folder `secrets` beside the policies. Only with mode Mutual.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretRef>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -61,6 +71,8 @@ pub struct Tls {
 pub enum TlsMode {
     /// The endpoint proves its name; we prove nothing.
     Simple,
+    /// Both sides prove who they are.
+    Mutual,
 }
 
 /// Deadlines of connections.

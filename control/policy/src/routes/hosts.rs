@@ -27,6 +27,15 @@ impl<T> Hosts<T> {
         }
     }
 
+    /// The value of exactly this `hostname`; `None` stands for every name.
+    pub fn named(&self, hostname: Option<&str>) -> Option<&T> {
+        match hostname.map(|name| (name, name.strip_prefix("*."))) {
+            Some((_, Some(suffix))) => self.wildcard.get(suffix),
+            Some((name, None)) => self.exact.get(name),
+            None => self.any.as_ref(),
+        }
+    }
+
     /// Asks the values whose name matches `host`, most specific first, until one answers.
     ///
     /// `*.example.com` matches every name below `example.com`, not that name itself.

@@ -81,6 +81,12 @@ impl RouteTable {
         self.attached(port, tls, host).map(|attached| attached.listener)
     }
 
+    /// The listener with exactly this host name on this port, `None` for that of every name.
+    pub fn named(&self, port: u16, tls: bool, hostname: Option<&str>) -> Option<usize> {
+        let names = self.sockets.get(&(port, tls))?;
+        names.named(hostname).map(|attached| attached.listener)
+    }
+
     /// Every route, by [`Route::id`].
     pub fn all(&self) -> &[Arc<Route>] {
         &self.routes

@@ -42,7 +42,7 @@ fn structural_faults_have_code_and_place() {
         ),
         (
             upstream("{ endpoints: ['a:1'], tls: { mode: Mutual } }"),
-            "FG0103 4:42 `Mutual` is not supported by this version",
+            "FG0302 4:42 mode Mutual needs the peers",
         ),
         (
             upstream("{ endpoints: ['a:1'], tls: { mode: Simple, caFile: x.pem } }"),

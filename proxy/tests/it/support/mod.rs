@@ -10,6 +10,8 @@ pub mod policies;
 pub mod process;
 pub mod raw;
 pub mod upstream;
+pub mod workload_api;
+pub mod workloads;
 
 use std::future::Future;
 use std::time::Duration;

@@ -1,0 +1,120 @@
+//! Counts of handshakes: refused certificates by reason, plain connections by client.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::{CertificateError, Error};
+
+use crate::telemetry::Telemetry;
+use crate::telemetry::sources::Kind;
+
+/// Clients that are counted by address; all later ones count as one.
+const MAX_CLIENTS: usize = 256;
+
+/// Why a client's certificate was refused, as a label.
+const REASONS: [&str; 9] = [
+    "none",
+    "authority",
+    "expired",
+    "not_yet_valid",
+    "revoked",
+    "list_expired",
+    "not_a_workload",
+    "malformed",
+    "other",
+];
+
+/// What is counted of all handshakes.
+#[derive(Debug)]
+pub struct Tally {
+    refused: [Arc<AtomicU64>; REASONS.len()],
+    drained: Arc<AtomicU64>,
+    plain: Mutex<HashMap<Option<IpAddr>, Arc<AtomicU64>>>,
+    telemetry: Arc<Telemetry>,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; 2^53 is not reached")]
+fn reading(count: &Arc<AtomicU64>) -> impl Fn() -> f64 + Send + Sync + use<> {
+    let count = Arc::clone(count);
+    move || count.load(Ordering::Relaxed) as f64
+}
+
+impl Tally {
+    pub fn new(telemetry: Arc<Telemetry>) -> Self {
+        let refused = std::array::from_fn(|_| Arc::default());
+        for (reason, count) in REASONS.iter().zip(&refused) {
+            telemetry.register_source(
+                Kind::Counter,
+                "foregate_client_certificates_refused_total",
+                "Handshakes refused for the client's certificate.",
+                &[("reason", reason)],
+                reading(count),
+            );
+        }
+        let drained = Arc::default();
+        telemetry.register_source(
+            Kind::Counter,
+            "foregate_connections_no_longer_vouched_total",
+            "Open connections told to end because nothing vouches for their client any more.",
+            &[],
+            reading(&drained),
+        );
+        Self { refused, drained, plain: Mutex::default(), telemetry }
+    }
+
+    /// A handshake failed: counted where the client's certificate was why.
+    pub fn refused(&self, error: &io::Error) {
+        let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<Error>()) else { return };
+        let reason = match error {
+            Error::NoCertificatesPresented => 0,
+            Error::InvalidCertificate(error) => match error {
+                CertificateError::UnknownIssuer | CertificateError::BadSignature => 1,
+                CertificateError::Expired => 2,
+                CertificateError::NotValidYet => 3,
+                CertificateError::Revoked => 4,
+                CertificateError::ExpiredRevocationList => 5,
+                CertificateError::Other(_) | CertificateError::InvalidPurpose => 6,
+                CertificateError::BadEncoding => 7,
+                _ => 8,
+            },
+            Error::InvalidCertRevocationList(_) => 8,
+            _ => return,
+        };
+        if let Some(count) = self.refused.get(reason) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A connection was told to end.
+    pub fn drained(&self) {
+        self.drained.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A client spoke plain where it may for now.
+    pub fn plain(&self, client: IpAddr) {
+        let mut counts = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = counts.contains_key(&Some(client)) || counts.len() < MAX_CLIENTS;
+        let key = known.then_some(client);
+        let mut new = false;
+        let count = counts.entry(key).or_insert_with(|| {
+            new = true;
+            Arc::default()
+        });
+        count.fetch_add(1, Ordering::Relaxed);
+        let count = Arc::clone(count);
+        drop(counts);
+        if new {
+            let label = key.map_or_else(|| "other".to_owned(), |client| client.to_string());
+            self.telemetry.register_source(
+                Kind::Counter,
+                "foregate_plain_connections_total",
+                "Plain connections to listeners that take them for a migration, by client.",
+                &[("client", &label)],
+                reading(&count),
+            );
+        }
+    }
+}

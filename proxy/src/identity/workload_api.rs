@@ -1,0 +1,260 @@
+//! An identity from the SPIFFE Workload API on a unix socket.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes, BytesMut};
+use foregate_filters::peer::{SpiffeId, is_trust_domain};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::identity::set::{Parts, Set};
+use crate::identity::{Source, SourceError};
+
+/// The call that gives X.509-SVIDs, and again whenever they change (SPIFFE Workload API, section 5).
+const METHOD: &str = "http://workload/SpiffeWorkloadAPI/FetchX509SVID";
+
+/// Without this header an endpoint answers nobody: no redirected request can carry it (section 4).
+const SECURITY_HEADER: (&str, &str) = ("workload.spiffe.io", "true");
+
+/// Largest message, in bytes: bundles of many trust domains fit.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// Time for the socket to answer at all; the call may then take as long as attestation does.
+const CONNECT: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// How often a silent agent is asked whether it lives: updates may be hours apart.
+const PING: std::time::Duration = std::time::Duration::from_secs(30);
+
+#[derive(Clone, PartialEq, Message)]
+struct X509SvidRequest {}
+
+#[derive(Clone, PartialEq, Message)]
+struct X509SvidResponse {
+    /// The first one is the default identity.
+    #[prost(message, repeated, tag = "1")]
+    svids: Vec<X509Svid>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    crl: Vec<Bytes>,
+    #[prost(map = "string, bytes", tag = "3")]
+    federated_bundles: HashMap<String, Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+#[prost(skip_debug)]
+struct X509Svid {
+    #[prost(string, tag = "1")]
+    spiffe_id: String,
+    /// `x509_svid`: certificates in DER, one behind the other, leaf first.
+    #[prost(bytes = "bytes", tag = "2")]
+    chain: Bytes,
+    /// `x509_svid_key`: PKCS #8 in DER.
+    #[prost(bytes = "bytes", tag = "3")]
+    key: Bytes,
+    /// Certificates in DER, one behind the other.
+    #[prost(bytes = "bytes", tag = "4")]
+    bundle: Bytes,
+    #[prost(string, tag = "5")]
+    hint: String,
+}
+
+/// A client of one endpoint.
+#[derive(Debug)]
+pub struct WorkloadApi {
+    socket: PathBuf,
+    stream: Option<Updates>,
+}
+
+/// The answers of one call.
+struct Updates {
+    body: Pin<Box<Incoming>>,
+    buffer: BytesMut,
+    /// Ends with the call.
+    connection: JoinHandle<()>,
+}
+
+impl fmt::Debug for X509Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509Svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Updates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Updates").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Updates {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl WorkloadApi {
+    pub fn new(socket: PathBuf) -> Self {
+        Self { socket, stream: None }
+    }
+
+    fn fault(&self, fault: impl Into<String>) -> SourceError {
+        SourceError::Api { socket: self.socket.display().to_string(), fault: fault.into() }
+    }
+
+    /// Connects and calls.
+    async fn call(&self) -> Result<Updates, String> {
+        let connect = async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(|error| error.to_string())?;
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING)
+                .handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| error.to_string())
+        };
+        let connected = timeout(CONNECT, connect).await;
+        let (mut sender, connection) = connected.map_err(|_| "no answer in time".to_owned())??;
+        let connection = tokio::spawn(async move {
+            // How it ended is told to the call on it.
+            let _ = connection.await;
+        });
+        // One message, not compressed: the empty request.
+        let message = X509SvidRequest {}.encode_to_vec();
+        let mut frame = vec![0, 0, 0, 0, 0];
+        frame.extend(message);
+        let request = Request::post(METHOD)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header(SECURITY_HEADER.0, SECURITY_HEADER.1)
+            .body(Full::new(Bytes::from(frame)))
+            .map_err(|error| error.to_string())?;
+        let response: Response<Incoming> =
+            sender.send_request(request).await.map_err(|error| error.to_string())?;
+        if !response.status().is_success() {
+            return Err(format!("status {}", response.status()));
+        }
+        if let Some(refused) = grpc_status(response.headers()) {
+            return Err(refused);
+        }
+        Ok(Updates { body: Box::pin(response.into_body()), buffer: BytesMut::new(), connection })
+    }
+
+    async fn message(&mut self) -> Result<Bytes, String> {
+        if self.stream.is_none() {
+            self.stream = Some(self.call().await?);
+        }
+        let Some(updates) = &mut self.stream else { return Err("there is no call".to_owned()) };
+        let outcome = updates.message().await;
+        if outcome.is_err() {
+            self.stream = None;
+        }
+        outcome
+    }
+}
+
+/// What a gRPC status other than OK says.
+fn grpc_status(headers: &http::HeaderMap) -> Option<String> {
+    let status = headers.get("grpc-status")?.to_str().unwrap_or("?");
+    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
+    (status != "0").then(|| format!("gRPC status {status} {message}"))
+}
+
+impl Updates {
+    /// The next message, whole. Bytes that were read stay in the buffer where the wait is given up.
+    async fn message(&mut self) -> Result<Bytes, String> {
+        loop {
+            if let Some(head) = self.buffer.first_chunk::<5>() {
+                let [compressed, length @ ..] = *head;
+                let length = u32::from_be_bytes(length) as usize;
+                if compressed != 0 || length > MAX_MESSAGE {
+                    return Err("a message is compressed or too large".to_owned());
+                }
+                if self.buffer.len() >= 5 + length {
+                    self.buffer.advance(5);
+                    return Ok(self.buffer.split_to(length).freeze());
+                }
+            }
+            let frame = std::future::poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await;
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.buffer.extend_from_slice(&data),
+                    Err(frame) => {
+                        if let Some(refused) = frame.trailers_ref().and_then(grpc_status) {
+                            return Err(refused);
+                        }
+                    }
+                },
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("the stream of updates ended".to_owned()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Source for WorkloadApi {
+    async fn next(&mut self) -> Result<Set, SourceError> {
+        let message = match self.message().await {
+            Ok(message) => message,
+            Err(fault) => return Err(self.fault(fault)),
+        };
+        let response = X509SvidResponse::decode(message).map_err(|error| self.fault(error.to_string()))?;
+        let parts = parts(response).map_err(|fault| self.fault(fault))?;
+        Ok(Set::new(parts, clock::now().unix)?)
+    }
+}
+
+fn parts(response: X509SvidResponse) -> Result<Parts, String> {
+    let svid = response.svids.into_iter().next().ok_or("no identity is registered for this workload")?;
+    let key = PrivateKeyDer::try_from(svid.key.to_vec())?;
+    let mut federated = Vec::new();
+    for (domain, bundle) in response.federated_bundles {
+        // Both forms are in use: the name alone, and the SPIFFE id of the domain.
+        let name = SpiffeId::parse(&domain).map_or(domain, |id| id.trust_domain().to_owned());
+        if !is_trust_domain(&name) {
+            return Err(format!("{name} is no trust domain"));
+        }
+        federated.push((name, certificates(&bundle)?));
+    }
+    let revocations =
+        response.crl.iter().map(|list| CertificateRevocationListDer::from(list.to_vec())).collect();
+    Ok(Parts {
+        chain: certificates(&svid.chain)?,
+        key,
+        bundle: certificates(&svid.bundle)?,
+        federated,
+        revocations,
+    })
+}
+
+/// Takes certificates apart that stand one behind the other.
+fn certificates(mut der: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let mut all = Vec::new();
+    while let Some(&[tag, first, ..]) = der.first_chunk::<2>().map(<[u8; 2]>::as_slice) {
+        let more = if first < 0x80 { 0 } else { usize::from(first & 0x7f) };
+        let length = match more {
+            0 => Some(usize::from(first)),
+            1..=3 => der
+                .get(2..2 + more)
+                .map(|bytes| bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))),
+            _ => None,
+        };
+        let parts = length.and_then(|length| der.split_at_checked(2 + more + length));
+        let (one, rest) = parts.filter(|_| tag == 0x30).ok_or("certificates are malformed")?;
+        all.push(CertificateDer::from(one.to_vec()));
+        der = rest;
+    }
+    if der.is_empty() { Ok(all) } else { Err("certificates are malformed".to_owned()) }
+}
