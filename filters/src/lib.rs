@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod authorize;
 pub mod chain;
+pub mod client_auth;
 pub mod consumer;
 pub mod context;
 pub mod edits;
@@ -10,6 +11,8 @@ pub mod enrich;
 pub mod expression;
 pub mod fault;
 pub mod filter;
+pub mod introspection;
+pub mod introspector;
 pub mod json;
 pub mod jwt;
 pub mod keys;
@@ -20,6 +23,7 @@ pub mod rate_limit;
 pub mod reason;
 pub mod resources;
 pub mod score;
+pub mod secret;
 pub mod spec;
 pub mod step;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
+use crate::documents::credentials::Credentials;
 use crate::routes::RouteTable;
 
 /// The outcome of one compilation. A request obeys exactly one snapshot.
@@ -68,6 +69,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Unused connections kept per thread.
     pub max_idle_per_thread: usize,
+    /// What the gateway shows to it; paths of files are anchored.
+    pub credentials: Option<Credentials>,
 }
 
 /// A host and port that answers.

@@ -47,13 +47,13 @@ fn context() -> RequestContext {
         issuer: "https://idp.example.com/".into(),
         subject: "uid:005".into(),
         scopes: vec!["crm.read".into(), "crm.write".into()],
-        claims: claims.as_object().unwrap().clone(),
+        claims: claims.as_object().unwrap().clone().into(),
         expires: 1_800_000_000,
     }));
     ctx.peer = Some(Arc::new(Peer {
         id: Some(SpiffeId::parse("spiffe://example.org/ns/crm/sa/leads").unwrap()),
         thumbprint: [7; 32],
-        expires: Duration::from_secs(1_800_000_000),
+        expires: Duration::from_hours(500_000),
     }));
     ctx.consumer = Some(Arc::new(Consumer {
         name: "mule".into(),

@@ -8,6 +8,8 @@ use arc_swap::ArcSwap;
 use foregate_policy::snapshot::{Endpoint, Protocol, Upstream};
 use rustls::ClientConfig;
 
+use crate::oauth::credential::Credential;
+
 /// One address of an upstream, and the host it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -48,6 +50,8 @@ pub struct UpstreamState {
     pub spec: Arc<Upstream>,
     /// Set where connections are TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// What it is shown; nothing where the document says nothing.
+    pub credential: Option<Arc<Credential>>,
     /// True where at least one endpoint is a DNS name.
     named: bool,
     addresses: ArcSwap<Addresses>,
@@ -68,6 +72,7 @@ impl UpstreamState {
             turn: AtomicUsize::new(0),
             spec,
             tls,
+            credential: None,
         }
     }
 

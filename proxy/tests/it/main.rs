@@ -9,6 +9,8 @@ mod bodies;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod enrich;
@@ -21,11 +23,17 @@ mod hostile;
 #[cfg(test)]
 mod identity;
 #[cfg(test)]
+mod introspection;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod observe;
 #[cfg(test)]
+mod oidc;
+#[cfg(test)]
 mod policies;
+#[cfg(test)]
+mod references;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
@@ -36,5 +44,7 @@ mod support;
 mod tidy;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod upgrade;

@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod credentials;
 mod filters;
 mod gateways;
 mod lints;
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
+use crate::documents::credentials::Credentials;
 use crate::load::Sources;
 use crate::snapshot::{CertificateFiles, Snapshot};
 
@@ -37,6 +39,9 @@ pub trait Materials: Resources {
 
     /// Says why no trusted authorities can be read from this PEM file.
     fn authorities(&self, file: &FilePath) -> Result<(), String>;
+
+    /// Tells the first secret of an upstream's credentials that cannot be had or used, as a fault below `at`.
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault>;
 }
 
 /// What a compilation allows besides the policy language itself.

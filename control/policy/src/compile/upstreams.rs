@@ -7,8 +7,8 @@ use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 
-use crate::compile::Compilation;
 use crate::compile::typed::{Typed, spec};
+use crate::compile::{Compilation, credentials};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
@@ -38,7 +38,16 @@ impl Compilation<'_> {
             .upstreams
             .iter()
             .map(|typed| {
-                let upstream = Reader { typed, faults: &mut faults }.read();
+                let mut upstream = Reader { typed, faults: &mut faults }.read();
+                upstream.credentials = typed.spec.credentials.clone().map(|mut credentials| {
+                    let secrets = self.sources.root.join("secrets");
+                    credentials.anchor(typed.document.file.folder(), &secrets);
+                    let at = spec().key("credentials");
+                    let wrong = credentials::check(&credentials, &at, self.materials);
+                    faults
+                        .extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(typed.document, fault)));
+                    credentials
+                });
                 let ca_file = upstream.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
                 if let Some(why) = ca_file.and_then(|file| self.materials.authorities(file).err()) {
                     let at = spec().key("tls").key("caFile");
@@ -107,6 +116,7 @@ impl Reader<'_> {
             tls,
             connect_timeout,
             idle_timeout,
+            credentials: None,
             max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,
         }
     }

@@ -5,6 +5,7 @@ pub mod client;
 pub mod guarded;
 pub mod idp;
 pub mod lines;
+pub mod oidc;
 pub mod policies;
 pub mod process;
 pub mod raw;
