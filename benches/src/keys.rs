@@ -37,8 +37,13 @@ impl Issuer {
 
     /// A token as a CRM's callers have: nine claims, good until `expires` in Unix seconds.
     pub fn token(&self, expires: u64) -> Result<String> {
+        self.token_of("user-17", expires)
+    }
+
+    /// The same of somebody else.
+    pub fn token_of(&self, subject: &str, expires: u64) -> Result<String> {
         let claims = json!({
-            "iss": ISSUER, "aud": "crm", "sub": "user-17", "iat": expires - 3600, "exp": expires,
+            "iss": ISSUER, "aud": "crm", "sub": subject, "iat": expires - 3600, "exp": expires,
             "scope": "crm.read crm.write", "org": "00D5g000007XyZa", "roles": ["sales", "support"],
             "jti": "0d1c7a52-7d5c-4f2e-9e43-0a4f6a1f5b0e",
         });

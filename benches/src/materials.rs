@@ -6,6 +6,8 @@ use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::key_set::KeySet;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
@@ -16,6 +18,7 @@ use foregate_filters::score::Scorer;
 use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
+use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::snapshot::{CertificateFiles, Model};
 
 /// Keys of one issuer, models from their bundles, token caches that hold or do not.
@@ -43,6 +46,14 @@ impl Resources for Bench {
 
     fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
         Arc::new(if self.caches { TokenCache::default() } else { TokenCache::new(1, 1) })
+    }
+
+    fn introspector(&self, _: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        Err(Fault::new(Code::SECRET, at.clone(), "nobody is asked about tokens here"))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
+        Arc::default()
     }
 
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
@@ -75,6 +86,10 @@ impl Materials for Bench {
     }
 
     fn authorities(&self, _: &FilePath) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn credentials(&self, _: &Credentials, _: &Path) -> Result<(), Fault> {
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ use crate::policies::{self, ANONYMOUS, HOST, PORT, PROTECTED, TOKEN};
 const NOW: u64 = 1_800_000_000;
 /// Keys of the large limiter.
 const KEYS: usize = 1_000_000;
+/// Tokens in the cache.
+const TOKENS: usize = 100_000;
 /// Length of a key in bytes: that of a Salesforce id.
 const KEY: usize = 18;
 /// A lead of 1 KiB with every field that the models read.
@@ -47,6 +49,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     chains(&mut table, &issuer, &head)?;
     expression(&mut table, &issuer, &head)?;
     limiter(&mut table)?;
+    tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)
 }
 
@@ -148,6 +151,40 @@ fn limiter<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
         number = (number + 618_033) % KEYS;
         moment.monotonic += Duration::from_micros(1);
         limiter.check(key(number), moment).admitted
+    })?;
+    Ok(())
+}
+
+fn tokens<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
+    let name = "token verify, cached, 100,000 tokens";
+    if !table.wants(name) {
+        return Ok(());
+    }
+    let snapshot = policies::snapshot(1, TOKEN, &materials(issuer, true)?)?;
+    let heads: Vec<request::Parts> = (0..TOKENS)
+        .map(|number| head(&issuer.token_of(&format!("user-{number}"), NOW + 600)?))
+        .collect::<Result<_>>()?;
+    let route = policies::route(&snapshot, heads.first().context("no token")?)?;
+    let clock = Duration::from_secs(5);
+    let before = resident();
+    for head in &heads {
+        judge(&route.chain, head, &mut context(clock), None)?;
+    }
+    if let (Some(before), Some(after)) = (before, resident()) {
+        table.note(
+            "memory of 100,000 cached tokens, MiB",
+            &(after.saturating_sub(before) >> 10).to_string(),
+        )?;
+    }
+    let mut number = 0;
+    table.row(name, || {
+        // A stride that visits every token, far from the one before.
+        number = (number + 61_803) % TOKENS;
+        let mut ctx = context(clock);
+        heads
+            .get(number)
+            .and_then(|head| settle(route.chain.run_head(head, &mut ctx)))
+            .is_some_and(|it| it.is_ok())
     })?;
     Ok(())
 }

@@ -344,7 +344,7 @@ authorize:
                 issuer: "".into(),
                 subject: "".into(),
                 scopes: Vec::new(),
-                claims: claims.as_object().unwrap().clone(),
+                claims: claims.as_object().unwrap().clone().into(),
                 expires: 0,
             }));
             assert_eq!(admit.on_request(&head, &mut ctx), Verdict::Continue);

@@ -24,6 +24,8 @@ impl Code {
     pub const REFERENCE: Self = Self(304);
     /// A file cannot be read, or does not hold what it should.
     pub const FILE: Self = Self(305);
+    /// A secret that is referred to cannot be had, or is not what it should be.
+    pub const SECRET: Self = Self(310);
     /// An expression is not well-formed.
     pub const EXPRESSION_SYNTAX: Self = Self(401);
     /// An expression uses a name that does not exist.

@@ -3,6 +3,7 @@
 pub mod addresses;
 pub mod authorize;
 pub mod chain;
+pub mod client_auth;
 pub mod consumer;
 pub mod context;
 pub mod decimal;
@@ -11,6 +12,8 @@ pub mod enrich;
 pub mod expression;
 pub mod fault;
 pub mod filter;
+pub mod introspection;
+pub mod introspector;
 pub mod json;
 pub mod jwt;
 pub mod keys;
@@ -22,6 +25,7 @@ pub mod reason;
 pub mod resources;
 pub mod rule;
 pub mod score;
+pub mod secret;
 pub mod spec;
 pub mod step;
 #[cfg(test)]

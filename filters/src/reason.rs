@@ -77,6 +77,8 @@ reasons! {
     TokenInvalid = UNAUTHORIZED, 16, "The bearer token is not valid.";
     /// The issuer's keys cannot be had, so the token cannot be checked.
     KeysUnavailable = SERVICE_UNAVAILABLE, 14, "The token cannot be verified at this time.";
+    /// The authorization server cannot be asked, so the token cannot be checked.
+    IntrospectionUnavailable = SERVICE_UNAVAILABLE, 14, "The token cannot be verified at this time.";
     /// No access rule allows the request, or one denies it.
     AccessDenied = FORBIDDEN, 7, "Access is denied.";
     /// A rule could not be evaluated, so it refuses.
@@ -89,6 +91,8 @@ reasons! {
     FieldReserved = UNPROCESSABLE_ENTITY, 3, "The request sets a field reserved for the gateway.";
     /// No score could be had in time, and the policy refuses to go on without one.
     ScoreUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be scored at this time.";
+    /// The gateway has no valid credential for the service.
+    CredentialUnavailable = SERVICE_UNAVAILABLE, 14, "The service cannot be called at this time.";
     /// No endpoint could be reached.
     UpstreamUnreachable = SERVICE_UNAVAILABLE, 14, "The service cannot be reached.";
     /// The upstream did not answer in time.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use crate::fault::{Fault, Path};
+use crate::introspection::{self, AnswerCache};
+use crate::introspector::Introspector;
 use crate::jwt::{Jwks, TokenCache};
 use crate::keys::Keys;
 use crate::rate_limit::limiter::{Limiter, Rate};
@@ -18,6 +20,12 @@ pub trait Resources {
     /// The cache of verified tokens for this issuer; `fingerprint` is a hash of all that decides
     /// whether a token is valid, so that a changed rule never meets an old verdict.
     fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache>;
+
+    /// Whoever asks the endpoint that `spec` names; a secret that cannot be had is a fault below `at`.
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault>;
+
+    /// The cache of answers of this endpoint; `fingerprint` as for [`Resources::tokens`].
+    fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache>;
 
     /// The limiter of this name; counters live on while the rate stays the same.
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter>;

@@ -7,6 +7,7 @@ use crate::enrich::{self, Enrich};
 use crate::expression::Environment;
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
+use crate::introspection::{self, Introspection};
 use crate::jwt::{self, Jwt};
 use crate::rate_limit::{self, Limits, RateLimit};
 use crate::resources::Resources;
@@ -20,6 +21,8 @@ pub enum FilterSpec {
     /// Limits that read neither token nor score, before any costly check.
     FloodLimit,
     Jwt,
+    /// Tokens that are no JWT of a listed issuer: the authorization server is asked.
+    Introspection,
     /// Access rules that read no score: a request without access uses up no limit of its principal.
     Authorize,
     /// Limits that read the token.
@@ -40,6 +43,7 @@ pub struct Specs<'a> {
     pub at: Path,
     pub addresses: Option<&'a addresses::Spec>,
     pub jwt: &'a [jwt::Spec],
+    pub introspection: &'a [introspection::Spec],
     pub rate_limit: &'a [rate_limit::Spec],
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
@@ -63,6 +67,7 @@ const MAX_POLICIES: usize = 32;
 struct Parts {
     addresses: Option<Addresses>,
     jwt: Option<Jwt>,
+    introspection: Option<Introspection>,
     enrich: Option<Enrich>,
     access: Access,
     limits: Limits,
@@ -70,10 +75,11 @@ struct Parts {
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Addresses,
         Self::FloodLimit,
         Self::Jwt,
+        Self::Introspection,
         Self::Authorize,
         Self::RateLimit,
         Self::Enrich,
@@ -85,7 +91,7 @@ impl FilterSpec {
     pub const fn step(self) -> Step {
         match self {
             Self::Addresses | Self::FloodLimit => Step::Guard,
-            Self::Jwt => Step::Identify,
+            Self::Jwt | Self::Introspection => Step::Identify,
             Self::Authorize | Self::RateLimit => Step::Admit,
             Self::Enrich => Step::Enrich,
             Self::Decide | Self::ScoreLimit => Step::Decide,
@@ -108,6 +114,7 @@ impl FilterSpec {
             Self::Addresses => boxed(parts.addresses.take()),
             Self::FloodLimit => self.limits(&mut parts.limits.flood),
             Self::Jwt => boxed(parts.jwt.take()),
+            Self::Introspection => boxed(parts.introspection.take()),
             Self::Authorize => boxed(parts.access.admit.take()),
             Self::RateLimit => self.limits(&mut parts.limits.admit),
             Self::Enrich => boxed(parts.enrich.take()),
@@ -135,7 +142,7 @@ pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain,
     across(policies, &mut faults);
     let mut environment = Environment {
         rules: Vec::new(),
-        principal: policies.iter().any(|policy| !policy.jwt.is_empty()),
+        principal: policies.iter().any(|policy| policy.tokens().is_some()),
         consumer: false,
     };
     let mut built = Vec::new();
@@ -177,13 +184,14 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
     let mut first = None;
     let mut rules: Vec<(&str, &str)> = Vec::new();
     for (index, policy) in policies.iter().enumerate() {
-        if !policy.jwt.is_empty() {
-            if let Some(other) = first {
-                let message = format!("jwt is already in policy {other}, which applies to the same route");
+        if let Some(section) = policy.tokens() {
+            if let Some((known, other)) = first {
+                let message =
+                    format!("{known} is already in policy {other}, which applies to the same route");
                 let help = "list every issuer in one policy";
-                fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key("jwt"), message).help(help));
+                fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key(section), message).help(help));
             }
-            first = first.or(Some(policy.name));
+            first = first.or(Some((section, policy.name)));
         }
         for (position, rule) in policy.enrich.iter().enumerate() {
             if let Some((_, other)) = rules.iter().find(|(name, _)| *name == rule.name) {
@@ -197,6 +205,12 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
 }
 
 impl Specs<'_> {
+    /// The section that says which tokens are needed, where there is one.
+    fn tokens(&self) -> Option<&'static str> {
+        let named = [("jwt", self.jwt.is_empty()), ("introspection", self.introspection.is_empty())];
+        named.into_iter().find(|(_, empty)| !empty).map(|(section, _)| section)
+    }
+
     fn build(
         &self,
         index: usize,
@@ -209,8 +223,17 @@ impl Specs<'_> {
         let parts = Parts {
             addresses: self.addresses.map(Addresses::new),
             jwt: (!self.jwt.is_empty())
-                .then(|| Jwt::build(self.jwt, self.name, &self.at.key("jwt"), resources))
+                .then(|| {
+                    let others = !self.introspection.is_empty();
+                    Jwt::build(self.jwt, self.name, others, &self.at.key("jwt"), resources)
+                })
                 .and_then(|jwt| kept(jwt, &mut faults)),
+            introspection: (!self.introspection.is_empty())
+                .then(|| {
+                    let at = self.at.key("introspection");
+                    Introspection::build(self.introspection, self.name, false, &at, resources)
+                })
+                .and_then(|introspection| kept(introspection, &mut faults)),
             enrich: (!self.enrich.is_empty())
                 .then(|| Enrich::build(self.enrich, &self.at.key("enrich"), resources))
                 .and_then(|enrich| kept(enrich, &mut faults)),

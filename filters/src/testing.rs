@@ -16,14 +16,17 @@ use serde::Deserialize;
 use crate::chain::{Chain, Refusal};
 use crate::context::{Client, RequestContext};
 use crate::fault::{Code, Fault, Path};
+use crate::introspection::AnswerCache;
+use crate::introspector::Introspector;
 use crate::jwt::{Jwks, TokenCache};
 use crate::keys::Keys;
 use crate::moment::Moment;
+use crate::peer::Peer;
 use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
-use crate::{addresses, authorize, enrich, jwt, rate_limit};
+use crate::{addresses, authorize, enrich, introspection, jwt, rate_limit};
 
 /// The filters of a policy, as a document writes them under `spec`.
 #[derive(Debug, Default, Deserialize)]
@@ -31,6 +34,7 @@ use crate::{addresses, authorize, enrich, jwt, rate_limit};
 pub struct Policy {
     pub addresses: Option<addresses::Spec>,
     pub jwt: Vec<jwt::Spec>,
+    pub introspection: Vec<introspection::Spec>,
     pub rate_limit: Vec<rate_limit::Spec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
@@ -51,6 +55,8 @@ pub struct TestResources {
     pub keys: HashMap<String, Arc<dyn Keys>>,
     /// Scorers by model name.
     pub scorers: HashMap<String, Arc<dyn Scorer>>,
+    /// Introspectors by URL of the endpoint.
+    pub introspectors: HashMap<String, Arc<dyn Introspector>>,
 }
 
 impl Resources for TestResources {
@@ -61,6 +67,15 @@ impl Resources for TestResources {
 
     fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
         Arc::new(TokenCache::default())
+    }
+
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        let introspector = self.introspectors.get(&spec.endpoint).cloned();
+        introspector.ok_or_else(|| Fault::new(Code::SECRET, at.clone(), "nobody to ask"))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
+        Arc::default()
     }
 
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
@@ -82,6 +97,8 @@ pub struct Call {
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
     pub peer: SocketAddr,
+    /// SHA-256 of the client's certificate.
+    pub thumbprint: Option<[u8; 32]>,
     pub moment: Moment,
 }
 
@@ -93,6 +110,7 @@ pub fn get(uri: &str) -> Call {
         headers: Vec::new(),
         body: Bytes::new(),
         peer: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+        thumbprint: None,
         moment: Moment { unix: Duration::from_hours(500_000), monotonic: Duration::from_secs(1_000) },
     }
 }
@@ -140,7 +158,8 @@ impl Call {
 
     pub fn context(&self) -> RequestContext {
         let client = Client { peer: self.peer, address: self.peer.ip(), tls: false };
-        RequestContext::new(self.moment, client)
+        let peer = |thumbprint| Arc::new(Peer { id: None, thumbprint, expires: Duration::MAX });
+        RequestContext { peer: self.thumbprint.map(peer), ..RequestContext::new(self.moment, client) }
     }
 }
 
@@ -162,6 +181,7 @@ pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, 
             at: Path::default().key("spec"),
             addresses: policy.addresses.as_ref(),
             jwt: &policy.jwt,
+            introspection: &policy.introspection,
             rate_limit: &policy.rate_limit,
             enrich: &policy.enrich,
             authorize: &policy.authorize,

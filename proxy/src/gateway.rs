@@ -28,11 +28,13 @@ use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
+use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer};
 use crate::handshake::tally::Tally;
 use crate::head::{self, HopByHop};
 use crate::life::Life;
 use crate::live::Live;
+use crate::oauth::credential::Shown;
 use crate::problem;
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
@@ -239,9 +241,13 @@ async fn dispatch<'a>(
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
 
+    let shown = credential(life, &upstream).await?;
+
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
-    shape::request(&mut head, life, route, &forward.rewrite, backend, wire)
+    let carried =
+        upstream.credential.as_deref().zip(shown.as_ref()).map(|(it, shown)| (&it.header, &shown.value));
+    shape::request(&mut head, life, route, &forward.rewrite, backend, carried, wire)
         .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
     let body = shaped_body(life, &mut head, body)?;
     if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
@@ -262,7 +268,25 @@ async fn dispatch<'a>(
         at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
     })?;
     life.endpoint = Some(answer.endpoint);
+    if answer.response.status() == StatusCode::UNAUTHORIZED
+        && let (Some(credential), Some(shown)) = (&upstream.credential, &shown)
+    {
+        credential.refused(shown, clock::monotonic());
+    }
     Ok(Chosen { backend, answer })
+}
+
+/// What the upstream is shown; a request is not sent without it.
+async fn credential(life: &Life, upstream: &UpstreamState) -> Result<Option<Shown>, Refusal> {
+    let Some(credential) = &upstream.credential else { return Ok(None) };
+    if let Some(shown) = credential.at_once(life.moment().monotonic) {
+        return Ok(Some(shown));
+    }
+    // Boxed: waiting is rare, and every request would carry its room.
+    Box::pin(credential.wait()).await.map(Some).map_err(|error| {
+        let reply = Reply::new(Reason::CredentialUnavailable).rule(&upstream.spec.name);
+        at(Step::Shape)(reply.detail(error.to_string()))
+    })
 }
 
 /// The body as the filters want it, with a length that is true.

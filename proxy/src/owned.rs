@@ -28,21 +28,32 @@ static NO_TRAILERS: [HeaderName; 10] = [
 
 /// What the filters of all routes set, and all that starts with [`OWN_PREFIX`].
 #[derive(Debug, Default)]
-pub struct Owned(HashSet<HeaderName, ahash::RandomState>);
+pub struct Owned {
+    names: HashSet<HeaderName, ahash::RandomState>,
+    /// Headers that carry credentials of upstreams: clients' own ones are replaced for these upstreams alone.
+    credentials: Vec<HeaderName>,
+}
 
 impl Owned {
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
-        Self(names.into_iter().collect())
+        Self { names: names.into_iter().collect(), credentials: Vec::new() }
+    }
+
+    /// Adds headers that carry credentials of upstreams: no trailer may pose as one.
+    #[must_use]
+    pub fn with_credentials(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.credentials.extend(names);
+        self
     }
 
     /// True for a header of ours, also with underscores, which some services read as dashes.
     pub fn holds(&self, name: &HeaderName) -> bool {
-        has_prefix(name.as_str(), OWN_PREFIX) || self.0.contains(name) || self.alike(name.as_str())
+        has_prefix(name.as_str(), OWN_PREFIX) || self.names.contains(name) || self.alike(name.as_str())
     }
 
     fn alike(&self, name: &str) -> bool {
         name.contains('_')
-            && HeaderName::try_from(name.replace('_', "-")).is_ok_and(|name| self.0.contains(&name))
+            && HeaderName::try_from(name.replace('_', "-")).is_ok_and(|name| self.names.contains(&name))
     }
 
     /// Removes every header of ours.
@@ -53,7 +64,10 @@ impl Owned {
     /// Removes trailers that a service might take for headers which the gateway sets or has checked.
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
         remove(trailers, |name| {
-            self.holds(name) || NO_TRAILERS.contains(name) || has_prefix(name.as_str(), "x-forwarded-")
+            self.holds(name)
+                || NO_TRAILERS.contains(name)
+                || has_prefix(name.as_str(), "x-forwarded-")
+                || self.credentials.iter().any(|own| spelled(name.as_str(), own.as_str()))
         });
     }
 }
@@ -62,6 +76,11 @@ impl Owned {
 pub fn has_prefix(name: &str, prefix: &str) -> bool {
     name.len() > prefix.len()
         && name.bytes().zip(prefix.bytes()).all(|(given, own)| given == own || (given == b'_' && own == b'-'))
+}
+
+/// True where a name is that of ours; an underscore counts as a dash.
+fn spelled(name: &str, own: &str) -> bool {
+    name == own || (name.len() == own.len() && name.replace('_', "-") == own)
 }
 
 /// Removes every header whose name is wanted gone.

@@ -81,7 +81,9 @@ impl Policies {
         }
         let metrics = snapshot.routes.all().iter().map(|route| self.telemetry.route(&route.name)).collect();
         let owned = snapshot.routes.all().iter().flat_map(|route| route.chain.owns().collect::<Vec<_>>());
-        let owned = Arc::new(Owned::new(owned));
+        let shown = upstreams.iter().filter_map(|upstream| upstream.credential.as_ref());
+        let credentials = shown.map(|credential| credential.header.clone());
+        let owned = Arc::new(Owned::new(owned).with_credentials(credentials));
         let snapshot = Arc::new(snapshot);
         Ok(Live { owned, metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
     }

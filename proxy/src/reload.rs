@@ -54,6 +54,8 @@ impl Reload {
         })
         .map_err(std::io::Error::other)?;
         self.watch(&mut watcher);
+        // A key or secret may have changed since it was read, before anybody watched.
+        self.reload_keys();
         let mut identity = self.policies.identity().map(|identity| identity.changes());
         let mut hangup = signal(SignalKind::hangup())?;
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
@@ -119,11 +121,15 @@ impl Reload {
         }
     }
 
-    /// Loads and publishes; where that is refused, what was published last stays.
-    pub async fn reload(&self) {
+    fn reload_keys(&self) {
         for fault in self.policies.reload_keys() {
             event(Level::Warn, "keys not reloaded", &[("error", fault.into())]);
         }
+    }
+
+    /// Loads and publishes; where that is refused, what was published last stays.
+    pub async fn reload(&self) {
+        self.reload_keys();
         let policies = Arc::clone(&self.policies);
         let live = match spawn_blocking(move || policies.load()).await {
             Ok(Ok(live)) => live,

@@ -50,19 +50,23 @@ pub struct Wire {
 }
 
 /// Shapes the request head for the upstream: edits of the filters, then of the route, then of the
-/// backend, then what the gateway itself has to say.
+/// backend, then what the gateway itself has to say. `credential` is the upstream's: whatever the client or an edit
+/// says by that name is replaced.
 pub fn request(
     head: &mut Parts,
     life: &Life,
     route: &Route,
     rewrite: &Rewrite,
     backend: &WeightedBackend,
+    credential: Option<(&HeaderName, &HeaderValue)>,
     wire: Wire,
 ) -> Result<(), http::uri::InvalidUri> {
     head.extensions.clear();
     let edits = [&life.ctx.edits.request[..], &route.request_headers[..], &backend.request_headers[..]];
-    remove_lookalikes(&mut head.headers, &edits.iter().copied().flatten());
-    for edit in edits.iter().copied().flatten() {
+    let credential = credential.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone()));
+    let edits = edits.iter().copied().flatten().chain(&credential);
+    remove_lookalikes(&mut head.headers, &edits);
+    for edit in edits {
         edit.apply(&mut head.headers);
     }
     forwarded(&mut head.headers, life);

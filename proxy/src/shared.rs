@@ -6,15 +6,20 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use foregate_filters::client_auth::ClientAuth;
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
+use foregate_filters::secret::SecretRef;
 use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
+use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::documents::model::Placement;
 use foregate_policy::snapshot::{CertificateFiles, Model, Shown, Upstream};
 use sha2::{Digest, Sha256};
@@ -26,6 +31,11 @@ use crate::identity::Identity;
 use crate::identity::trust::{self, TrustBuilder};
 use crate::keys::Fetcher;
 use crate::keys::{IssuerKeys, KeysStatus};
+use crate::oauth::credential::Credential;
+use crate::oauth::introspect::{HttpIntrospector, Unasked};
+use crate::oauth::proof::ClientProof;
+use crate::oauth::watch;
+use crate::secrets::{LiveSecret, SecretError};
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
 use crate::tls::{self, TlsError};
@@ -50,6 +60,10 @@ struct Kept {
     attempt: u64,
     keys: Shelf<(String, String), Arc<IssuerKeys>>,
     tokens: Shelf<(String, u64), Arc<TokenCache>>,
+    /// By endpoint and all that decides how it is asked.
+    introspectors: Shelf<(String, ClientAuth), Arc<HttpIntrospector>>,
+    answers: Shelf<(String, u64), Arc<AnswerCache>>,
+    credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     models: Shelf<(Arc<str>, Placement, Vec<u8>), Arc<dyn Scorer>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
@@ -67,6 +81,8 @@ pub struct Shared {
     /// True where policies are checked for another process.
     elsewhere: bool,
     kept: Mutex<Kept>,
+    /// Apart from the rest: they are read while something else is being made.
+    secrets: Mutex<(Shelf<SecretRef, Arc<LiveSecret>>, u64)>,
 }
 
 impl<K, V> Default for Shelf<K, V> {
@@ -95,7 +111,8 @@ impl<K: Eq + Hash, V: Clone> Shelf<K, V> {
 impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
-        Self { fetcher, telemetry, identity: None, elsewhere, kept: Mutex::default() }
+        let (kept, secrets) = Default::default();
+        Self { fetcher, telemetry, identity: None, elsewhere, kept, secrets }
     }
 
     /// The same with an identity of this workload.
@@ -124,7 +141,23 @@ impl Shared {
 
     /// A compilation begins: what it asks for from now on is in use.
     pub fn begin(&self) {
-        self.kept().attempt += 1;
+        let attempt = {
+            let mut kept = self.kept();
+            kept.attempt += 1;
+            kept.attempt
+        };
+        self.secrets().1 = attempt;
+    }
+
+    fn secrets(&self) -> std::sync::MutexGuard<'_, (Shelf<SecretRef, Arc<LiveSecret>>, u64)> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The secret that is referred to: read once, and again whenever [`Self::reload_keys`] is called.
+    fn secret(&self, reference: &SecretRef) -> Result<Arc<LiveSecret>, SecretError> {
+        let (known, attempt) = &mut *self.secrets();
+        let open = || LiveSecret::open(reference).map(Arc::new);
+        known.take(reference.clone(), *attempt, open).map(|(secret, _)| secret)
     }
 
     /// The compilation was published: what it did not ask for is let go.
@@ -133,26 +166,39 @@ impl Shared {
         let attempt = kept.attempt;
         kept.keys.keep_only(attempt);
         kept.tokens.keep_only(attempt);
+        kept.introspectors.keep_only(attempt);
+        kept.answers.keep_only(attempt);
+        kept.credentials.keep_only(attempt);
         kept.limiters.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.upstreams.keep_only(attempt);
+        drop(kept);
+        self.secrets().0.keep_only(attempt);
     }
 
-    /// Reads every file of keys anew; on a fault the old keys stay. Gives what went wrong.
+    /// Reads every file of keys and every secret anew; on a fault the old ones stay. Gives what went wrong.
     pub fn reload_keys(&self) -> Vec<String> {
         let all: Vec<Arc<IssuerKeys>> =
             self.kept().keys.0.values().map(|(keys, _)| Arc::clone(keys)).collect();
-        all.iter().filter_map(|keys| keys.reload().err()).map(|error| error.to_string()).collect()
+        let secrets: Vec<Arc<LiveSecret>> =
+            self.secrets().0.0.values().map(|(secret, _)| Arc::clone(secret)).collect();
+        let keys = all.iter().filter_map(|keys| keys.reload().err()).map(|error| error.to_string());
+        let secrets =
+            secrets.iter().filter_map(|secret| secret.reload().err()).map(|error| error.to_string());
+        keys.chain(secrets).collect()
     }
 
-    /// The files that keys are read from.
+    /// The files that keys and secrets are read from.
     pub fn key_files(&self) -> Vec<PathBuf> {
         let kept = self.kept();
         let files = kept.keys.0.values().filter_map(|(keys, _)| match &**keys {
             IssuerKeys::File(keys) => Some(keys.path().to_owned()),
             IssuerKeys::Fixed(_) | IssuerKeys::Url(_) => None,
         });
-        files.collect()
+        let mut files: Vec<PathBuf> = files.collect();
+        drop(kept);
+        files.extend(self.secrets().0.0.values().filter_map(|(secret, _)| secret.file().map(Into::into)));
+        files
     }
 
     /// The live state of an upstream: the old one while its document and authorities stay the same.
@@ -167,6 +213,7 @@ impl Shared {
             bytes.extend(std::fs::read(&files.certificate).unwrap_or_default());
             bytes.extend(Sha256::digest(std::fs::read(&files.key).unwrap_or_default()));
         }
+        let credential = self.credential(spec);
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let key = (Arc::clone(&spec.name), bytes);
@@ -182,9 +229,31 @@ impl Shared {
             .as_ref()
             .map(|tls| dispatch::tls::config(tls, spec.protocol, identity.as_deref()))
             .transpose()?;
-        let state = Arc::new(UpstreamState::new(Arc::clone(spec), tls));
+        let mut state = UpstreamState::new(Arc::clone(spec), tls);
+        state.credential = credential;
+        let state = Arc::new(state);
         kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
         Ok(state)
+    }
+
+    /// What an upstream is shown: the old token while what is said of it stays the same.
+    fn credential(&self, spec: &Upstream) -> Option<Arc<Credential>> {
+        let said = spec.credentials.as_ref()?;
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let runtime = self.fetcher.as_ref().map(|fetcher| &fetcher.runtime);
+        let open = || {
+            let made = Credential::open(said, &Path::default(), &|secret| self.secret(secret), runtime);
+            made.map(|credential| credential.map(Arc::new))
+        };
+        // Faults were told when the policies were compiled: what is unfit since then is refused by requests.
+        let (credential, new) =
+            kept.credentials.take((Arc::clone(&spec.name), said.clone()), attempt, open).ok()?;
+        drop(kept);
+        if let (true, Some(telemetry), Some(credential)) = (new, &self.telemetry, &credential) {
+            watch::credential(telemetry, &spec.name, credential);
+        }
+        credential
     }
 
     fn watch_keys(&self, issuer: &str, keys: &Arc<IssuerKeys>) {
@@ -330,6 +399,38 @@ impl Resources for Shared {
         cache
     }
 
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        let (auth, at) = (&spec.client_auth, at.key("clientAuth"));
+        let proof = ClientProof::open(auth, &spec.endpoint, &at, &|secret| self.secret(secret))?;
+        // Nobody asks while policies are only checked.
+        let Some(fetcher) = &self.fetcher else { return Ok(Arc::new(Unasked)) };
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let make = || {
+            let introspector = HttpIntrospector::new(&spec.endpoint, proof, fetcher.runtime.clone());
+            Ok::<_, Fault>(Arc::new(introspector))
+        };
+        let key = (spec.endpoint.clone(), auth.clone());
+        let (introspector, new) = kept.introspectors.take(key, attempt, make)?;
+        drop(kept);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            watch::introspector(telemetry, &spec.endpoint, &introspector);
+        }
+        Ok(introspector)
+    }
+
+    fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {
+        let mut kept = self.kept();
+        let attempt = kept.attempt;
+        let make = || Ok::<_, std::convert::Infallible>(Arc::default());
+        let Ok((cache, new)) = kept.answers.take((endpoint.to_owned(), fingerprint), attempt, make);
+        drop(kept);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            watch::answers(telemetry, endpoint, &cache);
+        }
+        cache
+    }
+
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
         let mut kept = self.kept();
         let attempt = kept.attempt;
@@ -395,6 +496,10 @@ impl Materials for Shared {
             return Ok(());
         }
         Err("this process was given no identity of its workload".to_owned())
+    }
+
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault> {
+        Credential::open(said, at, &|secret| self.secret(secret), None).map(drop)
     }
 }
 

@@ -7,7 +7,10 @@ use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::key_set::{KeySet, MAX_BYTES};
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
@@ -16,6 +19,7 @@ use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, ScoreFault, Scorer, Scores};
 use foregate_policy::compile::Materials;
+use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::snapshot::{CertificateFiles, Model};
 
 /// Takes what policies declare for given; reads only what lies beside them.
@@ -25,6 +29,10 @@ pub struct Declared;
 /// Keys as far as they can be had without fetching any.
 #[derive(Debug)]
 struct DeclaredKeys(Option<Arc<KeySet>>);
+
+/// An authorization server that nobody asks.
+#[derive(Debug)]
+struct DeclaredServer;
 
 /// A model that is somewhere else.
 #[derive(Debug)]
@@ -53,6 +61,14 @@ impl Resources for Declared {
         Arc::new(TokenCache::new(1, 1))
     }
 
+    fn introspector(&self, _: &introspection::Spec, _: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        Ok(Arc::new(DeclaredServer))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
+        Arc::default()
+    }
+
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
         Arc::new(Limiter::new(*rate, 1))
     }
@@ -72,6 +88,10 @@ impl Materials for Declared {
     }
 
     fn authorities(&self, _: &FilePath) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn credentials(&self, _: &Credentials, _: &Path) -> Result<(), Fault> {
         Ok(())
     }
 }
@@ -99,6 +119,15 @@ impl Keys for DeclaredKeys {
         _: Moment,
     ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
         Box::pin(ready(self.current()))
+    }
+}
+
+impl Introspector for DeclaredServer {
+    fn ask<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, NotAnswered>> + Send + 'a>> {
+        Box::pin(ready(Err(NotAnswered("it is only declared".into()))))
     }
 }
 

@@ -48,6 +48,9 @@ pub const ROUTE_DETACHED: Code = Code(605);
 pub const GATEWAY_EMPTY: Code = Code(606);
 pub const PLAIN_UNTIL: Code = Code(620);
 pub const CERTIFICATE_OPTIONAL: Code = Code(621);
+pub const CREDENTIALS_IN_CLEAR: Code = Code(624);
+pub const AUDIENCE_MISSING: Code = Code(622);
+pub const STALE_ANSWERS: Code = Code(623);
 pub const CASE_VALUE: Code = Code(701);
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
@@ -281,6 +284,13 @@ pub const ALL: &[Entry] = &[
         "jwks: { file: keys.json }",
     ),
     entry(
+        Code::SECRET,
+        "A secret cannot be had",
+        "A secret is referred to by env, file or secretRef. The variable is not set, the file cannot be read, is empty or over 64 KiB, or it does not hold what its use needs: a private key in PEM, or text that a header can carry. The secret itself is never shown. `foregate check --without-secrets` does not look for secrets.",
+        "clientAuth: { method: basic, clientId: gateway, secret: { file: gone } }",
+        "clientAuth: { method: basic, clientId: gateway, secret: { secretRef: { name: idp, key: client-secret } } }",
+    ),
+    entry(
         Code::EXPRESSION_SYNTAX,
         "The expression is not well-formed",
         "The text cannot be read as a CEL expression.",
@@ -377,6 +387,27 @@ pub const ALL: &[Entry] = &[
         "With mode AllowInsecureFallback a client without a valid certificate is served as nobody. Access rules must not take its connection for proof of anything.",
         "insecure: { clientCertificateOptional: true }",
         "validation: { caCertificateRefs: [{ kind: Secret, name: partners }] }",
+    ),
+    entry(
+        CREDENTIALS_IN_CLEAR,
+        "Credentials go over a plain connection",
+        "An upstream with credentials is spoken to without TLS: whoever sees the connection can use them. Endpoints on this machine are not meant.",
+        "endpoints: [\"crm.example.com:80\"]\ncredentials: { static: { header: x-api-key, value: { env: KEY } } }",
+        "endpoints: [\"crm.example.com:443\"]\ntls: { mode: Simple }\ncredentials: { static: { header: x-api-key, value: { env: KEY } } }",
+    ),
+    entry(
+        AUDIENCE_MISSING,
+        "Introspection accepts tokens for any audience",
+        "Without audiences, a token that was made for any other service of the same authorization server passes, as long as the server calls it active.",
+        "introspection: [{ endpoint: https://idp.example.com/introspect, clientAuth: { .. } }]",
+        "introspection: [{ endpoint: https://idp.example.com/introspect, audiences: [crm], clientAuth: { .. } }]",
+    ),
+    entry(
+        STALE_ANSWERS,
+        "Tokens pass while the authorization server is down",
+        "With onUnavailable: stale, a token that was active when the server answered last passes for up to ten minutes more. A token revoked in the meantime passes too.",
+        "onUnavailable: stale",
+        "onUnavailable: reject",
     ),
     entry(
         CASE_VALUE,

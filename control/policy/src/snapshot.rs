@@ -8,6 +8,7 @@ use std::time::Duration;
 use foregate_filters::peer::PeerPattern;
 
 use crate::diagnostic::Diagnostic;
+use crate::documents::credentials::Credentials;
 use crate::documents::model::Placement;
 use crate::routes::RouteTable;
 
@@ -98,6 +99,8 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// Unused connections kept per thread.
     pub max_idle_per_thread: usize,
+    /// What the gateway shows to it; paths of files are anchored.
+    pub credentials: Option<Credentials>,
 }
 
 /// A host and port that answers.

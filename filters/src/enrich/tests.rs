@@ -98,6 +98,18 @@ impl Resources for Shelf {
         unreachable!("no tokens here")
     }
 
+    fn introspector(
+        &self,
+        _: &crate::introspection::Spec,
+        at: &Path,
+    ) -> Result<Arc<dyn crate::introspector::Introspector>, Fault> {
+        Err(Fault::new(Code::SECRET, at.clone(), "nobody to ask"))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<crate::introspection::AnswerCache> {
+        Arc::default()
+    }
+
     fn limiter(&self, _: &str, _: &Rate) -> Arc<Limiter> {
         unreachable!("no limits here")
     }

@@ -47,7 +47,7 @@ fn context() -> RequestContext {
         issuer: "https://idp.example.com/".into(),
         subject: "uid:005".into(),
         scopes: vec!["crm.read".into(), "crm.write".into()],
-        claims: claims.as_object().unwrap().clone(),
+        claims: claims.as_object().unwrap().clone().into(),
         expires: 1_800_000_000,
     }));
     ctx.peer = Some(Arc::new(Peer {

@@ -2,16 +2,20 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
+use crate::client_auth::is_loopback;
 use crate::edits::is_reserved;
 use crate::fault::{Code, Fault, Path};
 use crate::jwt::claim_headers::ClaimSlot;
-use crate::jwt::{Alg, Issuer, Jwks, Spec};
+use crate::jwt::claim_path::ClaimPath;
+use crate::jwt::claims::Rules;
+use crate::jwt::token::bare_type;
+use crate::jwt::{Alg, ClaimHeader, Issuer, Jwks, Spec};
 use crate::resources::Resources;
+use crate::units::TimeSpan;
 
 /// Where a policy names none: asymmetric, and in wide use.
 const DEFAULT_ALGORITHMS: [Alg; 5] = [Alg::RS256, Alg::PS256, Alg::ES256, Alg::ES384, Alg::EdDSA];
@@ -62,8 +66,10 @@ fn issuer(spec: &Spec, at: &Path, resources: &dyn Resources) -> Result<Issuer, V
     audiences(spec, at, &mut faults);
     let algorithms = algorithms(spec, at, &mut faults);
     source(spec, at, &mut faults);
-    let skew = skew(spec, at, &mut faults);
-    let slots = slots(spec, at, &mut faults);
+    let skew = skew(spec.clock_skew, at, &mut faults);
+    let slots = slots(&spec.claims_to_headers, at, &mut faults);
+    let scopes = scopes_claim(spec.scopes_claim.as_deref(), at, &mut faults);
+    let types = types(spec, at, &mut faults);
     if !faults.is_empty() {
         return Err(faults);
     }
@@ -77,9 +83,9 @@ fn issuer(spec: &Spec, at: &Path, resources: &dyn Resources) -> Result<Issuer, V
     Ok(Issuer {
         cache: resources.tokens(&spec.issuer, fingerprint(spec, &algorithms, skew)),
         name: spec.issuer.as_str().into(),
-        audiences: spec.audiences.clone(),
+        rules: Rules { audiences: spec.audiences.clone(), skew, scopes, bound: spec.require_binding },
+        types,
         algorithms,
-        skew,
         keys,
         slots,
         forward: spec.forward,
@@ -115,8 +121,8 @@ fn algorithms(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) -> Vec<Alg> {
     if spec.algorithms.is_empty() { DEFAULT_ALGORITHMS.to_vec() } else { spec.algorithms.clone() }
 }
 
-fn skew(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) -> Duration {
-    let skew = spec.clock_skew.map_or(DEFAULT_SKEW, |span| span.0);
+pub(crate) fn skew(said: Option<TimeSpan>, at: &Path, faults: &mut Vec<Fault>) -> Duration {
+    let skew = said.map_or(DEFAULT_SKEW, |span| span.0);
     if skew > MAX_SKEW {
         faults.push(Fault::new(Code::VALUE, at.key("clockSkew"), "the clock skew is over 5m"));
     }
@@ -169,15 +175,39 @@ fn url(text: &str, at: &Path, faults: &mut Vec<Fault>) {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+/// The way to the scopes of a token, where the policy names one.
+pub(crate) fn scopes_claim(said: Option<&str>, at: &Path, faults: &mut Vec<Fault>) -> Option<ClaimPath> {
+    let claim = said?;
+    if claim.is_empty() || claim.len() > MAX_CLAIM_BYTES {
+        let message = "the claim is not of 1 to 256 bytes";
+        faults.push(Fault::new(Code::VALUE, at.key("scopesClaim"), message));
+    }
+    Some(ClaimPath::new(claim))
 }
 
-fn slots(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) -> Vec<ClaimSlot> {
+/// Accepted `typ` values in one spelling; `None` stands for a token without one.
+fn types(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) -> Vec<Option<Box<str>>> {
+    if spec.types.is_empty() {
+        return [None, Some("jwt"), Some("at+jwt")].into_iter().map(|typ| typ.map(Into::into)).collect();
+    }
+    let mut types = Vec::with_capacity(spec.types.len());
+    for (index, typ) in spec.types.iter().enumerate() {
+        let bare = Some(bare_type(typ));
+        if typ.is_empty() {
+            faults.push(Fault::new(Code::VALUE, at.key("types").index(index), "the type is empty"));
+        } else if types.contains(&bare) {
+            let message = format!("`{typ}` is listed twice");
+            faults.push(Fault::new(Code::CONFLICT, at.key("types").index(index), message));
+        }
+        types.push(bare);
+    }
+    types
+}
+
+pub(crate) fn slots(rows: &[ClaimHeader], at: &Path, faults: &mut Vec<Fault>) -> Vec<ClaimSlot> {
     let at = at.key("claimsToHeaders");
-    let mut slots: Vec<ClaimSlot> = Vec::with_capacity(spec.claims_to_headers.len());
-    for (index, row) in spec.claims_to_headers.iter().enumerate() {
+    let mut slots: Vec<ClaimSlot> = Vec::with_capacity(rows.len());
+    for (index, row) in rows.iter().enumerate() {
         let at = at.index(index);
         if row.claim.is_empty() || row.claim.len() > MAX_CLAIM_BYTES {
             faults.push(Fault::new(Code::VALUE, at.key("claim"), "the claim is not of 1 to 256 bytes"));
@@ -205,5 +235,6 @@ fn fingerprint(spec: &Spec, algorithms: &[Alg], skew: Duration) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&spec.issuer, &spec.audiences, algorithms, skew).hash(&mut hasher);
     (uri, discover, file, inline).hash(&mut hasher);
+    (spec.require_binding, &spec.types, &spec.scopes_claim).hash(&mut hasher);
     hasher.finish()
 }

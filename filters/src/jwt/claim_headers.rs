@@ -4,33 +4,24 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
 use crate::edits::{Edits, HeaderEdit};
+use crate::jwt::claim_path::ClaimPath;
 use crate::jwt::refusal::Flaw;
 
 /// One claim and the header that gets it.
 #[derive(Debug)]
-pub(super) struct ClaimSlot {
-    claim: Box<str>,
-    path: Vec<Box<str>>,
-    pub(super) header: HeaderName,
+pub(crate) struct ClaimSlot {
+    claim: ClaimPath,
+    pub(crate) header: HeaderName,
 }
 
 impl ClaimSlot {
-    pub(super) fn new(claim: &str, header: HeaderName) -> Self {
-        Self { claim: claim.into(), path: claim.split('.').map(Into::into).collect(), header }
-    }
-
-    /// The value of the claim: by its whole name, which may hold dots, else down the path.
-    fn find<'a>(&self, claims: &'a Map<String, Value>) -> Option<&'a Value> {
-        if let Some(value) = claims.get(&*self.claim) {
-            return Some(value);
-        }
-        let (first, rest) = self.path.split_first()?;
-        rest.iter().try_fold(claims.get(&**first)?, |value, name| value.get(&**name))
+    pub(crate) fn new(claim: &str, header: HeaderName) -> Self {
+        Self { claim: ClaimPath::new(claim), header }
     }
 
     /// The header value: `None` where the claim is absent or null.
     fn value(&self, claims: &Map<String, Value>) -> Result<Option<HeaderValue>, Flaw> {
-        let text = match self.find(claims) {
+        let text = match self.claim.find(claims) {
             None | Some(Value::Null) => return Ok(None),
             Some(Value::Array(list)) => list
                 .iter()
@@ -42,7 +33,7 @@ impl ClaimSlot {
         };
         text.and_then(|text| HeaderValue::from_bytes(text.as_bytes()).ok())
             .map(Some)
-            .ok_or_else(|| Flaw::HeaderClaim(self.claim.clone()))
+            .ok_or_else(|| Flaw::HeaderClaim(self.claim.name().into()))
     }
 }
 
@@ -56,7 +47,7 @@ fn scalar(value: &Value) -> Option<String> {
 
 /// Asks for the headers of these claims, after the removal of everything the client sent by the
 /// names in `ours`.
-pub(super) fn edit(
+pub(crate) fn edit(
     slots: &[ClaimSlot],
     ours: &[HeaderName],
     claims: &Map<String, Value>,

@@ -4,37 +4,63 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::jwt::binding::Binding;
+use crate::jwt::claim_path::ClaimPath;
 use crate::jwt::refusal::Flaw;
 use crate::moment::Moment;
 use crate::principal::Principal;
 
 /// When a token is valid: wall clock, skew included, end excluded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Validity {
-    pub(super) from: Duration,
-    pub(super) until: Duration,
+pub(crate) struct Validity {
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
+}
+
+/// What the claims of one issuer's tokens are held to.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// At least one of them must be in `aud`; where there is none, `aud` is not looked at.
+    pub(crate) audiences: Vec<String>,
+    /// Tolerated difference of clocks.
+    pub(crate) skew: Duration,
+    /// Where scopes are, instead of `scope` and `scp`.
+    pub(crate) scopes: Option<ClaimPath>,
+    /// True: a token that is bound to no certificate is refused.
+    pub(crate) bound: bool,
+}
+
+/// Claims that are as they should be.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    pub(crate) principal: Principal,
+    pub(crate) validity: Validity,
+    pub(crate) binding: Binding,
 }
 
 impl Validity {
     /// True where the moment lies within.
-    pub(super) fn contains(self, moment: Moment) -> bool {
+    pub(crate) fn contains(self, moment: Moment) -> bool {
         self.from <= moment.unix && moment.unix < self.until
     }
 }
 
 /// Checks audience and times, and gives the principal this token would speak for, once its
-/// signature is verified, with the time within which it does (RFC 7519, section 4.1).
-pub(super) fn check(
+/// signature is verified, with the time within which it does (RFC 7519, section 4.1). `lasting` is the end of a
+/// token without `exp`; where it is `None` too, `exp` is required.
+pub(crate) fn check(
     issuer: &str,
-    audiences: &[String],
-    skew: Duration,
+    rules: &Rules,
     claims: Map<String, Value>,
     moment: Moment,
-) -> Result<(Principal, Validity), Flaw> {
-    if !audience(&claims)?.iter().any(|sent| audiences.iter().any(|mine| mine == sent)) {
+    lasting: Option<Duration>,
+) -> Result<Checked, Flaw> {
+    let skew = rules.skew;
+    let accepted = |sent: &&str| rules.audiences.iter().any(|mine| mine == sent);
+    if !rules.audiences.is_empty() && !audience(&claims)?.iter().any(accepted) {
         return Err(Flaw::Audience);
     }
-    let expires = date(&claims, "exp")?.ok_or(Flaw::Claim("exp"))?;
+    let expires = date(&claims, "exp")?.or(lasting).ok_or(Flaw::Claim("exp"))?;
     let before = date(&claims, "nbf")?;
     let made = date(&claims, "iat")?;
     let now = moment.unix;
@@ -46,9 +72,12 @@ pub(super) fn check(
             return Err(Flaw::Early(name));
         }
     }
-    // RFC 8705 and RFC 9449: whoever stole a bound token must not use it as a plain one.
-    if claims.contains_key("cnf") {
-        return Err(Flaw::Bound);
+    if is_other_token(&claims) {
+        return Err(Flaw::OtherToken);
+    }
+    let binding = Binding::read(&claims)?;
+    if rules.bound && !binding.is_bound() {
+        return Err(Flaw::Unbound);
     }
     let subject = match claims.get("sub") {
         None => "",
@@ -59,11 +88,23 @@ pub(super) fn check(
     let principal = Principal {
         issuer: issuer.into(),
         subject: subject.into(),
-        scopes: scopes(&claims)?,
+        scopes: scopes(&claims, rules.scopes.as_ref())?,
         expires: expires.as_secs(),
-        claims,
+        claims: claims.into(),
     };
-    Ok((principal, Validity { from, until: expires.saturating_add(skew) }))
+    Ok(Checked { principal, validity: Validity { from, until: expires.saturating_add(skew) }, binding })
+}
+
+/// True for what proves a login, a logout or a refresh to a client, and grants no access (`OpenID` Connect Core
+/// 1.0, section 3.3.2.11; RFC 8417; the words of Cognito and Keycloak).
+fn is_other_token(claims: &Map<String, Value>) -> bool {
+    let says = |name: &str, words: &[&str]| {
+        let word = claims.get(name).and_then(Value::as_str).unwrap_or_default();
+        words.iter().any(|other| other.eq_ignore_ascii_case(word))
+    };
+    ["at_hash", "c_hash", "s_hash", "events"].iter().any(|name| claims.contains_key(*name))
+        || says("token_use", &["id", "refresh"])
+        || says("typ", &["ID", "Refresh", "Offline", "Logout"])
 }
 
 /// `aud`: a string or a list of strings.
@@ -90,25 +131,39 @@ fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Durati
     }
 }
 
-/// What `scope` (RFC 8693, section 4.2) and `scp` grant: each a list, or a string with spaces.
-fn scopes(claims: &Map<String, Value>) -> Result<Vec<Box<str>>, Flaw> {
+/// What `scope` (RFC 8693, section 4.2) and `scp` grant, or the claim named instead of them: each a list, or a
+/// string with spaces.
+fn scopes(claims: &Map<String, Value>, instead: Option<&ClaimPath>) -> Result<Vec<Box<str>>, Flaw> {
     let mut scopes: Vec<Box<str>> = Vec::new();
+    match instead {
+        Some(path) => {
+            add_scopes(path.find(claims), &mut scopes).ok_or_else(|| Flaw::Scopes(path.name().into()))?;
+        }
+        None => {
+            for name in ["scope", "scp"] {
+                add_scopes(claims.get(name), &mut scopes).ok_or(Flaw::Claim(name))?;
+            }
+        }
+    }
+    Ok(scopes)
+}
+
+/// `None` where the value is neither a list of strings nor a string.
+fn add_scopes(value: Option<&Value>, scopes: &mut Vec<Box<str>>) -> Option<()> {
     let mut add = |scope: &str| {
         if !scope.is_empty() && !scopes.iter().any(|known| &**known == scope) {
             scopes.push(scope.into());
         }
     };
-    for name in ["scope", "scp"] {
-        match claims.get(name) {
-            None | Some(Value::Null) => {}
-            Some(Value::String(text)) => text.split(' ').for_each(&mut add),
-            Some(Value::Array(list)) => {
-                for item in list {
-                    add(item.as_str().ok_or(Flaw::Claim(name))?);
-                }
+    match value {
+        None | Some(Value::Null) => {}
+        Some(Value::String(text)) => text.split(' ').for_each(&mut add),
+        Some(Value::Array(list)) => {
+            for item in list {
+                add(item.as_str()?);
             }
-            Some(_) => return Err(Flaw::Claim(name)),
         }
+        Some(_) => return None,
     }
-    Ok(scopes)
+    Some(())
 }

@@ -1,18 +1,19 @@
 //! Verifies bearer tokens: signature, issuer, audience, times; makes the principal.
 
-mod build;
-mod claim_headers;
-mod claims;
+pub(crate) mod binding;
+pub(crate) mod build;
+pub(crate) mod claim_headers;
+pub(crate) mod claim_path;
+pub(crate) mod claims;
 pub mod key_set;
-mod refusal;
-mod strict;
+pub(crate) mod refusal;
+pub(crate) mod strict;
 #[cfg(test)]
 mod tests;
-mod token;
-mod token_cache;
+pub(crate) mod token;
+pub(crate) mod token_cache;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderName, request};
@@ -24,7 +25,9 @@ use crate::context::RequestContext;
 use crate::edits::HeaderEdit;
 use crate::fault::{Fault, Path};
 use crate::filter::{Filter, Pending};
+use crate::jwt::binding::Binding;
 use crate::jwt::claim_headers::ClaimSlot;
+use crate::jwt::claims::{Checked, Rules};
 use crate::jwt::key_set::{KeySet, VerifyingKey};
 use crate::jwt::refusal::Flaw;
 use crate::jwt::token::Token;
@@ -96,6 +99,17 @@ pub struct Spec {
     /// Accepted algorithms; RS256, PS256, ES256, ES384 and `EdDSA` where absent. Symmetric ones only by name here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub algorithms: Vec<Alg>,
+    /// Accepted `typ` values, such as `at+jwt` (RFC 9068). Where absent: JWT, at+jwt, or none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 128)))]
+    pub types: Vec<String>,
+    /// Claim that holds the scopes, as list or as text with spaces, instead of `scope` and `scp`; `a.b` reads a
+    /// nested one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scopes_claim: Option<String>,
+    /// True: tokens must be bound to the certificate that the client shows (RFC 8705).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub require_binding: bool,
     /// Tolerated difference between clocks, 30s where absent, at most 5m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_skew: Option<TimeSpan>,
@@ -112,6 +126,8 @@ pub struct Spec {
 pub struct Jwt {
     policy: Box<str>,
     issuers: Vec<Issuer>,
+    /// True: tokens that are no JWT of these issuers are left to introspection.
+    others: bool,
     /// Every header that any issuer's claims may set.
     headers: Vec<HeaderName>,
 }
@@ -120,9 +136,10 @@ pub struct Jwt {
 #[derive(Debug)]
 struct Issuer {
     name: Box<str>,
-    audiences: Vec<String>,
+    rules: Rules,
+    /// Accepted `typ` values in lower case; `None` for a token without one.
+    types: Vec<Option<Box<str>>>,
     algorithms: Vec<Alg>,
-    skew: Duration,
     keys: Arc<dyn Keys>,
     cache: Arc<TokenCache>,
     slots: Vec<ClaimSlot>,
@@ -132,7 +149,9 @@ struct Issuer {
 /// How far a check without waiting comes.
 enum Check<'a> {
     /// The token is good: who it speaks for, and whose word that is.
-    Passed(&'a Issuer, Arc<Principal>),
+    Passed(&'a Issuer, Arc<Principal>, Binding),
+    /// Not a token of these issuers: another filter is asked.
+    Elsewhere,
     /// Only the signature is left to verify, with keys that are not here yet.
     Unverified,
 }
@@ -194,10 +213,12 @@ impl From<Alg> for Algorithm {
 }
 
 impl Jwt {
-    /// Builds the filter for the issuers at `at`, or says everything that is wrong with them.
+    /// Builds the filter for the issuers at `at`, or says everything that is wrong with them. With `others`,
+    /// requests without a token of these issuers go on: another filter must refuse or accept them.
     pub fn build(
         specs: &[Spec],
         policy: &str,
+        others: bool,
         at: &Path,
         resources: &dyn Resources,
     ) -> Result<Self, Vec<Fault>> {
@@ -208,26 +229,34 @@ impl Jwt {
                 headers.push(slot.header.clone());
             }
         }
-        Ok(Self { policy: policy.into(), issuers, headers })
+        Ok(Self { policy: policy.into(), issuers, others, headers })
     }
 
     /// Checks all that can be checked at once, cheap things first.
     fn check(&self, text: &str, ctx: &RequestContext) -> Result<Check<'_>, (&str, Flaw)> {
         for issuer in &self.issuers {
-            if let Some(principal) = issuer.cached(text, ctx) {
-                return Ok(Check::Passed(issuer, principal));
+            if let Some(Entry { principal, binding, .. }) = issuer.cached(text, ctx) {
+                return Ok(Check::Passed(issuer, principal, binding));
             }
+        }
+        if self.others && !self.is_ours(text) {
+            return Ok(Check::Elsewhere);
         }
         let (issuer, token, entry) = self.read(text, ctx)?;
         let keys = issuer.keys.current();
         let refuse = |flaw| Err((&*issuer.name, flaw));
         match keys.map(|keys| signed(&keys, &token)) {
-            Some(Signed::By(key)) => Ok(Check::Passed(issuer, issuer.remember(text, entry, key))),
+            Some(Signed::By(key)) => Ok(issuer.remember(text, entry, key)),
             Some(Signed::No) => refuse(Flaw::Signature),
             Some(Signed::Unknown) | None if issuer.may_refetch(&token, ctx) => Ok(Check::Unverified),
             Some(Signed::Unknown) => refuse(Flaw::Key),
             None => refuse(Flaw::KeysUnavailable),
         }
+    }
+
+    /// True for what has the form of a JWT of one of these issuers.
+    fn is_ours(&self, text: &str) -> bool {
+        token::issuer(text).is_some_and(|iss| self.issuers.iter().any(|issuer| issuer.name == iss))
     }
 
     /// Reads the token and checks everything but the signature.
@@ -244,8 +273,11 @@ impl Jwt {
         if !issuer.algorithms.contains(&token.alg) {
             return Err((&issuer.name, Flaw::Algorithm));
         }
+        if !issuer.types.contains(&token.typ) {
+            return Err((&issuer.name, Flaw::Type));
+        }
         let claims = std::mem::take(&mut token.claims);
-        let checked = claims::check(&issuer.name, &issuer.audiences, issuer.skew, claims, ctx.moment)
+        let checked = claims::check(&issuer.name, &issuer.rules, claims, ctx.moment, None)
             .map_err(|flaw| (&*issuer.name, flaw))?;
         Ok((issuer, token, checked))
     }
@@ -256,7 +288,7 @@ impl Jwt {
         let keys = issuer.keys.refetch(token.kid.as_deref(), ctx.moment).await;
         let flaw = match keys.map(|keys| signed(&keys, &token)) {
             Some(Signed::By(key)) => {
-                return Ok(Check::Passed(issuer, issuer.remember(text, entry, key)));
+                return Ok(issuer.remember(text, entry, key));
             }
             Some(Signed::No) => Flaw::Signature,
             Some(Signed::Unknown) => Flaw::Key,
@@ -272,11 +304,16 @@ impl Jwt {
         head: &request::Parts,
         ctx: &mut RequestContext,
     ) -> Verdict {
-        let (issuer, principal) = match check {
-            Ok(Check::Passed(issuer, principal)) => (issuer, principal),
+        let (issuer, principal, binding) = match check {
+            Ok(Check::Passed(issuer, principal, binding)) => (issuer, principal, binding),
+            Ok(Check::Elsewhere) | Err((_, Flaw::Missing)) if self.others => return Verdict::Continue,
+            Ok(Check::Elsewhere) => return Flaw::Issuer.reply(&self.policy),
             Ok(Check::Unverified) => return Verdict::Wait,
             Err((rule, flaw)) => return flaw.reply(rule),
         };
+        if let Err(flaw) = binding.proven_by(ctx.peer.as_deref()) {
+            return flaw.reply(&issuer.name);
+        }
         let edited = claim_headers::edit(
             &issuer.slots,
             &self.headers,
@@ -296,10 +333,10 @@ impl Jwt {
 }
 
 /// A token whose signature alone is open: its issuer, its parts, the principal it would make.
-type Candidate<'i, 't> = (&'i Issuer, Token<'t>, (Principal, claims::Validity));
+type Candidate<'i, 't> = (&'i Issuer, Token<'t>, Checked);
 
 impl Issuer {
-    fn cached(&self, text: &str, ctx: &RequestContext) -> Option<Arc<Principal>> {
+    fn cached(&self, text: &str, ctx: &RequestContext) -> Option<Entry> {
         self.cache.find(self.cache.key(text), &*self.keys.current()?, ctx.moment)
     }
 
@@ -307,16 +344,12 @@ impl Issuer {
         self.keys.may_refetch(token.kid.as_deref(), ctx.moment)
     }
 
-    fn remember(
-        &self,
-        text: &str,
-        (principal, validity): (Principal, claims::Validity),
-        key: Arc<VerifyingKey>,
-    ) -> Arc<Principal> {
+    fn remember(&self, text: &str, checked: Checked, key: Arc<VerifyingKey>) -> Check<'_> {
+        let Checked { principal, validity, binding } = checked;
         let principal = Arc::new(principal);
-        let entry = Entry { principal: Arc::clone(&principal), validity, key };
+        let entry = Entry { principal: Arc::clone(&principal), validity, key, binding: binding.clone() };
         self.cache.insert(self.cache.key(text), entry);
-        principal
+        Check::Passed(self, principal, binding)
     }
 }
 

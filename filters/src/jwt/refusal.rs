@@ -8,7 +8,7 @@ use crate::verdict::{Reply, Verdict};
 
 /// What is wrong. The text goes to the operator; it never holds a part of the token.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     #[error("there is no bearer token")]
     Missing,
     #[error("the Authorization header occurs more than once")]
@@ -23,8 +23,10 @@ pub(super) enum Flaw {
     ClaimsJson,
     #[error("`crit` asks for an extension, and none is supported")]
     Critical,
-    #[error("`typ` is neither JWT nor at+jwt")]
+    #[error("`typ` is not one that this issuer's access tokens have")]
     Type,
+    #[error("it is an ID, logout or refresh token, not an access token")]
+    OtherToken,
     #[error("`alg` is unknown or not allowed for this issuer")]
     Algorithm,
     #[error("`iss` names no configured issuer")]
@@ -37,8 +39,22 @@ pub(super) enum Flaw {
     Expired,
     #[error("the token is not valid yet (`{0}`)")]
     Early(&'static str),
-    #[error("the token is bound to a key (`cnf`), and no proof of it can be checked")]
+    #[error("the token is bound in a way that cannot be checked (`cnf`)")]
     Bound,
+    #[error("the token is bound to a certificate, and the client has shown none")]
+    NoCertificate,
+    #[error("the token is bound to another certificate")]
+    OtherCertificate,
+    #[error("the token is bound to no certificate, and this issuer's must be")]
+    Unbound,
+    #[error("the claim `{0}` is not of scopes")]
+    Scopes(Box<str>),
+    #[error("the authorization server says that the token is not active")]
+    Inactive,
+    #[error("`token_type` is not that of a bearer token")]
+    TokenType,
+    #[error("the authorization server cannot be asked: {0}")]
+    NotIntrospected(Box<str>),
     #[error("no key of the issuer fits the token's `kid` and `alg`")]
     Key,
     #[error("no key of the issuer verifies the signature")]
@@ -54,12 +70,15 @@ const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 impl Flaw {
     /// The refusal for this flaw; `rule` is the issuer, or the policy where the issuer is not known.
-    pub(super) fn reply(&self, rule: &str) -> Verdict {
+    pub(crate) fn reply(&self, rule: &str) -> Verdict {
         let reply = |reason| Reply::new(reason).rule(rule).detail(self.to_string());
         // RFC 6750, section 3: no error code where no token was sent; else one short, fixed text.
         let (reason, challenge) = match self {
             Self::KeysUnavailable => {
                 return reply(Reason::KeysUnavailable).header(RETRY_AFTER, RETRY_SECONDS).into();
+            }
+            Self::NotIntrospected(_) => {
+                return reply(Reason::IntrospectionUnavailable).header(RETRY_AFTER, RETRY_SECONDS).into();
             }
             Self::Missing => (Reason::TokenMissing, r#"Bearer realm="foregate""#),
             Self::Expired => (

@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 /// reads the same text with another parser could otherwise see another claim (RFC 7519, section 4).
 ///
 /// Nesting is bounded by `serde_json` (128).
-pub(super) fn object(text: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+pub(crate) fn object(text: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(text);
     let value = Strict.deserialize(&mut reader)?;
     reader.end()?;

@@ -22,6 +22,7 @@ use crate::jwt::key_set::{KeySet, KeySetError, MAX_BYTES, Skip};
 use crate::jwt::{Alg, Jwks, Jwt, Spec, TokenCache};
 use crate::keys::Keys;
 use crate::moment::Moment;
+use crate::peer::Peer;
 use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::reason::Reason;
 use crate::resources::Resources;
@@ -188,6 +189,18 @@ impl Resources for FakeResources {
         Arc::clone(&self.cache)
     }
 
+    fn introspector(
+        &self,
+        _: &crate::introspection::Spec,
+        at: &Path,
+    ) -> Result<Arc<dyn crate::introspector::Introspector>, Fault> {
+        Err(Fault::new(Code::SECRET, at.clone(), "nobody to ask"))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<crate::introspection::AnswerCache> {
+        Arc::default()
+    }
+
     fn limiter(&self, _: &str, _: &Rate) -> Arc<Limiter> {
         panic!("no limits here")
     }
@@ -203,6 +216,9 @@ fn spec() -> Spec {
         audiences: vec!["crm".into()],
         jwks: Jwks { uri: Some("https://idp.example.com/jwks".into()), ..Jwks::default() },
         algorithms: Vec::new(),
+        types: Vec::new(),
+        scopes_claim: None,
+        require_binding: false,
         clock_skew: None,
         claims_to_headers: Vec::new(),
         forward: false,
@@ -222,7 +238,7 @@ impl Stand {
             keys: HashMap::from([(spec.issuer.clone(), Arc::clone(&keys))]),
             ..FakeResources::default()
         };
-        let jwt = Jwt::build(&[spec], "leads", &Path::default(), &resources).unwrap();
+        let jwt = Jwt::build(&[spec], "leads", false, &Path::default(), &resources).unwrap();
         Self { jwt, keys, cache: resources.cache }
     }
 
@@ -250,6 +266,16 @@ impl Stand {
 
     fn run(&self, token: &str) -> (Verdict, RequestContext) {
         self.run_at(&[("authorization", &format!("Bearer {token}"))], NOW)
+    }
+
+    /// The same from a client that has shown a certificate with this thumbprint.
+    fn run_from(&self, thumbprint: Option<[u8; 32]>, token: &str) -> Verdict {
+        let request = Request::builder().header(AUTHORIZATION, format!("Bearer {token}"));
+        let (head, ()) = request.body(()).unwrap().into_parts();
+        let (_, mut ctx) = self.run_at(&[], NOW);
+        ctx.peer =
+            thumbprint.map(|thumbprint| Arc::new(Peer { id: None, thumbprint, expires: Duration::MAX }));
+        self.jwt.on_request(&head, &mut ctx)
     }
 
     fn passes(&self, token: &str) -> bool {
@@ -358,10 +384,60 @@ fn claims_that_are_missing_wrong_or_of_another_type_are_refused() {
         ("sub", json!(7), "`sub` is missing"),
         ("scope", json!(7), "`scope` is missing"),
         ("scp", json!(["a", 7]), "`scp` is missing"),
-        ("cnf", json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}), "`cnf`"),
+        ("cnf", json!({"jkt": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"}), "`cnf`"),
+        ("cnf", Value::Array(vec![]), "`cnf`"),
+        ("at_hash", json!("x"), "ID, logout or refresh token"),
+        ("events", json!({}), "ID, logout or refresh token"),
+        ("token_use", json!("id"), "ID, logout or refresh token"),
+        ("typ", json!("Refresh"), "ID, logout or refresh token"),
     ] {
         assert_refused(&stand, &sign(&header(), &with(claims(), name, value)), detail);
     }
+}
+
+#[test]
+fn a_bound_token_passes_with_its_certificate_only_also_when_it_is_remembered() {
+    let stand = Stand::standard();
+    let bound = sign(&header(), &with(claims(), "cnf", json!({ "x5t#S256": b64([7; 32]) })));
+    for _ in 0..2 {
+        assert_eq!(stand.run_from(Some([7; 32]), &bound), Verdict::Continue);
+        let (other, none) = (stand.run_from(Some([8; 32]), &bound), stand.run_from(None, &bound));
+        let (other, none) = (refused(other), refused(none));
+        assert_eq!((other.reason, none.reason), (Reason::TokenInvalid, Reason::TokenInvalid));
+        assert_eq!(&*other.detail, "the token is bound to another certificate");
+        assert_eq!(&*none.detail, "the token is bound to a certificate, and the client has shown none");
+        assert_eq!(other.headers, none.headers, "callers learn nothing");
+    }
+    assert_eq!((stand.cache.count(), stand.cache.misses()), (1, 1));
+    let strict = Spec { require_binding: true, ..spec() };
+    let strict = Stand::new(strict, FakeKeys::with(set(&jwks()).unwrap()));
+    assert_refused(&strict, &sign(&header(), &claims()), "bound to no certificate");
+    assert_eq!(strict.run_from(Some([7; 32]), &bound), Verdict::Continue);
+}
+
+#[test]
+fn a_policy_chooses_types_and_where_scopes_are() {
+    let types = Spec { types: vec!["application/AT+JWT".into()], ..spec() };
+    let stand = Stand::new(types, FakeKeys::with(set(&jwks()).unwrap()));
+    assert_refused(&stand, &sign(&header(), &claims()), "`typ`");
+    assert_refused(&stand, &sign(&with(header(), "typ", Value::Null), &claims()), "`typ`");
+    assert!(stand.passes(&sign(&with(header(), "typ", json!("at+jwt")), &claims())));
+    for (claim, name, value) in [
+        ("https://x.example.com/roles", "https://x.example.com/roles", json!(["admin", "crm.read"])),
+        ("realm_access.roles", "realm_access", json!({ "roles": ["admin", "crm.read"] })),
+        ("permissions", "permissions", json!("admin  crm.read")),
+    ] {
+        let spec = Spec { scopes_claim: Some(claim.into()), ..spec() };
+        let stand = Stand::new(spec, FakeKeys::with(set(&jwks()).unwrap()));
+        let (verdict, ctx) = stand.run(&sign(&header(), &with(claims(), name, value)));
+        assert_eq!(verdict, Verdict::Continue, "{claim}");
+        assert_eq!(ctx.principal.unwrap().scopes, ["admin".into(), "crm.read".into()], "{claim}");
+        assert!(stand.run(&sign(&header(), &claims())).1.principal.unwrap().scopes.is_empty());
+    }
+    let spec = Spec { scopes_claim: Some("roles".into()), ..spec() };
+    let stand = Stand::new(spec, FakeKeys::with(set(&jwks()).unwrap()));
+    let wrong = sign(&header(), &with(claims(), "roles", json!({ "admin": true })));
+    assert_refused(&stand, &wrong, "the claim `roles` is not of scopes");
 }
 
 #[test]
@@ -395,6 +471,9 @@ fn headers_that_ask_for_more_or_bring_their_own_key_are_refused() {
         ("typ", json!("JWE"), "`typ`"),
         ("typ", json!("application/jose"), "`typ`"),
         ("typ", json!("text/jwt"), "`typ`"),
+        ("typ", json!("logout+jwt"), "`typ`"),
+        ("typ", json!("dpop+jwt"), "`typ`"),
+        ("typ", json!("t".repeat(129)), "`typ`"),
         ("typ", json!(1), "`typ`"),
         ("kid", json!(7), "`kid`"),
         ("kid", json!("k".repeat(257)), "`kid`"),
@@ -624,7 +703,7 @@ fn tokens_of_each_issuer_are_checked_by_its_own_rules() {
         ..FakeResources::default()
     };
     let second = Spec { issuer: other.into(), audiences: vec!["orders".into()], ..spec() };
-    let jwt = Jwt::build(&[spec(), second], "leads", &Path::default(), &resources).unwrap();
+    let jwt = Jwt::build(&[spec(), second], "leads", false, &Path::default(), &resources).unwrap();
     let stand = Stand { jwt, keys: Arc::default(), cache: resources.cache };
     let theirs = json!({"iss": other, "aud": "orders", "exp": NOW + 60});
     let by =
@@ -803,7 +882,7 @@ fn faults(specs: &[Spec]) -> Vec<String> {
     let names = specs.iter().map(|spec| (spec.issuer.clone(), Arc::clone(&keys))).collect();
     let resources = FakeResources { keys: names, ..FakeResources::default() };
     let at = Path::default().key("jwt");
-    match Jwt::build(specs, "leads", &at, &resources) {
+    match Jwt::build(specs, "leads", false, &at, &resources) {
         Ok(_) => Vec::new(),
         Err(faults) => faults.iter().map(|fault| format!("{} {}", fault.code, fault.at)).collect(),
     }
@@ -862,7 +941,7 @@ fn the_fingerprint_changes_with_what_decides_and_with_nothing_else() {
         let keys = FakeKeys::with(set(&jwks()).unwrap());
         let resources =
             FakeResources { keys: HashMap::from([(ISSUER.to_owned(), keys)]), ..FakeResources::default() };
-        Jwt::build(&[spec], "leads", &Path::default(), &resources).unwrap();
+        Jwt::build(&[spec], "leads", false, &Path::default(), &resources).unwrap();
         let seen = resources.fingerprints.lock().unwrap();
         seen[0]
     };

@@ -7,15 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use serde_json::Value;
 
+use crate::jwt::binding::Binding;
 use crate::jwt::claims::Validity;
 use crate::jwt::key_set::{KeySet, VerifyingKey};
 use crate::moment::Moment;
 use crate::principal::Principal;
 
 /// Most tokens kept by [`TokenCache::default`].
-const ENTRIES: u64 = 65_536;
+const ENTRIES: u64 = 131_072;
 /// Most memory taken by [`TokenCache::default`], in bytes.
 const BYTES: u64 = 64 << 20;
 
@@ -24,8 +24,7 @@ const BYTES: u64 = 64 << 20;
 /// An entry is used only while the token is valid and the key that verified it is still trusted.
 pub struct TokenCache {
     entries: Cache<TokenKey, Entry, Weight>,
-    sip: std::hash::RandomState,
-    aes: ahash::RandomState,
+    hash: TokenHash,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -33,7 +32,14 @@ pub struct TokenCache {
 /// 128 bits of two keyed hashes. Their keys are random and never leave the process, so nobody can
 /// search for a token that meets another's entry; `SipHash` alone would be a sound MAC of 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct TokenKey(u64, u64);
+pub(crate) struct TokenKey(u64, u64);
+
+/// Makes [`TokenKey`]s; every cache has keys of its own.
+#[derive(Default)]
+pub(crate) struct TokenHash {
+    sip: std::hash::RandomState,
+    aes: ahash::RandomState,
+}
 
 /// A verified token.
 #[derive(Clone, Debug)]
@@ -41,6 +47,8 @@ pub(super) struct Entry {
     pub(super) principal: Arc<Principal>,
     pub(super) validity: Validity,
     pub(super) key: Arc<VerifyingKey>,
+    /// Checked on every use.
+    pub(super) binding: Binding,
 }
 
 #[derive(Clone)]
@@ -62,8 +70,7 @@ impl TokenCache {
         let estimate = usize::try_from(entries).unwrap_or(usize::MAX);
         Self {
             entries: Cache::with_weighter(estimate, bytes, Weight { least }),
-            sip: std::hash::RandomState::new(),
-            aes: ahash::RandomState::new(),
+            hash: TokenHash::default(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
         }
@@ -85,17 +92,18 @@ impl TokenCache {
     }
 
     pub(super) fn key(&self, token: &str) -> TokenKey {
-        TokenKey(self.sip.hash_one(token), self.aes.hash_one(token))
+        self.hash.key(token)
     }
 
-    /// The principal of a token verified before, if it would be accepted again now.
-    pub(super) fn find(&self, key: TokenKey, keys: &KeySet, moment: Moment) -> Option<Arc<Principal>> {
+    /// A token verified before, if its signature and times would be accepted again now.
+    pub(super) fn find(&self, key: TokenKey, keys: &KeySet, moment: Moment) -> Option<Entry> {
         let entry = self.entries.get(&key);
         let known = entry.is_some();
         let valid = entry.filter(|entry| entry.validity.contains(moment) && keys.holds(&entry.key));
         if let Some(entry) = valid {
             self.hits.fetch_add(1, Ordering::Relaxed);
-            return Some(entry.principal);
+            // What this request reads of the claims does not stay in the cache.
+            return Some(Entry { principal: Arc::new(entry.principal.compact()), ..entry });
         }
         if known {
             self.entries.remove(&key);
@@ -105,7 +113,20 @@ impl TokenCache {
 
     pub(super) fn insert(&self, key: TokenKey, entry: Entry) {
         self.misses.fetch_add(1, Ordering::Relaxed);
-        self.entries.insert(key, entry);
+        self.entries.insert(key, Entry { principal: Arc::new(entry.principal.compact()), ..entry });
+    }
+}
+
+impl TokenKey {
+    /// A number from 0 to below `bound` that is the same for the same token: for times that must not coincide.
+    pub(crate) fn spread(self, bound: u64) -> u64 {
+        self.0.checked_rem(bound).unwrap_or_default()
+    }
+}
+
+impl TokenHash {
+    pub(crate) fn key(&self, token: &str) -> TokenKey {
+        TokenKey(self.sip.hash_one(token), self.aes.hash_one(token))
     }
 }
 
@@ -118,23 +139,9 @@ impl fmt::Debug for TokenCache {
 
 impl Weighter<TokenKey, Entry> for Weight {
     fn weight(&self, _: &TokenKey, entry: &Entry) -> u64 {
-        let principal = &entry.principal;
-        let claims = principal.claims.iter().map(|(name, value)| name.len() + size(value)).sum::<usize>();
-        let scopes = principal.scopes.iter().map(|scope| scope.len() + size_of::<Box<str>>()).sum::<usize>();
-        let fixed =
-            size_of::<Entry>() + size_of::<Principal>() + principal.issuer.len() + principal.subject.len();
-        u64::try_from(fixed + claims + scopes).unwrap_or(u64::MAX).max(self.least)
-    }
-}
-
-/// About how many bytes a value takes.
-fn size(value: &Value) -> usize {
-    /// A value, its name, its hash and the index entry of an ordered map.
-    const SLOT: usize = size_of::<Value>() + size_of::<String>() + 2 * size_of::<usize>();
-    SLOT + match value {
-        Value::String(text) => text.len(),
-        Value::Array(list) => list.iter().map(size).sum(),
-        Value::Object(map) => map.iter().map(|(name, value)| name.len() + size(value)).sum(),
-        _ => 0,
+        // The key, and what the cache itself keeps of an entry.
+        const KEPT: usize = size_of::<TokenKey>() + 6 * size_of::<usize>();
+        let bytes = KEPT + size_of::<Entry>() + entry.principal.bytes();
+        u64::try_from(bytes).unwrap_or(u64::MAX).max(self.least)
     }
 }

@@ -22,7 +22,7 @@ pub(super) struct Check {
     /// Ends with exit code 1 where there are warnings.
     #[arg(long)]
     deny_warnings: bool,
-    /// Does not look for certificates: for machines that have none, such as those of CI.
+    /// Does not look for certificates and secrets: for machines that have none, such as those of CI.
     #[arg(long)]
     without_secrets: bool,
     /// How faults are written.
@@ -33,8 +33,8 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> ExitCode {
         let (told, summary) = match self.compile() {
-            Ok((sources, snapshot)) => {
-                let summary = summary(&sources, &snapshot);
+            Ok((sources, snapshot, unseen)) => {
+                let summary = summary(&sources, &snapshot, unseen);
                 (snapshot.warnings, Some(summary))
             }
             Err(faults) => (faults, None),
@@ -57,15 +57,15 @@ impl Check {
         }
     }
 
-    /// Every fault of policies and cases at once.
-    fn compile(&self) -> Result<(Sources, Snapshot), Vec<Diagnostic>> {
+    /// Every fault of policies and cases at once; where there is none, how many secrets were not looked for.
+    fn compile(&self) -> Result<(Sources, Snapshot, usize), Vec<Diagnostic>> {
         let sources = load_folder(&self.policies)?;
         let mut faults = check_cases(&sources);
         let shared = Shared::new(None, None);
         shared.begin();
         let lent = Lent::to_check(&shared, !self.without_secrets);
         match compile(&sources, &lent, Options::default()) {
-            Ok(snapshot) if faults.is_empty() => Ok((sources, snapshot)),
+            Ok(snapshot) if faults.is_empty() => Ok((sources, snapshot, lent.unseen())),
             Ok(_) => Err(faults),
             Err(mut more) => {
                 faults.append(&mut more);
@@ -76,10 +76,14 @@ impl Check {
     }
 }
 
-fn summary(sources: &Sources, snapshot: &Snapshot) -> String {
+fn summary(sources: &Sources, snapshot: &Snapshot, unseen: usize) -> String {
     let documents = sources.documents.len() + sources.cases.len();
+    let unseen = match unseen {
+        0 => String::new(),
+        unseen => format!(", {} not looked for", count(unseen, "secret")),
+    };
     format!(
-        "{}, {}, {}",
+        "{}, {}, {}{unseen}",
         count(sources.files.len(), "file"),
         count(documents, "document"),
         count(snapshot.routes.all().len(), "route")

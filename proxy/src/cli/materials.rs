@@ -4,19 +4,24 @@ use std::future::Future;
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foregate_filters::fault::{Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
+use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::snapshot::{CertificateFiles, Model};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::case_keys::CaseKeys;
+use crate::oauth::introspect::Unasked;
 use crate::shared::Shared;
 
 /// Time a score may take in a case: cases are about verdicts, and a busy machine must not change them.
@@ -25,8 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The process's parts, without what only serving needs.
 pub(super) struct Lent<'a> {
     shared: &'a Shared,
-    /// False: certificates and authorities are not looked for.
+    /// False: certificates, authorities and secrets are not looked for.
     secrets: bool,
+    /// Secrets that were not looked for.
+    unseen: AtomicUsize,
     cases: Option<(&'a CaseKeys, Arc<Runtime>)>,
 }
 
@@ -38,15 +45,23 @@ struct Patient {
 }
 
 impl<'a> Lent<'a> {
-    /// For a check; without `secrets`, no certificate is looked for.
+    /// For a check; without `secrets`, neither certificates nor secrets are looked for.
     pub(super) fn to_check(shared: &'a Shared, secrets: bool) -> Self {
-        Self { shared, secrets, cases: None }
+        Self { shared, secrets, unseen: AtomicUsize::new(0), cases: None }
     }
 
     /// For cases: test keys stand in for those of issuers.
     pub(super) fn to_cases(shared: &'a Shared, keys: &'a CaseKeys) -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_time().build()?;
-        Ok(Self { shared, secrets: false, cases: Some((keys, Arc::new(runtime))) })
+        let unseen = AtomicUsize::new(0);
+        Ok(Self { shared, secrets: false, unseen, cases: Some((keys, Arc::new(runtime))) })
+    }
+}
+
+impl Lent<'_> {
+    /// How many secrets were not looked for.
+    pub(super) fn unseen(&self) -> usize {
+        self.unseen.load(Ordering::Relaxed)
     }
 }
 
@@ -60,6 +75,18 @@ impl Resources for Lent<'_> {
 
     fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache> {
         self.shared.tokens(issuer, fingerprint)
+    }
+
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        if self.secrets {
+            return self.shared.introspector(spec, at);
+        }
+        self.unseen.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(Unasked))
+    }
+
+    fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {
+        self.shared.answers(endpoint, fingerprint)
     }
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
@@ -90,6 +117,14 @@ impl Materials for Lent<'_> {
 
     fn revocations(&self, file: &FilePath) -> Result<(), String> {
         if self.secrets { self.shared.revocations(file) } else { Ok(()) }
+    }
+
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault> {
+        if self.secrets {
+            return self.shared.credentials(said, at);
+        }
+        self.unseen.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -9,6 +9,8 @@ use foregate_policy::snapshot::{Endpoint, Protocol, Shown, Upstream};
 
 use crate::dispatch::tls::UpstreamTrust;
 
+use crate::oauth::credential::Credential;
+
 /// One address of an upstream, and the host it stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -51,6 +53,8 @@ pub struct UpstreamState {
     pub tls: Option<UpstreamTrust>,
     /// Set once another state has taken its place: its connections serve no further request.
     pub retired: Arc<AtomicBool>,
+    /// What it is shown; nothing where the document says nothing.
+    pub credential: Option<Arc<Credential>>,
     /// True where at least one endpoint is a DNS name.
     named: bool,
     addresses: ArcSwap<Addresses>,
@@ -72,13 +76,15 @@ impl UpstreamState {
             spec,
             tls,
             retired: Arc::default(),
+            credential: None,
         }
     }
 
     /// The same upstream with other TLS: its connections are of a pool of their own.
     #[must_use]
     pub fn renewed(&self, tls: UpstreamTrust) -> Self {
-        let renewed = Self::new(Arc::clone(&self.spec), Some(tls));
+        let mut renewed = Self::new(Arc::clone(&self.spec), Some(tls));
+        renewed.credential.clone_from(&self.credential);
         renewed.addresses.store(self.addresses.load_full());
         renewed
     }

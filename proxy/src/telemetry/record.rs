@@ -9,7 +9,7 @@ use std::time::Duration;
 use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
 use foregate_filters::moment::Moment;
 use foregate_filters::peer::Peer;
-use foregate_filters::principal::Principal;
+use foregate_filters::principal::{Claims, Principal};
 use foregate_filters::reason::Reason;
 use foregate_filters::score::ScoreFault;
 use foregate_filters::step::Step;
@@ -268,7 +268,7 @@ impl Record {
                 issuer,
                 subject,
                 scopes: Vec::new(),
-                claims: serde_json::Map::new(),
+                claims: Claims::default(),
                 expires: principal.expires,
             }));
         }
@@ -295,7 +295,7 @@ mod tests {
     use super::{DecisionId, Record, request_id};
     use crate::telemetry::testing::{MOMENT, full_record, record};
     use foregate_filters::moment::Moment;
-    use foregate_filters::principal::Principal;
+    use foregate_filters::principal::{Claims, Principal};
     use http::{HeaderMap, HeaderValue, Method};
     use smallvec::SmallVec;
     use std::time::Duration;
@@ -360,7 +360,7 @@ mod tests {
             issuer: "i".repeat(9_000).into(),
             subject: "s".repeat(9_000).into(),
             scopes: Vec::new(),
-            claims: serde_json::Map::new(),
+            claims: Claims::default(),
             expires: 0,
         }));
         long.bound();

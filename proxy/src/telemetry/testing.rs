@@ -70,7 +70,7 @@ pub fn full_record() -> Record {
         issuer: "https://idp.example.com/".into(),
         subject: "uid:005".into(),
         scopes: vec!["crm.write".into()],
-        claims,
+        claims: claims.into(),
         expires: 1_790_000_100,
     };
     Record {

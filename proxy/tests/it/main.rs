@@ -9,6 +9,8 @@ mod bodies;
 #[cfg(test)]
 mod cli;
 #[cfg(test)]
+mod credentials;
+#[cfg(test)]
 mod decision_log;
 #[cfg(test)]
 mod drain;
@@ -27,13 +29,19 @@ mod identity;
 #[cfg(test)]
 mod identity_rotation;
 #[cfg(test)]
+mod introspection;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod mtls;
 #[cfg(test)]
 mod observe;
 #[cfg(test)]
+mod oidc;
+#[cfg(test)]
 mod policies;
+#[cfg(test)]
+mod references;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
@@ -44,5 +52,7 @@ mod support;
 mod tidy;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod upgrade;

@@ -346,6 +346,7 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
             ("rate_limit", "RateLimited")
         }
         FilterSpec::Jwt => ("jwt", "TokenInvalid"),
+        FilterSpec::Introspection => ("introspection", "IntrospectionUnavailable"),
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
     }

@@ -91,7 +91,7 @@ pub fn run(
         }
     };
     let reports = ready.into_iter().map(|(document, case, arrival)| {
-        stand_in.set(models(sources, case));
+        stand_in.set(models(sources, case), case.spec.request.introspection.as_ref());
         for _ in 1..case.spec.request.times.unwrap_or(1) {
             flow::decide(&snapshot, arrival.clone());
         }

@@ -1,30 +1,43 @@
 //! Scores from cases in place of those from models.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ahash::AHashMap;
+use bytes::Bytes;
 use foregate_filters::fault::{Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
+use serde_json::{Map, Value};
 
 use crate::compile::Materials;
+use crate::documents::credentials::Credentials;
 use crate::snapshot::{CertificateFiles, Model};
 
 /// Scores by model; empty lets the models answer.
 type Board = Arc<Mutex<AHashMap<String, f32>>>;
 
+/// What introspection endpoints answer; nothing where they do not.
+type Answer = Arc<Mutex<Option<Bytes>>>;
+
 /// The materials of the caller, with scorers that read the board first.
 pub struct StandIn<'a> {
     materials: &'a dyn Materials,
     board: Board,
+    answer: Answer,
 }
+
+/// An authorization server that answers as the case says.
+#[derive(Debug)]
+struct ScriptedServer(Answer);
 
 /// A model whose answer may be given.
 #[derive(Debug)]
@@ -41,11 +54,13 @@ impl fmt::Debug for StandIn<'_> {
 
 impl<'a> StandIn<'a> {
     pub fn new(materials: &'a dyn Materials) -> Self {
-        Self { materials, board: Board::default() }
+        Self { materials, board: Board::default(), answer: Answer::default() }
     }
 
-    /// The scores of the next case, and no others.
-    pub fn set(&self, scores: Vec<(String, f32)>) {
+    /// The scores and the introspection of the next case, and no others.
+    pub fn set(&self, scores: Vec<(String, f32)>, introspection: Option<&Map<String, Value>>) {
+        let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
+        *answer = introspection.map(|members| Value::from(members.clone()).to_string().into());
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         *board = scores.into_iter().collect();
     }
@@ -58,6 +73,14 @@ impl Resources for StandIn<'_> {
 
     fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache> {
         self.materials.tokens(issuer, fingerprint)
+    }
+
+    fn introspector(&self, _: &introspection::Spec, _: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        Ok(Arc::new(ScriptedServer(Arc::clone(&self.answer))))
+    }
+
+    fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {
+        self.materials.answers(endpoint, fingerprint)
     }
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
@@ -81,6 +104,21 @@ impl Materials for StandIn<'_> {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         self.materials.authorities(file)
+    }
+
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault> {
+        self.materials.credentials(said, at)
+    }
+}
+
+impl Introspector for ScriptedServer {
+    fn ask<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, NotAnswered>> + Send + 'a>> {
+        let answer = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let silent = || NotAnswered("the case does not say what introspection answers".into());
+        Box::pin(ready(answer.ok_or_else(silent)))
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
@@ -47,6 +49,14 @@ impl Resources for Lent<'_> {
 
     fn tokens(&self, issuer: &str, fingerprint: u64) -> Arc<TokenCache> {
         self.materials.tokens(issuer, fingerprint)
+    }
+
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        self.materials.introspector(spec, at)
+    }
+
+    fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {
+        self.materials.answers(endpoint, fingerprint)
     }
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {

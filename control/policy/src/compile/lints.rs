@@ -4,11 +4,13 @@ use foregate_filters::expression::{Environment, hints};
 
 use crate::codes;
 use crate::compile::Compilation;
+use crate::compile::credentials::is_local;
 use crate::compile::rules::Routes;
 use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind};
 use crate::documents::policy;
+use crate::node::Node;
 use crate::routes::paths::Order;
 
 /// Warnings of what the expressions of a policy probably do not mean.
@@ -60,6 +62,8 @@ impl Compilation<'_> {
                 Diagnostic::at(document, &Document::name_path(), code, message).warning()
             })
             .collect();
+        told.extend(self.weak_introspection());
+        told.extend(self.credentials_in_clear());
         told.extend(routes.shadows.iter().filter_map(|(order, by)| self.shadowed(order, by)));
         self.warnings.append(&mut told);
     }
@@ -71,6 +75,44 @@ impl Compilation<'_> {
                 rules.items().iter().any(|rule| rule.key("model").and_then(|name| name.text()) == Some(model))
             })
         })
+    }
+
+    /// Introspection that accepts any audience, or passes tokens while nobody answers.
+    fn weak_introspection(&self) -> Vec<Diagnostic> {
+        let mut told = Vec::new();
+        for policy in self.named(Kind::Policy) {
+            let list = policy.root.key("spec").and_then(|spec| spec.key("introspection"));
+            for (index, entry) in list.into_iter().flat_map(Node::items).enumerate() {
+                let at = spec().key("introspection").index(index);
+                if entry.key("audiences").is_none_or(|audiences| audiences.items().is_empty()) {
+                    let message = "tokens for any audience pass";
+                    let warning = Diagnostic::at(policy, &at, codes::AUDIENCE_MISSING, message);
+                    told.push(warning.help("list the audiences of this service in `audiences`").warning());
+                }
+                if entry.key("onUnavailable").and_then(Node::text) == Some("stale") {
+                    let message = "revoked tokens pass while the endpoint cannot be asked";
+                    let at = at.key("onUnavailable");
+                    told.push(Diagnostic::at(policy, &at, codes::STALE_ANSWERS, message).warning());
+                }
+            }
+        }
+        told
+    }
+
+    fn credentials_in_clear(&self) -> Vec<Diagnostic> {
+        let plain = self.documents.upstreams.iter().filter(|upstream| {
+            upstream.spec.credentials.is_some()
+                && upstream.spec.tls.is_none()
+                && !is_local(&upstream.spec.endpoints)
+        });
+        plain
+            .map(|upstream| {
+                let message = "the credentials are sent over a plain connection";
+                let at = spec().key("credentials");
+                let lint = Diagnostic::at(upstream.document, &at, codes::CREDENTIALS_IN_CLEAR, message);
+                lint.help("add tls: { mode: Simple }").warning()
+            })
+            .collect()
     }
 
     fn shadowed(&self, order: &Order, by: &Order) -> Option<Diagnostic> {

@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod credentials;
 mod describe;
 mod filters;
 mod gateways;
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
+use crate::documents::credentials::Credentials;
 use crate::load::Sources;
 use crate::snapshot::{CertificateFiles, Model, Snapshot};
 
@@ -52,6 +54,9 @@ pub trait Materials: Resources {
     fn workload(&self) -> Result<(), String> {
         Ok(())
     }
+
+    /// Tells the first secret of an upstream's credentials that cannot be had or used, as a fault below `at`.
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault>;
 }
 
 /// What a compilation allows besides the policy language itself.

@@ -56,6 +56,10 @@ impl<'a> Compilation<'a> {
             for file in said.jwt.iter_mut().filter_map(|issuer| issuer.jwks.file.as_mut()) {
                 *file = document.file.folder().join(&*file).display().to_string();
             }
+            let secrets = self.sources.root.join("secrets");
+            for endpoint in &mut said.introspection {
+                endpoint.client_auth.anchor(document.file.folder(), &secrets);
+            }
             policies.push(Prepared { document, name: document.name.to_string(), spec: said });
         }
         Policies(policies)
@@ -170,6 +174,7 @@ impl Prepared<'_> {
             at: spec(),
             addresses: self.spec.addresses.as_ref(),
             jwt: &self.spec.jwt,
+            introspection: &self.spec.introspection,
             rate_limit: &self.spec.rate_limit,
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,

@@ -7,8 +7,8 @@ use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 
-use crate::compile::Compilation;
 use crate::compile::typed::{Typed, spec};
+use crate::compile::{Compilation, credentials};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
@@ -38,6 +38,13 @@ impl Compilation<'_> {
             let mut faults = Vec::new();
             let mut upstream = Reader { typed, faults: &mut faults }.read();
             let (document, tls) = (typed.document, typed.spec.tls.clone());
+            upstream.credentials = typed.spec.credentials.clone().map(|mut credentials| {
+                let secrets = self.sources.root.join("secrets");
+                credentials.anchor(document.file.folder(), &secrets);
+                let wrong = credentials::check(&credentials, &spec().key("credentials"), self.materials);
+                faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
+                credentials
+            });
             upstream.tls = tls.map(|tls| self.upstream_tls(document, &tls));
             self.faults.append(&mut faults);
             upstreams.push(Arc::new(upstream));
@@ -100,6 +107,7 @@ impl Reader<'_> {
             tls: None,
             connect_timeout,
             idle_timeout,
+            credentials: None,
             max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,
         }
     }

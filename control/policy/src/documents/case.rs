@@ -77,6 +77,10 @@ pub struct Request {
     /// A token to be signed and sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// What the introspection endpoint answers, such as `{ active: true, scope: crm.read }`. Where absent, it
+    /// does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub introspection: Option<Map<String, Value>>,
     /// Any JSON value, or `{ file: path }` relative to the file of the case. A string is sent as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::ByteSize;
-use foregate_filters::{addresses, authorize, enrich, jwt, rate_limit};
+use foregate_filters::{addresses, authorize, enrich, introspection, jwt, rate_limit};
 
 use crate::documents::INSTANT;
 use crate::documents::http_route::GatewayGroup;
@@ -26,6 +26,12 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub jwt: Vec<jwt::Spec>,
+    /// Authorization servers that are asked about tokens. With `jwt` beside it, they are asked about those that
+    /// are no JWT of an issuer listed there. The first is asked about every token that names no issuer listed
+    /// here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub introspection: Vec<introspection::Spec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub rate_limit: Vec<rate_limit::Spec>,

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::PRECISE_HOSTNAME;
+use crate::documents::credentials::Credentials;
 use crate::documents::gateway::SecretRef;
 
 /// An `Upstream` of `foregate.dev/v1alpha1`.
@@ -29,6 +30,9 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4096))]
     pub max_idle_per_thread: Option<u32>,
+    /// What the gateway shows to the upstream; nothing where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
 }
 
 /// The HTTP version spoken.

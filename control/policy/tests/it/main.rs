@@ -4,6 +4,7 @@
 
 mod cases;
 mod compile;
+mod credentials;
 mod faults;
 mod folder;
 mod materials;

@@ -6,6 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::introspection::{self, AnswerCache};
+use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::key_set::KeySet;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
@@ -15,6 +17,7 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::{RecordScore, ScoreCall, Scorer, Scores};
 use foregate_policy::compile::{Materials, Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::load::Sources;
 use foregate_policy::snapshot::{CertificateFiles, Model, Snapshot};
 
@@ -39,6 +42,16 @@ impl Resources for Fake {
 
     fn tokens(&self, _: &str, _: u64) -> Arc<TokenCache> {
         Arc::new(TokenCache::new(16, 1 << 16))
+    }
+
+    fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
+        let wanted = spec.client_auth.proof().and_then(|secret| secret.file.as_deref());
+        let at = at.key("clientAuth").key(spec.client_auth.proof_field());
+        Err(Fault::new(Code::SECRET, at, format!("no such secret: {}", wanted.unwrap_or_default())))
+    }
+
+    fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
+        Arc::default()
     }
 
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
@@ -69,6 +82,14 @@ impl Materials for Fake {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         if file == FilePath::new("policies/roots.pem") { Ok(()) } else { Err("no such file".to_owned()) }
+    }
+
+    fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault> {
+        let file = said.fixed.as_ref().and_then(|fixed| fixed.value.file.as_deref());
+        if file == Some("policies/secrets/gone/key") {
+            return Err(Fault::new(Code::SECRET, at.key("static").key("value"), "no such file"));
+        }
+        Ok(())
     }
 }
 

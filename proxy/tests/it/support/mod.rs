@@ -6,6 +6,7 @@ pub mod command;
 pub mod guarded;
 pub mod idp;
 pub mod lines;
+pub mod oidc;
 pub mod policies;
 pub mod process;
 pub mod raw;

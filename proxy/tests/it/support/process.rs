@@ -20,12 +20,25 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub struct Options {
     args: Vec<String>,
     files: Vec<(PathBuf, Vec<u8>)>,
+    env: Vec<(String, String)>,
 }
 
 impl Options {
     /// Adds arguments of `foregate run`, such as `["--threads", "1"]`.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Takes a file out again.
+    pub fn without(mut self, path: &str) -> Self {
+        self.files.retain(|(known, _)| known != Path::new(path));
         self
     }
 
@@ -101,7 +114,7 @@ impl Foregate {
         for listener in policies::listeners(policies) {
             command.arg("--bind").arg(format!("{listener}=127.0.0.1:0"));
         }
-        command.args(&options.args);
+        command.args(&options.args).envs(options.env.iter().map(|(name, value)| (name, value)));
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         (child, folder)

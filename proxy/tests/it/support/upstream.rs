@@ -161,6 +161,11 @@ impl Upstream {
         self.received.lock().unwrap().clone()
     }
 
+    /// Forgets what was received so far.
+    pub fn forget(&self) {
+        self.received.lock().unwrap().clear();
+    }
+
     /// The request received last.
     pub fn last(&self) -> Received {
         self.received().pop().expect("the upstream received nothing")

@@ -1,0 +1,85 @@
+//! Metrics of questions about tokens and of tokens for upstreams.
+
+use std::sync::{Arc, Weak};
+
+use foregate_filters::introspection::AnswerCache;
+
+use crate::clock;
+use crate::oauth::credential::{Credential, CredentialStatus};
+use crate::oauth::introspect::HttpIntrospector;
+use crate::telemetry::Telemetry;
+use crate::telemetry::sources::Kind;
+
+/// A count as metrics have it.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; counts above 2^53 are not reached")]
+fn count(number: u64) -> f64 {
+    number as f64
+}
+
+/// Where one kind of part is told of.
+struct Sources<'a, T> {
+    telemetry: &'a Telemetry,
+    labels: [(&'a str, &'a str); 1],
+    part: &'a Arc<T>,
+}
+
+impl<T: Send + Sync + 'static> Sources<'_, T> {
+    /// Registers one number; what no policy uses any more is not kept for its metrics.
+    fn add(&self, kind: Kind, name: &str, help: &str, read: fn(&T) -> f64) {
+        let part = Arc::downgrade(self.part);
+        let read = move || Weak::upgrade(&part).map_or(f64::NAN, |part| read(&part));
+        self.telemetry.register_source(kind, name, help, &self.labels, read);
+    }
+}
+
+/// Registers how questions to one endpoint go.
+pub fn introspector(telemetry: &Telemetry, endpoint: &str, part: &Arc<HttpIntrospector>) {
+    let sources = Sources { telemetry, labels: [("endpoint", endpoint)], part };
+    let name = "foregate_introspections_answered_total";
+    sources.add(Kind::Counter, name, "Questions about tokens that were answered.", |it| {
+        count(it.status().answered)
+    });
+    let name = "foregate_introspections_failed_total";
+    sources.add(Kind::Counter, name, "Questions about tokens that were not answered.", |it| {
+        count(it.status().failed)
+    });
+}
+
+/// Registers how often answers were known.
+pub fn answers(telemetry: &Telemetry, issuer: &str, part: &Arc<AnswerCache>) {
+    let sources = Sources { telemetry, labels: [("issuer", issuer)], part };
+    let name = "foregate_introspection_cache_hits_total";
+    sources.add(Kind::Counter, name, "Tokens whose answer was known.", |it| count(it.hits()));
+    let name = "foregate_introspection_cache_misses_total";
+    sources.add(Kind::Counter, name, "Tokens that were asked about.", |it| count(it.asked()));
+    let name = "foregate_introspection_cache_tokens";
+    sources.add(Kind::Gauge, name, "Tokens remembered.", |it| count(it.count() as u64));
+}
+
+/// Registers how the token for one upstream stands.
+pub fn credential(telemetry: &Telemetry, upstream: &str, part: &Arc<Credential>) {
+    if part.status(clock::monotonic()).is_none() {
+        return;
+    }
+    let sources = Sources { telemetry, labels: [("upstream", upstream)], part };
+    let name = "foregate_credential_age_seconds";
+    sources.add(Kind::Gauge, name, "Time since a token was granted.", |it| {
+        status(it).and_then(|status| status.age).map_or(f64::NAN, |age| age.as_secs_f64())
+    });
+    let name = "foregate_credential_expires_in_seconds";
+    sources.add(Kind::Gauge, name, "Time until a token expires; 0 once it has.", |it| {
+        status(it).and_then(|status| status.left).map_or(f64::NAN, |left| left.as_secs_f64())
+    });
+    let name = "foregate_credential_fetches_succeeded_total";
+    sources.add(Kind::Counter, name, "Tokens granted for an upstream.", |it| {
+        status(it).map_or(f64::NAN, |status| count(status.succeeded))
+    });
+    let name = "foregate_credential_fetches_failed_total";
+    sources.add(Kind::Counter, name, "Tokens for an upstream that were not granted.", |it| {
+        status(it).map_or(f64::NAN, |status| count(status.failed))
+    });
+}
+
+fn status(credential: &Credential) -> Option<CredentialStatus> {
+    credential.status(clock::monotonic())
+}
