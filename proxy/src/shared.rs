@@ -53,6 +53,9 @@ const MODEL_THREADS: usize = 1;
 #[derive(Debug)]
 struct Shelf<K, V>(HashMap<K, (V, u64)>);
 
+/// What tells one scorer from another: the name of its model, where it runs, and the state of its bundle.
+type ModelKey = (Arc<str>, Placement, Vec<u8>);
+
 /// Everything that is carried over.
 #[derive(Debug, Default)]
 struct Kept {
@@ -65,7 +68,7 @@ struct Kept {
     answers: Shelf<(String, u64), Arc<AnswerCache>>,
     credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
-    models: Shelf<(Arc<str>, Placement, Vec<u8>), Arc<dyn Scorer>>,
+    models: Shelf<ModelKey, Arc<dyn Scorer>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
 }
@@ -506,6 +509,7 @@ impl Materials for Shared {
 #[cfg(test)]
 mod tests {
     use std::path::Path as FilePath;
+    use std::sync::Arc;
     use std::time::Duration;
 
     use foregate_filters::fault::Path;
@@ -525,7 +529,7 @@ mod tests {
         shared.begin();
         shared.model(&model, &Path::default()).unwrap();
         let body = format!("{{\"Notes\":\"{}\"}}", "n".repeat(bytes)).into();
-        let call = ScoreCall { body, reserved: Default::default(), budget: Duration::from_secs(1) };
+        let call = ScoreCall { body, reserved: Arc::default(), budget: Duration::from_secs(1) };
         let inline = shared.scorer("lead-score", &Path::default()).unwrap().score(&call).is_some();
         shared.commit();
         inline
