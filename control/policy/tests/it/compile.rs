@@ -151,3 +151,41 @@ fn weights_redirects_and_rewrites_are_compiled() {
     let Action::Redirect(redirect) = &second.action else { panic!("redirects") };
     assert_eq!(redirect.status.as_u16(), 301);
 }
+
+#[test]
+fn a_route_knows_where_it_and_every_rule_of_its_policies_is_written() {
+    let policy = |name: &str, kind: &str, target: &str| {
+        format!(
+            "apiVersion: foregate.dev/v1alpha1\nkind: Policy\nmetadata: {{ name: {name} }}\nspec:
+  targetRefs: [{{ group: gateway.networking.k8s.io, kind: {kind}, name: {target} }}]
+  authorize:
+  - {{ name: readers, allow: 'request.method == \"GET\"' }}
+  - name: internal
+    deny: 'request.headers[\"x-{name}\"] == \"1\"'\n---\n"
+        )
+    };
+    let (outer, inner) = (policy("outer", "Gateway", "edge"), policy("inner", "HTTPRoute", "web"));
+    let text = [BASE, &outer, &inner, &route("web", &format!("rules:\n- {{ {CRM} }}\n"))].concat();
+    let compiled = compiled(&text).unwrap();
+    let description = &compiled.routes.all()[0].description;
+    let line = |needle: &str| text[..text.find(needle).unwrap()].matches('\n').count() + 1;
+    assert_eq!(*description.revision, *compiled.revision);
+    assert_eq!(description.headers, ["x-inner", "x-outer"]);
+    assert_eq!(description.upstreams[0].1.line, line("metadata: { name: crm }"));
+    let told: Vec<(&str, &str, usize, Vec<(&str, usize)>)> = description
+        .links
+        .iter()
+        .map(|link| {
+            let rules = link.rules.iter().map(|placed| (&*placed.rule.name, placed.at.line)).collect();
+            (&*link.policy, link.filter, link.at.line, rules)
+        })
+        .collect();
+    // The same names in both policies, each in its own place.
+    let (outer, inner) = (line("name: outer"), line("name: inner"));
+    let expected = [(&*"outer", outer), ("inner", inner)]
+        .map(|(name, at)| (name, "authorize", at + 3, vec![("readers", at + 4), ("internal", at + 5)]));
+    assert!(told.ends_with(&expected), "{told:?}");
+    assert!(
+        description.route.line > inner && &*description.route.file == description.links[0].at.file.as_ref()
+    );
+}
