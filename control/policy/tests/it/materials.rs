@@ -5,9 +5,10 @@ use std::path::{Path as FilePath, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::introspection::{self, AnswerCache};
-use foregate_filters::introspector::Introspector;
+use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
@@ -21,6 +22,10 @@ use foregate_policy::snapshot::{CertificateFiles, Snapshot};
 
 #[derive(Debug)]
 pub struct Fake;
+
+/// An authorization server that never answers.
+#[derive(Debug)]
+struct Silent;
 
 /// Scores every body 0.25.
 #[derive(Debug)]
@@ -37,8 +42,9 @@ impl Resources for Fake {
 
     fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
         let wanted = spec.client_auth.proof().and_then(|secret| secret.file.as_deref());
+        let Some(file) = wanted else { return Ok(Arc::new(Silent)) };
         let at = at.key("clientAuth").key(spec.client_auth.proof_field());
-        Err(Fault::new(Code::SECRET, at, format!("no such secret: {}", wanted.unwrap_or_default())))
+        Err(Fault::new(Code::SECRET, at, format!("no such secret: {file}")))
     }
 
     fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
@@ -81,6 +87,15 @@ impl Materials for Fake {
             return Err(Fault::new(Code::SECRET, at.key("static").key("value"), "no such file"));
         }
         Ok(())
+    }
+}
+
+impl Introspector for Silent {
+    fn ask<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, NotAnswered>> + Send + 'a>> {
+        Box::pin(ready(Err(NotAnswered("silence".into()))))
     }
 }
 
