@@ -36,6 +36,8 @@ pub struct Reload {
     pub admin: Arc<AdminState>,
     /// The sockets that the published snapshot asks for.
     pub sockets: watch::Sender<Vec<Socket>>,
+    /// Turns true once no change can be missed.
+    pub watching: watch::Sender<bool>,
 }
 
 impl Reload {
@@ -54,10 +56,11 @@ impl Reload {
         })
         .map_err(std::io::Error::other)?;
         self.watch(&mut watcher);
+        let mut hangup = signal(SignalKind::hangup())?;
         // A key or secret may have changed since it was read, before anybody watched.
         self.reload_keys();
         let mut identity = self.policies.identity().map(|identity| identity.changes());
-        let mut hangup = signal(SignalKind::hangup())?;
+        self.watching.send_replace(true);
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
         let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));
         loop {

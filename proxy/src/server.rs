@@ -196,6 +196,7 @@ impl Process {
             graceful_shutdown_timeout_seconds: Some(1),
             ..ServerConf::default()
         };
+        let (watching, watched) = watch::channel(false);
         let mut server = Server::new_with_opt_and_conf(None, conf);
         server.bootstrap();
         let listeners =
@@ -203,6 +204,7 @@ impl Process {
         server.add_service(DataPlane {
             listeners: Some(listeners),
             wanted,
+            watched,
             drain: drain.clone(),
             failure: Arc::clone(&self.failure),
             admin: Arc::clone(&self.admin),
@@ -219,6 +221,7 @@ impl Process {
             policies: Arc::clone(&self.policies),
             admin: Arc::clone(&self.admin),
             sockets,
+            watching,
         };
         server.add_service(PolicyWatch {
             reload: Arc::new(reload),
@@ -258,6 +261,8 @@ fn identify(
 struct DataPlane {
     listeners: Option<Listeners>,
     wanted: watch::Receiver<Vec<Socket>>,
+    /// True once changes of policies are seen.
+    watched: watch::Receiver<bool>,
     drain: Drain,
     failure: Arc<Failure>,
     admin: Arc<AdminState>,
@@ -275,6 +280,8 @@ impl Service for DataPlane {
             return;
         }
         self.bound.send_modify(|bound| bound.listeners = listeners.bound());
+        // Whoever waits for readiness may change files at once. Where nothing can be watched the process ends anyway.
+        let _ = self.watched.wait_for(|watched| *watched).await;
         self.admin.ready.store(true, Ordering::Release);
         loop {
             tokio::select! {

@@ -248,8 +248,8 @@ async fn a_discovery_document_of_another_issuer_is_refused() {
         (json!({"issuer": "https://evil.example.com", "jwks_uri": issuer}), "another issuer"),
         (json!({"issuer": format!("{issuer}/"), "jwks_uri": issuer}), "another issuer"),
         (json!({"issuer": issuer}), "jwks_uri"),
-        (json!({"issuer": issuer, "jwks_uri": "http://10.0.0.1/jwks"}), "not a URL from which"),
-        (json!({"issuer": issuer, "jwks_uri": "file:///etc/keys"}), "not a URL from which"),
+        (json!({"issuer": issuer, "jwks_uri": "http://10.0.0.1/jwks"}), "not a URL that may be asked"),
+        (json!({"issuer": issuer, "jwks_uri": "file:///etc/keys"}), "not a URL that may be asked"),
     ] {
         stand.say(Answer::Json(document.to_string()));
         let source = Source::Discovery { issuer: issuer.clone() };

@@ -153,7 +153,11 @@ impl Shared {
         let exchange = async {
             // Never closed.
             let _slot = self.slots.acquire().await;
-            self.exchange(token).await
+            match self.exchange(token).await {
+                // A pooled connection may meet its server's close; asking twice does no harm.
+                Err(HttpError::Http(_)) => self.exchange(token).await,
+                outcome => outcome,
+            }
         };
         let outcome = timeout(TOTAL, exchange).await.unwrap_or(Err(HttpError::Timeout));
         let mut health = self.health();

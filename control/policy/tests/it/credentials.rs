@@ -61,20 +61,32 @@ fn credentials_in_clear_are_warned_of_but_on_this_machine() {
     assert!(warnings(&text("crm:443", &secure)).is_empty());
 }
 
+/// A policy that introspects with this secret, and what else it says of the endpoint.
+fn introspecting(secret: &str, more: &str) -> String {
+    let auth = format!("clientAuth: {{ method: post, clientId: a, secret: {secret} }}");
+    let spec = format!(
+        "introspection: [{{ endpoint: 'https://idp.test/', {auth}{more} }}]\n  \
+         authorize: [{{ name: all, allow: 'jwt.sub != \"\"' }}]"
+    );
+    BASE.replace("insecure: { anonymous: true }", &spec) + &route("web", &format!("rules: [{{ {CRM} }}]"))
+}
+
+#[test]
+fn weak_introspection_is_warned_of() {
+    let warnings = |more: &str| codes(&compiled(&introspecting("{ env: A }", more)).unwrap().warnings);
+    assert_eq!(warnings(""), ["FG0622"]);
+    assert_eq!(warnings(", audiences: []"), ["FG0622"]);
+    assert!(warnings(", audiences: [crm]").is_empty());
+    assert_eq!(warnings(", audiences: [crm], onUnavailable: stale"), ["FG0623"]);
+}
+
 #[test]
 fn secrets_lie_beside_the_policies_and_files_beside_their_policy() {
-    let policy = |secret: &str| {
-        let spec = format!(
-            "introspection: [{{ endpoint: 'https://idp.test/', clientAuth: {{ method: post, clientId: a, secret: {secret} }} }}]\n  \
-             authorize: [{{ name: all, allow: 'jwt.sub != \"\"' }}]"
-        );
-        BASE.replace("insecure: { anonymous: true }", &spec) + &route("web", &format!("rules: [{{ {CRM} }}]"))
-    };
     for (secret, looked_for) in [
         ("{ secretRef: { name: idp, key: client.secret } }", "policies/secrets/idp/client.secret"),
         ("{ file: keys/secret }", "policies/keys/secret"),
     ] {
-        let told = brief(&compiled(&policy(secret)).map(drop).unwrap_err());
+        let told = brief(&compiled(&introspecting(secret, "")).map(drop).unwrap_err());
         assert_eq!(told.len(), 1, "{told:?}");
         assert!(told[0].starts_with("FG0310") && told[0].ends_with(looked_for), "{told:?}");
     }
@@ -83,7 +95,7 @@ fn secrets_lie_beside_the_policies_and_files_beside_their_policy() {
         ("{ secretRef: { name: idp, key: ../../a } }", "FG0116"),
         ("{ secretRef: { name: idp, key: .. } }", "FG0116"),
     ] {
-        let found = brief(&compiled(&policy(secret)).map(drop).unwrap_err());
+        let found = brief(&compiled(&introspecting(secret, "")).map(drop).unwrap_err());
         assert!(found.iter().any(|line| line.starts_with(told)), "{secret}: {found:?}");
     }
 }

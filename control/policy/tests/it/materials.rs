@@ -5,9 +5,10 @@ use std::path::{Path as FilePath, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::introspection::{self, AnswerCache};
-use foregate_filters::introspector::Introspector;
+use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::key_set::KeySet;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
@@ -28,6 +29,10 @@ pub struct Fake;
 #[derive(Debug)]
 struct NoKeys;
 
+/// An authorization server that never answers.
+#[derive(Debug)]
+struct Silent;
+
 /// Scores every body 0.25.
 #[derive(Debug)]
 struct Quarter;
@@ -46,8 +51,9 @@ impl Resources for Fake {
 
     fn introspector(&self, spec: &introspection::Spec, at: &Path) -> Result<Arc<dyn Introspector>, Fault> {
         let wanted = spec.client_auth.proof().and_then(|secret| secret.file.as_deref());
+        let Some(file) = wanted else { return Ok(Arc::new(Silent)) };
         let at = at.key("clientAuth").key(spec.client_auth.proof_field());
-        Err(Fault::new(Code::SECRET, at, format!("no such secret: {}", wanted.unwrap_or_default())))
+        Err(Fault::new(Code::SECRET, at, format!("no such secret: {file}")))
     }
 
     fn answers(&self, _: &str, _: u64) -> Arc<AnswerCache> {
@@ -108,6 +114,15 @@ impl Keys for NoKeys {
         _: Moment,
     ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
         Box::pin(ready(None))
+    }
+}
+
+impl Introspector for Silent {
+    fn ask<'a>(
+        &'a self,
+        _: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Bytes, NotAnswered>> + Send + 'a>> {
+        Box::pin(ready(Err(NotAnswered("silence".into()))))
     }
 }
 
