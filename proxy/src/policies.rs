@@ -83,7 +83,8 @@ impl Policies {
         let owned = snapshot.routes.all().iter().flat_map(|route| route.chain.owns().collect::<Vec<_>>());
         let owned = Arc::new(Owned::new(owned));
         let snapshot = Arc::new(snapshot);
-        Ok(Live { owned, metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
+        let unrouted = self.telemetry.route("");
+        Ok(Live { number: Live::next_number(), owned, metrics, unrouted, upstreams, tls, snapshot })
     }
 
     /// The identity of this workload, where it has one.
@@ -103,6 +104,7 @@ impl Policies {
         let tls = live.tls.iter().map(|(port, tls)| (*port, port_renewed(tls, &set)));
         let upstreams = live.upstreams.iter().map(|upstream| self.upstream_renewed(upstream, &set));
         Some(Live {
+            number: Live::next_number(),
             snapshot: Arc::clone(&live.snapshot),
             metrics: live.metrics.clone(),
             unrouted: Arc::clone(&live.unrouted),

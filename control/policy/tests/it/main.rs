@@ -6,6 +6,7 @@ mod cases;
 mod compile;
 mod faults;
 mod folder;
+mod listener_tls;
 mod materials;
 mod partial;
 mod routing;
