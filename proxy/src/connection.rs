@@ -4,6 +4,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub struct Connection {
     pub unnamed: Option<Unnamed>,
     /// Whom its certificate has proved it to be.
     pub certificate: Option<Arc<Peer>>,
+    /// [`Live::number`](crate::live::Live) of what the connection was last found to fit.
+    pub seen: AtomicU64,
     /// Name of the listener, for records.
     pub listener: Arc<str>,
     /// The process waits for every connection, and for every tunnel that outlives its connection.
@@ -126,6 +129,7 @@ pub async fn serve(
         server_name,
         unnamed,
         certificate,
+        seen: AtomicU64::new(u64::MAX),
         listener,
         drain,
         open,

@@ -31,6 +31,7 @@ use crate::connection::Connection;
 use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer};
 use crate::handshake::tally::Tally;
+use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
 use crate::life::Life;
 use crate::live::Live;
@@ -169,6 +170,10 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
         && serving(name) != serving(&life.host)
     {
         let detail = format!("the connection was made for {name}");
+        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
+    }
+    if vouch::outdated(&life.connection, &life.live) {
+        let detail = "the connection was made before the listener asked for certificates";
         return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
     }
     // Nor is what held for a client that named none.

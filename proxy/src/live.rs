@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foregate_policy::snapshot::Snapshot;
 
@@ -13,6 +14,8 @@ use crate::tls::PortTls;
 /// All that one request obeys, from its first step to its last.
 #[derive(Debug)]
 pub struct Live {
+    /// Tells one from another; never used twice.
+    pub number: u64,
     pub snapshot: Arc<Snapshot>,
     /// By [`foregate_policy::route::Route::id`].
     pub metrics: Vec<Arc<RouteMetrics>>,
@@ -26,7 +29,15 @@ pub struct Live {
     pub tls: HashMap<u16, Arc<PortTls>>,
 }
 
+/// Counts what was made to be in force.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
+
 impl Live {
+    /// The number of the next one.
+    pub fn next_number() -> u64 {
+        NUMBERS.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// The metric handles of a route.
     pub fn metrics(&self, route: usize) -> &Arc<RouteMetrics> {
         self.metrics.get(route).unwrap_or(&self.unrouted)

@@ -85,7 +85,8 @@ impl Policies {
         let credentials = shown.map(|credential| credential.header.clone());
         let owned = Arc::new(Owned::new(owned).with_credentials(credentials));
         let snapshot = Arc::new(snapshot);
-        Ok(Live { owned, metrics, unrouted: self.telemetry.route(""), upstreams, tls, snapshot })
+        let unrouted = self.telemetry.route("");
+        Ok(Live { number: Live::next_number(), owned, metrics, unrouted, upstreams, tls, snapshot })
     }
 
     /// The identity of this workload, where it has one.
@@ -105,6 +106,7 @@ impl Policies {
         let tls = live.tls.iter().map(|(port, tls)| (*port, port_renewed(tls, &set)));
         let upstreams = live.upstreams.iter().map(|upstream| self.upstream_renewed(upstream, &set));
         Some(Live {
+            number: Live::next_number(),
             snapshot: Arc::clone(&live.snapshot),
             metrics: live.metrics.clone(),
             unrouted: Arc::clone(&live.unrouted),

@@ -28,7 +28,7 @@ use crate::clock;
 use crate::dispatch;
 use crate::dispatch::upstream::UpstreamState;
 use crate::identity::Identity;
-use crate::identity::trust::{self, TrustBuilder};
+use crate::identity::trust;
 use crate::keys::Fetcher;
 use crate::keys::{IssuerKeys, KeysStatus};
 use crate::oauth::credential::Credential;
@@ -489,9 +489,7 @@ impl Materials for Shared {
         if !file.exists() {
             return Ok(());
         }
-        let mut trust = TrustBuilder::default();
-        trust.revocations(trust::revocations(file).map_err(|error| error.to_string())?);
-        trust.build().map(drop).map_err(|error| format!("{}: {error}", file.display()))
+        trust::check_revocations(file).map_err(|error| error.to_string())
     }
 
     fn workload(&self) -> Result<(), String> {

@@ -212,7 +212,7 @@ fn authorities(said: &ClientAuthorities) -> Result<ClientTrust, TlsError> {
         trust.authorities(NO_DOMAIN, certificates(file)?);
     }
     for file in said.revocations.iter().filter(|file| file.exists()) {
-        trust.revocations(revocations(file)?);
+        trust.revocations(NO_DOMAIN, revocations(file)?);
     }
     let file = || said.certificates.first().map(|file| file.display().to_string()).unwrap_or_default();
     let trust = trust.build().map_err(|source| TlsError::Trust { file: file(), source })?;

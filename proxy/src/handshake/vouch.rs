@@ -1,12 +1,14 @@
 //! Open connections obey too: who is not vouched for any more is told to go.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::time::sleep;
 
 use crate::clock;
+use crate::connection::Connection;
 use crate::drain::DrainStart;
 use crate::gateway::Gateway;
 use crate::identity::clients::ClientTrust;
@@ -18,26 +20,30 @@ const LOOK_AGAIN: Duration = Duration::from_hours(1);
 /// What a connection rests on.
 #[derive(Debug)]
 pub struct Vouched {
-    client: Option<Client>,
+    port: u16,
+    ground: Ground,
     /// Since the epoch: the certificate, or the leave to speak plain, lasts until then.
     until: Option<Duration>,
 }
 
-/// A client that came in under a listener's terms.
 #[derive(Debug)]
-struct Client {
-    /// Whom the listener trusted when the certificate was last verified.
-    trust: ClientTrust,
-    /// Leaf first; empty for one that is served as nobody.
-    chain: Vec<CertificateDer<'static>>,
-    port: u16,
-    server_name: Option<Box<str>>,
+enum Ground {
+    /// The leave to speak plain for a while.
+    Plain,
+    /// A client that came in under a listener's terms.
+    Client {
+        /// Whom the listener trusted when the certificate was last verified.
+        trust: ClientTrust,
+        /// Leaf first; empty for one that is served as nobody.
+        chain: Vec<CertificateDer<'static>>,
+        server_name: Option<Box<str>>,
+    },
 }
 
 impl Vouched {
     /// A plain connection that is taken until this time since the epoch.
-    pub fn until(until: Duration) -> Self {
-        Self { client: None, until: Some(until) }
+    pub fn plain(port: u16, until: Duration) -> Self {
+        Self { port, ground: Ground::Plain, until: Some(until) }
     }
 
     /// A client whose chain was verified; it is empty for one that is served as nobody.
@@ -50,7 +56,7 @@ impl Vouched {
     ) -> Self {
         // A certificate is good through its last second (RFC 5280, section 4.1.2.5).
         let until = expires.map(|last| last + Duration::from_secs(1));
-        Self { client: Some(Client { trust, chain, port, server_name }), until }
+        Self { port, ground: Ground::Client { trust, chain, server_name }, until }
     }
 
     /// Starts the drain of the connection once nothing vouches for it any more; ends with the connection.
@@ -74,19 +80,37 @@ impl Vouched {
 
     /// True while what is in force would let the client in again.
     fn holds(&mut self, live: &Live, now: Duration) -> bool {
-        let Some(client) = &mut self.client else { return true };
-        let terms = live.tls.get(&client.port).and_then(|tls| tls.terms(client.server_name.as_deref()));
         // A listener that is gone, or asks for nothing any more, takes no leave away: nobody relies on it.
-        let Some(trust) = terms.and_then(|terms| terms.clients.as_ref()) else { return true };
-        if trust.same_as(&client.trust) {
+        let Some(tls) = live.tls.get(&self.port) else { return true };
+        let Ground::Client { trust, chain, server_name } = &mut self.ground else {
+            return tls.plain(now).is_some();
+        };
+        let terms = tls.terms(server_name.as_deref());
+        let Some(wanted) = terms.and_then(|terms| terms.clients.as_ref()) else { return true };
+        if wanted.same_as(trust) {
             return true;
         }
-        let holds = if client.chain.is_empty() {
-            !trust.required()
-        } else {
-            trust.verify(&client.chain, UnixTime::since_unix_epoch(now)).is_ok()
-        };
-        client.trust = trust.clone();
-        holds
+        trust.clone_from(wanted);
+        if chain.is_empty() {
+            return !wanted.required();
+        }
+        wanted.verify(chain, UnixTime::since_unix_epoch(now)).is_ok()
     }
+}
+
+/// True where the listener has come to ask for certificates since this connection began without one. Costs a
+/// comparison, but for the first request after a publication.
+pub fn outdated(connection: &Connection, live: &Live) -> bool {
+    if !connection.secure || connection.certificate.is_some() {
+        return false;
+    }
+    if connection.seen.load(Ordering::Relaxed) == live.number {
+        return false;
+    }
+    let terms = live.tls.get(&connection.port).and_then(|tls| tls.terms(connection.server_name.as_deref()));
+    if terms.and_then(|terms| terms.clients.as_ref()).is_some_and(ClientTrust::required) {
+        return true;
+    }
+    connection.seen.store(live.number, Ordering::Relaxed);
+    false
 }

@@ -25,7 +25,8 @@ use crate::tls::TlsError;
 const NAMES: [[&str; 3]; 2] =
     [["svid.pem", "svid_key.pem", "svid_bundle.pem"], ["tls.crt", "tls.key", "ca.crt"]];
 
-/// The folder with bundles of other trust domains: `<trust domain>.pem`.
+/// The folder with bundles of other trust domains, `<trust domain>.pem`, and what they revoked,
+/// `<trust domain>.crl`.
 const FEDERATED: &str = "bundles";
 
 /// A revocation list besides all `*.crl`.
@@ -103,7 +104,7 @@ impl Directory {
         }
         // Nothing was told for long: perhaps what is watched is not there any more.
         self.watch = None;
-        Ok(())
+        self.watch().map(drop)
     }
 
     async fn read(&self) -> Result<Files, SourceError> {
@@ -153,7 +154,7 @@ fn files(folder: &Path) -> Result<Files, SourceError> {
     collect(folder, "", &wanted, &mut found)?;
     let federated = folder.join(FEDERATED);
     if federated.is_dir() {
-        collect(&federated, "bundles/", &|name| ends_in(name, "pem"), &mut found)?;
+        collect(&federated, "bundles/", &|name| ends_in(name, "pem") || ends_in(name, "crl"), &mut found)?;
     }
     Ok(found)
 }
@@ -216,14 +217,18 @@ fn assemble(files: &Files, folder: &Path) -> Result<Set, SourceError> {
         .map_err(|source| TlsError::Pem { file: path(key), source })?;
     let (mut federated, mut revocations) = (Vec::new(), Vec::new());
     for (name, bytes) in files {
-        if let Some(domain) = name.strip_prefix("bundles/").and_then(|name| name.strip_suffix(".pem")) {
-            if !is_trust_domain(domain) {
+        let of_other = name.strip_prefix("bundles/").and_then(|name| name.rsplit_once('.'));
+        match of_other {
+            Some((domain, _)) if !is_trust_domain(domain) => {
                 let message = format!("{}: {domain} is no trust domain", path(name));
                 return Err(SourceError::Directory(message));
             }
-            federated.push((domain.to_owned(), certificates(name)?));
-        } else if name == REVOCATIONS || ends_in(name, "crl") {
-            revocations.extend(lists(bytes, &path(name))?);
+            Some((domain, "pem")) => federated.push((domain.to_owned(), certificates(name)?)),
+            Some((domain, _)) => revocations.push((domain.to_owned(), lists(bytes, &path(name))?)),
+            None if name == REVOCATIONS || ends_in(name, "crl") => {
+                revocations.push((String::new(), lists(bytes, &path(name))?));
+            }
+            None => {}
         }
     }
     let parts = Parts {

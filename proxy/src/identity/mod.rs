@@ -6,6 +6,8 @@ pub mod directory;
 pub mod keep;
 pub mod peers;
 pub mod set;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 pub mod workload_api;
 
@@ -215,7 +217,7 @@ impl Identity {
 }
 
 #[cfg(test)]
-mod tests {
+mod origin_tests {
     use super::Origin;
 
     #[test]

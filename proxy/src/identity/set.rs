@@ -23,7 +23,8 @@ pub struct Parts {
     pub bundle: Vec<CertificateDer<'static>>,
     /// Authorities of other trust domains.
     pub federated: Vec<(String, Vec<CertificateDer<'static>>)>,
-    pub revocations: Vec<CertificateRevocationListDer<'static>>,
+    /// Lists of revoked certificates, by trust domain; those of the own domain under the empty name.
+    pub revocations: Vec<(String, Vec<CertificateRevocationListDer<'static>>)>,
 }
 
 /// An identity that can be used. Never changes: a new one takes its place.
@@ -85,7 +86,10 @@ impl Set {
         let at = UnixTime::since_unix_epoch(now.min(facts.not_after));
         own.verify(id.trust_domain(), leaf, intermediates, Role::Server, at)
             .map_err(|source| SetError::Foreign { domain: id.trust_domain().to_owned(), source })?;
-        trust.revocations(revocations);
+        for (domain, lists) in revocations {
+            let domain = if domain.is_empty() { id.trust_domain() } else { &domain };
+            trust.revocations(domain, lists);
+        }
         let trust = Arc::new(trust.build()?);
         let mut hash = Sha256::new();
         for certificate in &chain {

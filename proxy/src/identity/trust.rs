@@ -21,19 +21,25 @@ use crate::tls::{self, TlsError};
 /// Largest revocation list, in bytes.
 const MAX_LIST: u64 = 16 << 20;
 
-/// Authorities by trust domain. Those of one domain vouch for nobody of another.
+/// Authorities by trust domain. Those of one domain vouch for nobody of another, and revoke nobody there:
+/// authorities of several domains often have one name.
 pub struct Trust {
-    domains: BTreeMap<Box<str>, Vec<TrustAnchor<'static>>>,
-    revoked: Vec<CertRevocationList<'static>>,
+    domains: BTreeMap<Box<str>, Domain>,
     subjects: Vec<DistinguishedName>,
     fingerprint: [u8; 32],
+}
+
+/// One trust domain.
+struct Domain {
+    anchors: Vec<TrustAnchor<'static>>,
+    revoked: Vec<CertRevocationList<'static>>,
 }
 
 /// Gathers what a [`Trust`] is made of.
 #[derive(Debug, Default)]
 pub struct TrustBuilder {
     domains: BTreeMap<Box<str>, Vec<CertificateDer<'static>>>,
-    revoked: Vec<CertificateRevocationListDer<'static>>,
+    revoked: BTreeMap<Box<str>, Vec<CertificateRevocationListDer<'static>>>,
 }
 
 /// Why an authority or a revocation list is none.
@@ -58,9 +64,9 @@ impl TrustBuilder {
         self.domains.get(domain).cloned().unwrap_or_default()
     }
 
-    /// Adds lists of revoked certificates, of whichever authority.
-    pub fn revocations(&mut self, lists: Vec<CertificateRevocationListDer<'static>>) {
-        self.revoked.extend(lists);
+    /// Adds lists of revoked certificates of a trust domain.
+    pub fn revocations(&mut self, domain: &str, lists: Vec<CertificateRevocationListDer<'static>>) {
+        self.revoked.entry(domain.into()).or_default().extend(lists);
     }
 
     /// # Errors
@@ -71,6 +77,7 @@ impl TrustBuilder {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(part);
         };
+        let mut unread = self.revoked;
         let mut domains = BTreeMap::new();
         let mut subjects: Vec<DistinguishedName> = Vec::new();
         for (domain, mut certificates) in self.domains {
@@ -91,26 +98,30 @@ impl TrustBuilder {
                 }
                 anchors.push(anchor.to_owned());
             }
-            add(b"");
-            domains.insert(domain, anchors);
+            let mut lists = unread.remove(&domain).unwrap_or_default();
+            lists.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
+            lists.dedup();
+            add(&[]);
+            let mut revoked = Vec::with_capacity(lists.len());
+            for list in &lists {
+                add(list);
+                let list = OwnedCertRevocationList::from_der(list).map_err(TrustError::Revocations)?;
+                revoked.push(CertRevocationList::from(list));
+            }
+            add(&[]);
+            domains.insert(domain, Domain { anchors, revoked });
         }
-        let mut lists = self.revoked;
-        lists.sort_by(|one, other| one.as_ref().cmp(other.as_ref()));
-        lists.dedup();
-        let mut revoked = Vec::with_capacity(lists.len());
-        for list in &lists {
-            add(list);
-            let list = OwnedCertRevocationList::from_der(list).map_err(TrustError::Revocations)?;
-            revoked.push(CertRevocationList::from(list));
+        match unread.into_keys().next() {
+            Some(domain) => Err(TrustError::Empty(domain)),
+            None => Ok(Trust { domains, subjects, fingerprint: hash.finalize().into() }),
         }
-        Ok(Trust { domains, revoked, subjects, fingerprint: hash.finalize().into() })
     }
 }
 
 impl Trust {
     /// Nobody.
     pub fn nobody() -> Self {
-        Self { domains: BTreeMap::new(), revoked: Vec::new(), subjects: Vec::new(), fingerprint: [0; 32] }
+        Self { domains: BTreeMap::new(), subjects: Vec::new(), fingerprint: [0; 32] }
     }
 
     /// Equal for equal authorities and revocations.
@@ -125,7 +136,7 @@ impl Trust {
 
     /// Lists of revoked certificates.
     pub fn revocations(&self) -> usize {
-        self.revoked.len()
+        self.domains.values().map(|domain| domain.revoked.len()).sum()
     }
 
     /// The names of all authorities, as clients are told them.
@@ -146,7 +157,7 @@ impl Trust {
         role: Role,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let anchors = self.domains.get(domain).ok_or(CertificateError::UnknownIssuer)?;
+        let Domain { anchors, revoked } = self.domains.get(domain).ok_or(CertificateError::UnknownIssuer)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(told)?;
         let usage = match role {
             Role::Client => KeyUsage::client_auth(),
@@ -164,7 +175,7 @@ impl Trust {
             leaf.verify_for_usage(algorithms, anchors, intermediates, now, usage, revocation, None).map(drop)
         };
         let (allow, chain) = (UnknownStatusPolicy::Allow, RevocationCheckDepth::Chain);
-        let lists: Vec<&CertRevocationList<'_>> = self.revoked.iter().collect();
+        let lists: Vec<&CertRevocationList<'_>> = revoked.iter().collect();
         let whole = verify(&lists, allow, chain);
         if lists.len() < 2 || !whole.as_ref().is_err_and(is_foreign) {
             return whole.map_err(told);
@@ -191,7 +202,7 @@ impl fmt::Debug for Trust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trust")
             .field("domains", &self.domains.keys())
-            .field("revocations", &self.revoked.len())
+            .field("revocations", &self.revocations())
             .finish_non_exhaustive()
     }
 }
@@ -235,6 +246,20 @@ pub fn revocations(file: &Path) -> Result<Vec<CertificateRevocationListDer<'stat
     };
     let bytes = read().map_err(|source| TlsError::File { file: name.clone(), source })?;
     lists(&bytes, &name)
+}
+
+/// Says why a file holds no lists of revoked certificates that can be used.
+///
+/// # Errors
+/// The file that is none, or the list.
+pub fn check_revocations(file: &Path) -> Result<(), TlsError> {
+    for list in revocations(file)? {
+        OwnedCertRevocationList::from_der(&list).map_err(|source| TlsError::Trust {
+            file: file.display().to_string(),
+            source: TrustError::Revocations(source),
+        })?;
+    }
+    Ok(())
 }
 
 /// The same of bytes that were read; `name` is that of their file.

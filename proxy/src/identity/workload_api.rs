@@ -230,6 +230,7 @@ fn parts(response: X509SvidResponse) -> Result<Parts, String> {
     }
     let revocations =
         response.crl.iter().map(|list| CertificateRevocationListDer::from(list.to_vec())).collect();
+    let revocations = vec![(String::new(), revocations)];
     Ok(Parts {
         chain: certificates(&svid.chain)?,
         key,

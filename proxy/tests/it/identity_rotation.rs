@@ -99,7 +99,7 @@ async fn whom_nothing_vouches_for_any_more_is_told_to_go() {
     let (domain, next) = (Domain::new("mesh.test"), Domain::new("mesh.test"));
     let folder = Folder::new(&domain.svid("/gateway"), &domain);
     let upstream = Upstream::answering("hello").await;
-    let options = identified(&folder).args(&["--drain-notice", "1s"]);
+    let options = identified(&folder).args(&["--drain-notice", "8s"]);
     let gateway = Foregate::start(&mesh(&upstream), options).await;
     let address = gateway.address("edge/mesh");
     let (one, two) = (domain.svid("/one"), domain.svid("/two"));
@@ -173,7 +173,7 @@ async fn connections_end_with_the_certificate_they_began_with() {
     let options = identified(&folder).args(&["--drain-notice", "1s"]);
     let gateway = Foregate::start(&mesh(&upstream), options).await;
     let address = gateway.address("edge/mesh");
-    let short = domain.svid_for("/web", Duration::from_secs(4));
+    let short = domain.svid_for("/web", Duration::from_secs(12));
     let mut client = Client::tls(address, HOST, &short.client(&["h2"])).await.unwrap();
     assert_eq!(client.get("/").await.status, 200);
     let _ = client.ended().await;

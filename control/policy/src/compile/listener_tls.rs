@@ -47,7 +47,7 @@ impl Compilation<'_> {
         if self.asks_identity(document, tls, &at) {
             return Some(self.mesh(document, tls, &at));
         }
-        if tls.certificate_refs.is_empty() {
+        if tls.certificate_refs.is_empty() && tls.options.is_empty() {
             let message = "a listener needs a certificate";
             let help = "add certificateRefs, or options: { foregate.dev/identity: workload } to serve with the identity of this workload";
             self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));

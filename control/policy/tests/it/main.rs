@@ -7,6 +7,7 @@ mod compile;
 mod credentials;
 mod faults;
 mod folder;
+mod listener_tls;
 mod materials;
 mod partial;
 mod routing;

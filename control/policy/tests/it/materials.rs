@@ -87,6 +87,9 @@ impl Materials for Fake {
     }
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
+        if file.ends_with("secrets/partners/ca.crt") {
+            return Ok(());
+        }
         if file == FilePath::new("policies/roots.pem") { Ok(()) } else { Err("no such file".to_owned()) }
     }
 

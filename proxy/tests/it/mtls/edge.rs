@@ -57,7 +57,7 @@ async fn clients_show_a_certificate_of_the_authority_named() {
     let revoked = partners.svid("/revoked");
     let options =
         secrets(&leaf, &partners).file("secrets/partners/ca.crl", partners.revocations(&[&revoked]));
-    let foregate = Foregate::start(&text, options.args(&["--drain-notice", "1s"])).await;
+    let foregate = Foregate::start(&text, options.args(&["--drain-notice", "8s"])).await;
     let address = foregate.address("edge/https");
     let alpn = &["http/1.1"][..];
     let web = partners.svid("/web");
@@ -84,6 +84,29 @@ async fn clients_show_a_certificate_of_the_authority_named() {
     let _ = living_http2.ended().await;
     assert_eq!(status(address, &web.client(alpn)).await, None);
     assert_eq!(status(address, &stranger.svid("/web").client(alpn)).await, Some(200));
+}
+
+#[tokio::test]
+async fn a_listener_that_comes_to_ask_for_certificates_asks_open_connections_too() {
+    let partners = Domain::new("partner.test");
+    let leaf = Authority::new().leaf(&[HOST]);
+    let backend = Upstream::answering("hello").await;
+    let text = |frontend: &str| {
+        let parts = [gateway(&[("https", 8443, "")], frontend), route("all", BACKEND)];
+        parts.concat() + &upstream("crm", backend.address, "")
+    };
+    let foregate = Foregate::start(&text("{ default: {} }"), secrets(&leaf, &partners)).await;
+    let address = foregate.address("edge/https");
+    let nobody = client(None, &["h2"], &crate::support::workloads::VERSIONS);
+    let mut open = Client::tls(address, HOST, &nobody).await.unwrap();
+    assert_eq!(open.get("/").await.status, 200);
+    foregate.write("policies.yaml", text(VALIDATED));
+    foregate.event("policies published").await;
+    assert_eq!(open.get("/").await.status, 421);
+    foregate.write("policies.yaml", text("{ default: {} }"));
+    let published = |event: &serde_json::Value| event["event.name"] == "policies published";
+    foregate.events().wait_count("two publications", 2, published).await;
+    assert_eq!(open.get("/").await.status, 200);
 }
 
 #[tokio::test]

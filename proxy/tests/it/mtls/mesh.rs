@@ -133,6 +133,32 @@ async fn a_bundle_vouches_for_its_own_domain_alone() {
 }
 
 #[tokio::test]
+async fn each_domain_revokes_its_own() {
+    // Both authorities have one name, as those of SPIRE have where nobody gave them another.
+    let [domain, partner] = ["mesh.test", "partner.test"].map(|name| Domain::named(name, "SPIFFE"));
+    let folder = Folder::new(&domain.svid("/gateway"), &domain);
+    let (gone, theirs) = (domain.svid("/gone"), partner.svid("/gone"));
+    folder.write("mesh.crl", domain.revocations(&[&gone]));
+    folder.write("bundles/partner.test.pem", &partner.bundle);
+    let upstream = Upstream::answering("hello").await;
+    let gateway = Foregate::start(&mesh(&upstream, "true"), identified(&folder)).await;
+    let address = gateway.address("edge/mesh");
+    let alpn = &["http/1.1"][..];
+    for (svid, wanted) in [
+        (&domain.svid("/web"), Some(200)),
+        (&gone, None),
+        (&partner.svid("/web"), Some(200)),
+        (&theirs, Some(200)),
+    ] {
+        assert_eq!(status(address, &svid.client(alpn)).await, wanted);
+    }
+    folder.write("bundles/partner.test.crl", partner.revocations(&[&theirs]));
+    gateway.event("identity published").await;
+    assert_eq!(status(address, &theirs.client(alpn)).await, None);
+    assert_eq!(status(address, &partner.svid("/web").client(alpn)).await, Some(200));
+}
+
+#[tokio::test]
 async fn sessions_are_taken_up_again_by_whom_they_began_with() {
     let domain = Domain::new("mesh.test");
     let folder = Folder::new(&domain.svid("/gateway"), &domain);
@@ -140,7 +166,7 @@ async fn sessions_are_taken_up_again_by_whom_they_began_with() {
     let rule = r#"peer.id == "spiffe://mesh.test/web""#;
     let gateway = Foregate::start(&mesh(&upstream, rule), identified(&folder)).await;
     let address = gateway.address("edge/mesh");
-    let web = domain.svid_for("/web", Duration::from_secs(6));
+    let web = domain.svid_for("/web", Duration::from_secs(20));
     for version in VERSIONS {
         let config = client(Some(&web), &["http/1.1"], &[version]);
         let once = async || {

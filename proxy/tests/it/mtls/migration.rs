@@ -53,9 +53,9 @@ async fn plain_connections_are_taken_until_the_time_named_and_counted() {
     let domain = Domain::new("mesh.test");
     let folder = Folder::new(&domain.svid("/gateway"), &domain);
     let backend = Upstream::answering("hello").await;
-    let until = later(6);
+    let until = later(15);
     let text = policies(&backend, &format!("{{ plainUntil: \"{until}\" }}"));
-    let options = identified(&folder).args(&["--drain-notice", "1s"]);
+    let options = identified(&folder).args(&["--drain-notice", "8s"]);
     let gateway = Foregate::start(&text, options).await;
     let warning = gateway.event("policy warning").await;
     assert!(warning["diagnostic"].to_string().contains("FG0620"), "{warning}");
@@ -80,6 +80,20 @@ async fn plain_connections_are_taken_until_the_time_named_and_counted() {
     unanswered(address, &format!("GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n")).await;
     assert_eq!(status(address, &svid.client(&["http/1.1"])).await, Some(200));
     assert_eq!(gateway.sample(series).await, Some(2.0));
+}
+
+#[tokio::test]
+async fn the_leave_to_speak_plain_ends_with_its_policy() {
+    let domain = Domain::new("mesh.test");
+    let folder = Folder::new(&domain.svid("/gateway"), &domain);
+    let backend = Upstream::answering("hello").await;
+    let text = policies(&backend, "{ plainUntil: \"2099-01-01T00:00:00Z\" }");
+    let gateway = Foregate::start(&text, identified(&folder).args(&["--drain-notice", "1s"])).await;
+    let mut plain = Client::http1(gateway.address("edge/mesh")).await;
+    assert_eq!(plain.get("/").await.status, 200);
+    gateway.write("policies.yaml", policies(&backend, "{ anonymous: true }").replace(&anonymous("all"), ""));
+    gateway.event("policies published").await;
+    let _ = plain.ended().await;
 }
 
 #[tokio::test]
