@@ -30,6 +30,7 @@ use crate::dispatch::{self, Answer};
 use crate::head::{self, HopByHop};
 use crate::life::Life;
 use crate::live::Live;
+use crate::open::{Asked, Publications};
 use crate::problem;
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
@@ -44,6 +45,8 @@ const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Gateway {
     pub live: Store<Live>,
+    /// Tells what is open that something new is in force.
+    pub publications: Publications,
     pub telemetry: Arc<Telemetry>,
     pub deadlines: Deadlines,
 }
@@ -153,6 +156,7 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
         at(Step::Route)(Reply::new(Reason::RouteNotFound).detail(detail))
     })?);
     life.ctx.route = Arc::clone(&route.name);
+    life.fingerprint = route.fingerprint;
     life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
     Ok(route)
 }
@@ -204,6 +208,9 @@ async fn dispatch<'a>(
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
+
+    // Before the head is shaped and moved out.
+    life.asked = Asked::keep(head, hop, life.metrics.as_ref());
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };

@@ -24,6 +24,7 @@ use crate::drain::{Drain, DrainStart, drain};
 use crate::gateway::Gateway;
 use crate::keys::Fetcher;
 use crate::listeners::{Listeners, Socket};
+use crate::open::Publications;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::reload::Reload;
 use crate::resolve::resolve;
@@ -138,7 +139,12 @@ impl Process {
                 &[("diagnostic", crate::policies::one_line(warning).into())],
             );
         }
-        let gateway = Arc::new(Gateway { live: Store::new(live), telemetry, deadlines: options.deadlines });
+        let gateway = Arc::new(Gateway {
+            live: Store::new(live),
+            publications: Publications::default(),
+            telemetry,
+            deadlines: options.deadlines,
+        });
         let (bound, _) = watch::channel(Bound::default());
         Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })
     }

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::jwt::{Jwks, TokenCache};
@@ -316,6 +317,10 @@ impl Resources for Shared {
 }
 
 impl Materials for Shared {
+    fn unix(&self) -> Duration {
+        clock::now().unix
+    }
+
     fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
         let identity = identity(bundle);
         let mut kept = self.kept();

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 
+use super::gate::Gate;
 use super::syntax::Syntax;
 use super::types::Type;
 use super::value::{Constant, Value};
@@ -97,10 +98,10 @@ impl<'e> Compiler<'e> {
         }
     }
 
-    /// The typed tree; `None` once a fault is noted.
-    pub(super) fn read(&mut self) -> Option<Node> {
+    /// The typed tree and its gate; `None` once a fault is noted.
+    pub(super) fn read(&mut self) -> Option<(Node, Gate)> {
         match Syntax::parse(self.text, self.at) {
-            Ok(syntax) => self.node(&syntax, &syntax.root),
+            Ok(syntax) => Some((self.node(&syntax, &syntax.root)?, Gate::of(&syntax.root))),
             Err(mut faults) => {
                 self.faults.append(&mut faults);
                 None
@@ -144,7 +145,7 @@ impl<'e> Compiler<'e> {
     pub(super) fn keyed(&mut self, node: Node) -> Option<Node> {
         match node.ty {
             Type::String | Type::Int | Type::Bool | Type::Double | Type::Dyn => Some(node),
-            Type::Null | Type::List(_) | Type::Map(_) => {
+            Type::Null | Type::Timestamp | Type::List(_) | Type::Map(_) => {
                 let message =
                     format!("a key must be a string, int, bool or double, and this is of type {}", node.ty);
                 self.fault(Code::EXPRESSION_TYPE, node.range, message, None)
@@ -237,9 +238,12 @@ impl<'e> Compiler<'e> {
             let thunk = self.thunk(node);
             let kind = Kind::test(move |frame| match thunk(frame) {
                 Ok(_) => Ok(true),
-                Err(EvaluationError::Absent(_) | EvaluationError::NoPeer | EvaluationError::NoConsumer) => {
-                    Ok(false)
-                }
+                Err(
+                    EvaluationError::Absent(_)
+                    | EvaluationError::NoPeer
+                    | EvaluationError::NoConsumer
+                    | EvaluationError::NoPrincipal,
+                ) => Ok(false),
                 Err(error) => Err(error),
             });
             return Some(Node { kind, ty: Type::Bool, range });
@@ -291,6 +295,7 @@ impl<'e> Compiler<'e> {
                 Constant::Bool(value) => Box::new(move |_| Ok(Value::Bool(value))),
                 Constant::Int(value) => Box::new(move |_| Ok(Value::Int(value))),
                 Constant::Double(value) => Box::new(move |_| Ok(Value::Double(value))),
+                Constant::Time(value) => Box::new(move |_| Ok(Value::Time(value))),
                 constant @ (Constant::Str(_) | Constant::List(_)) => {
                     let index = self.constants.len();
                     self.constants.push(constant);

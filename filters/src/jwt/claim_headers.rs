@@ -7,7 +7,7 @@ use crate::edits::{Edits, HeaderEdit};
 use crate::jwt::refusal::Flaw;
 
 /// Headers that frame, route or authenticate a message, or that the gateway itself sets.
-pub(super) const RESERVED: &[&str] = &[
+pub(crate) const RESERVED: &[&str] = &[
     "accept-encoding",
     "authorization",
     "connection",

@@ -52,6 +52,9 @@ pub(super) enum Flaw {
 /// Seconds after which a caller may hope that the issuer's keys are there.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
+/// What a caller without token is told (RFC 6750, section 3).
+pub(crate) const CHALLENGE: &str = r#"Bearer realm="foregate""#;
+
 impl Flaw {
     /// The refusal for this flaw; `rule` is the issuer, or the policy where the issuer is not known.
     pub(super) fn reply(&self, rule: &str) -> Verdict {
@@ -61,7 +64,7 @@ impl Flaw {
             Self::KeysUnavailable => {
                 return reply(Reason::KeysUnavailable).header(RETRY_AFTER, RETRY_SECONDS).into();
             }
-            Self::Missing => (Reason::TokenMissing, r#"Bearer realm="foregate""#),
+            Self::Missing => (Reason::TokenMissing, CHALLENGE),
             Self::Expired => (
                 Reason::TokenInvalid,
                 r#"Bearer realm="foregate", error="invalid_token", error_description="The token has expired""#,

@@ -231,6 +231,11 @@ impl Filter for RateLimit {
         }
         Verdict::Continue
     }
+
+    /// A request is counted once.
+    fn recheck(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
+        Verdict::Continue
+    }
 }
 
 #[cfg(test)]

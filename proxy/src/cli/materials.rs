@@ -76,6 +76,10 @@ impl Resources for Lent<'_> {
 }
 
 impl Materials for Lent<'_> {
+    fn unix(&self) -> Duration {
+        self.shared.unix()
+    }
+
     fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
         self.shared.model(name, bundle, at)
     }

@@ -10,6 +10,7 @@ mod run;
 mod schema;
 pub mod test;
 mod token;
+mod token_key;
 mod version;
 
 use std::process::ExitCode;

@@ -40,6 +40,7 @@ pub fn record() -> Record {
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
         tls: true,
         subject: None,
+        consumer: None,
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),
         durations: Durations {
@@ -52,6 +53,7 @@ pub fn record() -> Record {
         scores: SmallVec::new(),
         limits: SmallVec::new(),
         audits: SmallVec::new(),
+        shadows: Vec::new(),
         trace: None,
         end: End::Complete,
     }

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod api_keys;
+#[cfg(test)]
 mod authorize;
 #[cfg(test)]
 mod bodies;
@@ -25,11 +27,17 @@ mod limits;
 #[cfg(test)]
 mod observe;
 #[cfg(test)]
+mod open;
+#[cfg(test)]
+mod paths;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod shadow;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

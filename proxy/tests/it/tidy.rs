@@ -342,6 +342,8 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
             ("rate_limit", "RateLimited")
         }
         FilterSpec::Jwt => ("jwt", "TokenInvalid"),
+        FilterSpec::ApiKey => ("api_key", "KeyInvalid"),
+        FilterSpec::Identified => ("identified", "CredentialsMissing"),
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use foregate_filters::fault::{Fault, Path};
@@ -71,6 +72,14 @@ impl Resources for StandIn<'_> {
 }
 
 impl Materials for StandIn<'_> {
+    fn for_cases(&self) -> bool {
+        true
+    }
+
+    fn unix(&self) -> Duration {
+        self.materials.unix()
+    }
+
     fn model(&self, name: &str, bundle: &FilePath, at: &Path) -> Result<(), Fault> {
         self.materials.model(name, bundle, at)
     }

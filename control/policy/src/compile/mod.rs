@@ -1,7 +1,9 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod consumers;
 mod filters;
+mod fingerprint;
 mod gateways;
 mod lints;
 mod matches;
@@ -13,6 +15,7 @@ pub(crate) mod typed;
 mod upstreams;
 
 use std::path::Path as FilePath;
+use std::time::Duration;
 
 use foregate_filters::fault::{Fault, Path};
 use foregate_filters::resources::Resources;
@@ -37,6 +40,16 @@ pub trait Materials: Resources {
 
     /// Says why no trusted authorities can be read from this PEM file.
     fn authorities(&self, file: &FilePath) -> Result<(), String>;
+
+    /// The wall clock as time since the Unix epoch, for lints; zero where nothing has expired yet.
+    fn unix(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// True where nobody will be served: consumers then have the keys that cases know, and no others.
+    fn for_cases(&self) -> bool {
+        false
+    }
 }
 
 /// What a compilation allows besides the policy language itself.
@@ -54,6 +67,7 @@ pub(crate) struct Documents<'a> {
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,
+    consumers: Vec<Typed<'a, crate::documents::consumer::Spec>>,
     /// Those of them that were read without some of their fields.
     partial: Vec<Partial<'a>>,
 }
@@ -93,8 +107,10 @@ pub fn compile(
     let upstreams = work.upstreams();
     let models = work.models();
     let gateways = work.gateways();
+    let consumers = work.consumers();
+    work.unknown_groups(&consumers);
     let policies = work.policies();
-    let lent = Lent::new(materials, &work, &models.broken);
+    let lent = Lent::new(materials, &work, &models.broken, consumers);
     let routes = work.routes(&gateways, &policies, &lent);
     work.lint(&routes);
     work.excuse();

@@ -168,10 +168,12 @@ impl Prepared<'_> {
             at: spec(),
             addresses: self.spec.addresses.as_ref(),
             jwt: &self.spec.jwt,
+            api_key: self.spec.api_key.as_ref(),
             rate_limit: &self.spec.rate_limit,
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,
             anonymous: anonymous || (alone && self.spec.authorize.is_empty()),
+            shadow: self.spec.mode == policy::Mode::Shadow && !alone,
         }
     }
 }

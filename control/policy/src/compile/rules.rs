@@ -3,7 +3,6 @@
 use ahash::AHashSet;
 
 use crate::codes;
-use crate::compile::Compilation;
 use crate::compile::attach::Attachment;
 use crate::compile::filters::Lent;
 use crate::compile::gateways::Gateways;
@@ -11,6 +10,7 @@ use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
 use crate::compile::policies::Policies;
 use crate::compile::typed::{Typed, spec};
+use crate::compile::{Compilation, fingerprint};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
 use crate::documents::http_route::{self, Rule};
@@ -62,7 +62,17 @@ impl Compilation<'_> {
                     let chain = self.chain(&applied.policies, Some(typed.document), lent);
                     let (Some(rule), Some(chain)) = (rule, chain) else { continue };
                     let id = builder.next();
-                    builder.route(rule.route(id, chain, applied.body_limit()));
+                    let said = typed.spec.rules.get(index);
+                    let fingerprint = said.map(|said| {
+                        let consumers = lent.consumers_fingerprint();
+                        fingerprint::of_route(&gateway.document.name, said, &applied.policies, consumers)
+                    });
+                    builder.route(rule.route(
+                        id,
+                        chain,
+                        applied.body_limit(),
+                        fingerprint.unwrap_or_default(),
+                    ));
                     rule.place(&mut builder, id, index, &typed, gateways, &attachment);
                 }
             }
@@ -172,7 +182,13 @@ impl Compilation<'_> {
 }
 
 impl Compiled {
-    fn route(&self, id: usize, chain: foregate_filters::chain::Chain, body_limit: usize) -> Route {
+    fn route(
+        &self,
+        id: usize,
+        chain: foregate_filters::chain::Chain,
+        body_limit: usize,
+        fingerprint: u64,
+    ) -> Route {
         let action = match &self.modifiers.redirect {
             Some(redirect) => Action::Redirect(redirect.clone()),
             None => Action::Forward(Forward {
@@ -194,6 +210,7 @@ impl Compiled {
         Route {
             id,
             name: self.name.as_str().into(),
+            fingerprint,
             chain,
             body_limit,
             action,

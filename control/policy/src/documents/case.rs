@@ -73,6 +73,9 @@ pub struct Request {
     /// A token to be signed and sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// Name of a `Consumer`: a key of it is sent, where the route looks for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
     /// Any JSON value, or `{ file: path }` relative to the file of the case. A string is sent as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Value>,

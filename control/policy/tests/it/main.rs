@@ -4,6 +4,7 @@
 
 mod cases;
 mod compile;
+mod consumers;
 mod faults;
 mod folder;
 mod materials;

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod consumers;
 pub mod guarded;
 pub mod idp;
 pub mod lines;
