@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
+use foregate_filters::api_key::key::{Digest, SECRET_BYTES, key, prefix};
 use foregate_filters::chain::Chain;
 use foregate_filters::context::{Client, RequestContext};
 use foregate_filters::edits::splice;
@@ -40,6 +41,12 @@ const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
 const RULE: &str =
     r#""crm.write" in jwt.scopes && request.method == "POST" && request.path.startsWith("/services/data/")"#;
 
+/// Access rules that differ by a number, from 0.
+const RULE_OF_PATH: &str = r#"allow: 'request.method == "POST" && request.path.startsWith("/services/data/v60.0/sobjects/TNUMBER/") && "x-request-id" in request.headers'"#;
+const RULE_OF_PATTERN: &str = r#"allow: 'pathMatches(request.path, "/services/data/v60.0/sobjects/TNUMBER/{object}") && "x-request-id" in request.headers'"#;
+const RULE_OF_HEADER: &str =
+    r#"allow: '"x-request-id" in request.headers && request.query == "trace=1" && NUMBER == 0'"#;
+
 /// Measures everything whose name holds `only`.
 pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     let issuer = Issuer::new()?;
@@ -48,6 +55,8 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     routes(&mut table, &issuer, &head)?;
     chains(&mut table, &issuer, &head)?;
     expression(&mut table, &issuer, &head)?;
+    rules(&mut table, &issuer, &head)?;
+    keys(&mut table, &issuer)?;
     limiter(&mut table)?;
     tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)
@@ -94,6 +103,69 @@ fn expression<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &reques
     judge(&policies::route(&snapshot, head)?.chain, head, &mut ctx, None)?;
     ensure!(rule.evaluate(&Scope { head, ctx: &ctx })?, "the rule does not hold");
     table.row("expression of three parts", || rule.evaluate(&Scope { head, ctx: &ctx }))?;
+    Ok(())
+}
+
+/// Many access rules, of which few concern a request: the last one allows it.
+fn rules<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
+    for (name, each) in [
+        ("1,000 access rules, each with method and path prefix", RULE_OF_PATH),
+        ("1,000 access rules, each with a path pattern", RULE_OF_PATTERN),
+        ("1,000 access rules, none with a path", RULE_OF_HEADER),
+    ] {
+        if !table.wants(name) {
+            continue;
+        }
+        let mut policy = String::from("authorize:");
+        for number in (0..1_000).rev() {
+            let rule = each.replace("NUMBER", &number.to_string());
+            std::fmt::Write::write_fmt(&mut policy, format_args!("\n  - {{ name: r{number}, {rule} }}"))?;
+        }
+        let snapshot = policies::snapshot(1, &policy, &materials(issuer, true)?)?;
+        let route = policies::route(&snapshot, head)?;
+        let clock = Duration::from_secs(5);
+        judge(&route.chain, head, &mut context(clock), None)?;
+        table.row(name, || {
+            let mut ctx = context(clock);
+            settle(route.chain.run_head(head, &mut ctx)).is_some_and(|outcome| outcome.is_ok())
+        })?;
+    }
+    Ok(())
+}
+
+/// One of 10,000 API keys, found and proved.
+fn keys<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
+    let name = "API key, one of 10,000 consumers";
+    if !table.wants(name) {
+        return Ok(());
+    }
+    let made = |number: u64| {
+        let mut secret = [7; SECRET_BYTES];
+        if let Some(first) = secret.first_chunk_mut() {
+            *first = number.to_be_bytes();
+        }
+        key(&number.to_be_bytes(), &secret)
+    };
+    let mut policy = String::from("insecure: { anonymous: true }\n  apiKey: {}");
+    for number in 0..10_000 {
+        let key = made(number);
+        let (prefix, hash) = (prefix(&key).unwrap_or_default(), Digest::of_key(&key));
+        let document = format!(
+            "\n---\napiVersion: foregate.dev/v1alpha1\nkind: Consumer\nmetadata: {{ name: c{number} }}\n\
+             spec: {{ keys: [{{ prefix: {prefix}, hash: \"{hash}\" }}] }}"
+        );
+        policy.push_str(&document);
+    }
+    let snapshot = policies::snapshot(1, &policy, &materials(issuer, true)?)?;
+    let request = Request::builder().uri("/services/data/v60.0/sobjects/T0").header("x-api-key", made(5_000));
+    let head = request.body(())?.into_parts().0;
+    let route = policies::route(&snapshot, &head)?;
+    let clock = Duration::from_secs(5);
+    judge(&route.chain, &head, &mut context(clock), None)?;
+    table.row(name, || {
+        let mut ctx = context(clock);
+        settle(route.chain.run_head(&head, &mut ctx)).is_some_and(|outcome| outcome.is_ok())
+    })?;
     Ok(())
 }
 

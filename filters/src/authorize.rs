@@ -13,6 +13,7 @@ use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::reason::Reason;
 use crate::rule::{self, RuleKind};
+use crate::rule_index::RuleIndex;
 use crate::step::Step;
 use crate::verdict::{Reply, Verdict};
 
@@ -64,12 +65,19 @@ pub struct Access {
 pub struct Authorize {
     step: Step,
     bit: SetBit,
-    denies: Vec<Rule>,
-    allows: Vec<Rule>,
+    denies: Rules,
+    allows: Rules,
     /// `allow` rules in audit mode: they let nobody in, and tell whom they would have kept out.
     trials: Vec<Rule>,
     /// True where the set ends here and an `allow` must have matched by now.
     decides: bool,
+}
+
+/// Rules in the order of the document, and which of them a request may concern.
+#[derive(Debug)]
+struct Rules {
+    all: Vec<Rule>,
+    index: RuleIndex,
 }
 
 #[derive(Debug)]
@@ -157,6 +165,7 @@ impl Authorize {
         let (trials, allows): (Vec<_>, Vec<_>) =
             allows.into_iter().map(|rule| rule.rule).partition(|rule| rule.mode == Mode::Audit);
         let denies = denies.into_iter().map(|rule| rule.rule).collect();
+        let (denies, allows) = (Rules::new(denies), Rules::new(allows));
         Some(Self { step, bit, denies, allows, trials, decides })
     }
 
@@ -165,7 +174,7 @@ impl Authorize {
     }
 
     fn deny(&self, head: &request::Parts, ctx: &mut RequestContext) -> Option<Reply> {
-        for rule in &self.denies {
+        for rule in self.denies.concerning(head) {
             let found = rule.expression.evaluate(&Scope { head, ctx });
             match (found, rule.mode) {
                 (Ok(false), _) => {}
@@ -179,7 +188,7 @@ impl Authorize {
     }
 
     fn allow(&self, head: &request::Parts, ctx: &mut RequestContext) -> Option<Reply> {
-        for rule in &self.allows {
+        for rule in self.allows.concerning(head) {
             if ctx.allowed & self.bit != 0 {
                 return None;
             }
@@ -211,6 +220,19 @@ impl Rule {
         let told = rule::Rule::listed(self.name.clone(), kind, "authorize", self.place);
         let (source, reads) = (self.expression.source().into(), self.expression.inputs().to_vec());
         rule::Rule { mode: self.mode, source, reads, ..told }
+    }
+}
+
+impl Rules {
+    fn new(all: Vec<Rule>) -> Self {
+        let index = RuleIndex::new(all.iter().map(|rule| rule.expression.gate()));
+        Self { all, index }
+    }
+
+    /// The rules that may be true; the others are false.
+    fn concerning(&self, head: &request::Parts) -> impl Iterator<Item = &Rule> {
+        let places = self.index.candidates(&head.method, head.uri.path());
+        places.into_iter().filter_map(|place| self.all.get(place as usize))
     }
 }
 
@@ -364,6 +386,39 @@ authorize:
         assert_eq!(outcome(false, 0.7), "Continue 2");
         assert_eq!(outcome(false, 0.3), "default");
         assert_eq!(outcome(true, 0.05), "risky");
+    }
+
+    #[test]
+    fn many_rules_decide_as_few_do() {
+        let mut policy = String::from("authorize:\n");
+        for number in 0..300 {
+            let rule = match number % 3 {
+                0 => {
+                    format!("allow: 'request.method == \"GET\" && request.path.startsWith(\"/t{number}/\")'")
+                }
+                1 => format!("deny: 'request.path == \"/t{number}/x\" && request.headers[\"x-a\"] == \"1\"'"),
+                _ => format!(
+                    "allow: 'pathMatches(request.path, \"/t{number}/{{id}}\") && \"x-b\" in request.headers'"
+                ),
+            };
+            std::fmt::Write::write_fmt(&mut policy, format_args!("- {{ name: r{number}, {rule} }}\n"))
+                .unwrap();
+        }
+        policy.push_str("- { name: last, deny: 'request.path.endsWith(\"/closed\")' }\n");
+        let chain = build(&policy, &TestResources::default()).unwrap();
+        for (call, expected) in [
+            (get("/t297/a"), "continue"),
+            (get("/t297/closed"), "admit: AccessDenied by last"),
+            (get("/t297/a").method("POST"), "admit: AccessDenied by default"),
+            (get("/t2/7").header("x-b", "1"), "continue"),
+            (get("/t2/7"), "admit: AccessDenied by default"),
+            // A rule that concerns the request and cannot be evaluated refuses; others are not in its way.
+            (get("/t1/x"), "admit: RuleError by r1"),
+            (get("/t1/x").header("x-a", "1"), "admit: AccessDenied by r1"),
+            (get("/t1/x").header("x-a", "2"), "admit: AccessDenied by default"),
+        ] {
+            assert_eq!(crate::testing::verdict(&chain, &call), expected, "{call:?}");
+        }
     }
 
     #[test]

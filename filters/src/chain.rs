@@ -7,6 +7,7 @@ use http::{HeaderName, request, response};
 use crate::context::RequestContext;
 use crate::filter::{BodyNeed, Filter};
 use crate::reason::Reason;
+use crate::shadow::Shadow;
 use crate::step::Step;
 use crate::verdict::{Reply, Verdict};
 
@@ -27,6 +28,7 @@ pub struct Chain {
     links: Vec<Link>,
     /// Index of the first filter that needs the body; the number of links where none does.
     body_from: usize,
+    shadows: Vec<Shadow>,
 }
 
 /// A request refused: where, and with what.
@@ -42,7 +44,14 @@ impl Chain {
         debug_assert!(links.is_sorted_by_key(|link| link.step));
         let body_from =
             links.iter().position(|link| link.filter.body() == BodyNeed::Whole).unwrap_or(links.len());
-        Self { links, body_from }
+        Self { links, body_from, shadows: Vec::new() }
+    }
+
+    /// Adds policies that are only compared.
+    #[must_use]
+    pub fn shadowed(mut self, shadows: Vec<Shadow>) -> Self {
+        self.shadows = shadows;
+        self
     }
 
     /// What the filters need of the body, taken together.
@@ -65,16 +74,46 @@ impl Chain {
         self.links.iter().flat_map(|link| link.filter.owns())
     }
 
+    /// Request headers that hold secrets which the filters check.
+    pub fn credentials(&self) -> impl Iterator<Item = HeaderName> {
+        self.links.iter().flat_map(|link| link.filter.credentials())
+    }
+
     /// Runs the filters that need no body: guard, identify, admit.
     pub async fn run_head(&self, head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
         let (links, _) = self.links.split_at(self.body_from);
-        run(links, head, ctx).await
+        let outcome = run(links, head, ctx).await;
+        if let Err(refusal) = &outcome
+            // Requests refused in guard cost nothing more.
+            && refusal.step > Step::Guard
+        {
+            self.compare(head, ctx, false, false);
+        }
+        outcome
     }
 
     /// Runs the rest, once the body is in the context if [`Chain::body`] asks for it: enrich, decide.
     pub async fn run_body(&self, head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
         let (_, links) = self.links.split_at(self.body_from);
-        run(links, head, ctx).await
+        let outcome = run(links, head, ctx).await;
+        self.compare(head, ctx, outcome.is_ok(), true);
+        outcome
+    }
+
+    /// Asks every filter again about a request that was admitted earlier; see [`Filter::recheck`].
+    pub async fn recheck(&self, head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
+        for link in &self.links {
+            let verdict = link.filter.recheck(head, ctx);
+            settle(link, verdict, head, ctx).await?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, head: &request::Parts, ctx: &mut RequestContext, allowed: bool, whole: bool) {
+        for shadow in &self.shadows {
+            let fact = shadow.judge(head, ctx, allowed, whole);
+            ctx.shadows.push(fact);
+        }
     }
 
     /// Lets every filter see the response head, in reverse order.
@@ -88,20 +127,37 @@ impl Chain {
 async fn run(links: &[Link], head: &request::Parts, ctx: &mut RequestContext) -> Result<(), Refusal> {
     for link in links {
         let started = ctx.trace.begin();
-        let mut verdict = link.filter.on_request(head, ctx);
-        if verdict == Verdict::Wait {
-            verdict = link.filter.resume(head, ctx).await;
-        }
-        ctx.trace.end(started);
-        let reply = match verdict {
-            Verdict::Continue => continue,
-            Verdict::Reply(reply) => reply,
-            Verdict::Wait => Box::new(Reply::new(Reason::Internal).detail("a filter waited twice")),
+        let outcome = match link.filter.on_request(head, ctx) {
+            Verdict::Continue => Ok(()),
+            verdict => settle(link, verdict, head, ctx).await,
         };
-        ctx.trace.refused = true;
-        return Err(Refusal { step: link.step, reply });
+        ctx.trace.end(started);
+        if outcome.is_err() {
+            ctx.trace.refused = true;
+            return outcome;
+        }
     }
     Ok(())
+}
+
+/// Waits where a filter asks for it, and turns a reply into a refusal.
+async fn settle(
+    link: &Link,
+    mut verdict: Verdict,
+    head: &request::Parts,
+    ctx: &mut RequestContext,
+) -> Result<(), Refusal> {
+    if verdict == Verdict::Wait {
+        verdict = link.filter.resume(head, ctx).await;
+    }
+    match verdict {
+        Verdict::Continue => Ok(()),
+        Verdict::Reply(reply) => Err(Refusal { step: link.step, reply }),
+        Verdict::Wait => {
+            let reply = Reply::new(Reason::Internal).detail("a filter waited twice");
+            Err(Refusal { step: link.step, reply: Box::new(reply) })
+        }
+    }
 }
 
 /// What a build gives: the part, or everything that is wrong with its specification.

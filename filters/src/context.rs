@@ -12,6 +12,7 @@ use crate::edits::Edits;
 use crate::moment::Moment;
 use crate::peer::Peer;
 use crate::principal::Principal;
+use crate::reason::Reason;
 use crate::score::ScoreFault;
 use crate::step::Step;
 use crate::trace::Trace;
@@ -62,6 +63,29 @@ pub struct AuditFact {
     pub detail: Box<str>,
 }
 
+/// What a policy in shadow mode would have said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowFact {
+    /// Name of the policy.
+    pub policy: Arc<str>,
+    pub verdict: ShadowVerdict,
+    /// True where the policies in force let the request pass.
+    pub allowed: bool,
+}
+
+/// The verdict of a shadow policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ShadowVerdict {
+    Allow,
+    Refuse {
+        step: Step,
+        reason: Reason,
+        rule: Box<str>,
+    },
+    /// It reads what was not known when the request ended, or would have waited.
+    Undecided,
+}
+
 /// Everything known about one request besides its head.
 #[derive(Debug)]
 pub struct RequestContext {
@@ -87,6 +111,8 @@ pub struct RequestContext {
     pub audits: SmallVec<[AuditFact; 1]>,
     /// How far the chain came.
     pub trace: Trace,
+    /// One entry for each shadow policy of the route.
+    pub shadows: Vec<ShadowFact>,
 }
 
 impl RequestContext {
@@ -105,11 +131,37 @@ impl RequestContext {
             limits: SmallVec::new(),
             audits: SmallVec::new(),
             trace: Trace::default(),
+            shadows: Vec::new(),
+        }
+    }
+
+    /// The same request as a shadow policy sees it: the facts so far, and nothing that it did.
+    #[must_use]
+    pub fn shadow(&self) -> Self {
+        Self {
+            route: Arc::clone(&self.route),
+            peer: self.peer.clone(),
+            principal: self.principal.clone(),
+            consumer: self.consumer.clone(),
+            scores: self.scores.clone(),
+            body: self.body.clone(),
+            ..Self::new(self.moment, self.client)
         }
     }
 
     /// What the `enrich` rule of this name found out.
     pub fn score(&self, rule: &str) -> Option<&ScoreFact> {
         self.scores.iter().find(|fact| &*fact.rule == rule)
+    }
+}
+
+impl ShadowVerdict {
+    /// The word in logs and labels.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Refuse { .. } => "refuse",
+            Self::Undecided => "undecided",
+        }
     }
 }

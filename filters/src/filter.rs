@@ -45,6 +45,19 @@ pub trait Filter: Debug + Send + Sync {
         let _ = (head, ctx);
     }
 
+    /// Decides once more about a request that was admitted earlier and whose response or tunnel is still open.
+    ///
+    /// Scores are in the context as they were; the body is not. What counts or changes something besides the
+    /// context must not do so again.
+    fn recheck(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
+        self.on_request(head, ctx)
+    }
+
+    /// Request headers that hold a secret which this filter checks.
+    fn credentials(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
     /// Request headers that this filter sets. Copies sent by a client are removed on every route, so that
     /// a service behind several routes can believe them.
     fn owns(&self) -> Vec<HeaderName> {

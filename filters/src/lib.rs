@@ -1,10 +1,12 @@
 //! Every decision about one request: the vocabulary, the `Filter` trait, the filters.
 
 pub mod addresses;
+pub mod api_key;
 pub mod authorize;
 pub mod chain;
 pub mod client_auth;
 pub mod consumer;
+pub mod consumers;
 pub mod context;
 pub mod decimal;
 pub mod edits;
@@ -12,6 +14,7 @@ pub mod enrich;
 pub mod expression;
 pub mod fault;
 pub mod filter;
+pub mod identified;
 pub mod introspection;
 pub mod introspector;
 pub mod json;
@@ -24,12 +27,15 @@ pub mod rate_limit;
 pub mod reason;
 pub mod resources;
 pub mod rule;
+pub mod rule_index;
 pub mod score;
 pub mod secret;
+pub mod shadow;
 pub mod spec;
 pub mod step;
 #[cfg(test)]
 pub mod testing;
+pub mod timestamp;
 pub mod trace;
 pub mod units;
 pub mod verdict;

@@ -79,6 +79,12 @@ reasons! {
     KeysUnavailable = SERVICE_UNAVAILABLE, 14, "The token cannot be verified at this time.";
     /// The authorization server cannot be asked, so the token cannot be checked.
     IntrospectionUnavailable = SERVICE_UNAVAILABLE, 14, "The token cannot be verified at this time.";
+    /// No API key was sent where one is required.
+    KeyMissing = UNAUTHORIZED, 16, "An API key is required.";
+    /// The API key is malformed, unknown, wrong or expired: a caller learns not which.
+    KeyInvalid = UNAUTHORIZED, 16, "The API key is not valid.";
+    /// None of several ways to identify was taken.
+    CredentialsMissing = UNAUTHORIZED, 16, "Credentials are required.";
     /// No access rule allows the request, or one denies it.
     AccessDenied = FORBIDDEN, 7, "Access is denied.";
     /// A rule could not be evaluated, so it refuses.

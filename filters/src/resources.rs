@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::consumers::Consumers;
 use crate::fault::{Fault, Path};
 use crate::introspection::{self, AnswerCache};
 use crate::introspector::Introspector;
@@ -32,4 +33,10 @@ pub trait Resources {
 
     /// The model of this name, loaded and checked; a fault at `at` where there is none.
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault>;
+
+    /// The clients known by key that a policy of this name accepts; nobody where the documents name none.
+    fn consumers(&self, policy: &str) -> Arc<Consumers> {
+        let _ = policy;
+        Arc::default()
+    }
 }

@@ -1,16 +1,21 @@
 //! All filters, in the order they run; a new filter is one row here.
 
+use http::HeaderValue;
+
 use crate::addresses::{self, Addresses};
+use crate::api_key::{self, ApiKey};
 use crate::authorize::{self, Access, DEFAULT};
 use crate::chain::{Chain, Link};
 use crate::enrich::{self, Enrich};
 use crate::expression::Environment;
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
+use crate::identified::Identified;
 use crate::introspection::{self, Introspection};
 use crate::jwt::{self, Jwt};
 use crate::rate_limit::{self, Limits, RateLimit};
 use crate::resources::Resources;
+use crate::shadow::Shadow;
 use crate::step::Step;
 
 /// Every filter of a policy. The order of the variants is the order in which filters run.
@@ -23,6 +28,9 @@ pub enum FilterSpec {
     Jwt,
     /// Tokens that are no JWT of a listed issuer: the authorization server is asked.
     Introspection,
+    ApiKey,
+    /// Behind several ways to identify: one of them must have been taken.
+    Identified,
     /// Access rules that read no score: a request without access uses up no limit of its principal.
     Authorize,
     /// Limits that read the token.
@@ -44,11 +52,14 @@ pub struct Specs<'a> {
     pub addresses: Option<&'a addresses::Spec>,
     pub jwt: &'a [jwt::Spec],
     pub introspection: &'a [introspection::Spec],
+    pub api_key: Option<&'a api_key::Spec>,
     pub rate_limit: &'a [rate_limit::Spec],
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
     /// `insecure: { anonymous: true }`: requests need no access rule to pass this policy.
     pub anonymous: bool,
+    /// `mode: shadow`: the policy is only compared with those in force.
+    pub shadow: bool,
 }
 
 /// A fault, and the policy it is in.
@@ -68,6 +79,8 @@ struct Parts {
     addresses: Option<Addresses>,
     jwt: Option<Jwt>,
     introspection: Option<Introspection>,
+    api_key: Option<ApiKey>,
+    identified: Option<Identified>,
     enrich: Option<Enrich>,
     access: Access,
     limits: Limits,
@@ -75,11 +88,13 @@ struct Parts {
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Addresses,
         Self::FloodLimit,
         Self::Jwt,
         Self::Introspection,
+        Self::ApiKey,
+        Self::Identified,
         Self::Authorize,
         Self::RateLimit,
         Self::Enrich,
@@ -91,7 +106,7 @@ impl FilterSpec {
     pub const fn step(self) -> Step {
         match self {
             Self::Addresses | Self::FloodLimit => Step::Guard,
-            Self::Jwt | Self::Introspection => Step::Identify,
+            Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
             Self::Authorize | Self::RateLimit => Step::Admit,
             Self::Enrich => Step::Enrich,
             Self::Decide | Self::ScoreLimit => Step::Decide,
@@ -104,6 +119,8 @@ impl FilterSpec {
             Self::Addresses => "addresses",
             Self::FloodLimit | Self::RateLimit | Self::ScoreLimit => "rateLimit",
             Self::Jwt => "jwt",
+            Self::Introspection => "introspection",
+            Self::ApiKey | Self::Identified => "apiKey",
             Self::Authorize | Self::Decide => "authorize",
             Self::Enrich => "enrich",
         }
@@ -115,6 +132,8 @@ impl FilterSpec {
             Self::FloodLimit => self.limits(&mut parts.limits.flood),
             Self::Jwt => boxed(parts.jwt.take()),
             Self::Introspection => boxed(parts.introspection.take()),
+            Self::ApiKey => boxed(parts.api_key.take()),
+            Self::Identified => boxed(parts.identified.take()),
             Self::Authorize => boxed(parts.access.admit.take()),
             Self::RateLimit => self.limits(&mut parts.limits.admit),
             Self::Enrich => boxed(parts.enrich.take()),
@@ -135,43 +154,109 @@ fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
 
 /// Builds the chain of a route from its policies, the gateway's before the route's own; every fault otherwise.
 ///
-/// Every policy must let a request pass. Expressions see the `enrich` rules of their own and of
-/// earlier policies, and `jwt` where any policy of the route has it.
+/// Every policy must let a request pass, but for those in shadow mode, which are asked and not obeyed.
+/// Expressions see the `enrich` rules of their own and of earlier policies, and `jwt` and `consumer` where any
+/// policy of the route has them.
 pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain, Vec<PolicyFault>> {
     let mut faults = Vec::new();
     across(policies, &mut faults);
-    let mut environment = Environment {
-        rules: Vec::new(),
-        principal: policies.iter().any(|policy| policy.tokens().is_some()),
-        consumer: false,
-    };
+    let (shadows, real): (Vec<_>, Vec<_>) =
+        policies.iter().enumerate().partition(|(_, policy)| policy.shadow);
+    let ways = Ways::of(real.iter().map(|(_, policy)| *policy));
+    let mut environment = ways.environment(Vec::new());
     let mut built = Vec::new();
-    for (index, policy) in policies.iter().enumerate() {
+    let mut keep = |index: usize, parts: Result<Parts, Vec<Fault>>| match parts {
+        Ok(parts) => Some(parts),
+        Err(wrong) => {
+            faults.extend(wrong.into_iter().map(|fault| PolicyFault { policy: Some(index), fault }));
+            None
+        }
+    };
+    for (index, policy) in &real {
         environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));
-        match policy.build(index, &environment, resources) {
-            Ok(parts) => built.push(parts),
-            Err(wrong) => {
-                faults.extend(wrong.into_iter().map(|fault| PolicyFault { policy: Some(index), fault }));
-            }
+        let parts = keep(*index, policy.build(*index, &environment, ways.several(), resources));
+        built.extend(parts.map(|parts| (*index, parts)));
+    }
+    if let Some((_, parts)) = built.first_mut() {
+        parts.identified = ways.identified();
+    }
+    let mut compared = Vec::new();
+    for (index, policy) in &shadows {
+        let own = Ways::of([*policy]);
+        let seen = Environment {
+            principal: ways.token || own.token,
+            consumer: ways.api_key || own.api_key,
+            ..environment.clone()
+        };
+        if let Some(mut parts) = keep(*index, policy.build(*index, &seen, own.several(), resources)) {
+            parts.identified = own.identified();
+            compared.push(Shadow::new(policy.name, links(&mut [(*index, parts)])));
         }
     }
     if !faults.is_empty() {
         return Err(faults);
     }
+    Ok(Chain::new(links(&mut built)).shadowed(compared))
+}
+
+/// The filters of several policies, each with its index, in run order.
+fn links(parts: &mut [(usize, Parts)]) -> Vec<Link> {
     let mut links = Vec::new();
     for spec in FilterSpec::ALL {
-        for (policy, parts) in built.iter_mut().enumerate() {
-            let (step, section) = (spec.step(), spec.section());
+        for (policy, parts) in &mut *parts {
+            let (step, policy, section) = (spec.step(), *policy, spec.section());
             links.extend(spec.take(parts).map(|filter| Link { step, policy, section, filter }));
         }
     }
-    Ok(Chain::new(links))
+    links
+}
+
+/// The ways in which callers can say who they are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ways<'a> {
+    /// By `jwt` or `introspection`.
+    token: bool,
+    api_key: bool,
+    /// The first policy that asks for one.
+    policy: &'a str,
+}
+
+impl<'a> Ways<'a> {
+    fn of(policies: impl IntoIterator<Item = &'a Specs<'a>>) -> Self {
+        let mut ways = Self::default();
+        for policy in policies {
+            ways.token |= policy.tokens().is_some();
+            ways.api_key |= policy.api_key.is_some();
+            if ways.policy.is_empty() && (ways.token || ways.api_key) {
+                ways.policy = policy.name;
+            }
+        }
+        ways
+    }
+
+    /// True where any one of them suffices, so that none of them alone may be asked for.
+    fn several(self) -> bool {
+        self.token && self.api_key
+    }
+
+    fn environment(self, rules: Vec<String>) -> Environment {
+        Environment { rules, principal: self.token, consumer: self.api_key }
+    }
+
+    fn identified(self) -> Option<Identified> {
+        let challenges = [
+            self.token.then(|| HeaderValue::from_static(jwt::CHALLENGE)),
+            self.api_key.then_some(api_key::CHALLENGE),
+        ];
+        self.several().then(|| Identified::new(self.policy, challenges.into_iter().flatten().collect()))
+    }
 }
 
 /// What no policy can be blamed for alone.
 fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
     let mut fault = |policy: Option<usize>, fault: Fault| faults.push(PolicyFault { policy, fault });
-    if policies.iter().all(|policy| policy.authorize.is_empty() && !policy.anonymous) {
+    let real = || policies.iter().enumerate().filter(|(_, policy)| !policy.shadow);
+    if real().all(|(_, policy)| policy.authorize.is_empty() && !policy.anonymous) {
         let at = policies.last().map(|policy| policy.at.clone()).unwrap_or_default();
         let message = "no access rule and not anonymous: nothing says who may call";
         let help = "add authorize rules, or insecure: { anonymous: true } if anybody may call";
@@ -181,18 +266,20 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
         let message = format!("more than {MAX_POLICIES} policies apply to one route");
         fault(Some(MAX_POLICIES), Fault::new(Code::CONFLICT, policy.at.clone(), message));
     }
-    let mut first = None;
+    once(real(), "apiKey", "name every group in one policy", |policy| policy.api_key.is_some(), &mut fault);
     let mut rules: Vec<(&str, &str)> = Vec::new();
-    for (index, policy) in policies.iter().enumerate() {
-        if let Some(section) = policy.tokens() {
-            if let Some((known, other)) = first {
-                let message =
-                    format!("{known} is already in policy {other}, which applies to the same route");
-                let help = "list every issuer in one policy";
-                fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key(section), message).help(help));
-            }
-            first = first.or(Some((section, policy.name)));
+    let mut first = None;
+    for (index, policy) in real() {
+        let Some(section) = policy.tokens() else { continue };
+        if let Some((known, other)) = first {
+            let message = format!("{known} is already in policy {other}, which applies to the same route");
+            let help = "list every issuer in one policy";
+            fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key(section), message).help(help));
         }
+        first = first.or(Some((section, policy.name)));
+    }
+    let mut rules: Vec<(&str, &str)> = Vec::new();
+    for (index, policy) in real() {
         for (position, rule) in policy.enrich.iter().enumerate() {
             if let Some((_, other)) = rules.iter().find(|(name, _)| *name == rule.name) {
                 let message = format!("an enrich rule {} is already in policy {other}", rule.name);
@@ -204,6 +291,23 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
     }
 }
 
+/// What may stand in one policy of a route only.
+fn once<'a>(
+    policies: impl Iterator<Item = (usize, &'a Specs<'a>)>,
+    section: &str,
+    help: &str,
+    has: fn(&Specs<'_>) -> bool,
+    fault: &mut impl FnMut(Option<usize>, Fault),
+) {
+    let mut holders = policies.filter(|(_, policy)| has(policy));
+    let Some((_, first)) = holders.next() else { return };
+    for (index, policy) in holders {
+        let other = first.name;
+        let message = format!("{section} is already in policy {other}, which applies to the same route");
+        fault(Some(index), Fault::new(Code::CONFLICT, policy.at.key(section), message).help(help));
+    }
+}
+
 impl Specs<'_> {
     /// The section that says which tokens are needed, where there is one.
     fn tokens(&self) -> Option<&'static str> {
@@ -211,13 +315,22 @@ impl Specs<'_> {
         named.into_iter().find(|(_, empty)| !empty).map(|(section, _)| section)
     }
 
+    /// With `optional`, requests without credentials of one kind may bring those of another.
     fn build(
         &self,
         index: usize,
         environment: &Environment,
+        optional: bool,
         resources: &dyn Resources,
     ) -> Result<Parts, Vec<Fault>> {
         let mut faults = self.names();
+        if self.shadow && !self.enrich.is_empty() {
+            let message = "a policy in shadow mode cannot enrich: requests would wait for it";
+            faults.push(Fault::new(Code::CONFLICT, self.at.key("enrich"), message));
+            return Err(faults);
+        }
+        // What a shadow counts is not what the policy counts once it is in force.
+        let limits_of = if self.shadow { format!("{} (shadow)", self.name) } else { self.name.to_owned() };
         let bit = u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default();
         let limit_at = self.at.key("rateLimit");
         let parts = Parts {
@@ -227,13 +340,22 @@ impl Specs<'_> {
                     let others = !self.introspection.is_empty();
                     Jwt::build(self.jwt, self.name, others, &self.at.key("jwt"), resources)
                 })
-                .and_then(|jwt| kept(jwt, &mut faults)),
+                .and_then(|jwt| kept(jwt, &mut faults))
+                .map(|jwt| jwt.optional(optional)),
             introspection: (!self.introspection.is_empty())
                 .then(|| {
                     let at = self.at.key("introspection");
-                    Introspection::build(self.introspection, self.name, false, &at, resources)
+                    Introspection::build(self.introspection, self.name, optional, &at, resources)
                 })
                 .and_then(|introspection| kept(introspection, &mut faults)),
+            api_key: self
+                .api_key
+                .map(|spec| {
+                    let at = self.at.key("apiKey");
+                    ApiKey::build(spec, self.name, optional, resources.consumers(self.name), &at)
+                })
+                .and_then(|api_key| kept(api_key, &mut faults)),
+            identified: None,
             enrich: (!self.enrich.is_empty())
                 .then(|| Enrich::build(self.enrich, &self.at.key("enrich"), resources))
                 .and_then(|enrich| kept(enrich, &mut faults)),
@@ -243,7 +365,7 @@ impl Specs<'_> {
             )
             .unwrap_or_default(),
             limits: kept(
-                Limits::build(self.rate_limit, self.name, environment, &limit_at, resources),
+                Limits::build(self.rate_limit, &limits_of, environment, &limit_at, resources),
                 &mut faults,
             )
             .unwrap_or_default(),

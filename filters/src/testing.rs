@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -13,11 +13,15 @@ use bytes::Bytes;
 use http::request;
 use serde::Deserialize;
 
+use crate::api_key::key::{Digest, key, prefix};
 use crate::chain::{Chain, Refusal};
+use crate::consumer::Consumer;
+use crate::consumers::{Consumers, Registration, Secret};
 use crate::context::{Client, RequestContext};
 use crate::fault::{Code, Fault, Path};
 use crate::introspection::AnswerCache;
 use crate::introspector::Introspector;
+use crate::jwt::key_set::KeySet;
 use crate::jwt::{Jwks, TokenCache};
 use crate::keys::Keys;
 use crate::moment::Moment;
@@ -26,7 +30,7 @@ use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
-use crate::{addresses, authorize, enrich, introspection, jwt, rate_limit};
+use crate::{addresses, api_key, authorize, enrich, introspection, jwt, rate_limit};
 
 /// The filters of a policy, as a document writes them under `spec`.
 #[derive(Debug, Default, Deserialize)]
@@ -35,10 +39,21 @@ pub struct Policy {
     pub addresses: Option<addresses::Spec>,
     pub jwt: Vec<jwt::Spec>,
     pub introspection: Vec<introspection::Spec>,
+    pub api_key: Option<api_key::Spec>,
     pub rate_limit: Vec<rate_limit::Spec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
     pub insecure: Insecure,
+    pub mode: Mode,
+}
+
+/// Whether a policy is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    Shadow,
 }
 
 /// The weakenings of a policy.
@@ -57,6 +72,8 @@ pub struct TestResources {
     pub scorers: HashMap<String, Arc<dyn Scorer>>,
     /// Introspectors by URL of the endpoint.
     pub introspectors: HashMap<String, Arc<dyn Introspector>>,
+    /// Clients known by key.
+    pub registered: Vec<Registration>,
 }
 
 impl Resources for TestResources {
@@ -85,6 +102,62 @@ impl Resources for TestResources {
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
         let scorer = self.scorers.get(model).cloned();
         scorer.ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("no model {model}")))
+    }
+
+    fn consumers(&self, _: &str) -> Arc<Consumers> {
+        Arc::new(Consumers::new(self.registered.clone()))
+    }
+}
+
+/// An issuer whose keys verify nothing.
+#[derive(Debug)]
+struct NoKeys(Arc<KeySet>);
+
+impl Keys for NoKeys {
+    fn current(&self) -> Option<Arc<KeySet>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
+        false
+    }
+
+    fn refetch<'a>(
+        &'a self,
+        _: Option<&'a str>,
+        _: Moment,
+    ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
+        Box::pin(std::future::ready(self.current()))
+    }
+}
+
+impl TestResources {
+    /// An issuer with one key of nobody.
+    pub fn with_keys(issuer: &str) -> Self {
+        let set = r#"{"keys":[{"kty":"oct","k":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8gISIjJCUmJygpKissLS4vMDEyMzQ1Njc4OTo7PD0-Pw"}]}"#;
+        let keys = KeySet::parse(set.as_bytes()).unwrap();
+        let keys: Arc<dyn Keys> = Arc::new(NoKeys(Arc::new(keys)));
+        Self { keys: HashMap::from([(issuer.to_owned(), keys)]), ..Self::default() }
+    }
+
+    /// Adds a consumer with the key that [`Self::key`] gives.
+    #[must_use]
+    pub fn consumer(mut self, name: &str, groups: &[&str]) -> Self {
+        let key = self.key(name);
+        let secret = Secret { digest: Digest::of_key(&key), expires: None };
+        let groups = groups.iter().map(|group| Box::from(*group)).collect();
+        self.registered.push(Registration {
+            consumer: Consumer { name: name.into(), groups, ..Consumer::default() },
+            keys: vec![(prefix(&key).unwrap().into(), secret)],
+            client: None,
+        });
+        self
+    }
+
+    /// The key of a consumer of this name.
+    pub fn key(&self, name: &str) -> String {
+        let first = name.bytes().next().unwrap_or_default();
+        key(&[first; 8], &[first; 32])
     }
 }
 
@@ -182,10 +255,12 @@ pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, 
             addresses: policy.addresses.as_ref(),
             jwt: &policy.jwt,
             introspection: &policy.introspection,
+            api_key: policy.api_key.as_ref(),
             rate_limit: &policy.rate_limit,
             enrich: &policy.enrich,
             authorize: &policy.authorize,
             anonymous: policy.insecure.anonymous,
+            shadow: policy.mode == Mode::Shadow,
         })
         .collect();
     spec::build(&specs, resources)

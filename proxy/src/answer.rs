@@ -1,10 +1,12 @@
 //! The response body on its way down, and the record that ends with it.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use foregate_filters::chain::Refusal;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -20,6 +22,17 @@ pub enum AnswerError {
     Upstream(#[from] hyper::Error),
     #[error("the response was not complete in time")]
     Deadline,
+    #[error("what is in force no longer allows the request")]
+    Revoked,
+}
+
+/// Ends with the refusal once the request would no longer be admitted. Begun when the upstream is waited for.
+struct Watch(Pin<Box<dyn Future<Output = Refusal> + Send>>);
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 /// A response body. The request is recorded when it ends or is dropped.
@@ -33,7 +46,12 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Content {
     Own(Option<Bytes>),
-    Upstream { incoming: Incoming, lease: Option<Lease>, deadline: Option<Pin<Box<Sleep>>> },
+    Upstream {
+        incoming: Incoming,
+        lease: Option<Lease>,
+        deadline: Option<Pin<Box<Sleep>>>,
+        watch: Option<Watch>,
+    },
 }
 
 impl ResponseBody {
@@ -54,8 +72,8 @@ impl ResponseBody {
         deadline: Option<Pin<Box<Sleep>>>,
         life: Box<Life>,
     ) -> Self {
-        let mut body =
-            Self { content: Content::Upstream { incoming, lease: Some(lease), deadline }, life: Some(life) };
+        let content = Content::Upstream { incoming, lease: Some(lease), deadline, watch: None };
+        let mut body = Self { content, life: Some(life) };
         if body.is_end_stream() {
             body.release();
         }
@@ -78,6 +96,25 @@ impl ResponseBody {
     }
 }
 
+/// True once the request would no longer be admitted. It is asked about when something new is in force; to learn
+/// of that while the upstream is silent, the body begins to watch when it first has to wait.
+fn revoked(
+    watch: &mut Option<Watch>,
+    waiting: bool,
+    life: Option<&mut Box<Life>>,
+    cx: &mut Context<'_>,
+) -> bool {
+    let Some(life) = life else { return false };
+    let seen = life.publications;
+    if !life.published() && !waiting && watch.is_none() {
+        return false;
+    }
+    let watch = watch.get_or_insert_with(|| Watch(Box::pin(life.open(seen, false).revoked())));
+    let Poll::Ready(refusal) = watch.0.as_mut().poll(cx) else { return false };
+    life.refusal = Some(refusal);
+    true
+}
+
 impl Body for ResponseBody {
     type Data = Bytes;
     type Error = AnswerError;
@@ -89,13 +126,22 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, deadline, .. } => match Pin::new(incoming).poll_frame(cx) {
-                Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
-                    Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
-                    Some(Poll::Pending) | None => Poll::Pending,
-                },
-                Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from))),
-            },
+            Content::Upstream { incoming, deadline, watch, .. } => {
+                let frame = match Pin::new(incoming).poll_frame(cx) {
+                    Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
+                        Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
+                        Some(Poll::Pending) | None => Poll::Pending,
+                    },
+                    Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from))),
+                };
+                // What has come to its end has nothing left to be ended.
+                let over = matches!(frame, Poll::Ready(None));
+                if !over && revoked(watch, frame.is_pending(), this.life.as_mut(), cx) {
+                    Poll::Ready(Some(Err(AnswerError::Revoked)))
+                } else {
+                    frame
+                }
+            }
         };
         match &frame {
             Poll::Pending => {}
@@ -112,6 +158,7 @@ impl Body for ResponseBody {
                     this.finish(End::Complete);
                 }
             }
+            Poll::Ready(Some(Err(AnswerError::Revoked))) => this.finish(End::Revoked),
             Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
             Poll::Ready(None) => {
                 this.release();

@@ -36,6 +36,7 @@ use crate::head::{self, HopByHop};
 use crate::life::Life;
 use crate::live::Live;
 use crate::oauth::credential::Shown;
+use crate::open::{Asked, Publications};
 use crate::problem;
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
@@ -50,6 +51,8 @@ const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub struct Gateway {
     pub live: Store<Live>,
+    /// Tells what is open that something new is in force.
+    pub publications: Publications,
     pub telemetry: Arc<Telemetry>,
     pub deadlines: Deadlines,
     pub tally: Tally,
@@ -119,8 +122,8 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     // route: one spelling of the head, one route.
     let hop = head::canonicalize(&mut head, &life.live.owned)
         .map_err(|reply| Refusal { step: Step::Route, reply })?;
-    life.asked = head.headers.get(HOST).cloned();
-    life.host = head::host(life.asked.as_ref()).into();
+    life.asked_host = head.headers.get(HOST).cloned();
+    life.host = head::host(life.asked_host.as_ref()).into();
     life.path = head.uri.path().into();
     let route = find_route(life, &head)?;
 
@@ -193,6 +196,7 @@ fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
         at(Step::Route)(Reply::new(Reason::RouteNotFound).detail(detail))
     })?);
     life.ctx.route = Arc::clone(&route.name);
+    life.fingerprint = route.fingerprint;
     life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
     life.route = Some(route.id);
     Ok(route)
@@ -246,6 +250,8 @@ async fn dispatch<'a>(
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
 
+    // Before the head is shaped and moved out.
+    life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
     let shown = credential(life, &upstream).await?;
 
     // shape: all edits, once.

@@ -15,6 +15,7 @@ use crate::body::Progress;
 use crate::clock;
 use crate::connection::Connection;
 use crate::live::Live;
+use crate::open::{Asked, Open};
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::metrics::{Occupied, RouteMetrics};
 use crate::telemetry::random;
@@ -23,6 +24,9 @@ use crate::telemetry::trace_context::TraceContext;
 
 /// The status of a request whose client left before there was an answer, as other proxies record it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// A request that takes longer may be met by a publication: the next ones on its route keep their heads.
+const LONG: Duration = Duration::from_secs(1);
 
 /// One request from pin to record. Recorded exactly once: when it ends, or when it is dropped.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ pub struct Life {
     method: Method,
     protocol: Protocol,
     /// `Host` as the client meant it: a rewrite may change the header.
-    pub asked: Option<HeaderValue>,
+    pub asked_host: Option<HeaderValue>,
     pub host: Box<str>,
     pub path: Box<str>,
     pub metrics: Option<Arc<RouteMetrics>>,
@@ -53,6 +57,12 @@ pub struct Life {
     pub enrich_time: Option<Duration>,
     pub progress: Option<Arc<Progress>>,
     pub refusal: Option<Refusal>,
+    /// Publications before the request was pinned.
+    pub publications: u64,
+    /// That of the route.
+    pub fingerprint: u64,
+    /// The head as it was admitted, where the answer may stay open for long.
+    pub asked: Option<Box<Asked>>,
     pub status: u16,
     received: u64,
     sent: u64,
@@ -79,7 +89,12 @@ impl Life {
             ctx.trace.time(clock::monotonic);
         }
         let http2 = request.version() >= Version::HTTP_2;
+        // Counted first: a publication in between is asked about once too often, not once too seldom.
+        let publications = connection.gateway.publications.count();
         Box::new(Self {
+            publications,
+            fingerprint: 0,
+            asked_host: None,
             live: connection.gateway.live.pin(),
             ctx,
             id,
@@ -134,6 +149,28 @@ impl Life {
         self.live.snapshot.routes.all().get(self.route?).map(|route| &route.description)
     }
 
+    /// True once for every publication since the request was pinned.
+    pub fn published(&mut self) -> bool {
+        let count = self.connection.gateway.publications.count();
+        std::mem::replace(&mut self.publications, count) != count
+    }
+
+    /// What must be known of the request while its answer is open; `seen` publications are not news.
+    pub fn open(&mut self, seen: u64, tunnel: bool) -> Open {
+        let rest = || Asked::rest(&self.method, &self.host, &self.path);
+        Open {
+            asked: self.asked.take().unwrap_or_else(rest),
+            connection: Arc::clone(&self.connection),
+            peer: self.ctx.peer.clone(),
+            scores: self.ctx.scores.clone(),
+            tunnel,
+            since: self.ctx.moment.monotonic,
+            seen,
+            fingerprint: self.fingerprint,
+            route: self.metrics.clone(),
+        }
+    }
+
     /// Counts request body bytes that were read here.
     pub fn received(&mut self, bytes: u64) {
         self.received = self.received.saturating_add(bytes);
@@ -152,6 +189,11 @@ impl Life {
         let now = clock::monotonic();
         self.connection.activity.end(now);
         let total = now.saturating_sub(self.ctx.moment.monotonic);
+        if total > LONG
+            && let Some(route) = &self.metrics
+        {
+            route.stay_open();
+        }
         let streamed = self.progress.as_ref().map_or(0, |progress| progress.bytes());
         let mut record = Record {
             id: self.id,
@@ -174,6 +216,7 @@ impl Life {
             tls: self.connection.secure,
             peer: self.ctx.peer.take(),
             subject: self.ctx.principal.take(),
+            consumer: self.ctx.consumer.take(),
             upstream: self.upstream.take(),
             endpoint: self.endpoint,
             durations: Durations { total, upstream: self.upstream_time, enrich: self.enrich_time },
@@ -182,6 +225,7 @@ impl Life {
             scores: std::mem::take(&mut self.ctx.scores),
             limits: std::mem::take(&mut self.ctx.limits),
             audits: std::mem::take(&mut self.ctx.audits),
+            shadows: std::mem::take(&mut self.ctx.shadows),
             trace: Some(self.trace.clone()),
             end,
             explanation: None,

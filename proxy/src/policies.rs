@@ -215,6 +215,7 @@ pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: 
     let revision = status.revision.clone();
     replace(gateway, live);
     policies.commit();
+    gateway.publications.tell();
     gateway.telemetry.metrics().reload_succeeded(&revision, clock::now().unix);
     admin.config.store(Arc::new(status));
 }

@@ -28,6 +28,7 @@ use crate::identity::keep::{first, keep};
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
 use crate::listeners::{Listeners, Socket};
+use crate::open::Publications;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::reload::Reload;
 use crate::resolve::resolve;
@@ -163,6 +164,7 @@ impl Process {
             live: Store::new(live),
             tally: Tally::new(Arc::clone(&telemetry)),
             published: watch::channel(()).0,
+            publications: Publications::default(),
             telemetry,
             deadlines: options.deadlines,
         });

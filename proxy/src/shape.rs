@@ -97,26 +97,26 @@ pub fn request(
 
 /// Removes headers that differ from an edited one only by underscores, which some services read as dashes.
 fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: &(impl Iterator<Item = &'a HeaderEdit> + Clone)) {
-    if !headers.keys().any(|name| name.as_str().contains('_')) {
+    let edited = || {
+        edits.clone().map(|edit| match edit {
+            HeaderEdit::Set(name, _) | HeaderEdit::Add(name, _) | HeaderEdit::Remove(name) => name,
+        })
+    };
+    let odd = |name: &HeaderName| name.as_str().contains('_');
+    if !headers.keys().any(odd) && !edited().any(odd) {
         return;
     }
     let own = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
     let alike = |name: &HeaderName, other: &HeaderName| {
         name != other
             && name.as_str().len() == other.as_str().len()
-            && name.as_str().replace('_', "-") == other.as_str()
+            && name.as_str().replace('_', "-") == other.as_str().replace('_', "-")
     };
     let lookalikes: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| {
-            name.as_str().contains('_')
-                && (own.iter().any(|other| alike(name, other))
-                    || edits.clone().any(|edit| match edit {
-                        HeaderEdit::Set(other, _) | HeaderEdit::Add(other, _) | HeaderEdit::Remove(other) => {
-                            alike(name, other)
-                        }
-                    }))
-        })
+        .filter(|name| own.iter().chain(edited()).any(|other| alike(name, other)))
+        // What one edit sets is not what another's look-alike is.
+        .filter(|name| !edited().any(|other| other == *name))
         .cloned()
         .collect();
     for name in lookalikes {
@@ -152,7 +152,7 @@ fn forwarded(headers: &mut HeaderMap, life: &Life) {
     headers.insert(X_FORWARDED_FOR, life.connection.peer_value.clone());
     let scheme = if ctx.client.tls { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
-    match &life.asked {
+    match &life.asked_host {
         Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
         None => headers.remove(X_FORWARDED_HOST),
     };
@@ -254,6 +254,13 @@ mod tests {
         let set = HeaderEdit::Set(HeaderName::from_static("x-lead-score"), HeaderValue::from_static("0.5"));
         remove_lookalikes(&mut headers, &[set].iter());
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x_other"]);
+        let mut headers = HeaderMap::new();
+        for name in ["client-id", "client_id", "client"] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        }
+        let kept = HeaderEdit::Set(HeaderName::from_static("client_id"), HeaderValue::from_static("1"));
+        remove_lookalikes(&mut headers, &[kept].iter());
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["client", "client_id"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use foregate_filters::client_auth::ClientAuth;
 use foregate_filters::fault::{Code, Fault, Path};
@@ -457,6 +458,10 @@ impl Resources for Shared {
 }
 
 impl Materials for Shared {
+    fn unix(&self) -> Duration {
+        clock::now().unix
+    }
+
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
         let Model { name, bundle, placement } = model;
         let key = (Arc::clone(name), *placement, identity(bundle));

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::life::Life;
 use crate::telemetry::record::End;
+use crate::websocket::ClientEnd;
 
 /// Read buffer of each direction.
 const BUFFER: usize = 8 * 1024;
@@ -36,20 +37,25 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
             life.record(End::ClientGone);
             return;
         };
-        let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+        let (mut client, mut upstream) = (ClientEnd::new(TokioIo::new(client)), TokioIo::new(upstream));
         let drain = life.connection.drain.clone();
-        let copied = tokio::select! {
-            copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => copied,
-            // Nothing vouches for the client any more.
-            () = drain.cut() => Err(std::io::ErrorKind::PermissionDenied.into()),
-        };
-        match copied {
-            Ok((up, down)) => {
-                life.received(up);
-                life.sent(usize::try_from(down).unwrap_or(usize::MAX));
-                life.record(End::Complete);
+        let seen = life.publications;
+        let watch = life.open(seen, true).revoked();
+        let (end, refusal) = tokio::select! {
+            copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {
+                (if copied.is_ok() { End::Complete } else { End::ClientGone }, None)
             }
-            Err(_) => life.record(End::ClientGone),
+            // Nothing vouches for the client any more.
+            () = drain.cut() => (End::Revoked, None),
+            refusal = watch => (End::Revoked, Some(refusal)),
+        };
+        life.received(client.received);
+        life.sent(usize::try_from(client.sent).unwrap_or(usize::MAX));
+        life.refusal = refusal;
+        life.record(end);
+        if end == End::Revoked {
+            drop(upstream);
+            client.close().await;
         }
     });
 }

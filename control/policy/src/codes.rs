@@ -51,6 +51,9 @@ pub const CERTIFICATE_OPTIONAL: Code = Code(621);
 pub const CREDENTIALS_IN_CLEAR: Code = Code(624);
 pub const AUDIENCE_MISSING: Code = Code(622);
 pub const STALE_ANSWERS: Code = Code(623);
+pub const KEY_EXPIRED: Code = Code(625);
+pub const GROUP_UNKNOWN: Code = Code(626);
+pub const CONSUMER_IDLE: Code = Code(627);
 pub const CASE_VALUE: Code = Code(701);
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
@@ -410,9 +413,30 @@ pub const ALL: &[Entry] = &[
         "onUnavailable: reject",
     ),
     entry(
+        KEY_EXPIRED,
+        "Expired key of a consumer",
+        "The key or secret is refused since its `expires`. It does no harm where it stands, and no good either: whoever still sends it is refused.",
+        "keys: [{ prefix: 4xKd81Qw0Zb, hash: \"sha256:..\", expires: 2020-01-01T00:00:00Z }]",
+        "keys: [{ prefix: 7Pq2LmV9sTc, hash: \"sha256:..\" }]",
+    ),
+    entry(
+        GROUP_UNKNOWN,
+        "Group without consumers",
+        "An `apiKey` section lets in a group that no consumer of the namespace belongs to. The name may be misspelt; nobody gets in by it.",
+        "apiKey: { groups: [partner] }",
+        "apiKey: { groups: [partners] }",
+    ),
+    entry(
+        CONSUMER_IDLE,
+        "Consumer without key",
+        "The consumer has neither a key nor a client id, so no request can be its own.",
+        "kind: Consumer\nspec: { groups: [partners] }",
+        "kind: Consumer\nspec:\n  groups: [partners]\n  keys: [{ prefix: 7Pq2LmV9sTc, hash: \"sha256:..\" }]",
+    ),
+    entry(
         CASE_VALUE,
         "A case cannot be run",
-        "A case names a reason, step or method that does not exist, or a body file that cannot be read.",
+        "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
         "expect: { reply: 401, reason: TokenWrong }",
         "expect: { reply: 401, reason: TokenInvalid }",
     ),

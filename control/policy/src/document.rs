@@ -16,6 +16,7 @@ pub enum Kind {
     Upstream,
     Policy,
     Model,
+    Consumer,
     Case,
 }
 
@@ -37,8 +38,15 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 6] =
-        [Self::Gateway, Self::HttpRoute, Self::Upstream, Self::Policy, Self::Model, Self::Case];
+    pub const ALL: [Self; 7] = [
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::Upstream,
+        Self::Policy,
+        Self::Model,
+        Self::Consumer,
+        Self::Case,
+    ];
 
     /// The word in `kind`.
     pub const fn word(self) -> &'static str {
@@ -48,6 +56,7 @@ impl Kind {
             Self::Upstream => "Upstream",
             Self::Policy => "Policy",
             Self::Model => "Model",
+            Self::Consumer => "Consumer",
             Self::Case => "Case",
         }
     }
@@ -56,7 +65,9 @@ impl Kind {
     pub const fn api_version(self) -> &'static str {
         match self {
             Self::Gateway | Self::HttpRoute => "gateway.networking.k8s.io/v1",
-            Self::Upstream | Self::Policy | Self::Model | Self::Case => "foregate.dev/v1alpha1",
+            Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {
+                "foregate.dev/v1alpha1"
+            }
         }
     }
 }

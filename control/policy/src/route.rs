@@ -16,6 +16,8 @@ pub struct Route {
     pub id: usize,
     /// `<HTTPRoute>/<name of the rule, or its index>`; with the namespace in front where that is not `default`.
     pub name: Arc<str>,
+    /// The same in two snapshots where nothing changed that decides about its requests.
+    pub fingerprint: u64,
     pub chain: Chain,
     /// Largest request body in bytes that is collected for filters.
     pub body_limit: usize,

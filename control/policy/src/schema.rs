@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::document::Kind;
-use crate::documents::{case, gateway, http_route, model, policy, upstream};
+use crate::documents::{case, consumer, gateway, http_route, model, policy, upstream};
 
 /// Where editors find the schema of this version.
 pub const ID: &str = "https://foregate.dev/schemas/v1alpha1/policy.json";
@@ -18,6 +18,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::Upstream => generate::<upstream::Upstream>(),
         Kind::Policy => generate::<policy::Policy>(),
         Kind::Model => generate::<model::Model>(),
+        Kind::Consumer => generate::<consumer::Consumer>(),
         Kind::Case => generate::<case::Case>(),
     };
     if kind == Kind::Policy {
@@ -43,7 +44,7 @@ pub fn all() -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ID,
         "title": "Foregate policy document",
-        "description": "One document of a policy folder: listeners, routes, upstreams, policies, models, cases.",
+        "description": "One document of a policy folder: listeners, routes, upstreams, policies, models, consumers, cases.",
         "oneOf": kinds
     })
 }

@@ -15,7 +15,6 @@ pub const KINDS: &[(&str, &str)] = &[
     ("gateway.networking.k8s.io", "BackendTLSPolicy"),
     ("gateway.networking.k8s.io", "GatewayClass"),
     ("gateway.networking.k8s.io", "ListenerSet"),
-    ("foregate.dev", "Consumer"),
 ];
 
 /// Fields by kind and way from the top, list items left out; and what to do instead.

@@ -159,6 +159,11 @@ impl Filter for Enrich {
         })
     }
 
+    /// Scores stay as they were: the body is gone.
+    fn recheck(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
+        Verdict::Continue
+    }
+
     fn owns(&self) -> Vec<HeaderName> {
         let headers = self.rules.iter().filter_map(|rule| rule.headers.as_ref());
         headers.flat_map(|(score, status)| [score.clone(), status.clone()]).collect()

@@ -12,6 +12,7 @@ use super::EvaluationError;
 use super::compile::{Compiler, Evaluated, Kind, Node, Pure};
 use super::names::address;
 use super::syntax::Syntax;
+use super::time::PARTS;
 use super::types::Type;
 use super::value::{Constant, Value};
 use crate::addresses::unmapped;
@@ -20,9 +21,25 @@ use crate::fault::{Code, closest};
 /// Bytes a compiled pattern may take: patterns come from policies, not from callers.
 const PATTERN_BYTES: usize = 1 << 20;
 
-const METHODS: [&str; 7] =
-    ["startsWith", "endsWith", "contains", "matches", "lowerAscii", "upperAscii", "size"];
-const FUNCTIONS: [&str; 7] = ["has", "size", "string", "int", "double", "inCidr", "matches"];
+const METHODS: [&str; 15] = [
+    "startsWith",
+    "endsWith",
+    "contains",
+    "matches",
+    "lowerAscii",
+    "upperAscii",
+    "size",
+    "getFullYear",
+    "getMonth",
+    "getDate",
+    "getDayOfMonth",
+    "getDayOfWeek",
+    "getHours",
+    "getMinutes",
+    "getSeconds",
+];
+const FUNCTIONS: [&str; 10] =
+    ["has", "size", "string", "int", "double", "timestamp", "inCidr", "matches", "pathMatches", "pathParam"];
 const MACROS: [&str; 3] = ["all", "exists", "exists_one"];
 
 impl Compiler<'_> {
@@ -53,6 +70,10 @@ impl Compiler<'_> {
             ("contains", Some(a), Some(b), None) => self.text(name, a, b, range, |a, b| a.contains(b)),
             ("matches", Some(a), Some(b), None) => self.matches(a, b, range),
             ("inCidr", Some(a), Some(b), None) => self.in_cidr(a, b, range),
+            ("timestamp", Some(a), None, None) => self.timestamp(a, range),
+            ("pathMatches", Some(a), Some(b), None) => self.path_matches(a, b, range),
+            ("pathParam", Some(a), Some(b), Some(c)) => self.path_param(a, b, c, range),
+            (part, Some(a), zone, None) if PARTS.contains(&part) => self.part_of_time(part, a, zone, range),
             _ => {
                 let message = format!("wrong number of arguments for {name}()");
                 self.fault(Code::EXPRESSION_TYPE, range, message, None)
@@ -106,7 +127,10 @@ impl Compiler<'_> {
 
     fn conversion(&mut self, a: Node, ty: Type, range: Range<usize>, apply: Pure) -> Option<Node> {
         let taken = match ty {
-            Type::String => matches!(a.ty, Type::String | Type::Int | Type::Double | Type::Bool | Type::Dyn),
+            Type::String => !matches!(a.ty, Type::Null | Type::List(_) | Type::Map(_)),
+            Type::Int => {
+                matches!(a.ty, Type::String | Type::Int | Type::Double | Type::Timestamp | Type::Dyn)
+            }
             _ => matches!(a.ty, Type::String | Type::Int | Type::Double | Type::Dyn),
         };
         if !taken {
@@ -200,6 +224,7 @@ impl Compiler<'_> {
 fn to_string(value: Value<'_>) -> Evaluated<Value<'_>> {
     match value {
         Value::Str(text) => Ok(Value::Str(text)),
+        Value::Time(time) => Ok(Value::Str(Cow::Owned(time.to_string()))),
         other => Ok(Value::Str(Cow::Owned(other.key()?.into_owned()))),
     }
 }
@@ -209,6 +234,7 @@ fn to_int(value: Value<'_>) -> Evaluated<Value<'_>> {
     const BOUND: f64 = 9_223_372_036_854_775_808.0;
     match value {
         Value::Int(value) => Ok(Value::Int(value)),
+        Value::Time(time) => Ok(Value::Int(time.seconds())),
         Value::Double(value) if value > -BOUND && value < BOUND => Ok(Value::Int(value as i64)),
         Value::Double(_) => Err(EvaluationError::Overflow),
         other => other.str()?.parse().map(Value::Int).map_err(|_| EvaluationError::Conversion("an integer")),

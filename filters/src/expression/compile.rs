@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 
+use super::gate::Gate;
 use super::inputs::{Input, inputs};
 use super::syntax::Syntax;
 use super::types::Type;
@@ -104,12 +105,12 @@ impl<'e> Compiler<'e> {
         }
     }
 
-    /// The typed tree; `None` once a fault is noted.
-    pub(super) fn read(&mut self) -> Option<Node> {
+    /// The typed tree and its gate; `None` once a fault is noted.
+    pub(super) fn read(&mut self) -> Option<(Node, Gate)> {
         match Syntax::parse(self.text, self.at) {
             Ok(syntax) => {
                 self.inputs = inputs(&syntax.root);
-                self.node(&syntax, &syntax.root)
+                Some((self.node(&syntax, &syntax.root)?, Gate::of(&syntax.root)))
             }
             Err(mut faults) => {
                 self.faults.append(&mut faults);
@@ -154,7 +155,7 @@ impl<'e> Compiler<'e> {
     pub(super) fn keyed(&mut self, node: Node) -> Option<Node> {
         match node.ty {
             Type::String | Type::Int | Type::Bool | Type::Double | Type::Dyn => Some(node),
-            Type::Null | Type::List(_) | Type::Map(_) => {
+            Type::Null | Type::Timestamp | Type::List(_) | Type::Map(_) => {
                 let message =
                     format!("a key must be a string, int, bool or double, and this is of type {}", node.ty);
                 self.fault(Code::EXPRESSION_TYPE, node.range, message, None)
@@ -247,9 +248,12 @@ impl<'e> Compiler<'e> {
             let thunk = self.thunk(node);
             let kind = Kind::test(move |frame| match thunk(frame) {
                 Ok(_) => Ok(true),
-                Err(EvaluationError::Absent(_) | EvaluationError::NoPeer | EvaluationError::NoConsumer) => {
-                    Ok(false)
-                }
+                Err(
+                    EvaluationError::Absent(_)
+                    | EvaluationError::NoPeer
+                    | EvaluationError::NoConsumer
+                    | EvaluationError::NoPrincipal,
+                ) => Ok(false),
                 Err(error) => Err(error),
             });
             return Some(Node { kind, ty: Type::Bool, range });
@@ -301,6 +305,7 @@ impl<'e> Compiler<'e> {
                 Constant::Bool(value) => Box::new(move |_| Ok(Value::Bool(value))),
                 Constant::Int(value) => Box::new(move |_| Ok(Value::Int(value))),
                 Constant::Double(value) => Box::new(move |_| Ok(Value::Double(value))),
+                Constant::Time(value) => Box::new(move |_| Ok(Value::Time(value))),
                 constant @ (Constant::Str(_) | Constant::List(_)) => {
                     let index = self.constants.len();
                     self.constants.push(constant);

@@ -2,13 +2,16 @@
 
 mod calls;
 mod compile;
+pub mod gate;
 pub mod inputs;
 mod macros;
 mod names;
 mod operators;
+mod paths;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod time;
 mod types;
 mod value;
 
@@ -21,6 +24,7 @@ use crate::chain::Built;
 use crate::context::RequestContext;
 use crate::fault::{Fault, Path};
 use compile::{Compiler, Frame, Test, Thunk};
+use gate::Gate;
 use inputs::Input;
 use types::Type;
 use value::Constant;
@@ -83,6 +87,7 @@ pub struct BoolExpression {
     test: Test,
     reads: Reads,
     inputs: Vec<Input>,
+    gate: Gate,
 }
 
 /// An expression whose value, as text, is a key.
@@ -138,13 +143,13 @@ impl BoolExpression {
     /// At most 4 KiB of text and 32 levels of nesting.
     pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
         let mut compiler = Compiler::new(source, environment, at);
-        let node = compiler.read();
+        let (node, gate) = compiler.read().unzip();
         let node = node.and_then(|node| compiler.typed(node, &Type::Bool, "an access rule or condition"));
         let reads = compiler.reads;
-        let Some(node) = node else { return Err(compiler.faults) };
+        let (Some(node), Some(gate)) = (node, gate) else { return Err(compiler.faults) };
         let test = compiler.test(node);
         let inputs = std::mem::take(&mut compiler.inputs);
-        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads, inputs })
+        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads, inputs, gate })
     }
 
     pub const fn reads(&self) -> Reads {
@@ -161,6 +166,11 @@ impl BoolExpression {
         &self.inputs
     }
 
+    /// What method and path it needs to be true.
+    pub const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
     /// The value for one request. Never blocks; takes time in proportion to the lists it looks through.
     pub fn evaluate(&self, scope: &Scope<'_>) -> Result<bool, EvaluationError> {
         (self.test)(&Frame { scope: *scope, constants: &self.constants, local: None })
@@ -171,7 +181,7 @@ impl KeyExpression {
     /// Reads an expression whose value can be a key: string, int, bool, double, or a claim.
     pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
         let mut compiler = Compiler::new(source, environment, at);
-        let node = compiler.read().and_then(|node| compiler.keyed(node));
+        let node = compiler.read().and_then(|(node, _)| compiler.keyed(node));
         let reads = compiler.reads;
         let Some(node) = node else { return Err(compiler.faults) };
         let thunk = compiler.thunk(node);

@@ -19,10 +19,11 @@ use crate::context::ScoreFact;
 use crate::fault::{Code, Fault, closest};
 use crate::peer::SpiffeId;
 use crate::principal::Principal;
+use crate::timestamp::Timestamp;
 
 /// Names that stand before a dot.
 pub(super) const ROOTS: [&str; 7] = ["request", "source", "peer", "jwt", "consumer", "enrich", "route"];
-const REQUEST: [&str; 6] = ["method", "path", "query", "host", "scheme", "headers"];
+const REQUEST: [&str; 7] = ["method", "path", "query", "host", "scheme", "headers", "time"];
 const SOURCE: [&str; 3] = ["address", "peer", "tls"];
 const PEER: [&str; 5] = ["id", "trustDomain", "path", "namespace", "serviceAccount"];
 const CONSUMER: [&str; 3] = ["name", "groups", "metadata"];
@@ -140,6 +141,11 @@ impl Compiler<'_> {
                 let by_connection = if scope.ctx.client.tls { "https" } else { "http" };
                 Cow::Borrowed(scope.head.uri.scheme_str().unwrap_or(by_connection))
             }),
+            "time" => {
+                let kind =
+                    Kind::thunk(|frame| Ok(Value::Time(Timestamp::from_unix(frame.scope.ctx.moment.unix))));
+                return Some(Node { kind, ty: Type::Timestamp, range });
+            }
             "headers" => return Some(Node { kind: Kind::Headers, ty: Type::map(Type::String), range }),
             _ => return self.unknown("request", name, &REQUEST, spot),
         };
@@ -205,7 +211,7 @@ impl Compiler<'_> {
 
     /// True for fields that some requests have and others do not, so that `has()` may ask for them.
     pub(super) fn optional_field(select: &SelectExpr) -> bool {
-        matches!(&select.operand.expr, Expr::Ident(root) if matches!(root.as_str(), "peer" | "consumer"))
+        matches!(&select.operand.expr, Expr::Ident(root) if matches!(root.as_str(), "peer" | "consumer" | "jwt"))
     }
 
     fn jwt(&mut self, name: &str, range: Range<usize>) -> Option<Node> {

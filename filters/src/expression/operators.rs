@@ -148,7 +148,7 @@ impl Compiler<'_> {
         range: Range<usize>,
         holds: fn(Ordering) -> bool,
     ) -> Option<Node> {
-        let ordered = |ty: &Type| ty.numeric() || matches!(ty, Type::String | Type::Bool);
+        let ordered = |ty: &Type| ty.numeric() || matches!(ty, Type::String | Type::Bool | Type::Timestamp);
         if !(a.ty.comparable(&b.ty) && ordered(&a.ty) && ordered(&b.ty)) {
             let message = format!("{} and {} have no order", a.ty, b.ty);
             return self.fault(Code::EXPRESSION_TYPE, range, message, None);

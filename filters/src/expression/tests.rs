@@ -254,14 +254,12 @@ fn macros_look_through_lists() {
 fn without_a_principal_every_read_of_it_is_an_error() {
     let mut ctx = context();
     ctx.principal = None;
-    for text in [
-        r#""a" in jwt.scopes"#,
-        r#"jwt.issuer == """#,
-        "has(jwt.org_id)",
-        "jwt.x == null",
-        "size(jwt.audiences) == 0",
-    ] {
+    for text in [r#""a" in jwt.scopes"#, r#"jwt.issuer == """#, "jwt.x == null", "size(jwt.audiences) == 0"] {
         assert_eq!(evaluate_in(text, &ctx), "error: there is no verified token", "{text}");
+    }
+    // Where there are several ways to identify, rules ask which was taken.
+    for text in ["has(jwt.org_id)", "has(jwt.subject)", "has(jwt.scopes)"] {
+        assert_eq!(evaluate_in(text, &ctx), "false", "{text}");
     }
 }
 
@@ -346,7 +344,7 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
         ),
         (
             "request == 1",
-            "FG0403 [request] request is not a value by itself | it has request.method, request.path, request.query, request.host, request.scheme, request.headers",
+            "FG0403 [request] request is not a value by itself | it has request.method, request.path, request.query, request.host, request.scheme, request.headers, request.time",
         ),
         (
             "jwt.scopes.exists(s, t == \"a\")",
@@ -470,8 +468,8 @@ fn what_is_not_supported_says_what_to_do_instead() {
             "FG0404 [request.path] a network that is not a literal cannot be used here | write the network as a literal, such as \"10.0.0.0/8\"",
         ),
         (
-            "timestamp(\"2026-01-01T00:00:00Z\") == 1",
-            "FG0404 [timestamp] the function timestamp() cannot be used here | there are has, size, string, int, double, inCidr, matches, startsWith, endsWith, contains, matches, lowerAscii, upperAscii, size",
+            "duration(\"1h\") == 1",
+            "FG0404 [duration] the function duration() cannot be used here | there are has, size, string, int, double, timestamp, inCidr, matches, pathMatches, pathParam, startsWith, endsWith, contains, matches, lowerAscii, upperAscii, size, getFullYear, getMonth, getDate, getDayOfMonth, getDayOfWeek, getHours, getMinutes, getSeconds",
         ),
         (
             "request.path.startWith(\"/\")",
@@ -550,4 +548,85 @@ fn length_and_depth_are_bounded() {
     assert_eq!(evaluate(&format!("{}true", "!".repeat(4000))), "true", "a chain of ! is no nesting");
     let wide = vec!["source.tls"; 250].join(" && ");
     assert_eq!(evaluate(&wide), "true");
+}
+
+#[test]
+fn time_is_compared_and_taken_apart() {
+    let mut ctx = context();
+    // 2026-11-22T23:30:05Z, a Sunday.
+    ctx.moment.unix = Duration::from_secs(1_795_390_205);
+    for (text, expected) in [
+        (r#"request.time >= timestamp("2026-11-22T23:30:05Z")"#, "true"),
+        (r#"request.time < timestamp("2026-11-23T00:30:05+01:00")"#, "false"),
+        ("request.time == timestamp(1795390205)", "true"),
+        ("request.time < timestamp(jwt.expires) && int(request.time) == 1795390205", "true"),
+        (r#"string(request.time) == "2026-11-22T23:30:05Z""#, "true"),
+        ("request.time.getFullYear() == 2026 && request.time.getMonth() == 10", "true"),
+        ("request.time.getDate() == 22 && request.time.getDayOfMonth() == 21", "true"),
+        ("request.time.getDayOfWeek() == 0 && request.time.getHours() == 23", "true"),
+        ("request.time.getMinutes() == 30 && request.time.getSeconds() == 5", "true"),
+        (r#"request.time.getDayOfWeek("+01:00") == 1 && request.time.getHours("+01:00") == 0"#, "true"),
+        (r#"request.time.getHours("UTC") in [22, 23]"#, "true"),
+        ("timestamp(jwt.org_id) < request.time", "error: not a point in time"),
+        ("timestamp(9223372036854775807) < request.time", "error: integer overflow"),
+    ] {
+        assert_eq!(evaluate_in(text, &ctx), expected, "{text}");
+    }
+    for (text, expected) in [
+        (
+            r#"request.time > "2026-11-22T23:30:05Z""#,
+            r#"FG0403 [request.time > "2026-11-22T23:30:05Z"] timestamp and string have no order"#,
+        ),
+        (
+            r#"request.time > timestamp("tomorrow")"#,
+            r#"FG0403 ["tomorrow"] a point in time must look like 2027-01-31T12:00:00Z"#,
+        ),
+        (
+            r#"request.time.getHours("Europe/Berlin") == 1"#,
+            r#"FG0403 ["Europe/Berlin"] an offset must be UTC or look like +02:00 | named zones change with the law of the land"#,
+        ),
+        (
+            "request.path.getHours() == 1",
+            "FG0403 [request.path] the value before .getHours() must be of type timestamp, and this is of type string",
+        ),
+        (
+            "request.time",
+            "FG0403 [request.time] an access rule or condition must be of type bool, and this is of type timestamp",
+        ),
+    ] {
+        assert_eq!(faults(text), [expected], "{text}");
+    }
+}
+
+#[test]
+fn paths_have_parameters() {
+    table(&[
+        (r#"pathMatches(request.path, "/services/data/{version}/sobjects/{object}")"#, "true"),
+        (r#"pathMatches(request.path, "/services/data/{version}/sobjects")"#, "false"),
+        (r#"pathMatches(request.path, "/services/**")"#, "true"),
+        (
+            r#"pathParam(request.path, "/services/data/{version}/sobjects/{object}", "object") == "Lead""#,
+            "true",
+        ),
+        (r#"pathParam(request.path, "/{a}/**", "a").startsWith("serv")"#, "true"),
+        (r#"pathParam(request.path, "/{a}", "a") == "x""#, "error: no such key: a"),
+        (r#"pathMatches("/a" + "/b", "/a/{x}") && pathParam("/a" + "/b", "/a/{x}", "x") == "b""#, "true"),
+    ]);
+    for (text, expected) in [
+        (
+            r#"pathMatches(request.path, "services/{x}")"#,
+            r#"FG0403 ["services/{x}"] a pattern starts with / | patterns look like /accounts/{id}/orders/** or /health"#,
+        ),
+        (r#"pathParam(request.path, "/a/{id}", "ID") == "7""#, r#"FG0402 ["ID"] the pattern has no {ID}"#),
+        (
+            "pathMatches(request.path, request.method)",
+            "FG0404 [request.method] a pattern that is not a literal cannot be used here | write the pattern as a literal, so that it is compiled once",
+        ),
+        (
+            "pathMatches(request.path)",
+            "FG0403 [pathMatches(request.path)] wrong number of arguments for pathMatches()",
+        ),
+    ] {
+        assert_eq!(faults(text), [expected], "{text}");
+    }
 }

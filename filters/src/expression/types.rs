@@ -10,6 +10,8 @@ pub(super) enum Type {
     Int,
     Double,
     String,
+    /// A point in time.
+    Timestamp,
     List(Box<Type>),
     /// A map from strings.
     Map(Box<Type>),
@@ -58,6 +60,7 @@ impl fmt::Display for Type {
             Self::Int => f.write_str("int"),
             Self::Double => f.write_str("double"),
             Self::String => f.write_str("string"),
+            Self::Timestamp => f.write_str("timestamp"),
             Self::List(of) => write!(f, "list of {of}"),
             Self::Map(of) => write!(f, "map of {of}"),
             Self::Dyn => f.write_str("any"),

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::Value as Json;
 
 use super::EvaluationError;
+use crate::timestamp::Timestamp;
 
 type Result<T> = std::result::Result<T, EvaluationError>;
 
@@ -19,6 +20,7 @@ pub(super) enum Constant {
     Int(i64),
     Double(f64),
     Str(Box<str>),
+    Time(Timestamp),
     List(Box<[Constant]>),
 }
 
@@ -30,6 +32,7 @@ pub(super) enum Value<'a> {
     Int(i64),
     Double(f64),
     Str(Cow<'a, str>),
+    Time(Timestamp),
     List(List<'a>),
     Map(Map<'a>),
 }
@@ -58,6 +61,7 @@ impl Constant {
             Self::Bool(value) => Value::Bool(*value),
             Self::Int(value) => Value::Int(*value),
             Self::Double(value) => Value::Double(*value),
+            Self::Time(value) => Value::Time(*value),
             Self::Str(value) => Value::Str(Cow::Borrowed(value)),
             Self::List(values) => Value::List(List::Constants(values)),
         }
@@ -70,6 +74,7 @@ impl Constant {
             Value::Bool(value) => Self::Bool(*value),
             Value::Int(value) => Self::Int(*value),
             Value::Double(value) => Self::Double(*value),
+            Value::Time(value) => Self::Time(*value),
             Value::Str(value) => Self::Str(value.as_ref().into()),
             Value::List(list) => {
                 Self::List(list.iter().map(|item| Self::of(&item)).collect::<Option<Vec<_>>>()?.into())
@@ -105,6 +110,7 @@ impl<'a> Value<'a> {
             Self::Int(_) => "int",
             Self::Double(_) => "double",
             Self::Str(_) => "string",
+            Self::Time(_) => "timestamp",
             Self::List(_) => "list",
             Self::Map(_) => "map",
         }
@@ -122,6 +128,10 @@ impl<'a> Value<'a> {
         if let Self::Str(value) = self { Ok(value) } else { self.wanted("string") }
     }
 
+    pub(super) fn time(&self) -> Result<Timestamp> {
+        if let Self::Time(value) = self { Ok(*value) } else { self.wanted("timestamp") }
+    }
+
     pub(super) fn list(self) -> Result<List<'a>> {
         if let Self::List(value) = self { Ok(value) } else { self.wanted("list") }
     }
@@ -133,7 +143,9 @@ impl<'a> Value<'a> {
             Self::Bool(value) => Cow::Borrowed(if *value { "true" } else { "false" }),
             Self::Int(value) => Cow::Owned(value.to_string()),
             Self::Double(value) => Cow::Owned(value.to_string()),
-            Self::Null | Self::List(_) | Self::Map(_) => return self.wanted("string, int, bool or double"),
+            Self::Null | Self::Time(_) | Self::List(_) | Self::Map(_) => {
+                return self.wanted("string, int, bool or double");
+            }
         })
     }
 
@@ -143,6 +155,7 @@ impl<'a> Value<'a> {
             (Self::Null, Value::Null) => true,
             (Self::Bool(a), Value::Bool(b)) => a == b,
             (Self::Str(a), Value::Str(b)) => a == b,
+            (Self::Time(a), Value::Time(b)) => a == b,
             (Self::Int(a), Value::Int(b)) => a == b,
             (Self::List(a), Value::List(b)) => {
                 a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.equals(&b))
@@ -160,6 +173,8 @@ impl<'a> Value<'a> {
         match (self, other) {
             (Self::Str(a), Value::Str(b)) => Ok(Some(a.as_ref().cmp(b.as_ref()))),
             (Self::Bool(a), Value::Bool(b)) => Ok(Some(a.cmp(b))),
+            (Self::Time(a), Value::Time(b)) => Ok(Some(a.cmp(b))),
+            (Self::Time(_), other) => other.wanted("timestamp"),
             (Self::Int(_) | Self::Double(_), Value::Int(_) | Value::Double(_)) => {
                 Ok(self.number_order(other))
             }

@@ -39,6 +39,8 @@ use crate::rule::{Rule, RuleKind};
 use crate::units::TimeSpan;
 use crate::verdict::Verdict;
 
+pub(crate) use crate::jwt::claim_headers::RESERVED;
+pub(crate) use crate::jwt::refusal::CHALLENGE;
 pub use crate::jwt::token_cache::TokenCache;
 
 /// A signature algorithm (RFC 7518, RFC 8037).
@@ -130,6 +132,8 @@ pub struct Jwt {
     others: bool,
     /// Every header that any issuer's claims may set.
     headers: Vec<HeaderName>,
+    /// True where another way to identify may be taken: a request without token goes on.
+    optional: bool,
 }
 
 /// One trusted issuer, ready to check its tokens.
@@ -229,7 +233,14 @@ impl Jwt {
                 headers.push(slot.header.clone());
             }
         }
-        Ok(Self { policy: policy.into(), issuers, others, headers })
+        Ok(Self { policy: policy.into(), issuers, others, headers, optional: false })
+    }
+
+    /// Lets requests go on that send no `Authorization` at all, where `optional` is true.
+    #[must_use]
+    pub fn optional(mut self, optional: bool) -> Self {
+        self.optional = optional;
+        self
     }
 
     /// Checks all that can be checked at once, cheap things first.
@@ -295,6 +306,11 @@ impl Jwt {
             None => Flaw::KeysUnavailable,
         };
         Err((&issuer.name, flaw))
+    }
+
+    /// No claims, no headers of claims: nothing that looks like one passes either.
+    fn forget(&self, ctx: &mut RequestContext) {
+        ctx.edits.request.extend(self.headers.iter().cloned().map(HeaderEdit::Remove));
     }
 
     /// Turns a finished check into facts, edits and a verdict.
@@ -369,6 +385,10 @@ fn signed(keys: &KeySet, token: &Token<'_>) -> Signed {
 
 impl Filter for Jwt {
     fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
+        if self.optional && !head.headers.contains_key(AUTHORIZATION) {
+            self.forget(ctx);
+            return Verdict::Continue;
+        }
         let check = token::bearer(&head.headers)
             .map_err(|flaw| (&*self.policy, flaw))
             .and_then(|text| self.check(text, ctx));
@@ -385,6 +405,10 @@ impl Filter for Jwt {
 
     fn owns(&self) -> Vec<HeaderName> {
         self.headers.clone()
+    }
+
+    fn credentials(&self) -> Vec<HeaderName> {
+        vec![AUTHORIZATION]
     }
 
     fn resume<'a>(&'a self, head: &'a request::Parts, ctx: &'a mut RequestContext) -> Pending<'a> {

@@ -68,6 +68,9 @@ pub(crate) enum Flaw {
 /// Seconds after which a caller may hope that the issuer's keys are there.
 const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
+/// What a caller without token is told (RFC 6750, section 3).
+pub(crate) const CHALLENGE: &str = r#"Bearer realm="foregate""#;
+
 impl Flaw {
     /// The refusal for this flaw; `rule` is the issuer, or the policy where the issuer is not known.
     pub(crate) fn reply(&self, rule: &str) -> Verdict {
@@ -80,7 +83,7 @@ impl Flaw {
             Self::NotIntrospected(_) => {
                 return reply(Reason::IntrospectionUnavailable).header(RETRY_AFTER, RETRY_SECONDS).into();
             }
-            Self::Missing => (Reason::TokenMissing, r#"Bearer realm="foregate""#),
+            Self::Missing => (Reason::TokenMissing, CHALLENGE),
             Self::Expired => (
                 Reason::TokenInvalid,
                 r#"Bearer realm="foregate", error="invalid_token", error_description="The token has expired""#,

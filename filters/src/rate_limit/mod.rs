@@ -259,6 +259,11 @@ impl Filter for RateLimit {
     fn rules(&self) -> Vec<Rule> {
         self.limits.iter().map(Limit::rule).collect()
     }
+
+    /// A request is counted once.
+    fn recheck(&self, _: &request::Parts, _: &mut RequestContext) -> Verdict {
+        Verdict::Continue
+    }
 }
 
 #[cfg(test)]

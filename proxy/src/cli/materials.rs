@@ -103,6 +103,10 @@ impl Resources for Lent<'_> {
 }
 
 impl Materials for Lent<'_> {
+    fn unix(&self) -> Duration {
+        self.shared.unix()
+    }
+
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
         self.shared.model(model, at)
     }

@@ -12,6 +12,7 @@ mod run;
 mod schema;
 pub mod test;
 mod token;
+mod token_key;
 mod version;
 
 use std::process::ExitCode;

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use foregate_filters::units::TimeSpan;
 use serde_json::{Map, Value};
 
+use crate::cli::token_key::TokenKey;
 use crate::cli::{USAGE, output};
 use crate::clock;
 use crate::issuer::{Issuer, IssuerError, generate_pem};
@@ -23,7 +24,10 @@ const MAX_KEY: u64 = 16 << 10;
 const OWN: [&str; 6] = ["iss", "aud", "sub", "scope", "iat", "exp"];
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Token {
+    #[command(subcommand)]
+    command: Option<Kind>,
     /// P-256 private key that signs, PEM (PKCS #8).
     #[arg(long, value_name = "FILE", required_unless_present = "new_key")]
     key: Option<PathBuf>,
@@ -48,6 +52,13 @@ pub(super) struct Token {
     /// Another claim. The value is JSON, or text where it is no JSON. Repeatable.
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_claim)]
     claim: Vec<(String, Value)>,
+}
+
+/// What else than a bearer token is made.
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// Makes an API key, prints it once, and the `Consumer` document that holds its hash.
+    Key(TokenKey),
 }
 
 /// Why there is no token.
@@ -83,6 +94,9 @@ fn parse_claim(text: &str) -> Result<(String, Value), String> {
 
 impl Token {
     pub(super) fn run(self) -> ExitCode {
+        if let Some(Kind::Key(key)) = self.command {
+            return key.run();
+        }
         let outcome = match (&self.new_key, &self.key) {
             (Some(file), _) => make(file),
             (None, Some(file)) => self.sign(file),

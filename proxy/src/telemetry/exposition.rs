@@ -97,6 +97,16 @@ fn register_rules(registry: &mut Registry, families: &Families) {
         "Requests that a rule in audit mode would have refused",
         families.audits.clone(),
     );
+    registry.register(
+        "foregate_policy_shadow",
+        "Verdicts of policies in shadow mode, beside the real ones",
+        families.shadows.clone(),
+    );
+    registry.register(
+        "foregate_revocations",
+        "Open responses and tunnels ended because what is in force no longer allows them",
+        families.revocations.clone(),
+    );
     registry.register("foregate_limit_decisions", "Answers of rate limits", families.limits.clone());
     registry.register("foregate_scores", "Bodies given to a model, by outcome", families.scores.clone());
     registry.register("foregate_score_value", "Scores given, one a record", families.score_values.clone());

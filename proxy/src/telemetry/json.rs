@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
-use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
+use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
@@ -26,6 +26,7 @@ struct Text<T>(T);
 struct Score<'a>(&'a ScoreFact);
 struct Limit<'a>(&'a LimitFact);
 struct Audit<'a>(&'a AuditFact);
+struct Shadow<'a>(&'a ShadowFact);
 
 /// Items of a list, each in a shape of ours.
 struct List<I>(I);
@@ -134,6 +135,21 @@ impl Serialize for Audit<'_> {
     }
 }
 
+impl Serialize for Shadow<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("policy", &*self.0.policy)?;
+        map.serialize_entry("verdict", self.0.verdict.name())?;
+        map.serialize_entry("real", if self.0.allowed { "allow" } else { "refuse" })?;
+        if let ShadowVerdict::Refuse { step, reason, rule } = &self.0.verdict {
+            map.serialize_entry("step", step.name())?;
+            map.serialize_entry("reason", reason.name())?;
+            map.serialize_entry("rule", &**rule)?;
+        }
+        map.end()
+    }
+}
+
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
@@ -200,6 +216,9 @@ impl Record {
             map.serialize_entry("foregate.issuer", &*principal.issuer)?;
             map.serialize_entry("foregate.subject", &*principal.subject)?;
         }
+        if let Some(consumer) = &self.consumer {
+            map.serialize_entry("foregate.consumer", &*consumer.name)?;
+        }
         if let Some(refusal) = &self.refusal {
             map.serialize_entry("foregate.step", refusal.step.name())?;
             map.serialize_entry("foregate.reason", refusal.reason.name())?;
@@ -222,6 +241,9 @@ impl Record {
         }
         if !self.audits.is_empty() {
             map.serialize_entry("foregate.audits", &List(self.audits.iter().map(Audit)))?;
+        }
+        if !self.shadows.is_empty() {
+            map.serialize_entry("foregate.shadows", &List(self.shadows.iter().map(Shadow)))?;
         }
         Ok(())
     }

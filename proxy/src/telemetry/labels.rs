@@ -34,6 +34,20 @@ pub struct AuditLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ShadowLabels {
+    pub policy: Arc<str>,
+    pub verdict: &'static str,
+    pub real: &'static str,
+    pub rule: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RevocationLabels {
+    pub route: Arc<str>,
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ScoreLabels {
     pub model: Arc<str>,
     pub outcome: &'static str,

@@ -1,11 +1,11 @@
 //! The metrics of the gateway: handles, what one record does to them.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use foregate_filters::context::{LimitFact, ScoreFact};
+use foregate_filters::context::{LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
@@ -16,9 +16,9 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::telemetry::labels::{
     AuditLabels, LimitLabels, ListenerLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels, RefusalLabels,
-    RouteLabels, STATUSES, ScoreLabels, StatusLabels, outcome, status,
+    RevocationLabels, RouteLabels, STATUSES, ScoreLabels, ShadowLabels, StatusLabels, outcome, status,
 };
-use crate::telemetry::record::{DecisionId, Record, Refusal};
+use crate::telemetry::record::{DecisionId, End, Record, Refusal};
 use crate::telemetry::series::{Budget, Series};
 
 /// Bounds of the request and upstream histograms, in seconds: 50 us to 10 s.
@@ -67,6 +67,7 @@ pub struct Metrics {
     models: Series<Arc<str>, Arc<ModelMetrics>>,
     limits: Series<Arc<str>, Arc<LimitMetrics>>,
     listeners: Series<Arc<str>, Occupancy>,
+    shadows: Series<ShadowLabels, Counter>,
 }
 
 /// What is exported, and how much of it there may be.
@@ -77,6 +78,8 @@ pub(crate) struct Families {
     pub(crate) upstream: Family<RouteLabels, Histogram, fn() -> Histogram>,
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) audits: Family<AuditLabels, Counter>,
+    pub(crate) shadows: Family<ShadowLabels, Counter>,
+    pub(crate) revocations: Family<RevocationLabels, Counter>,
     pub(crate) scores: Family<ScoreLabels, Counter>,
     pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
     pub(crate) enrich: Histogram,
@@ -106,6 +109,8 @@ pub struct RouteMetrics {
     upstream: OnceLock<Histogram>,
     refusals: Series<(Step, Reason), Arc<ByRule>>,
     audits: ByRule,
+    /// An answer on this route has stayed open for long.
+    stays_open: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -191,6 +196,9 @@ impl Metrics {
         for fact in &record.limits {
             self.observe_limit(fact);
         }
+        for fact in &record.shadows {
+            self.observe_shadow(fact);
+        }
         if let Some(enrich) = record.durations.enrich {
             self.families.enrich.observe(enrich.as_secs_f64());
         }
@@ -210,6 +218,19 @@ impl Metrics {
             for score in &fact.scores {
                 model.values.observe(f64::from(*score));
             }
+        }
+    }
+
+    fn observe_shadow(&self, fact: &ShadowFact) {
+        let rule = match &fact.verdict {
+            ShadowVerdict::Refuse { rule, .. } => rule.as_ref().into(),
+            ShadowVerdict::Allow | ShadowVerdict::Undecided => Arc::from(""),
+        };
+        let real = if fact.allowed { "allow" } else { "refuse" };
+        let labels = ShadowLabels { policy: fact.policy.clone(), verdict: fact.verdict.name(), real, rule };
+        let make = || (labels.clone(), self.families.shadows.get_or_create_owned(&labels));
+        if let Some(counter) = self.shadows.find_or_make(&labels, &self.families.audit_budget, make) {
+            counter.inc();
         }
     }
 
@@ -239,6 +260,8 @@ impl Default for Families {
             upstream: Family::new_with_constructor(seconds),
             refusals: Family::default(),
             audits: Family::default(),
+            shadows: Family::default(),
+            revocations: Family::default(),
             scores: Family::default(),
             score_values: Family::new_with_constructor(score_values),
             enrich: Histogram::new(ENRICH_SECONDS),
@@ -266,6 +289,19 @@ impl RouteMetrics {
             upstream: OnceLock::new(),
             refusals: Series::default(),
             audits: Series::default(),
+            stays_open: AtomicBool::new(false),
+        }
+    }
+
+    /// True where an answer has stayed open for long, so that another may.
+    pub fn stays_open(&self) -> bool {
+        self.stays_open.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an answer stays open for long.
+    pub fn stay_open(&self) {
+        if !self.stays_open() {
+            self.stays_open.store(true, Ordering::Relaxed);
         }
     }
 
@@ -290,8 +326,14 @@ impl RouteMetrics {
                 .get_or_init(|| self.families.upstream.get_or_create_owned(&self.labels()))
                 .observe(upstream.as_secs_f64());
         }
-        if let Some(refusal) = &record.refusal {
-            self.observe_refusal(refusal);
+        match &record.refusal {
+            // It was admitted, and counted so, when it came.
+            Some(refusal) if record.end == End::Revoked => {
+                let labels = RevocationLabels { route: self.name.clone(), reason: refusal.reason.name() };
+                self.families.revocations.get_or_create_owned(&labels).inc();
+            }
+            Some(refusal) => self.observe_refusal(refusal),
+            None => {}
         }
         for audit in &record.audits {
             self.observe_audit(&audit.rule);

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_filters::context::{AuditFact, LimitFact, ScoreFact};
+use foregate_filters::consumer::Consumer;
+use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact};
 use foregate_filters::moment::Moment;
 use foregate_filters::peer::Peer;
 use foregate_filters::principal::{Claims, Principal};
@@ -74,6 +75,8 @@ pub enum End {
     ClientGone,
     /// The upstream broke off after its response head.
     UpstreamBroke,
+    /// It was open when something new was in force, which no longer allows it.
+    Revoked,
 }
 
 /// Which step refused, why, by which rule.
@@ -124,6 +127,8 @@ pub struct Record {
     pub peer: Option<Arc<Peer>>,
     /// Only its issuer and subject are ever written down.
     pub subject: Option<Arc<Principal>>,
+    /// Only its name is ever written down.
+    pub consumer: Option<Arc<Consumer>>,
     /// Name of the upstream.
     pub upstream: Option<Arc<str>>,
     pub endpoint: Option<SocketAddr>,
@@ -135,6 +140,7 @@ pub struct Record {
     pub scores: SmallVec<[ScoreFact; 1]>,
     pub limits: SmallVec<[LimitFact; 2]>,
     pub audits: SmallVec<[AuditFact; 1]>,
+    pub shadows: Vec<ShadowFact>,
     pub trace: Option<TraceContext>,
     pub end: End,
     /// Set where the decision is kept.
@@ -228,6 +234,7 @@ impl End {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
             Self::UpstreamBroke => "upstream_broke",
+            Self::Revoked => "revoked",
         }
     }
 }
@@ -280,7 +287,8 @@ impl Record {
         let refusal = self.refusal.as_ref().map_or(0, |it| it.rule.len() + it.detail.len());
         let scores: usize = self.scores.iter().map(|it| size_of::<ScoreFact>() + 4 * it.scores.len()).sum();
         let audits: usize = self.audits.iter().map(|it| size_of::<AuditFact>() + it.detail.len()).sum();
-        let limits = self.limits.len() * size_of::<LimitFact>();
+        let limits =
+            self.limits.len() * size_of::<LimitFact>() + self.shadows.len() * size_of::<ShadowFact>();
         let subject =
             self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
         let peer = self.peer.as_ref().and_then(|peer| peer.id.as_ref());

@@ -45,6 +45,7 @@ pub fn record() -> Record {
         tls: true,
         peer: None,
         subject: None,
+        consumer: None,
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),
         durations: Durations {
@@ -57,6 +58,7 @@ pub fn record() -> Record {
         scores: SmallVec::new(),
         limits: SmallVec::new(),
         audits: SmallVec::new(),
+        shadows: Vec::new(),
         trace: None,
         end: End::Complete,
         explanation: None,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod addresses;
 #[cfg(test)]
+mod api_keys;
+#[cfg(test)]
 mod authorize;
 #[cfg(test)]
 mod bodies;
@@ -38,6 +40,9 @@ mod mtls;
 mod observe;
 #[cfg(test)]
 mod oidc;
+mod open;
+#[cfg(test)]
+mod paths;
 #[cfg(test)]
 mod policies;
 #[cfg(test)]
@@ -46,6 +51,8 @@ mod references;
 mod reload;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod shadow;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -347,6 +347,8 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
         }
         FilterSpec::Jwt => ("jwt", "TokenInvalid"),
         FilterSpec::Introspection => ("introspection", "IntrospectionUnavailable"),
+        FilterSpec::ApiKey => ("api_key", "KeyInvalid"),
+        FilterSpec::Identified => ("identified", "CredentialsMissing"),
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
     }

@@ -13,7 +13,7 @@ use crate::support::upstream::{Speak, Upstream, full};
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-fn handshake(more: &str) -> String {
+pub(crate) fn handshake(more: &str) -> String {
     format!(
         "GET /socket HTTP/1.1\r\nHost: crm.test\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{more}\r\n"
@@ -44,7 +44,7 @@ async fn read_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
 }
 
 /// A frame as a client sends it.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x37, 0xfa, 0x21, 0x3d];
     let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap()];
     frame.extend(mask);
@@ -53,7 +53,7 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Greets, then echoes every frame until it has echoed a close.
-async fn echo(mut stream: TcpStream) {
+pub(crate) async fn echo(mut stream: TcpStream) {
     let head = read_head(&mut stream).await;
     assert!(head.contains("upgrade: websocket\r\n") && head.contains("connection: upgrade\r\n"), "{head}");
     let answer = format!(

@@ -18,6 +18,7 @@ use foregate_filters::step::Step;
 use http::{HeaderMap, StatusCode, request};
 use serde_json::Value;
 
+use crate::cases::credentials::Credentials;
 use crate::cases::{Name, describe};
 use crate::documents::case::Expect;
 use crate::route::{Action, Route};
@@ -28,6 +29,8 @@ use crate::snapshot::{Listener, Snapshot};
 pub struct Arrival {
     pub head: request::Parts,
     pub body: Bytes,
+    /// Sent where the route looks for it.
+    pub consumer: Option<Credentials>,
     pub host: String,
     pub port: Option<u16>,
     pub tls: Option<bool>,
@@ -53,7 +56,7 @@ pub enum Verdict {
 
 /// Takes a request through route, filters and shape.
 pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
-    let Arrival { head, body, host, port, tls, source, peer, moment } = arrival;
+    let Arrival { mut head, body, consumer, host, port, tls, source, peer, moment } = arrival;
     let serves = |listener: &&Listener| {
         port.is_none_or(|port| port == listener.port) && tls.is_none_or(|tls| tls == listener.tls.is_some())
     };
@@ -70,6 +73,9 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     // The port of the client is of no meaning to any rule.
     let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
     let mut ctx = RequestContext::new(moment, client);
+    if let Some(consumer) = consumer {
+        consumer.put(route.chain.credentials(), &mut head.headers);
+    }
     ctx.route = route.name.clone();
     ctx.peer = peer;
     let verdict = match filter(route, &head, &body, &mut ctx) {

@@ -1,5 +1,6 @@
 //! Runs cases: each is one request, and the verdict it must get.
 
+pub(crate) mod credentials;
 mod flow;
 mod stand_in;
 
@@ -26,6 +27,7 @@ use crate::documents::case::{self, Case, Token};
 use crate::load::Sources;
 use crate::node::Node;
 
+use self::credentials::{Credentials, case_key, case_secret};
 use self::flow::{Arrival, Outcome, Verdict};
 use self::stand_in::StandIn;
 
@@ -74,7 +76,8 @@ pub fn run(
         let moment =
             Moment { monotonic: moment.monotonic.saturating_add(APART.saturating_mul(later)), ..moment };
         ready.extend(
-            prepare(document, case, tokens, moment, &mut faults).map(|arrival| (*document, case, arrival)),
+            prepare(sources, document, case, tokens, moment, &mut faults)
+                .map(|arrival| (*document, case, arrival)),
         );
     }
     let stand_in = StandIn::new(materials);
@@ -125,6 +128,7 @@ fn models(sources: &Sources, case: &Case) -> Vec<(String, f32)> {
 }
 
 fn prepare(
+    sources: &Sources,
     document: &Document,
     case: &Case,
     tokens: &dyn CaseTokens,
@@ -148,6 +152,8 @@ fn prepare(
     let said = &case.spec.request;
     let token = said.token.as_ref().map(|token| tokens.token(token, moment)).transpose();
     let token = token.map_err(|why| fault(&at.key("token"), codes::CASE_VALUE, why)).ok().flatten();
+    let consumer = said.consumer.as_deref().map(|name| credentials(sources, name)).transpose();
+    let consumer = consumer.map_err(|why| fault(&at.key("consumer"), codes::CASE_VALUE, why)).ok().flatten();
     let body = body(document, said.body.as_ref());
     let body = body.map_err(|why| fault(&at.key("body"), Code::FILE, why)).ok();
     let peer = said.peer.as_deref().map(|id| peer(id, moment)).transpose();
@@ -159,6 +165,7 @@ fn prepare(
     Some(Arrival {
         head: head?,
         body: body?,
+        consumer,
         host: said.host.as_deref().unwrap_or("localhost").to_ascii_lowercase(),
         port: said.port,
         tls: said.scheme.map(|scheme| scheme == case::Scheme::Https),
@@ -172,6 +179,17 @@ fn prepare(
 fn peer(id: &str, moment: Moment) -> Result<Arc<Peer>, String> {
     let id = SpiffeId::parse(id).map_err(|why| format!("`{id}` is no SPIFFE id: {why}"))?;
     Ok(Arc::new(Peer { id: Some(id), thumbprint: [0; 32], expires: moment.unix.saturating_add(APART) }))
+}
+
+/// What a consumer of this name sends.
+fn credentials(sources: &Sources, name: &str) -> Result<Credentials, String> {
+    let consumers = || sources.documents.iter().filter(|document| document.kind == Kind::Consumer);
+    let found = consumers().find(|document| document.name.to_string() == name);
+    let document = found.ok_or_else(|| format!("there is no Consumer named `{name}`"))?;
+    let client = document.root.key("spec").and_then(|spec| spec.key("client"));
+    let id = client.and_then(|client| client.key("id")).and_then(Node::text);
+    let client = id.map(|id| (id.to_owned(), case_secret(name)));
+    Ok(Credentials { key: case_key(name), client })
 }
 
 fn head(said: &case::Request, token: Option<&str>) -> Result<request::Parts, String> {

@@ -5,6 +5,7 @@ use std::future::{Future, ready};
 use std::path::Path as FilePath;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
@@ -94,6 +95,14 @@ impl Resources for StandIn<'_> {
 }
 
 impl Materials for StandIn<'_> {
+    fn for_cases(&self) -> bool {
+        true
+    }
+
+    fn unix(&self) -> Duration {
+        self.materials.unix()
+    }
+
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
         self.materials.model(model, at)
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ahash::AHashSet;
+use foregate_filters::consumers::Consumers;
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
@@ -14,6 +15,7 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
 
 use crate::compile::attach::suggest;
+use crate::compile::consumers::Registry;
 use crate::compile::{Compilation, Materials};
 use crate::document::Kind;
 
@@ -26,6 +28,7 @@ pub struct Lent<'a> {
     /// Names of all `Model` documents.
     models: Vec<String>,
     broken: &'a AHashSet<String>,
+    consumers: Registry,
     incomplete: bool,
 }
 
@@ -36,9 +39,21 @@ impl fmt::Debug for Lent<'_> {
 }
 
 impl<'a> Lent<'a> {
-    pub fn new(materials: &'a dyn Materials, work: &Compilation<'_>, broken: &'a AHashSet<String>) -> Self {
+    pub fn new(
+        materials: &'a dyn Materials,
+        work: &Compilation<'_>,
+        broken: &'a AHashSet<String>,
+        consumers: Registry,
+    ) -> Self {
         let models = work.named(Kind::Model).map(|document| document.name.to_string()).collect();
-        Self { materials, models, broken, incomplete: work.sources.incomplete }
+        Self { materials, models, broken, consumers, incomplete: work.sources.incomplete }
+    }
+}
+
+impl Lent<'_> {
+    /// A number that changes with every consumer.
+    pub fn consumers_fingerprint(&self) -> u64 {
+        self.consumers.fingerprint()
     }
 }
 
@@ -61,6 +76,10 @@ impl Resources for Lent<'_> {
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
         self.materials.limiter(name, rate)
+    }
+
+    fn consumers(&self, policy: &str) -> Arc<Consumers> {
+        self.consumers.of(policy)
     }
 
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {

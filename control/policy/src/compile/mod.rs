@@ -1,9 +1,11 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod consumers;
 mod credentials;
 mod describe;
 mod filters;
+mod fingerprint;
 mod gateways;
 mod instant;
 mod lints;
@@ -19,6 +21,7 @@ mod upstreams;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foregate_filters::fault::{Fault, Path};
 use foregate_filters::resources::Resources;
@@ -57,6 +60,16 @@ pub trait Materials: Resources {
 
     /// Tells the first secret of an upstream's credentials that cannot be had or used, as a fault below `at`.
     fn credentials(&self, said: &Credentials, at: &Path) -> Result<(), Fault>;
+
+    /// The wall clock as time since the Unix epoch, for lints; zero where nothing has expired yet.
+    fn unix(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// True where nobody will be served: consumers then have the keys that cases know, and no others.
+    fn for_cases(&self) -> bool {
+        false
+    }
 }
 
 /// What a compilation allows besides the policy language itself.
@@ -74,6 +87,7 @@ pub(crate) struct Documents<'a> {
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,
+    consumers: Vec<Typed<'a, crate::documents::consumer::Spec>>,
     /// Those of them that were read without some of their fields.
     partial: Vec<Partial<'a>>,
 }
@@ -116,8 +130,10 @@ pub fn compile(
     let models = work.models();
     let gateways = work.gateways();
     work.weak_listeners();
+    let consumers = work.consumers();
+    work.unknown_groups(&consumers);
     let policies = work.policies();
-    let lent = Lent::new(materials, &work, &models.broken);
+    let lent = Lent::new(materials, &work, &models.broken, consumers);
     let routes = work.routes(&gateways, &policies, &lent);
     work.lint(&routes);
     work.excuse();

@@ -94,5 +94,5 @@ pub fn lacks_name(document: &Document, fault: &Fault) -> bool {
     let name = text.get(within.clone()).unwrap_or_default();
     let before = text.get(..within.start).unwrap_or_default();
     let rule = before.trim_end().strip_suffix('.').is_some_and(|root| root.trim_end().ends_with("enrich"));
-    rule || name.split('.').next().is_some_and(|root| root.trim_end() == "jwt")
+    rule || name.split('.').next().is_some_and(|root| matches!(root.trim_end(), "jwt" | "consumer"))
 }

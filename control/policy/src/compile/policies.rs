@@ -175,10 +175,12 @@ impl Prepared<'_> {
             addresses: self.spec.addresses.as_ref(),
             jwt: &self.spec.jwt,
             introspection: &self.spec.introspection,
+            api_key: self.spec.api_key.as_ref(),
             rate_limit: &self.spec.rate_limit,
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,
             anonymous: anonymous || (alone && self.spec.authorize.is_empty()),
+            shadow: self.spec.mode == policy::Mode::Shadow && !alone,
         }
     }
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use ahash::AHashSet;
 
 use crate::codes;
-use crate::compile::Compilation;
 use crate::compile::attach::Attachment;
 use crate::compile::filters::Lent;
 use crate::compile::gateways::Gateways;
@@ -13,6 +12,7 @@ use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
 use crate::compile::policies::Policies;
 use crate::compile::typed::{Typed, spec};
+use crate::compile::{Compilation, fingerprint};
 use crate::description::Description;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
@@ -69,7 +69,18 @@ impl Compilation<'_> {
                     let upstreams: Vec<usize> = rule.backends.iter().map(|backend| backend.0).collect();
                     let place = (typed.document, &at);
                     let description = self.describe(&chain, &applied.policies, place, &upstreams);
-                    builder.route(rule.route(id, chain, applied.body_limit(), description));
+                    let said = typed.spec.rules.get(index);
+                    let fingerprint = said.map(|said| {
+                        let consumers = lent.consumers_fingerprint();
+                        fingerprint::of_route(&gateway.document.name, said, &applied.policies, consumers)
+                    });
+                    builder.route(rule.route(
+                        id,
+                        chain,
+                        applied.body_limit(),
+                        fingerprint.unwrap_or_default(),
+                        description,
+                    ));
                     rule.place(&mut builder, id, index, &typed, gateways, &attachment);
                 }
             }
@@ -184,6 +195,7 @@ impl Compiled {
         id: usize,
         chain: foregate_filters::chain::Chain,
         body_limit: usize,
+        fingerprint: u64,
         description: Arc<Description>,
     ) -> Route {
         let action = match &self.modifiers.redirect {
@@ -207,6 +219,7 @@ impl Compiled {
         Route {
             id,
             name: self.name.as_str().into(),
+            fingerprint,
             chain,
             body_limit,
             action,

@@ -77,6 +77,9 @@ pub struct Request {
     /// A token to be signed and sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
+    /// Name of a `Consumer`: a key of it is sent, where the route looks for keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer: Option<String>,
     /// What the introspection endpoint answers, such as `{ active: true, scope: crm.read }`. Where absent, it
     /// does not answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]

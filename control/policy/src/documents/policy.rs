@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::ByteSize;
-use foregate_filters::{addresses, authorize, enrich, introspection, jwt, rate_limit};
+use foregate_filters::{addresses, api_key, authorize, enrich, introspection, jwt, rate_limit};
 
 use crate::documents::INSTANT;
 use crate::documents::http_route::GatewayGroup;
@@ -20,6 +20,9 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub target_refs: Vec<TargetRef>,
+    /// `shadow`: run beside the policies in force, and only compared with them.
+    #[serde(default, skip_serializing_if = "is_enforced")]
+    pub mode: Mode,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub addresses: Option<addresses::Spec>,
     /// Trusted issuers: a request needs a token of one of them.
@@ -32,12 +35,15 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub introspection: Vec<introspection::Spec>,
+    /// Clients known by key. Beside `jwt`, either suffices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key: Option<api_key::Spec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub rate_limit: Vec<rate_limit::Spec>,
     /// Deny before allow; what no rule allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 1024))]
     pub authorize: Vec<authorize::Spec>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
@@ -47,6 +53,21 @@ pub struct Spec {
     /// Every weakening of a safe default, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure: Option<Insecure>,
+}
+
+/// Whether a policy is obeyed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "PolicyMode")]
+pub enum Mode {
+    #[default]
+    Enforce,
+    Shadow,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_enforced(mode: &Mode) -> bool {
+    *mode == Mode::Enforce
 }
 
 /// Refers to a route or a gateway in the namespace of the policy.

@@ -62,8 +62,10 @@ fn structural_faults_have_code_and_place() {
             "FG0110 1:13 `v1` has no kind `Upstream` here",
         ),
         (
-            upstream("{}").replace("kind: Upstream", "kind: Consumer"),
-            "FG0111 2:7 the kind `Consumer` is not supported",
+            upstream("{}")
+                .replace("foregate.dev/v1alpha1", "gateway.networking.k8s.io/v1")
+                .replace("kind: Upstream", "kind: TCPRoute"),
+            "FG0111 2:7 the kind `TCPRoute` is not supported",
         ),
         ("apiVersion: v1\nkind: Secret\n".to_owned(), "FG0110 2:7 unknown kind `Secret` of `v1`"),
         ("kind: Policy\n".to_owned(), "FG0105 1:1 the field `apiVersion` is missing"),

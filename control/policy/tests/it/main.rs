@@ -4,6 +4,7 @@
 
 mod cases;
 mod compile;
+mod consumers;
 mod credentials;
 mod faults;
 mod folder;

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod client;
 pub mod command;
+pub mod consumers;
 pub mod guarded;
 pub mod idp;
 pub mod lines;

@@ -161,6 +161,14 @@ impl Foregate {
         std::fs::rename(&new, &path).unwrap();
     }
 
+    /// Replaces the policies, and waits until they are in force.
+    pub async fn publish(&self, policies: &str) {
+        let succeeded = "foregate_config_reloads_total{outcome=\"success\"}";
+        let before = self.sample(succeeded).await.unwrap_or_default();
+        self.write("policies.yaml", policies);
+        self.wait_sample(succeeded, |count| count > before).await;
+    }
+
     /// Everything the process told its operator on stderr.
     pub fn events(&self) -> &Lines {
         &self.events

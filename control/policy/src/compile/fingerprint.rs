@@ -1,0 +1,30 @@
+//! A number for all that decides about a route: equal means unchanged.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde::Serialize;
+
+use crate::compile::policies::Prepared;
+use crate::document::ObjectName;
+use crate::documents::http_route::Rule;
+
+/// The hash of what a document says.
+pub fn of(said: &impl Serialize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // What cannot be written down equals nothing, itself included: `None` never hashes like a text.
+    serde_json::to_string(said).ok().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The hash of a rule as one gateway serves it, under its policies, with the consumers that they accept.
+pub fn of_route(gateway: &ObjectName, rule: &Rule, policies: &[&Prepared<'_>], consumers: u64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (gateway, of(rule)).hash(&mut hasher);
+    for policy in policies {
+        (&policy.name, of(&policy.spec)).hash(&mut hasher);
+    }
+    if policies.iter().any(|policy| policy.spec.api_key.is_some()) {
+        consumers.hash(&mut hasher);
+    }
+    hasher.finish()
+}

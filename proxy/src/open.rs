@@ -1,0 +1,201 @@
+//! Open responses and tunnels: asked again whenever a snapshot is published.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use foregate_filters::chain::Refusal;
+use foregate_filters::context::{Client, RequestContext, ScoreFact};
+use foregate_filters::peer::Peer;
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use foregate_filters::verdict::Reply;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request};
+use smallvec::SmallVec;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::clock;
+use crate::connection::Connection;
+use crate::head::{self, HopByHop};
+use crate::telemetry::metrics::RouteMetrics;
+
+/// Age up to which an answer may come to its end although it is no longer allowed: a change of policy breaks no
+/// ordinary request off. Tunnels have no such time.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Counts publications, and tells of them.
+#[derive(Debug)]
+pub struct Publications {
+    /// Read by every frame of every response: apart from the channel, whose lock they would share.
+    count: AtomicU64,
+    told: watch::Sender<u64>,
+}
+
+impl Default for Publications {
+    fn default() -> Self {
+        Self { count: AtomicU64::new(0), told: watch::channel(0).0 }
+    }
+}
+
+impl Publications {
+    /// How many there have been.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Something new is in force: whatever is still open asks again.
+    pub fn tell(&self) {
+        let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;
+        self.told.send_replace(count);
+    }
+}
+
+/// What a request asked for, for the next time that it is asked about.
+#[derive(Debug)]
+pub struct Asked {
+    head: Parts,
+    /// False where only method, host and path are known.
+    whole: bool,
+}
+
+impl Asked {
+    /// Keeps a copy of a canonical head where the answer may stay open for long: upgrades, events, gRPC, and
+    /// routes on which an answer has stayed open before. Other requests pay for no copy.
+    pub fn keep(head: &Parts, hop: &HopByHop, route: Option<&Arc<RouteMetrics>>) -> Option<Box<Self>> {
+        let starts = |value: &HeaderValue, with: &[u8]| {
+            value.as_bytes().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
+        };
+        let events = |value: &HeaderValue| value.to_str().is_ok_and(|it| it.contains("text/event-stream"));
+        let long = hop.upgrade.is_some()
+            || route.is_some_and(|route| route.stays_open())
+            || head.headers.get_all(ACCEPT).iter().any(events)
+            || head.headers.get(CONTENT_TYPE).is_some_and(|value| starts(value, b"application/grpc"));
+        long.then(|| {
+            let (mut copy, ()) = Request::new(()).into_parts();
+            copy.method = head.method.clone();
+            copy.uri = head.uri.clone();
+            copy.version = head.version;
+            copy.headers = head.headers.clone();
+            Box::new(Self { head: copy, whole: true })
+        })
+    }
+
+    /// What is left where no copy was kept.
+    pub fn rest(method: &Method, host: &str, path: &str) -> Box<Self> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = method.clone();
+        head.uri = path.parse().unwrap_or_default();
+        if let Ok(host) = HeaderValue::from_str(host) {
+            head.headers.insert(HOST, host);
+        }
+        Box::new(Self { head, whole: false })
+    }
+}
+
+/// A response or tunnel that is still open.
+#[derive(Debug)]
+pub struct Open {
+    pub connection: Arc<Connection>,
+    pub asked: Box<Asked>,
+    pub peer: Option<Arc<Peer>>,
+    /// As they were when the request was admitted: the body is gone.
+    pub scores: SmallVec<[ScoreFact; 1]>,
+    /// True for what has no end of its own.
+    pub tunnel: bool,
+    /// When the request was pinned, on the monotonic clock.
+    pub since: Duration,
+    /// Publications before that.
+    pub seen: u64,
+    /// That of the route that admitted it.
+    pub fingerprint: u64,
+    pub route: Option<Arc<RouteMetrics>>,
+}
+
+impl Open {
+    /// Waits until what is in force no longer allows the request; says why.
+    ///
+    /// The request is asked about as if it came now: an identity that has expired meanwhile, or that nobody
+    /// vouches for any more, is refused. Nothing is counted against limits.
+    pub async fn revoked(self) -> Refusal {
+        let mut told = self.connection.gateway.publications.told.subscribe();
+        let mut seen = self.seen;
+        loop {
+            let news = told.wait_for(|count| *count != seen).await.map(|count| *count);
+            // The gateway outlives its connections; without one there is nothing to obey.
+            let Ok(count) = news else { return std::future::pending().await };
+            seen = count;
+            while let Err(refusal) = self.ask().await {
+                match self.grace() {
+                    Some(left) => sleep(left).await,
+                    None => return refusal,
+                }
+            }
+        }
+    }
+
+    /// Time for an ordinary answer to come to its end.
+    fn grace(&self) -> Option<Duration> {
+        let age = clock::monotonic().saturating_sub(self.since);
+        GRACE.checked_sub(age).filter(|left| !self.tunnel && !left.is_zero())
+    }
+
+    async fn ask(&self) -> Result<(), Refusal> {
+        let refused = |step: Step, reason: Reason, detail: &str| {
+            Err(Refusal { step, reply: Box::new(Reply::new(reason).detail(detail)) })
+        };
+        let (live, head) = (self.connection.gateway.live.pin(), &self.asked.head);
+        let table = &live.snapshot.routes;
+        let found = table.find(self.connection.port, self.connection.tls, head::host(&head.headers), head);
+        let Ok(route) = found.map(Arc::clone) else {
+            return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
+        };
+        if !self.asked.whole {
+            // The next ones on this route keep what this one lacks.
+            if let Some(route) = &self.route {
+                route.stay_open();
+            }
+            return if route.fingerprint == self.fingerprint {
+                Ok(())
+            } else {
+                let detail = "what decides about it has changed, and its head is not known any more";
+                refused(Step::Route, Reason::AccessDenied, detail)
+            };
+        }
+        let peer = self.connection.peer;
+        let client = Client { peer, address: peer.ip().to_canonical(), tls: self.connection.tls };
+        let mut ctx = RequestContext::new(clock::now(), client);
+        ctx.route = Arc::clone(&route.name);
+        ctx.peer.clone_from(&self.peer);
+        ctx.scores.clone_from(&self.scores);
+        route.chain.recheck(head, &mut ctx).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, HopByHop};
+    use http::Request;
+
+    #[test]
+    fn only_heads_of_what_may_stay_open_are_kept() {
+        let kept = |name: &str, value: &str| {
+            let (head, ()) = Request::get("/x?y").header(name, value).body(()).unwrap().into_parts();
+            Asked::keep(&head, &HopByHop::default(), None)
+        };
+        assert!(
+            kept("accept", "application/json").is_none()
+                && kept("content-type", "application/json").is_none()
+        );
+        assert!(kept("content-type", "application/grpc+proto").is_some());
+        let events = kept("accept", "text/html, text/event-stream").unwrap();
+        assert_eq!((events.head.uri.to_string().as_str(), events.head.headers.len()), ("/x?y", 1));
+        let (head, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let hop = HopByHop { upgrade: Some("websocket".parse().unwrap()), trailers: false };
+        assert!(Asked::keep(&head, &hop, None).is_some_and(|asked| asked.whole));
+        let rest = Asked::rest(&http::Method::POST, "crm.test", "/a/b");
+        assert_eq!((rest.head.uri.path(), rest.whole), ("/a/b", false));
+    }
+}
