@@ -172,17 +172,18 @@ fn a_route_knows_where_it_and_every_rule_of_its_policies_is_written() {
     assert_eq!(*description.revision, *compiled.revision);
     assert_eq!(description.headers, ["x-inner", "x-outer"]);
     assert_eq!(description.upstreams[0].1.line, line("metadata: { name: crm }"));
-    let told: Vec<(&str, &str, usize, Vec<(&str, usize)>)> = description
+    let told: Vec<_> = description
         .links
         .iter()
         .map(|link| {
-            let rules = link.rules.iter().map(|placed| (&*placed.rule.name, placed.at.line)).collect();
+            let rules: Vec<_> =
+                link.rules.iter().map(|placed| (&*placed.rule.name, placed.at.line)).collect();
             (&*link.policy, link.filter, link.at.line, rules)
         })
         .collect();
     // The same names in both policies, each in its own place.
     let (outer, inner) = (line("name: outer"), line("name: inner"));
-    let expected = [(&*"outer", outer), ("inner", inner)]
+    let expected = [("outer", outer), ("inner", inner)]
         .map(|(name, at)| (name, "authorize", at + 3, vec![("readers", at + 4), ("internal", at + 5)]));
     assert!(told.ends_with(&expected), "{told:?}");
     assert!(
