@@ -145,3 +145,51 @@ impl Weighter<TokenKey, Entry> for Weight {
         u64::try_from(bytes).unwrap_or(u64::MAX).max(self.least)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, TokenCache};
+    use crate::jwt::binding::Binding;
+    use crate::jwt::claims::Validity;
+    use crate::jwt::key_set::KeySet;
+    use crate::moment::Moment;
+    use crate::principal::Principal;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    #[test]
+    fn a_hundred_thousand_tokens_of_nine_claims_are_kept() {
+        let jwk = format!(r#"{{"keys":[{{"kty":"oct","k":"{}"}}]}}"#, "A".repeat(43));
+        let keys = KeySet::parse(jwk.as_bytes()).unwrap();
+        let key = keys.candidates(None, crate::jwt::Alg::HS256).next().unwrap();
+        let cache = TokenCache::default();
+        let claims = serde_json::json!({
+            "iss": "https://idp.example.com/", "aud": "crm", "sub": "user-17", "iat": 1_800_000_000_u64,
+            "exp": 1_800_003_600_u64, "scope": "crm.read crm.write", "org": "00D5g000007XyZa",
+            "roles": ["sales", "support"], "jti": "0d1c7a52-7d5c-4f2e-9e43-0a4f6a1f5b0e",
+        });
+        let entry = || Entry {
+            principal: Arc::new(Principal {
+                issuer: "https://idp.example.com/".into(),
+                subject: "user-17".into(),
+                scopes: vec!["crm.read".into(), "crm.write".into()],
+                claims: claims.as_object().unwrap().clone().into(),
+                expires: 1_800_003_600,
+            }),
+            validity: Validity { from: Duration::ZERO, until: Duration::MAX },
+            key: Arc::clone(key),
+            binding: Binding::default(),
+        };
+        let tokens = 100_000;
+        for number in 0..tokens {
+            cache.insert(cache.key(&number.to_string()), entry());
+        }
+        let found = |number: &i32| {
+            let entry = cache.find(cache.key(&number.to_string()), &keys, Moment::default());
+            entry.is_some_and(|entry| entry.principal.claims.get("org") == claims.get("org"))
+        };
+        // Entries lie in shards, of which some fill up before others.
+        let kept = (0..tokens).filter(found).count();
+        assert!(kept >= 98_000, "{kept}");
+    }
+}
