@@ -36,6 +36,8 @@ pub struct Reload {
     pub admin: Arc<AdminState>,
     /// The sockets that the published snapshot asks for.
     pub sockets: watch::Sender<Vec<Socket>>,
+    /// True from when no change goes unseen: the process is not ready before.
+    pub watching: watch::Sender<bool>,
 }
 
 impl Reload {
@@ -55,6 +57,7 @@ impl Reload {
         .map_err(std::io::Error::other)?;
         self.watch(&mut watcher);
         let mut hangup = signal(SignalKind::hangup())?;
+        self.watching.send_replace(true);
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
         let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));
         loop {

@@ -161,6 +161,7 @@ impl Process {
         let (start, drain) = drain(self.options.notice);
         let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
         let (sockets, wanted) = watch::channel(sockets);
+        let (watching, watched) = watch::channel(false);
         let conf = ServerConf {
             threads: self.options.threads,
             work_stealing: false,
@@ -176,6 +177,7 @@ impl Process {
         server.add_service(DataPlane {
             listeners: Some(listeners),
             wanted,
+            watched,
             drain: drain.clone(),
             failure: Arc::clone(&self.failure),
             admin: Arc::clone(&self.admin),
@@ -192,6 +194,7 @@ impl Process {
             policies: Arc::clone(&self.policies),
             admin: Arc::clone(&self.admin),
             sockets,
+            watching,
         };
         server.add_service(PolicyWatch {
             reload: Arc::new(reload),
@@ -218,6 +221,8 @@ impl Process {
 struct DataPlane {
     listeners: Option<Listeners>,
     wanted: watch::Receiver<Vec<Socket>>,
+    /// True once changes of the policies are seen.
+    watched: watch::Receiver<bool>,
     drain: Drain,
     failure: Arc<Failure>,
     admin: Arc<AdminState>,
@@ -235,7 +240,10 @@ impl Service for DataPlane {
             return;
         }
         self.bound.send_modify(|bound| bound.listeners = listeners.bound());
-        self.admin.ready.store(true, Ordering::Release);
+        tokio::select! {
+            () = self.drain.wait() => return,
+            _ = self.watched.wait_for(|watched| *watched) => self.admin.ready.store(true, Ordering::Release),
+        }
         loop {
             tokio::select! {
                 () = self.drain.wait() => break,
