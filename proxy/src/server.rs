@@ -190,6 +190,7 @@ impl Process {
         let (start, drain) = drain(self.options.notice);
         let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
         let (sockets, wanted) = watch::channel(sockets);
+        let (watching, watched) = watch::channel(false);
         let conf = ServerConf {
             threads: self.options.threads,
             work_stealing: false,
@@ -283,8 +284,10 @@ impl Service for DataPlane {
         }
         self.bound.send_modify(|bound| bound.listeners = listeners.bound());
         // Whoever waits for readiness may change files at once. Where nothing can be watched the process ends anyway.
-        let _ = self.watched.wait_for(|watched| *watched).await;
-        self.admin.ready.store(true, Ordering::Release);
+        tokio::select! {
+            () = self.drain.wait() => return,
+            _ = self.watched.wait_for(|watched| *watched) => self.admin.ready.store(true, Ordering::Release),
+        }
         loop {
             tokio::select! {
                 () = self.drain.wait() => break,
