@@ -254,8 +254,8 @@ impl Filter for Authorize {
 
     fn rules(&self) -> Vec<rule::Rule> {
         let all = [
-            (&self.denies, RuleKind::Deny),
-            (&self.allows, RuleKind::Allow),
+            (&self.denies.all, RuleKind::Deny),
+            (&self.allows.all, RuleKind::Allow),
             (&self.trials, RuleKind::Allow),
         ];
         let told = all.into_iter().flat_map(|(rules, kind)| rules.iter().map(move |rule| rule.told(kind)));

@@ -267,7 +267,6 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
         fault(Some(MAX_POLICIES), Fault::new(Code::CONFLICT, policy.at.clone(), message));
     }
     once(real(), "apiKey", "name every group in one policy", |policy| policy.api_key.is_some(), &mut fault);
-    let mut rules: Vec<(&str, &str)> = Vec::new();
     let mut first = None;
     for (index, policy) in real() {
         let Some(section) = policy.tokens() else { continue };

@@ -148,7 +148,8 @@ impl Open {
         };
         let (live, head) = (self.connection.gateway.live.pin(), &self.asked.head);
         let table = &live.snapshot.routes;
-        let found = table.find(self.connection.port, self.connection.tls, head::host(&head.headers), head);
+        let found =
+            table.find(self.connection.port, self.connection.tls, head::host(head.headers.get(HOST)), head);
         let Ok(route) = found.map(Arc::clone) else {
             return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
         };

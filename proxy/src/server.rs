@@ -190,7 +190,6 @@ impl Process {
         let (start, drain) = drain(self.options.notice);
         let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
         let (sockets, wanted) = watch::channel(sockets);
-        let (watching, watched) = watch::channel(false);
         let conf = ServerConf {
             threads: self.options.threads,
             work_stealing: false,

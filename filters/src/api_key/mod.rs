@@ -15,10 +15,9 @@ use crate::chain::Built;
 use crate::consumer::Consumer;
 use crate::consumers::{Consumers, Unknown};
 use crate::context::RequestContext;
-use crate::edits::HeaderEdit;
+use crate::edits::{HeaderEdit, is_reserved};
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
-use crate::jwt::RESERVED;
 use crate::reason::Reason;
 use crate::verdict::{Reply, Verdict};
 
@@ -195,7 +194,7 @@ fn header_name(text: &str, at: &Path, faults: &mut Vec<Fault>) -> Option<HeaderN
         faults.push(Fault::new(Code::VALUE, at.clone(), "this is not a header name"));
         return None;
     };
-    if RESERVED.contains(&name.as_str()) {
+    if is_reserved(&name) {
         let fault = Fault::new(Code::CONFLICT, at.clone(), format!("a key cannot stand in `{name}`"));
         faults.push(fault.help("use a header of its own, as x-api-key"));
         return None;

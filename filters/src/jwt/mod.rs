@@ -39,7 +39,6 @@ use crate::rule::{Rule, RuleKind};
 use crate::units::TimeSpan;
 use crate::verdict::Verdict;
 
-pub(crate) use crate::jwt::claim_headers::RESERVED;
 pub(crate) use crate::jwt::refusal::CHALLENGE;
 pub use crate::jwt::token_cache::TokenCache;
 

@@ -17,7 +17,7 @@ use crate::routes::paths::Order;
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
     let policy::Spec { authorize, rate_limit, enrich, .. } = &policy.spec;
     let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
-    let environment = Environment { rules, principal: true };
+    let environment = Environment { rules, principal: true, consumer: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
         let at = spec().key("authorize").index(index);
         [(at.key("allow"), rule.allow.as_ref()), (at.key("deny"), rule.deny.as_ref())]
