@@ -40,6 +40,7 @@ mod mtls;
 mod observe;
 #[cfg(test)]
 mod oidc;
+#[cfg(test)]
 mod open;
 #[cfg(test)]
 mod paths;
