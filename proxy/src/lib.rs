@@ -22,6 +22,7 @@ pub mod live;
 pub mod oauth;
 pub mod open;
 pub mod owned;
+pub mod part_metrics;
 pub mod path;
 pub mod policies;
 pub mod problem;

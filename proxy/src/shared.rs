@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path as FilePath, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use foregate_filters::client_auth::ClientAuth;
@@ -31,21 +31,17 @@ use crate::dispatch::upstream::UpstreamState;
 use crate::identity::Identity;
 use crate::identity::trust;
 use crate::keys::Fetcher;
-use crate::keys::{IssuerKeys, KeysStatus};
+use crate::keys::IssuerKeys;
 use crate::oauth::credential::Credential;
 use crate::oauth::introspect::{HttpIntrospector, Unasked};
 use crate::oauth::proof::ClientProof;
-use crate::oauth::watch;
+use crate::part_metrics;
 use crate::secrets::{LiveSecret, SecretError};
 use crate::telemetry::Telemetry;
-use crate::telemetry::sources::Kind;
 use crate::tls::{self, TlsError};
 
 /// Keys remembered by one limiter; the oldest fall out above it.
 const LIMITER_KEYS: usize = 1_000_000;
-
-/// Gives a number whenever metrics are read.
-type Read = Box<dyn Fn() -> f64 + Send + Sync>;
 
 /// Threads of one model, for scores too dear for the workers.
 const MODEL_THREADS: usize = 1;
@@ -255,93 +251,9 @@ impl Shared {
             kept.credentials.take((Arc::clone(&spec.name), said.clone()), attempt, open).ok()?;
         drop(kept);
         if let (true, Some(telemetry), Some(credential)) = (new, &self.telemetry, &credential) {
-            watch::credential(telemetry, &spec.name, credential);
+            part_metrics::credential(telemetry, &spec.name, credential);
         }
         credential
-    }
-
-    fn watch_keys(&self, issuer: &str, keys: &Arc<IssuerKeys>) {
-        let Some(telemetry) = &self.telemetry else { return };
-        let labels = [("issuer", issuer)];
-        // Keys that no policy uses any more must not go on being fetched for the sake of their metrics.
-        let read = |field: fn(KeysStatus) -> f64| -> Read {
-            let keys = Arc::downgrade(keys);
-            Box::new(move || Weak::upgrade(&keys).map_or(f64::NAN, |keys| field(keys.status(clock::now()))))
-        };
-        telemetry.register_source(
-            Kind::Gauge,
-            "foregate_jwks_age_seconds",
-            "Time since the keys of an issuer were last had from their source.",
-            &labels,
-            read(|status| status.age.map_or(f64::NAN, |age| age.as_secs_f64())),
-        );
-        telemetry.register_source(
-            Kind::Gauge,
-            "foregate_jwks_keys",
-            "Usable keys of an issuer.",
-            &labels,
-            read(|status| count(status.keys as u64)),
-        );
-        telemetry.register_source(
-            Kind::Counter,
-            "foregate_jwks_fetches_succeeded_total",
-            "Reads or fetches of keys that gave keys.",
-            &labels,
-            read(|status| count(status.succeeded)),
-        );
-        telemetry.register_source(
-            Kind::Counter,
-            "foregate_jwks_fetches_failed_total",
-            "Reads or fetches of keys that failed.",
-            &labels,
-            read(|status| count(status.failed)),
-        );
-    }
-
-    fn watch_limiter(&self, name: &str, limiter: &Arc<Limiter>) {
-        let Some(telemetry) = &self.telemetry else { return };
-        let labels = [("rule", name)];
-        let read = |field: fn(&Limiter) -> f64| -> Read {
-            let limiter = Arc::downgrade(limiter);
-            Box::new(move || Weak::upgrade(&limiter).map_or(f64::NAN, |limiter| field(&limiter)))
-        };
-        telemetry.register_source(
-            Kind::Gauge,
-            "foregate_limit_keys",
-            "Keys that a rate limit remembers.",
-            &labels,
-            read(|limiter| count(limiter.live_keys() as u64)),
-        );
-        telemetry.register_source(
-            Kind::Counter,
-            "foregate_limit_evictions_total",
-            "Keys that a rate limit forgot because it remembers too many.",
-            &labels,
-            read(|limiter| count(limiter.evictions())),
-        );
-    }
-
-    fn watch_tokens(&self, issuer: &str, cache: &Arc<TokenCache>) {
-        let Some(telemetry) = &self.telemetry else { return };
-        let labels = [("issuer", issuer)];
-        let read = |field: fn(&TokenCache) -> f64| -> Read {
-            let cache = Arc::downgrade(cache);
-            Box::new(move || Weak::upgrade(&cache).map_or(f64::NAN, |cache| field(&cache)))
-        };
-        telemetry.register_source(
-            Kind::Counter,
-            "foregate_token_cache_hits_total",
-            "Tokens found verified.",
-            &labels,
-            read(|cache| count(cache.hits())),
-        );
-        telemetry.register_source(
-            Kind::Counter,
-            "foregate_token_cache_misses_total",
-            "Tokens that had to be verified.",
-            &labels,
-            read(|cache| count(cache.misses())),
-        );
     }
 }
 
@@ -367,12 +279,6 @@ fn identity(bundle: &FilePath) -> Vec<u8> {
     identity
 }
 
-/// A count as metrics have it.
-#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; counts above 2^53 are not reached")]
-fn count(number: u64) -> f64 {
-    number as f64
-}
-
 impl Resources for Shared {
     fn keys(&self, issuer: &str, spec: &Jwks, at: &Path) -> Result<Arc<dyn Keys>, Fault> {
         let text = serde_json::to_string(spec).unwrap_or_default();
@@ -385,8 +291,8 @@ impl Resources for Shared {
             .take((issuer.to_owned(), text), attempt, open)
             .map_err(|error| Fault::new(Code::FILE, at.clone(), error.to_string()))?;
         drop(kept);
-        if new {
-            self.watch_keys(issuer, &keys);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            part_metrics::keys(telemetry, issuer, &keys);
         }
         Ok(keys.keys())
     }
@@ -397,8 +303,8 @@ impl Resources for Shared {
         let make = || Ok::<_, std::convert::Infallible>(Arc::new(TokenCache::default()));
         let Ok((cache, new)) = kept.tokens.take((issuer.to_owned(), fingerprint), attempt, make);
         drop(kept);
-        if new {
-            self.watch_tokens(issuer, &cache);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            part_metrics::tokens(telemetry, issuer, &cache);
         }
         cache
     }
@@ -418,7 +324,7 @@ impl Resources for Shared {
         let (introspector, new) = kept.introspectors.take(key, attempt, make)?;
         drop(kept);
         if let (true, Some(telemetry)) = (new, &self.telemetry) {
-            watch::introspector(telemetry, &spec.endpoint, &introspector);
+            part_metrics::introspector(telemetry, &spec.endpoint, &introspector);
         }
         Ok(introspector)
     }
@@ -430,7 +336,7 @@ impl Resources for Shared {
         let Ok((cache, new)) = kept.answers.take((endpoint.to_owned(), fingerprint), attempt, make);
         drop(kept);
         if let (true, Some(telemetry)) = (new, &self.telemetry) {
-            watch::answers(telemetry, endpoint, &cache);
+            part_metrics::answers(telemetry, endpoint, &cache);
         }
         cache
     }
@@ -441,8 +347,8 @@ impl Resources for Shared {
         let make = || Ok::<_, std::convert::Infallible>(Arc::new(Limiter::new(*rate, LIMITER_KEYS)));
         let Ok((limiter, new)) = kept.limiters.take((name.to_owned(), *rate), attempt, make);
         drop(kept);
-        if new {
-            self.watch_limiter(name, &limiter);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            part_metrics::limiter(telemetry, name, &limiter);
         }
         limiter
     }

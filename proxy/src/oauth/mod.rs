@@ -7,4 +7,3 @@ pub mod grant;
 pub mod http;
 pub mod introspect;
 pub mod proof;
-pub mod watch;

@@ -63,9 +63,9 @@ fn faults_and_lints_of_consumers_have_code_and_place() {
     assert_eq!(
         warnings,
         [
-            "FG0622 16:22 no consumer belongs to the group `partner`",
-            "FG0623 28:19 the consumer `idle` has no key, so nobody can be it",
-            "FG0621 34:126 the key has expired at 1969-12-31T00:00:00Z and is refused",
+            "FG0626 16:22 no consumer belongs to the group `partner`",
+            "FG0627 28:19 the consumer `idle` has no key, so nobody can be it",
+            "FG0625 34:126 the key has expired at 1969-12-31T00:00:00Z and is refused",
         ]
     );
 }

@@ -55,7 +55,7 @@ fn what_does_not_fit_together_is_told_at_its_place() {
 fn credentials_in_clear_are_warned_of_but_on_this_machine() {
     let fixed = "{ static: { header: x-api-key, value: { env: A } } }";
     let warnings = |text: &str| codes(&compiled(text).unwrap().warnings);
-    assert_eq!(warnings(&text("crm:80", fixed)), ["FG0621"]);
+    assert_eq!(warnings(&text("crm:80", fixed)), ["FG0622"]);
     assert!(warnings(&text("127.0.0.1:80", fixed)).is_empty());
     let secure = format!("{fixed}, tls: {{ mode: Simple }}");
     assert!(warnings(&text("crm:443", &secure)).is_empty());
@@ -74,10 +74,10 @@ fn introspecting(secret: &str, more: &str) -> String {
 #[test]
 fn weak_introspection_is_warned_of() {
     let warnings = |more: &str| codes(&compiled(&introspecting("{ env: A }", more)).unwrap().warnings);
-    assert_eq!(warnings(""), ["FG0622"]);
-    assert_eq!(warnings(", audiences: []"), ["FG0622"]);
+    assert_eq!(warnings(""), ["FG0623"]);
+    assert_eq!(warnings(", audiences: []"), ["FG0623"]);
     assert!(warnings(", audiences: [crm]").is_empty());
-    assert_eq!(warnings(", audiences: [crm], onUnavailable: stale"), ["FG0623"]);
+    assert_eq!(warnings(", audiences: [crm], onUnavailable: stale"), ["FG0624"]);
 }
 
 #[test]

@@ -1,10 +1,13 @@
-//! Metrics of questions about tokens and of tokens for upstreams.
+//! Metrics of long-lived parts: keys, limits, caches, questions and tokens for upstreams.
 
 use std::sync::{Arc, Weak};
 
 use foregate_filters::introspection::AnswerCache;
+use foregate_filters::jwt::TokenCache;
+use foregate_filters::rate_limit::limiter::Limiter;
 
 use crate::clock;
+use crate::keys::IssuerKeys;
 use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
 use crate::telemetry::Telemetry;
@@ -30,6 +33,45 @@ impl<T: Send + Sync + 'static> Sources<'_, T> {
         let read = move || Weak::upgrade(&part).map_or(f64::NAN, |part| read(&part));
         self.telemetry.register_source(kind, name, help, &self.labels, read);
     }
+}
+
+/// Registers how the keys of an issuer stand.
+pub fn keys(telemetry: &Telemetry, issuer: &str, part: &Arc<IssuerKeys>) {
+    let sources = Sources { telemetry, labels: [("issuer", issuer)], part };
+    let help = "Time since the keys of an issuer were last had from their source.";
+    sources.add(Kind::Gauge, "foregate_jwks_age_seconds", help, |it| {
+        it.status(clock::now()).age.map_or(f64::NAN, |age| age.as_secs_f64())
+    });
+    sources.add(Kind::Gauge, "foregate_jwks_keys", "Usable keys of an issuer.", |it| {
+        count(it.status(clock::now()).keys as u64)
+    });
+    let name = "foregate_jwks_fetches_succeeded_total";
+    sources.add(Kind::Counter, name, "Reads or fetches of keys that gave keys.", |it| {
+        count(it.status(clock::now()).succeeded)
+    });
+    let name = "foregate_jwks_fetches_failed_total";
+    sources.add(Kind::Counter, name, "Reads or fetches of keys that failed.", |it| {
+        count(it.status(clock::now()).failed)
+    });
+}
+
+/// Registers how a rate limit stands.
+pub fn limiter(telemetry: &Telemetry, rule: &str, part: &Arc<Limiter>) {
+    let sources = Sources { telemetry, labels: [("rule", rule)], part };
+    sources.add(Kind::Gauge, "foregate_limit_keys", "Keys that a rate limit remembers.", |it| {
+        count(it.live_keys() as u64)
+    });
+    let help = "Keys that a rate limit forgot because it remembers too many.";
+    sources.add(Kind::Counter, "foregate_limit_evictions_total", help, |it| count(it.evictions()));
+}
+
+/// Registers how a cache of verified tokens is used.
+pub fn tokens(telemetry: &Telemetry, issuer: &str, part: &Arc<TokenCache>) {
+    let sources = Sources { telemetry, labels: [("issuer", issuer)], part };
+    let name = "foregate_token_cache_hits_total";
+    sources.add(Kind::Counter, name, "Tokens found verified.", |it| count(it.hits()));
+    let name = "foregate_token_cache_misses_total";
+    sources.add(Kind::Counter, name, "Tokens that had to be verified.", |it| count(it.misses()));
 }
 
 /// Registers how questions to one endpoint go.
