@@ -11,6 +11,7 @@ use crate::fault::Path;
 pub enum RuleKind {
     Addresses,
     Issuer,
+    Key,
     Allow,
     Deny,
     Limit,
@@ -40,6 +41,7 @@ impl RuleKind {
         match self {
             Self::Addresses => "addresses",
             Self::Issuer => "issuer",
+            Self::Key => "key",
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Limit => "limit",
@@ -66,6 +68,20 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use crate::testing::{TestResources, build};
+
+    #[test]
+    fn who_identifies_is_a_rule_too() {
+        let policy = "apiKey: { groups: [partners] }\nauthorize: [{ name: all, allow: 'true' }]";
+        let chain = build(policy, &TestResources::default()).unwrap();
+        let rules =
+            chain.links().iter().find(|link| link.section == "apiKey").map(|link| link.filter.rules());
+        let told: Vec<_> = rules
+            .into_iter()
+            .flatten()
+            .map(|rule| (rule.kind.name(), rule.at.to_string(), rule.reads.len()))
+            .collect();
+        assert_eq!(told, [("key", "apiKey".to_owned(), 2)]);
+    }
 
     #[test]
     fn every_filter_tells_its_rules_with_their_places_and_what_they_read() {

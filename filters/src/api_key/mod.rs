@@ -19,6 +19,7 @@ use crate::edits::{HeaderEdit, is_reserved};
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::reason::Reason;
+use crate::rule::{Rule, RuleKind};
 use crate::verdict::{Reply, Verdict};
 
 /// Longest value looked at, in bytes: several times the length of what we make.
@@ -229,6 +230,12 @@ impl Filter for ApiKey {
             return Reply::new(Reason::AccessDenied).rule(&self.policy).detail(detail).into();
         }
         Verdict::Continue
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let at = Path::default().key("apiKey");
+        let rule = Rule { at, ..Rule::listed(Arc::from(&*self.policy), RuleKind::Key, "", 0) };
+        vec![rule.reading(&[("consumer", "name"), ("consumer", "groups")])]
     }
 
     fn credentials(&self) -> Vec<HeaderName> {

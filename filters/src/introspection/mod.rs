@@ -27,6 +27,7 @@ use crate::jwt::claims::{self, Rules};
 use crate::jwt::refusal::Flaw;
 use crate::jwt::{strict, token};
 use crate::resources::Resources;
+use crate::rule::{Rule, RuleKind};
 use crate::units::TimeSpan;
 use crate::verdict::Verdict;
 
@@ -244,6 +245,14 @@ fn is_token(text: &str) -> bool {
 }
 
 impl Filter for Introspection {
+    fn rules(&self) -> Vec<Rule> {
+        let rule = |(place, endpoint): (u16, &Endpoint)| {
+            let rule = Rule::listed(Arc::from(&*endpoint.name), RuleKind::Issuer, "introspection", place);
+            rule.reading(&[("jwt", "issuer"), ("jwt", "subject"), ("jwt", "scopes")])
+        };
+        (0..).zip(&self.endpoints).map(rule).collect()
+    }
+
     fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
         // A JWT that the filter before this one has verified.
         if ctx.principal.is_some() {

@@ -47,6 +47,10 @@ async fn a_key_opens_what_its_consumer_may_do_and_reaches_nobody() {
             let reply = get(&mut client, &[("x-api-key", key)]).await;
             assert_eq!((reply.status, reply.reason().as_str()), (status, reason));
             assert_eq!(gateway.record(reply.decision()).await["foregate.rule"], rule);
+            let (_, told) = gateway.admin_page(&format!("/decisions/{}", reply.decision())).await;
+            let named = if reason == "KeyInvalid" { "null" } else { "\"" };
+            let input = format!("\"consumer.name\":{named}");
+            assert!(told.replace(": ", ":").contains(&input), "{told}");
         }
     }
     assert_eq!(upstream.received().len(), 2);

@@ -45,9 +45,9 @@ pub fn value(input: &Input, record: &Record, explanation: &Explanation) -> Value
         ("source", "peer") => explanation.source.to_canonical().to_string().into(),
         ("source", "tls") => record.tls.into(),
         ("route", "name") => (*record.route).into(),
-        ("peer", field) => peer(field, explanation),
+        ("peer", field) => peer(field, record),
         ("jwt", field) => jwt(field, record, explanation),
-        ("consumer", field) => match (&explanation.consumer, field) {
+        ("consumer", field) => match (&record.consumer, field) {
             (None, _) => Value::Null,
             (Some(consumer), "name") => (*consumer.name).into(),
             (Some(consumer), "groups") => texts(&consumer.groups),
@@ -83,8 +83,8 @@ fn request(field: &str, key: Option<&str>, record: &Record, explanation: &Explan
     }
 }
 
-fn peer(field: &str, explanation: &Explanation) -> Value {
-    let id = explanation.peer.as_ref().and_then(|peer| peer.id.as_ref());
+fn peer(field: &str, record: &Record) -> Value {
+    let id = record.peer.as_ref().and_then(|peer| peer.id.as_ref());
     let text = match field {
         "id" => id.map(SpiffeId::as_str),
         "trustDomain" => id.map(SpiffeId::trust_domain),

@@ -90,6 +90,7 @@ impl<'a> Link<'a> {
             RuleKind::Issuer => {
                 self.record.subject.as_ref().is_some_and(|principal| *principal.issuer == *placed.rule.name)
             }
+            RuleKind::Key => self.record.consumer.is_some(),
             RuleKind::Allow | RuleKind::Deny | RuleKind::Limit => false,
         })
     }

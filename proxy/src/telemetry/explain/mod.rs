@@ -8,9 +8,7 @@ pub mod steps;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use foregate_filters::consumer::Consumer;
 use foregate_filters::context::RequestContext;
-use foregate_filters::peer::Peer;
 use foregate_filters::principal::Principal;
 use foregate_filters::trace::Trace;
 use foregate_policy::description::Description;
@@ -37,8 +35,6 @@ pub struct Explanation {
     pub trace: Trace,
     /// Where the connection comes from.
     pub source: IpAddr,
-    pub peer: Option<Arc<Peer>>,
-    pub consumer: Option<Arc<Consumer>>,
     pub scopes: Vec<Box<str>>,
     /// Headers that rules name; `None` where nobody looked before the head went on.
     pub headers: Option<Vec<HeaderFact>>,
@@ -90,8 +86,6 @@ impl Explanation {
             description,
             trace: std::mem::take(&mut ctx.trace),
             source: ctx.client.peer.ip(),
-            peer: ctx.peer.clone(),
-            consumer: ctx.consumer.clone(),
             scopes: scopes
                 .iter()
                 .filter(|scope| scope.len() <= MAX_VALUE)

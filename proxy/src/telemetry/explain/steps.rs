@@ -161,7 +161,7 @@ fn pin(record: &Record, explanation: &Explanation) -> StepTold {
     let mut pin = StepTold::new(Step::Pin, PASSED);
     pin.input("source.peer", explanation.source.to_canonical().to_string());
     pin.input("source.tls", record.tls);
-    if let Some(id) = explanation.peer.as_ref().and_then(|peer| peer.id.as_ref()) {
+    if let Some(id) = record.peer.as_ref().and_then(|peer| peer.id.as_ref()) {
         pin.input("peer.id", id.as_str());
     }
     if record.refusal.as_ref().is_some_and(|refusal| refusal.step == Step::Pin) {
