@@ -14,7 +14,7 @@ use crate::support::workloads::{Domain, client};
 const BACKEND: &str = "  - backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
 
 /// A gateway `edge` with HTTPS listeners (name, port, hostname) and what it says of clients.
-fn gateway(listeners: &[(&str, u16, &str)], frontend: &str) -> String {
+pub fn gateway(listeners: &[(&str, u16, &str)], frontend: &str) -> String {
     let mut text = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
@@ -33,14 +33,14 @@ spec:
     text
 }
 
-fn secrets(leaf: &Leaf, partners: &Domain) -> Options {
+pub fn secrets(leaf: &Leaf, partners: &Domain) -> Options {
     Options::default()
         .file("secrets/edge-cert/tls.crt", leaf.certificate.as_str())
         .file("secrets/edge-cert/tls.key", leaf.key.as_str())
         .file("secrets/partners/ca.crt", partners.bundle.as_str())
 }
 
-const VALIDATED: &str =
+pub const VALIDATED: &str =
     "{ default: { validation: { caCertificateRefs: [{ group: \"\", kind: Secret, name: partners }] } } }";
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Who proves nothing reaches nothing: certificates of clients, of workloads and of upstreams.
 
+mod bound;
 mod edge;
 mod foreign;
 mod mesh;
