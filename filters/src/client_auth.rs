@@ -113,6 +113,11 @@ pub fn asymmetric(alg: Alg, at: &Path, faults: &mut Vec<Fault>) {
 
 /// An endpoint to which secrets or tokens are sent: `https`, or `http` on this host.
 pub fn endpoint(text: &str, at: &Path, faults: &mut Vec<Fault>) {
+    url(text, at, "secrets would go over plain http", faults);
+}
+
+/// A URL with `https`, or `http` on this host; `in_clear` says what would be wrong with `http` elsewhere.
+pub fn url(text: &str, at: &Path, in_clear: &str, faults: &mut Vec<Fault>) {
     let fault = |code, message: &str| Fault::new(code, at.clone(), message);
     let Ok(uri) = text.parse::<Uri>() else {
         faults.push(fault(Code::VALUE, "this is not a URL"));
@@ -129,8 +134,7 @@ pub fn endpoint(text: &str, at: &Path, faults: &mut Vec<Fault>) {
         Some("https") => {}
         Some("http") if is_loopback(host) => {}
         Some("http") => faults.push(
-            fault(Code::INSECURE, "secrets would go over plain http")
-                .help("use https; plain http is for endpoints on the loopback address only"),
+            fault(Code::INSECURE, in_clear).help("use https; plain http is for the loopback address only"),
         ),
         _ => faults.push(fault(Code::VALUE, "the URL is not https")),
     }

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use http::HeaderName;
 
-use crate::client_auth::is_loopback;
+use crate::client_auth::url;
 use crate::edits::is_reserved;
 use crate::fault::{Code, Fault, Path};
 use crate::jwt::claim_headers::ClaimSlot;
@@ -25,6 +25,8 @@ const DEFAULT_SKEW: Duration = Duration::from_secs(30);
 const MAX_SKEW: Duration = Duration::from_mins(5);
 /// Most issuers of one policy: each is asked for a cached token.
 const MAX_ISSUERS: usize = 32;
+/// Keys that travel in clear can be swapped on the way, and with them every identity.
+const IN_CLEAR: &str = "keys would be fetched over plain http";
 /// Longest claim name that can be handed on.
 const MAX_CLAIM_BYTES: usize = 256;
 
@@ -143,35 +145,10 @@ fn source(spec: &Spec, at: &Path, faults: &mut Vec<Fault>) {
         }
     }
     if let Some(uri) = uri {
-        url(uri, &at.key("uri"), faults);
+        url(uri, &at.key("uri"), IN_CLEAR, faults);
     }
     if *discover {
-        url(&spec.issuer, &at.key("discover"), faults);
-    }
-}
-
-/// Keys that travel in clear can be swapped on the way, and with them every identity.
-fn url(text: &str, at: &Path, faults: &mut Vec<Fault>) {
-    let fault = |code, message: &str| Fault::new(code, at.clone(), message);
-    let Ok(uri) = text.parse::<Uri>() else {
-        faults.push(fault(Code::VALUE, "this is not a URL"));
-        return;
-    };
-    let Some(host) = uri.host() else {
-        faults.push(fault(Code::VALUE, "the URL names no host"));
-        return;
-    };
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        faults.push(fault(Code::VALUE, "the URL holds credentials"));
-    }
-    match uri.scheme_str() {
-        Some("https") => {}
-        Some("http") if is_loopback(host) => {}
-        Some("http") => faults.push(
-            fault(Code::INSECURE, "keys would be fetched over plain http")
-                .help("use https; plain http is for issuers on the loopback address only"),
-        ),
-        _ => faults.push(fault(Code::VALUE, "the URL is not https")),
+        url(&spec.issuer, &at.key("discover"), IN_CLEAR, faults);
     }
 }
 
