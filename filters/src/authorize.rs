@@ -365,7 +365,7 @@ authorize:
             ctx.principal = Some(Arc::new(Principal {
                 issuer: "".into(),
                 subject: "".into(),
-                scopes: Vec::new(),
+                scopes: Arc::default(),
                 claims: claims.as_object().unwrap().clone().into(),
                 expires: 0,
             }));

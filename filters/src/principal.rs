@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 #[derive(Debug, PartialEq)]
 pub struct Principal {
     /// `iss` of the token.
-    pub issuer: Box<str>,
+    pub issuer: Arc<str>,
     /// `sub` of the token; empty where the issuer sends none.
-    pub subject: Box<str>,
+    pub subject: Arc<str>,
     /// Scopes granted, from `scope` (RFC 8693), `scp` as a list or as a string, or the claim named instead.
-    pub scopes: Vec<Box<str>>,
+    pub scopes: Arc<[Box<str>]>,
     /// All claims, as sent.
     pub claims: Claims,
     /// `exp` in seconds since the epoch.
@@ -36,9 +36,9 @@ impl Principal {
     /// The same without what was read of the claims: for keeping, and for the next request.
     pub(crate) fn compact(&self) -> Self {
         Self {
-            issuer: self.issuer.clone(),
-            subject: self.subject.clone(),
-            scopes: self.scopes.clone(),
+            issuer: Arc::clone(&self.issuer),
+            subject: Arc::clone(&self.subject),
+            scopes: Arc::clone(&self.scopes),
             claims: Claims { text: Arc::clone(&self.claims.text), read: OnceLock::new() },
             expires: self.expires,
         }
@@ -52,8 +52,9 @@ impl Principal {
         let scopes: usize = self.scopes.iter().map(|scope| size_of::<Box<str>>() + piece(scope.len())).sum();
         let counts = 2 * size_of::<usize>();
         piece(size_of::<Self>() + counts)
-            + piece(self.issuer.len())
-            + piece(self.subject.len())
+            + piece(self.issuer.len() + counts)
+            + piece(self.subject.len() + counts)
+            + piece(counts)
             + scopes
             // A text of some hundred bytes lies in a piece up to a quarter larger.
             + piece((self.claims.text.len() + counts) * 9 / 8)
@@ -103,7 +104,7 @@ mod tests {
         let principal = Principal {
             issuer: "https://idp.example.com/".into(),
             subject: "maya".into(),
-            scopes: vec!["crm.read".into()],
+            scopes: ["crm.read".into()].into(),
             claims: Claims::from(claims.as_object().unwrap().clone()),
             expires: 7,
         };

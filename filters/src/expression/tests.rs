@@ -46,7 +46,7 @@ fn context() -> RequestContext {
     ctx.principal = Some(Arc::new(Principal {
         issuer: "https://idp.example.com/".into(),
         subject: "uid:005".into(),
-        scopes: vec!["crm.read".into(), "crm.write".into()],
+        scopes: ["crm.read".into(), "crm.write".into()].into(),
         claims: claims.as_object().unwrap().clone().into(),
         expires: 1_800_000_000,
     }));

@@ -104,7 +104,7 @@ fn an_active_token_makes_the_principal_that_rules_and_headers_read() {
     assert_eq!(outcome, Ok(()));
     let principal = ctx.principal.unwrap();
     assert_eq!((&*principal.issuer, &*principal.subject), ("https://idp.example.com/", "maya"));
-    assert_eq!((principal.expires, principal.scopes.as_slice()), (NOW + 600, &["crm.read".into()][..]));
+    assert_eq!((principal.expires, &*principal.scopes), (NOW + 600, &["crm.read".into()][..]));
     assert!(!principal.claims.contains_key("active"));
     let mut headers = bearing("opaque").header("x-org", "evil").head().headers;
     ctx.edits.request.iter().for_each(|edit| edit.apply(&mut headers));

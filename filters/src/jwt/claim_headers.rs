@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use crate::edits::{Edits, HeaderEdit};
 use crate::jwt::claim_path::ClaimPath;
 use crate::jwt::refusal::Flaw;
+use crate::principal::Claims;
 
 /// One claim and the header that gets it.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ fn scalar(value: &Value) -> Option<String> {
 pub(crate) fn edit(
     slots: &[ClaimSlot],
     ours: &[HeaderName],
-    claims: &Map<String, Value>,
+    claims: &Claims,
     sent: &HeaderMap,
     edits: &mut Edits,
 ) -> Result<(), Flaw> {
@@ -61,6 +62,7 @@ pub(crate) fn edit(
             edits.request.push(HeaderEdit::Remove(name.clone()));
         }
     }
+    // Without a slot the claims are not even read.
     for slot in slots {
         if let Some(value) = slot.value(claims)? {
             edits.request.push(HeaderEdit::Set(slot.header.clone(), value));

@@ -88,7 +88,7 @@ pub(crate) fn check(
     let principal = Principal {
         issuer: issuer.into(),
         subject: subject.into(),
-        scopes: scopes(&claims, rules.scopes.as_ref())?,
+        scopes: scopes(&claims, rules.scopes.as_ref())?.into(),
         expires: expires.as_secs(),
         claims: claims.into(),
     };

@@ -340,7 +340,7 @@ fn a_good_token_of_every_algorithm_makes_the_principal() {
             assert_eq!(verdict, Verdict::Continue, "{header}");
             let principal = ctx.principal.unwrap();
             assert_eq!((&*principal.issuer, &*principal.subject), (ISSUER, "maya"));
-            assert_eq!(principal.scopes, ["crm.read".into(), "crm.write".into()]);
+            assert_eq!(*principal.scopes, ["crm.read".into(), "crm.write".into()]);
             assert_eq!(principal.expires, NOW + 120);
             assert_eq!(principal.claims.get("aud"), Some(&json!("crm")));
         }
@@ -431,7 +431,7 @@ fn a_policy_chooses_types_and_where_scopes_are() {
         let stand = Stand::new(spec, FakeKeys::with(set(&jwks()).unwrap()));
         let (verdict, ctx) = stand.run(&sign(&header(), &with(claims(), name, value)));
         assert_eq!(verdict, Verdict::Continue, "{claim}");
-        assert_eq!(ctx.principal.unwrap().scopes, ["admin".into(), "crm.read".into()], "{claim}");
+        assert_eq!(*ctx.principal.unwrap().scopes, ["admin".into(), "crm.read".into()], "{claim}");
         assert!(stand.run(&sign(&header(), &claims())).1.principal.unwrap().scopes.is_empty());
     }
     let spec = Spec { scopes_claim: Some("roles".into()), ..spec() };

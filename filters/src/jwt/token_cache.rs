@@ -172,7 +172,7 @@ mod tests {
             principal: Arc::new(Principal {
                 issuer: "https://idp.example.com/".into(),
                 subject: "user-17".into(),
-                scopes: vec!["crm.read".into(), "crm.write".into()],
+                scopes: ["crm.read".into(), "crm.write".into()].into(),
                 claims: claims.as_object().unwrap().clone().into(),
                 expires: 1_800_003_600,
             }),

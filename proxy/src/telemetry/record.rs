@@ -268,13 +268,16 @@ impl Record {
     /// Lets go of the claims, which may be large, and keeps what is written down: issuer and subject.
     pub fn forget_claims(&mut self) {
         if let Some(principal) = &self.subject {
-            let (mut issuer, mut subject) = (principal.issuer.clone(), principal.subject.clone());
-            shorten(&mut issuer, MAX_SUBJECT);
-            shorten(&mut subject, MAX_SUBJECT);
+            let short = |text: &str| {
+                let mut text = Box::from(text);
+                shorten(&mut text, MAX_SUBJECT);
+                text.into()
+            };
+            let (issuer, subject) = (short(&principal.issuer), short(&principal.subject));
             self.subject = Some(Arc::new(Principal {
                 issuer,
                 subject,
-                scopes: Vec::new(),
+                scopes: Arc::default(),
                 claims: Claims::default(),
                 expires: principal.expires,
             }));
@@ -367,7 +370,7 @@ mod tests {
         long.subject = Some(std::sync::Arc::new(Principal {
             issuer: "i".repeat(9_000).into(),
             subject: "s".repeat(9_000).into(),
-            scopes: Vec::new(),
+            scopes: std::sync::Arc::default(),
             claims: Claims::default(),
             expires: 0,
         }));

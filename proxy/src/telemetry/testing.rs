@@ -71,7 +71,7 @@ pub fn full_record() -> Record {
     let principal = Principal {
         issuer: "https://idp.example.com/".into(),
         subject: "uid:005".into(),
-        scopes: vec!["crm.write".into()],
+        scopes: ["crm.write".into()].into(),
         claims: claims.into(),
         expires: 1_790_000_100,
     };

@@ -81,7 +81,7 @@ impl Explanation {
         principal: Option<&Principal>,
         headers: Option<Vec<HeaderFact>>,
     ) -> Self {
-        let scopes = principal.map(|principal| principal.scopes.as_slice()).unwrap_or_default();
+        let scopes = principal.map(|principal| &*principal.scopes).unwrap_or_default();
         Self {
             description,
             trace: std::mem::take(&mut ctx.trace),
