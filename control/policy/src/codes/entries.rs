@@ -1,77 +1,16 @@
-//! Every code of a diagnostic, with its title, explanation and example.
+//! What is told about each code, in order.
 
 use foregate_filters::fault::Code;
 
-/// What `foregate explain` tells about a code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub code: Code,
-    pub title: &'static str,
-    pub explanation: &'static str,
-    /// An example that gives this code.
-    pub wrong: &'static str,
-    /// The same, mended.
-    pub right: &'static str,
-}
-
-pub const SYNTAX: Code = Code(101);
-pub const UNKNOWN_FIELD: Code = Code(102);
-pub const UNSUPPORTED: Code = Code(103);
-pub const TYPE: Code = Code(104);
-pub const MISSING_FIELD: Code = Code(105);
-pub const VALUE_UNKNOWN: Code = Code(106);
-pub const BOUNDS: Code = Code(107);
-pub const DUPLICATE_KEY: Code = Code(108);
-pub const BUDGET: Code = Code(109);
-pub const UNKNOWN_KIND: Code = Code(110);
-pub const UNSUPPORTED_KIND: Code = Code(111);
-pub const FILE_UNREADABLE: Code = Code(112);
-pub const NO_POLICY: Code = Code(113);
-pub const YAML_FEATURE: Code = Code(114);
-pub const CASE_FILE: Code = Code(115);
-pub const PATTERN: Code = Code(116);
-pub const DUPLICATE_NAME: Code = Code(201);
-pub const LISTENER_CONFLICT: Code = Code(202);
-pub const LISTENER_TLS: Code = Code(203);
-pub const ROUTE_FILTER: Code = Code(204);
-pub const ROUTE_MATCH: Code = Code(205);
-pub const NO_BACKEND: Code = Code(206);
-pub const PORT_ZERO: Code = Code(207);
-pub const NOT_ALLOWED: Code = Code(208);
-pub const LISTENER_OPTION: Code = Code(220);
-pub const IDENTITY_MISSING: Code = Code(221);
-pub const POLICY_WITHOUT_TARGET: Code = Code(601);
-pub const UPSTREAM_UNUSED: Code = Code(602);
-pub const MODEL_UNUSED: Code = Code(603);
-pub const MATCH_SHADOWED: Code = Code(604);
-pub const ROUTE_DETACHED: Code = Code(605);
-pub const GATEWAY_EMPTY: Code = Code(606);
-pub const PLAIN_UNTIL: Code = Code(620);
-pub const CERTIFICATE_OPTIONAL: Code = Code(621);
-pub const CREDENTIALS_IN_CLEAR: Code = Code(622);
-pub const AUDIENCE_MISSING: Code = Code(623);
-pub const STALE_ANSWERS: Code = Code(624);
-pub const KEY_EXPIRED: Code = Code(625);
-pub const GROUP_UNKNOWN: Code = Code(626);
-pub const CONSUMER_IDLE: Code = Code(627);
-pub const CASE_VALUE: Code = Code(701);
-
-/// The entry of a code written as `FG0102`, `fg102` or `102`.
-pub fn find(text: &str) -> Option<&'static Entry> {
-    let digits = text.trim_start_matches(['F', 'G', 'f', 'g']);
-    let code = Code(digits.parse().ok()?);
-    ALL.iter().find(|entry| entry.code == code)
-}
-
-const fn entry(
-    code: Code,
-    title: &'static str,
-    explanation: &'static str,
-    wrong: &'static str,
-    right: &'static str,
-) -> Entry {
-    Entry { code, title, explanation, wrong, right }
-}
+use super::{
+    AUDIENCE_MISSING, BOUNDS, BUDGET, CASE_FILE, CASE_VALUE, CERTIFICATE_OPTIONAL, CONSUMER_IDLE,
+    CREDENTIALS_IN_CLEAR, DUPLICATE_KEY, DUPLICATE_NAME, Entry, FILE_UNREADABLE, GATEWAY_EMPTY,
+    GROUP_UNKNOWN, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT, LISTENER_OPTION, LISTENER_TLS,
+    MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY, NOT_ALLOWED, PATTERN, PLAIN_UNTIL,
+    POLICY_WITHOUT_TARGET, PORT_ZERO, ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, STALE_ANSWERS, SYNTAX, TYPE,
+    UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE,
+    entry,
+};
 
 /// Every code, in order.
 pub const ALL: &[Entry] = &[
@@ -454,42 +393,5 @@ impl Entry {
             indent(self.wrong),
             indent(self.right)
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{ALL, find};
-    use foregate_filters::fault::Code;
-
-    /// Every constant of type `Code` in this text.
-    fn constants(source: &str) -> Vec<u16> {
-        source
-            .lines()
-            .filter(|line| line.trim_start().starts_with("pub const"))
-            .filter_map(|line| line.split_once("Code(").or_else(|| line.split_once("Self(")))
-            .filter_map(|(_, rest)| rest.split(')').next()?.parse().ok())
-            .collect()
-    }
-
-    #[test]
-    fn every_code_is_explained_once_and_in_order() {
-        let mut known = constants(include_str!("codes.rs"));
-        known.extend(constants(include_str!("../../../filters/src/fault.rs")));
-        known.sort_unstable();
-        assert!(known.len() > 40, "{known:?}");
-        let explained: Vec<u16> = ALL.iter().map(|entry| entry.code.0).collect();
-        assert_eq!(explained, known);
-    }
-
-    #[test]
-    fn pages_are_found_however_the_code_is_written() {
-        for text in ["FG0102", "fg102", "102", "0102"] {
-            assert_eq!(find(text).map(|entry| entry.code), Some(Code(102)), "{text}");
-        }
-        assert_eq!(find("FG9999"), None);
-        let page = find("FG0102").unwrap().page();
-        assert!(page.starts_with("FG0102: Unknown field\n\n"), "{page}");
-        assert!(page.contains("    authorise:\n"), "{page}");
     }
 }
