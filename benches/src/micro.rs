@@ -44,8 +44,10 @@ const RULE: &str =
 /// Access rules that differ by a number, from 0.
 const RULE_OF_PATH: &str = r#"allow: 'request.method == "POST" && request.path.startsWith("/services/data/v60.0/sobjects/TNUMBER/") && "x-request-id" in request.headers'"#;
 const RULE_OF_PATTERN: &str = r#"allow: 'pathMatches(request.path, "/services/data/v60.0/sobjects/TNUMBER/{object}") && "x-request-id" in request.headers'"#;
+const RULE_OF_STRING: &str =
+    r#"allow: 'request.query == "trace=NUMBER" && "x-request-id" in request.headers'"#;
 const RULE_OF_HEADER: &str =
-    r#"allow: '"x-request-id" in request.headers && request.query == "trace=1" && NUMBER == 0'"#;
+    r#"allow: '"x-request-id" in request.headers && request.query != "trace=2" && NUMBER == 0'"#;
 
 /// Measures everything whose name holds `only`.
 pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
@@ -111,7 +113,8 @@ fn rules<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Pa
     for (name, each) in [
         ("1,000 access rules, each with method and path prefix", RULE_OF_PATH),
         ("1,000 access rules, each with a path pattern", RULE_OF_PATTERN),
-        ("1,000 access rules, none with a path", RULE_OF_HEADER),
+        ("1,000 access rules, each with a string of its own", RULE_OF_STRING),
+        ("1,000 access rules, nothing to look up", RULE_OF_HEADER),
     ] {
         if !table.wants(name) {
             continue;
