@@ -174,7 +174,7 @@ impl Authorize {
     }
 
     fn deny(&self, head: &request::Parts, ctx: &mut RequestContext) -> Option<Reply> {
-        for rule in self.denies.concerning(head) {
+        for rule in self.denies.concerning(&Scope { head, ctx }) {
             let found = rule.expression.evaluate(&Scope { head, ctx });
             match (found, rule.mode) {
                 (Ok(false), _) => {}
@@ -188,7 +188,7 @@ impl Authorize {
     }
 
     fn allow(&self, head: &request::Parts, ctx: &mut RequestContext) -> Option<Reply> {
-        for rule in self.allows.concerning(head) {
+        for rule in self.allows.concerning(&Scope { head, ctx }) {
             if ctx.allowed & self.bit != 0 {
                 return None;
             }
@@ -225,13 +225,13 @@ impl Rule {
 
 impl Rules {
     fn new(all: Vec<Rule>) -> Self {
-        let index = RuleIndex::new(all.iter().map(|rule| rule.expression.gate()));
+        let index = RuleIndex::new(all.iter().map(|rule| &rule.expression));
         Self { all, index }
     }
 
     /// The rules that may be true; the others are false.
-    fn concerning(&self, head: &request::Parts) -> impl Iterator<Item = &Rule> {
-        let places = self.index.candidates(&head.method, head.uri.path());
+    fn concerning(&self, scope: &Scope<'_>) -> impl Iterator<Item = &Rule> + use<'_> {
+        let places = self.index.candidates(scope);
         places.into_iter().filter_map(|place| self.all.get(place as usize))
     }
 }

@@ -120,7 +120,7 @@ impl RequestContext {
         Self {
             moment,
             client,
-            route: Arc::from(""),
+            route: Arc::default(),
             peer: None,
             principal: None,
             consumer: None,

@@ -8,6 +8,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue, SelectExpr};
 
 use super::gate::Gate;
 use super::inputs::{Input, inputs};
+use super::probe::{KeyGate, Known, key_gates};
 use super::syntax::Syntax;
 use super::types::Type;
 use super::value::{Constant, Value};
@@ -105,12 +106,15 @@ impl<'e> Compiler<'e> {
         }
     }
 
-    /// The typed tree and its gate; `None` once a fault is noted.
-    pub(super) fn read(&mut self) -> Option<(Node, Gate)> {
+    /// The typed tree and its gates; `None` once a fault is noted.
+    pub(super) fn read(&mut self) -> Option<(Node, (Gate, Vec<KeyGate>))> {
         match Syntax::parse(self.text, self.at) {
             Ok(syntax) => {
                 self.inputs = inputs(&syntax.root);
-                Some((self.node(&syntax, &syntax.root)?, Gate::of(&syntax.root)))
+                let node = self.node(&syntax, &syntax.root)?;
+                let known = Known { text: self.text, environment: self.environment, at: self.at };
+                let keys = key_gates(&syntax, &known);
+                Some((node, (Gate::of(&syntax.root), keys)))
             }
             Err(mut faults) => {
                 self.faults.append(&mut faults);

@@ -53,6 +53,15 @@ pub(super) fn inputs(root: &IdedExpr) -> Vec<Input> {
     found
 }
 
+/// The name that this node itself reads.
+pub(super) fn input_of(node: &IdedExpr) -> Option<Input> {
+    match &node.expr {
+        Expr::Select(select) if !select.test => named(node, &[]),
+        Expr::Call(call) if call.func_name == operators::INDEX => keyed(call, &[]),
+        _ => None,
+    }
+}
+
 fn walk<'a>(node: &'a IdedExpr, locals: &mut Vec<&'a str>, found: &mut Vec<Input>) {
     match &node.expr {
         Expr::Select(select) => match named(node, locals) {

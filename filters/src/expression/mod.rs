@@ -8,6 +8,7 @@ mod macros;
 mod names;
 mod operators;
 mod paths;
+pub mod probe;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::fault::{Fault, Path};
 use compile::{Compiler, Frame, Test, Thunk};
 use gate::Gate;
 use inputs::Input;
+use probe::KeyGate;
 use types::Type;
 use value::Constant;
 
@@ -88,6 +90,7 @@ pub struct BoolExpression {
     reads: Reads,
     inputs: Vec<Input>,
     gate: Gate,
+    keys: Vec<KeyGate>,
 }
 
 /// An expression whose value, as text, is a key.
@@ -143,13 +146,14 @@ impl BoolExpression {
     /// At most 4 KiB of text and 32 levels of nesting.
     pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
         let mut compiler = Compiler::new(source, environment, at);
-        let (node, gate) = compiler.read().unzip();
+        let (node, gates) = compiler.read().unzip();
         let node = node.and_then(|node| compiler.typed(node, &Type::Bool, "an access rule or condition"));
         let reads = compiler.reads;
-        let (Some(node), Some(gate)) = (node, gate) else { return Err(compiler.faults) };
+        let (Some(node), Some((gate, keys))) = (node, gates) else { return Err(compiler.faults) };
         let test = compiler.test(node);
         let inputs = std::mem::take(&mut compiler.inputs);
-        Ok(Self { source: source.into(), constants: compiler.constants.into(), test, reads, inputs, gate })
+        let constants = compiler.constants.into();
+        Ok(Self { source: source.into(), constants, test, reads, inputs, gate, keys })
     }
 
     pub const fn reads(&self) -> Reads {
@@ -169,6 +173,11 @@ impl BoolExpression {
     /// What method and path it needs to be true.
     pub const fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// What strings it compares values with to be true.
+    pub fn keys(&self) -> &[KeyGate] {
+        &self.keys
     }
 
     /// The value for one request. Never blocks; takes time in proportion to the lists it looks through.
