@@ -88,6 +88,13 @@ pub fn prune(path: &Path, keep: usize) -> io::Result<()> {
 /// # Errors
 /// Where another process still writes it, or it cannot be moved.
 pub fn take_over(path: &Path, key: Option<&SealKey>) -> io::Result<Left> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder
+        && !folder.is_dir()
+    {
+        let message = format!("{} is no folder: make it first, readable by nobody else", folder.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, message));
+    }
     let numbers = numbers(path)?;
     let highest = numbers.last().copied().unwrap_or(0);
     let left = match fs::metadata(path) {

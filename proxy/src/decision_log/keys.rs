@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ED25519};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{PrivatePkcs8KeyDer, SubjectPublicKeyInfoDer};
+use zeroize::Zeroizing;
 
 use crate::decision_log::entry::{hex, sha256};
 
@@ -46,7 +47,7 @@ pub enum KeyError {
 
 /// 256 bits from which the key of every file is derived.
 pub struct SealKey {
-    bytes: [u8; 32],
+    bytes: Zeroizing<[u8; 32]>,
     id: String,
 }
 
@@ -94,14 +95,15 @@ impl fmt::Display for KeyRef {
 }
 
 impl KeyRef {
-    fn read(&self) -> Result<String, KeyError> {
+    fn read(&self) -> Result<Zeroizing<String>, KeyError> {
         let failed = |why: String| KeyError::Read(self.clone(), why);
         match self {
             Self::Env(name) => {
-                std::env::var(name).map_err(|_| failed("is not set, or is no text".to_owned()))
+                let text = std::env::var(name);
+                text.map(Zeroizing::new).map_err(|_| failed("is not set, or is no text".to_owned()))
             }
             Self::File(path) => {
-                let mut text = String::new();
+                let mut text = Zeroizing::new(String::new());
                 let file = File::open(path).map_err(|error| failed(error.to_string()))?;
                 file.take(MAX_TEXT).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
                 Ok(text)
@@ -119,7 +121,8 @@ impl SealKey {
     /// Reads 32 bytes in Base64 (RFC 4648, section 4).
     pub fn load(from: &KeyRef) -> Result<Self, KeyError> {
         let text = from.read()?;
-        let bytes = STANDARD.decode(text.trim()).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+        let bytes = STANDARD.decode(text.trim()).ok().map(Zeroizing::new);
+        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
         bytes.map(Self::new).ok_or_else(|| KeyError::Form(from.clone(), "32 bytes in Base64"))
     }
 
@@ -131,7 +134,7 @@ impl SealKey {
     }
 
     fn new(bytes: [u8; 32]) -> Self {
-        Self { bytes, id: named("foregate decision log seal key", &bytes) }
+        Self { id: named("foregate decision log seal key", &bytes), bytes: Zeroizing::new(bytes) }
     }
 
     /// Names the key without telling it.
@@ -140,11 +143,11 @@ impl SealKey {
     }
 
     /// The key of the file with this salt (HKDF with SHA-256, RFC 5869).
-    pub fn derive(&self, salt: &[u8; 32]) -> Option<[u8; 32]> {
-        let extracted = Salt::new(HKDF_SHA256, salt).extract(&self.bytes);
+    pub fn derive(&self, salt: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+        let extracted = Salt::new(HKDF_SHA256, salt).extract(&*self.bytes);
         let expanded = extracted.expand(&[b"foregate decision log file 1"], FileKey).ok()?;
-        let mut key = [0; 32];
-        expanded.fill(&mut key).ok()?;
+        let mut key = Zeroizing::new([0; 32]);
+        expanded.fill(&mut *key).ok()?;
         Some(key)
     }
 }

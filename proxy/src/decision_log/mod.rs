@@ -21,7 +21,7 @@ use log::Level;
 
 use crate::clock;
 use crate::decision_log::keys::{KeyError, KeyRef};
-use crate::decision_log::writer::{Item, Outcome, Writer};
+use crate::decision_log::writer::{Item, Outcome, SIGN_WITHIN, Writer};
 use crate::telemetry::event::event;
 use crate::telemetry::record::Record;
 use crate::telemetry::sources::{Kind, Sources};
@@ -228,7 +228,12 @@ impl Shared {
     fn run(&self, mut writer: Writer) {
         let mut batch = Vec::new();
         loop {
-            let closed = self.take(&mut batch, writer.due(clock::now()));
+            let mut due = writer.due(clock::now());
+            if self.failing.load(Ordering::Relaxed) {
+                // What could not be written is due at once, and trying at once mends no disk.
+                due = due.map(|due| due.max(SIGN_WITHIN));
+            }
+            let closed = self.take(&mut batch, due);
             let outcome =
                 if batch.is_empty() { writer.tick(clock::now()) } else { writer.write(&batch, clock::now()) };
             batch.clear();

@@ -58,7 +58,7 @@ impl Frames {
     }
 
     fn new(key: &SealKey, header: [u8; HEADER], salt: &[u8; 32]) -> Option<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, &key.derive(salt)?).ok()?;
+        let key = UnboundKey::new(&AES_256_GCM, &*key.derive(salt)?).ok()?;
         Some(Self { key: LessSafeKey::new(key), header, number: 0, attempt: 0 })
     }
 
@@ -68,6 +68,10 @@ impl Frames {
 
     /// The next frame around this text. Call [`Frames::written`] once it is on disk, [`Frames::lost`] otherwise.
     pub fn seal(&self, text: &[u8]) -> Result<Vec<u8>, KeyError> {
+        // A nonce is used once: behind the last attempt there is none left for this frame.
+        if self.attempt == u32::MAX {
+            return Err(KeyError::Random);
+        }
         let length = u32::try_from(text.len() + TAG).map_err(|_| KeyError::Random)?;
         let head = frame_head(self.number, self.attempt, length);
         let mut sealed = text.to_vec();

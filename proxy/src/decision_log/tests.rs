@@ -12,7 +12,7 @@ use std::time::Duration;
 use foregate_filters::moment::Moment;
 use tempfile::TempDir;
 
-use super::entry::{Chain, Content, Occasion};
+use super::entry::{Chain, Content, Entry, Occasion};
 use super::files::{self, Disk};
 use super::keys::{KeyRef, PublicKey, SealKey, SigningKey};
 use super::reader::{Piece, read};
@@ -238,6 +238,32 @@ fn a_chain_made_anew_without_the_key_is_found() {
 }
 
 #[test]
+fn a_tail_made_anew_behind_a_true_signature_is_found() {
+    let bench = Bench::new(false);
+    let mut writer = bench.writer();
+    writer.write(&items(3), at(1));
+    writer.tick(at(1_500));
+    writer.write(&items(3), at(1_600));
+    writer.close(at(1_700));
+    let text = fs::read_to_string(&bench.options.file).unwrap();
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let first = lines.iter().position(|line| line.contains("\"signature\"")).unwrap();
+    assert!(first + 1 < lines.len(), "two signatures are wanted");
+    // The chain goes on from the signed checkpoint with what an attacker makes up, and ends in order.
+    let Some(Entry { seq, hash, .. }) = Entry::parse(lines[first].as_bytes(), None) else {
+        panic!("no entry")
+    };
+    let mut chain = Chain { next: seq + 1, hash };
+    let mut made = Vec::new();
+    chain.append(at(6).unix, &Content::Decision(&record()), &mut made);
+    chain.append(at(7).unix, &Content::Checkpoint(Occasion::End, None), &mut made);
+    let forged = lines[..=first].join("\n") + "\n" + &String::from_utf8(made).unwrap();
+    fs::write(&bench.options.file, forged).unwrap();
+    let report = verify(&bench.files(), &bench.keys(), false);
+    assert_eq!(found(&report), [(Wrong::SignatureMissing, Some(seq + 2))]);
+}
+
+#[test]
 fn a_sealed_log_needs_its_key_and_its_frames_their_places() {
     let bench = Bench::new(true);
     let mut writer = bench.writer();
@@ -337,6 +363,14 @@ fn two_processes_do_not_write_one_log() {
     let _first = bench.writer();
     let error = Writer::open(&bench.options, at(0)).unwrap_err().to_string();
     assert!(error.contains("another process writes it"), "{error}");
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_named() {
+    let mut bench = Bench::new(false);
+    bench.options.file = bench.folder.path().join("absent/decisions.log");
+    let error = Writer::open(&bench.options, at(0)).unwrap_err().to_string();
+    assert!(error.contains("absent is no folder: make it first"), "{error}");
 }
 
 /// A disk that fails while it is told to, and may lose its footing.

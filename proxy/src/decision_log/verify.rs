@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use crate::decision_log::CAPACITY;
 use crate::decision_log::entry::{After, Entry, FORMAT, Found, Hash, Opening, Signed};
 use crate::decision_log::keys::{PublicKey, SealKey};
 use crate::decision_log::reader::{Ending, Piece, ReadError, read};
+use crate::decision_log::writer::SIGN_EVERY;
 
 /// Most problems told of one log: what comes behind them follows from them as a rule.
 const MAX_PROBLEMS: usize = 100;
@@ -85,6 +87,10 @@ struct Scanned {
     ending: Ending,
 }
 
+/// Entries that may follow the last signature of a file that is still written: what is signed at once, and what
+/// may be written with it.
+const MAX_UNCOVERED: u64 = SIGN_EVERY + CAPACITY as u64;
+
 /// Where the walk through all files stands.
 #[derive(Debug, Default)]
 struct Walk {
@@ -98,6 +104,8 @@ struct Walk {
     closed: bool,
     /// Entries behind the last checkpoint whose signature fits.
     uncovered: u64,
+    /// There is a key to prove signatures with: what none covers may be anybody's.
+    proving: bool,
 }
 
 impl fmt::Display for Wrong {
@@ -117,7 +125,7 @@ impl fmt::Display for Wrong {
 
 /// Proves files of one log, in whatever order they are given. `open`: the last file may still be written.
 pub fn verify(paths: &[PathBuf], keys: &Keys, open: bool) -> Report {
-    let mut walk = Walk::default();
+    let mut walk = Walk { proving: keys.public.is_some(), ..Walk::default() };
     let mut files = Vec::new();
     for path in paths {
         match scan(path, keys) {
@@ -131,7 +139,7 @@ pub fn verify(paths: &[PathBuf], keys: &Keys, open: bool) -> Report {
     }
     files.sort_by_key(|file| (file.number(), file.first()));
     for (index, file) in files.iter().enumerate() {
-        walk.file(file, keys);
+        walk.file(file);
         let next = files.get(index + 1);
         walk.end(file, next, open && next.is_none());
     }
@@ -185,7 +193,7 @@ impl Walk {
         }
     }
 
-    fn file(&mut self, file: &Scanned, keys: &Keys) {
+    fn file(&mut self, file: &Scanned) {
         self.report.files += 1;
         self.opening(file);
         self.closed = false;
@@ -202,7 +210,7 @@ impl Walk {
             }
         }
         let unsigned = self.report.signed == before.0 && self.report.problems.len() == before.1;
-        if keys.public.is_some() && unsigned && self.closed {
+        if self.proving && unsigned && self.closed {
             let message = "no checkpoint of this file is signed: anybody could have written it";
             self.problem(Wrong::SignatureMissing, &file.path, 0, None, message);
         }
@@ -332,10 +340,19 @@ impl Walk {
                 .notes
                 .push(format!("{path}: the last {torn} bytes are half an entry: an unclean end"));
         }
+        let last = self.next.map_or(0, |(next, _)| next.saturating_sub(1));
+        let allowed = if self.closed { 0 } else { MAX_UNCOVERED };
+        // Where something is wrong before it, that is why.
+        let told =
+            self.report.problems.last().is_some_and(|one| *one.file == *file.path.display().to_string());
+        if self.proving && self.uncovered > allowed && (self.closed || open) && !told {
+            let message =
+                format!("no signature covers the last {} entries: they may be anybody's", self.uncovered);
+            self.problem(Wrong::SignatureMissing, &file.path, 0, Some(last), message);
+        }
         if self.closed {
             return;
         }
-        let last = self.next.map_or(0, |(next, _)| next.saturating_sub(1));
         let stated = next.and_then(Scanned::opening).is_some_and(|opening| {
             matches!(opening.after, After::Recovery { .. } | After::Unreadable { .. })
         });

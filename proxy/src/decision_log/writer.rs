@@ -18,7 +18,7 @@ use crate::decision_log::{DecisionLogOptions, LogError};
 use crate::telemetry::record::Record;
 
 /// Entries between two checkpoints at most: a signature costs about as much as twenty hashes.
-const SIGN_EVERY: u64 = 1_000;
+pub const SIGN_EVERY: u64 = 1_000;
 
 /// Time between an entry and the checkpoint that covers it, at most.
 pub const SIGN_WITHIN: Duration = Duration::from_secs(1);
