@@ -17,12 +17,15 @@ use crate::verdict::Verdict;
 pub struct Shadow {
     policy: Arc<str>,
     links: Vec<Link>,
+    /// The policy says itself who may be taken for whom.
+    identifies: bool,
 }
 
 impl Shadow {
     /// Takes the filters of the policy of this name, in run order.
     pub fn new(policy: &str, links: Vec<Link>) -> Self {
-        Self { policy: policy.into(), links }
+        let identifies = links.iter().any(|link| link.step == Step::Identify);
+        Self { policy: policy.into(), links, identifies }
     }
 
     /// What the policy would have said, beside what was said: `allowed`. Without `whole`, the request ended before
@@ -40,6 +43,9 @@ impl Shadow {
 
     fn verdict(&self, head: &request::Parts, ctx: &RequestContext, whole: bool) -> ShadowVerdict {
         let mut ctx = ctx.shadow();
+        if self.identifies {
+            (ctx.principal, ctx.consumer) = (None, None);
+        }
         for link in &self.links {
             if !whole && link.step > Step::Admit {
                 return ShadowVerdict::Undecided;
@@ -111,6 +117,20 @@ mod tests {
         assert_eq!(facts(&second.0), ["policy-1: refuse by one, really true"]);
         assert_eq!(second.1, Ok(()));
         assert_eq!(facts(&run(&chain, &get("/")).0), ["policy-1: refuse by one, really true"]);
+    }
+
+    #[test]
+    fn a_shadow_that_identifies_is_not_told_who_it_is() {
+        let real = "apiKey: {}\nauthorize: [{ name: all, allow: 'true' }]";
+        let shadow =
+            "mode: shadow\napiKey: { groups: [partners] }\nauthorize: [{ name: all, allow: 'true' }]";
+        let resources = TestResources::default().consumer("sales", &[]).consumer("ann", &["partners"]);
+        let chain = build_all(&[real, shadow], &resources).unwrap();
+        for (name, expected) in [("sales", "policy-1: refuse"), ("ann", "policy-1: allow")] {
+            let (ctx, outcome) = run(&chain, &get("/").header("x-api-key", resources.key(name)));
+            assert_eq!(outcome, Ok(()));
+            assert!(facts(&ctx)[0].starts_with(expected), "{:?}", facts(&ctx));
+        }
     }
 
     #[test]

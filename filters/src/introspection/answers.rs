@@ -20,7 +20,7 @@ const ENTRIES: u64 = 131_072;
 /// Most memory taken, in bytes.
 const BYTES: u64 = 64 << 20;
 /// How long after it has become old an answer may stand in for one that cannot be had.
-const STALE: Duration = Duration::from_mins(10);
+pub(super) const STALE: Duration = Duration::from_mins(10);
 /// Answers become old after 80 to 100 % of their time, so that tokens of one moment are not asked about at one.
 const JITTER_PERCENT: u64 = 20;
 
@@ -110,14 +110,13 @@ impl AnswerCache {
 
     /// The token is active: believed for about `max`.
     pub(super) fn insert(&self, key: TokenKey, active: &Active, max: Duration, moment: Moment) {
-        let percent = u32::try_from(100 - key.spread(JITTER_PERCENT + 1)).unwrap_or(100);
-        let until = moment.monotonic.saturating_add(max.saturating_mul(percent) / 100);
+        let until = moment.monotonic.saturating_add(jittered(key, max));
         self.remember(key, Known { outcome: Ok(active.compact()), until });
     }
 
     /// The token is refused: believed for `negative`.
     pub(super) fn refuse(&self, key: TokenKey, flaw: &Flaw, negative: Duration, moment: Moment) {
-        let until = moment.monotonic.saturating_add(negative);
+        let until = moment.monotonic.saturating_add(jittered(key, negative));
         self.remember(key, Known { outcome: Err(flaw.clone()), until });
     }
 
@@ -125,6 +124,12 @@ impl AnswerCache {
         self.asked.fetch_add(1, Ordering::Relaxed);
         self.entries.insert(key, known);
     }
+}
+
+/// Shorter by up to [`JITTER_PERCENT`], so that answers of one moment are not asked for again at one moment.
+fn jittered(key: TokenKey, span: Duration) -> Duration {
+    let percent = u32::try_from(100 - key.spread(JITTER_PERCENT + 1)).unwrap_or(100);
+    span.saturating_mul(percent) / 100
 }
 
 impl fmt::Debug for AnswerCache {

@@ -19,7 +19,7 @@ use crate::context::RequestContext;
 use crate::edits::HeaderEdit;
 use crate::fault::{Fault, Path};
 use crate::filter::{Filter, Pending};
-use crate::introspection::answers::Active;
+use crate::introspection::answers::{Active, STALE};
 use crate::introspector::Introspector;
 use crate::jwt::ClaimHeader;
 use crate::jwt::claim_headers::{self, ClaimSlot};
@@ -228,7 +228,8 @@ impl Endpoint {
         if answer.get("token_type").is_some_and(|kind| !kind.as_str().is_some_and(bearer)) {
             return Err(Flaw::TokenType);
         }
-        let lasting = ctx.moment.unix.saturating_add(self.max);
+        let bridge = if self.stale { STALE } else { Duration::ZERO };
+        let lasting = ctx.moment.unix.saturating_add(self.max).saturating_add(bridge);
         let checked = claims::check(&issuer, &self.rules, answer, ctx.moment, Some(lasting))?;
         Ok(Active {
             principal: Arc::new(checked.principal),
@@ -261,7 +262,10 @@ impl Filter for Introspection {
         let text = match token::bearer(&head.headers) {
             Ok(text) if is_token(text) => text,
             Ok(_) => return Flaw::Malformed("it holds what no token holds").reply(&self.policy),
-            Err(Flaw::Missing) if self.optional => return Verdict::Continue,
+            // Another scheme is not a token, but not nothing either.
+            Err(Flaw::Missing) if self.optional && !head.headers.contains_key(AUTHORIZATION) => {
+                return Verdict::Continue;
+            }
             Err(flaw) => return flaw.reply(&self.policy),
         };
         let Some(endpoint) = self.endpoint(text) else { return Flaw::Issuer.reply(&self.policy) };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ahash::AHashSet;
 use serde_json::{Map, Value};
 
 use crate::jwt::binding::Binding;
@@ -134,33 +135,31 @@ fn date(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Durati
 /// What `scope` (RFC 8693, section 4.2) and `scp` grant, or the claim named instead of them: each a list, or a
 /// string with spaces.
 fn scopes(claims: &Map<String, Value>, instead: Option<&ClaimPath>) -> Result<Vec<Box<str>>, Flaw> {
-    let mut scopes: Vec<Box<str>> = Vec::new();
+    let mut named: Vec<&str> = Vec::new();
     match instead {
         Some(path) => {
-            add_scopes(path.find(claims), &mut scopes).ok_or_else(|| Flaw::Scopes(path.name().into()))?;
+            add_scopes(path.find(claims), &mut named).ok_or_else(|| Flaw::Scopes(path.name().into()))?;
         }
         None => {
             for name in ["scope", "scp"] {
-                add_scopes(claims.get(name), &mut scopes).ok_or(Flaw::Claim(name))?;
+                add_scopes(claims.get(name), &mut named).ok_or(Flaw::Claim(name))?;
             }
         }
     }
-    Ok(scopes)
+    // Looked up, not searched for: nobody has signed for these yet, and there may be thousands.
+    let mut known = AHashSet::with_capacity(named.len());
+    named.retain(|scope| !scope.is_empty() && known.insert(*scope));
+    Ok(named.into_iter().map(Into::into).collect())
 }
 
 /// `None` where the value is neither a list of strings nor a string.
-fn add_scopes(value: Option<&Value>, scopes: &mut Vec<Box<str>>) -> Option<()> {
-    let mut add = |scope: &str| {
-        if !scope.is_empty() && !scopes.iter().any(|known| &**known == scope) {
-            scopes.push(scope.into());
-        }
-    };
+fn add_scopes<'a>(value: Option<&'a Value>, named: &mut Vec<&'a str>) -> Option<()> {
     match value {
         None | Some(Value::Null) => {}
-        Some(Value::String(text)) => text.split(' ').for_each(&mut add),
+        Some(Value::String(text)) => named.extend(text.split(' ')),
         Some(Value::Array(list)) => {
             for item in list {
-                add(item.as_str()?);
+                named.push(item.as_str()?);
             }
         }
         Some(_) => return None,

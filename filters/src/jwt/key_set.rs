@@ -114,6 +114,11 @@ impl KeySet {
         self.skipped
     }
 
+    /// True where the next set lacks a key of this one.
+    pub fn loses(&self, next: &Self) -> bool {
+        self.keys.iter().any(|key| !next.holds(key))
+    }
+
     /// True where some key has this `kid`.
     pub fn names(&self, kid: &str) -> bool {
         self.keys.iter().any(|key| key.kid() == Some(kid))

@@ -150,9 +150,12 @@ impl Shared {
     }
 
     async fn answer(&self, token: &str) -> Result<Bytes, NotAnswered> {
+        // Waiting for a turn says nothing of the endpoint: a flood of tokens must not have it left alone.
+        let Ok(_slot) = timeout(TOTAL, self.slots.acquire()).await else {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return Err(NotAnswered("too many tokens wait to be asked about".into()));
+        };
         let exchange = async {
-            // Never closed.
-            let _slot = self.slots.acquire().await;
             match self.exchange(token).await {
                 // A pooled connection may meet its server's close; asking twice does no harm.
                 Err(HttpError::Http(_)) => self.exchange(token).await,
@@ -218,11 +221,37 @@ fn concerns_all(error: &HttpError) -> bool {
 
 impl Health {
     fn fail(&mut self, now: Duration) {
+        // What was under way when the pause began has failed for the same cause.
+        if now < self.paused_until {
+            return;
+        }
         self.failures = self.failures.saturating_add(1);
         if let Some(over) = self.failures.checked_sub(PATIENCE) {
             let (first, longest) = PAUSE;
             let pause = first.saturating_mul(1 << over.min(5)).min(longest);
             self.paused_until = now.saturating_add(pause);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AT_ONCE, Health, PATIENCE, PAUSE};
+    use std::time::Duration;
+
+    #[test]
+    fn failures_at_once_count_as_one_and_pauses_grow_with_each_try() {
+        let mut health = Health::default();
+        let mut now = Duration::from_secs(1_000);
+        for _ in 1..PATIENCE {
+            health.fail(now);
+            assert!(health.paused_until <= now);
+        }
+        for (_, seconds) in (0..8).zip([1, 2, 4, 8, 16, 30, 30, 30]) {
+            (0..AT_ONCE).for_each(|_| health.fail(now));
+            assert_eq!(health.paused_until, now + Duration::from_secs(seconds));
+            now = health.paused_until;
+        }
+        assert_eq!(PAUSE.1, Duration::from_secs(30));
     }
 }
