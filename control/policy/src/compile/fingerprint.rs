@@ -17,9 +17,16 @@ pub fn of(said: &impl Serialize) -> u64 {
 }
 
 /// The hash of a rule as one gateway serves it, under its policies, with the consumers that they accept.
-pub fn of_route(gateway: &ObjectName, rule: &Rule, policies: &[&Prepared<'_>], consumers: u64) -> u64 {
+/// `place` tells its route, and where that is attached.
+pub fn of_route(
+    gateway: &ObjectName,
+    place: impl Hash,
+    rule: &Rule,
+    policies: &[&Prepared<'_>],
+    consumers: u64,
+) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (gateway, of(rule)).hash(&mut hasher);
+    (gateway, place, of(rule)).hash(&mut hasher);
     for policy in policies {
         (&policy.name, of(&policy.spec)).hash(&mut hasher);
     }

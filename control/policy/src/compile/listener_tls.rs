@@ -122,6 +122,8 @@ impl Compilation<'_> {
         };
         let policies = self.documents.policies.iter();
         policies
+            // A policy on trial opens nothing.
+            .filter(|typed| typed.spec.mode == policy::Mode::Enforce)
             .filter(|typed| typed.document.name.namespace == gateway.name.namespace && targets(&typed.spec))
             .filter_map(|typed| typed.spec.insecure.as_ref().map(|insecure| (typed.document, insecure)))
             .collect()

@@ -153,7 +153,8 @@ impl Applied<'_, '_> {
     pub fn body_limit(&self) -> usize {
         let (gateway, route) = self.policies.split_at(self.of_gateway.min(self.policies.len()));
         let said = |policies: &[&Prepared<'_>]| {
-            policies.iter().filter_map(|policy| policy.spec.body.as_ref()?.max_size).map(|size| size.0).min()
+            let enforced = policies.iter().filter(|policy| policy.spec.mode == policy::Mode::Enforce);
+            enforced.filter_map(|policy| policy.spec.body.as_ref()?.max_size).map(|size| size.0).min()
         };
         let limit = said(route).or_else(|| said(gateway)).unwrap_or(BODY_LIMIT);
         usize::try_from(limit).unwrap_or(usize::MAX)

@@ -72,7 +72,10 @@ impl Compilation<'_> {
                     let said = typed.spec.rules.get(index);
                     let fingerprint = said.map(|said| {
                         let consumers = lent.consumers_fingerprint();
-                        fingerprint::of_route(&gateway.document.name, said, &applied.policies, consumers)
+                        let spec = &typed.spec;
+                        let at =
+                            (&typed.document.name, fingerprint::of(&(&spec.parent_refs, &spec.hostnames)));
+                        fingerprint::of_route(&gateway.document.name, at, said, &applied.policies, consumers)
                     });
                     builder.route(rule.route(
                         id,
