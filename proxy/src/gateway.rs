@@ -289,7 +289,15 @@ async fn dispatch<'a>(
 
 /// What the upstream is shown; a request is not sent without it.
 async fn credential(life: &Life, upstream: &UpstreamState) -> Result<Option<Shown>, Refusal> {
-    let Some(credential) = &upstream.credential else { return Ok(None) };
+    let Some(credential) = &upstream.credential else {
+        // Without what the document asks for nothing is sent, least of all what the client showed.
+        return if upstream.spec.credentials.is_none() {
+            Ok(None)
+        } else {
+            let reply = Reply::new(Reason::CredentialUnavailable).rule(&upstream.spec.name);
+            Err(at(Step::Shape)(reply.detail("the credential cannot be made")))
+        };
+    };
     if let Some(shown) = credential.at_once(life.moment().monotonic) {
         return Ok(Some(shown));
     }

@@ -19,12 +19,23 @@ use tokio::time::sleep;
 
 use crate::clock;
 use crate::connection::Connection;
+use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
 use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::random;
 
 /// Age up to which an answer may come to its end although it is no longer allowed: a change of policy breaks no
 /// ordinary request off. Tunnels have no such time.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// The media type of server-sent events.
+const EVENTS: &str = "text/event-stream";
+
+/// Time in which an authority that cannot be asked does not take away what it once gave.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Shortest time after which it is asked once more.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Counts publications, and tells of them.
 #[derive(Debug)]
@@ -53,6 +64,11 @@ impl Publications {
     }
 }
 
+/// True where nobody said no: whoever decides cannot be asked.
+fn undecided(refusal: &Refusal) -> bool {
+    matches!(refusal.reply.reason, Reason::IntrospectionUnavailable | Reason::KeysUnavailable)
+}
+
 /// What a request asked for, for the next time that it is asked about.
 #[derive(Debug)]
 pub struct Asked {
@@ -68,7 +84,10 @@ impl Asked {
         let starts = |value: &HeaderValue, with: &[u8]| {
             value.as_bytes().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
         };
-        let events = |value: &HeaderValue| value.to_str().is_ok_and(|it| it.contains("text/event-stream"));
+        // Most values are too short to hold it: to prepare a search costs more than a look at the length.
+        let events = |value: &HeaderValue| {
+            value.len() >= EVENTS.len() && value.to_str().is_ok_and(|it| it.contains(EVENTS))
+        };
         let long = hop.upgrade.is_some()
             || route.is_some_and(|route| route.stays_open())
             || head.headers.get_all(ACCEPT).iter().any(events)
@@ -127,10 +146,17 @@ impl Open {
             // The gateway outlives its connections; without one there is nothing to obey.
             let Ok(count) = news else { return std::future::pending().await };
             seen = count;
+            let mut waited = Duration::ZERO;
             while let Err(refusal) = self.ask().await {
-                match self.grace() {
-                    Some(left) => sleep(left).await,
-                    None => return refusal,
+                if let Some(left) = self.grace() {
+                    sleep(left).await;
+                } else if undecided(&refusal) && waited < PATIENCE {
+                    // Apart from one another: what is open may be a lot.
+                    let pause = ASK_AGAIN + Duration::from_millis(random::next() % 1_000);
+                    waited += pause;
+                    sleep(pause).await;
+                } else {
+                    return refusal;
                 }
             }
         }
@@ -148,25 +174,30 @@ impl Open {
         };
         let (live, head) = (self.connection.gateway.live.pin(), &self.asked.head);
         let table = &live.snapshot.routes;
-        let found =
-            table.find(self.connection.port, self.connection.tls, head::host(head.headers.get(HOST)), head);
-        let Ok(route) = found.map(Arc::clone) else {
-            return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
-        };
+        if vouch::outdated(&self.connection, &live) {
+            let detail = "the connection was made before the listener asked for certificates";
+            return refused(Step::Route, Reason::Misdirected, detail);
+        }
         if !self.asked.whole {
             // The next ones on this route keep what this one lacks.
             if let Some(route) = &self.route {
                 route.stay_open();
             }
-            return if route.fingerprint == self.fingerprint {
+            // What is not known cannot be looked up: the very rule that admitted it must still be there.
+            return if table.all().iter().any(|route| route.fingerprint == self.fingerprint) {
                 Ok(())
             } else {
                 let detail = "what decides about it has changed, and its head is not known any more";
                 refused(Step::Route, Reason::AccessDenied, detail)
             };
         }
+        let found =
+            table.find(self.connection.port, self.connection.tls, head::host(head.headers.get(HOST)), head);
+        let Ok(route) = found.map(Arc::clone) else {
+            return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
+        };
         let peer = self.connection.peer;
-        let client = Client { peer, address: peer.ip().to_canonical(), tls: self.connection.tls };
+        let client = Client { peer, address: peer.ip().to_canonical(), tls: self.connection.secure };
         let mut ctx = RequestContext::new(clock::now(), client);
         ctx.route = Arc::clone(&route.name);
         ctx.peer.clone_from(&self.peer);

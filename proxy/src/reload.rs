@@ -60,6 +60,10 @@ impl Reload {
         // A key or secret may have changed since it was read, before anybody watched.
         self.reload_keys();
         let mut identity = self.policies.identity().map(|identity| identity.changes());
+        // It may have changed since the policies were loaded, too.
+        if let Some(live) = self.policies.renewed(&self.gateway.live.pin()) {
+            replace(&self.gateway, live);
+        }
         self.watching.send_replace(true);
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
         let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));

@@ -140,6 +140,7 @@ impl Process {
             decision_log: options.decision_log.clone(),
         })?;
         let fetcher = Fetcher::new(background.handle().clone());
+        let withdrawn = fetcher.withdrawn();
         let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = Arc::new(shared.with_identity(identity.transpose()?));
@@ -167,6 +168,15 @@ impl Process {
             publications: Publications::default(),
             telemetry,
             deadlines: options.deadlines,
+        });
+        background.spawn({
+            let gateway = Arc::clone(&gateway);
+            async move {
+                loop {
+                    withdrawn.notified().await;
+                    gateway.publications.tell();
+                }
+            }
         });
         let (bound, _) = watch::channel(Bound::default());
         Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })

@@ -214,16 +214,21 @@ impl Shared {
             bytes.extend(Sha256::digest(std::fs::read(&files.key).unwrap_or_default()));
         }
         let credential = self.credential(spec);
+        let identity = self.identity.as_ref().and_then(|identity| identity.current());
+        let mark = identity.as_ref().map(|set| set.mark());
+        let current = |state: &UpstreamState| {
+            !state.uses_identity() || state.tls.as_ref().is_none_or(|tls| tls.identity == mark)
+        };
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let key = (Arc::clone(&spec.name), bytes);
         if let Some((state, used)) = kept.upstreams.0.get_mut(&key)
             && state.spec == *spec
+            && current(state)
         {
             *used = attempt;
             return Ok(Arc::clone(state));
         }
-        let identity = self.identity.as_ref().and_then(|identity| identity.current());
         let tls = spec
             .tls
             .as_ref()
@@ -397,7 +402,8 @@ impl Materials for Shared {
     }
 
     fn revocations(&self, file: &FilePath) -> Result<(), String> {
-        if !file.exists() {
+        // A file that is there and cannot be looked at must not pass for one that is not.
+        if file.try_exists().is_ok_and(|there| !there) {
             return Ok(());
         }
         trust::check_revocations(file).map_err(|error| error.to_string())

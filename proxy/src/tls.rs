@@ -158,11 +158,20 @@ impl PortTls {
 
     /// The terms of a plain connection, where a listener still takes one; `now` is since the epoch.
     pub fn plain(&self, now: Duration) -> Option<&Arc<Terms>> {
-        self.terms.iter().find(|terms| terms.plain_until.is_some_and(|until| now < until))
+        self.terms.iter().find(|terms| terms.takes_plain(now))
+    }
+
+    /// True while the listener of this hostname takes plain connections.
+    pub fn plain_for(&self, hostname: Option<&str>, now: Duration) -> bool {
+        self.terms.iter().any(|terms| terms.hostname.as_deref() == hostname && terms.takes_plain(now))
     }
 }
 
 impl Terms {
+    fn takes_plain(&self, now: Duration) -> bool {
+        self.plain_until.is_some_and(|until| now < until)
+    }
+
     fn new(hostname: Option<Box<str>>, tls: &ListenerTls, identity: Option<&Set>) -> Result<Self, TlsError> {
         let clients = match &tls.clients {
             Clients::Unasked => None,
@@ -211,7 +220,8 @@ fn authorities(said: &ClientAuthorities) -> Result<ClientTrust, TlsError> {
     for file in &said.certificates {
         trust.authorities(NO_DOMAIN, certificates(file)?);
     }
-    for file in said.revocations.iter().filter(|file| file.exists()) {
+    // One that cannot be looked at is an error when it is read, not a list that is not there.
+    for file in said.revocations.iter().filter(|file| !file.try_exists().is_ok_and(|there| !there)) {
         trust.revocations(NO_DOMAIN, revocations(file)?);
     }
     let file = || said.certificates.first().map(|file| file.display().to_string()).unwrap_or_default();

@@ -19,6 +19,8 @@ pub struct UpstreamTrust {
     pub config: Arc<ClientConfig>,
     /// Set where the upstream is a workload: whom a session that is taken up again must still be.
     pub peers: Option<Arc<PeerVerifier>>,
+    /// [`Set::mark`] of the identity, where there is one.
+    pub identity: Option<[u8; 32]>,
 }
 
 impl UpstreamTrust {
@@ -78,7 +80,7 @@ pub fn config(
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],
     };
-    Ok(UpstreamTrust { config: Arc::new(config), peers })
+    Ok(UpstreamTrust { config: Arc::new(config), peers, identity: identity.map(Set::mark) })
 }
 
 /// The authorities in a PEM file; at least one.

@@ -78,7 +78,7 @@ pub async fn establish(
         let http2 = has_preface(&stream).await?;
         return Ok(Established {
             unnamed: Some(Unnamed { hostname: terms.hostname.clone() }),
-            vouched: terms.plain_until.map(|until| Vouched::plain(entry.port, until)),
+            vouched: terms.plain_until.map(|until| Vouched::plain(entry.port, terms.hostname.clone(), until)),
             ..Established::plain(stream, http2)
         });
     }

@@ -28,8 +28,8 @@ pub struct Vouched {
 
 #[derive(Debug)]
 enum Ground {
-    /// The leave to speak plain for a while.
-    Plain,
+    /// The leave of a listener to speak plain for a while.
+    Plain { hostname: Option<Box<str>> },
     /// A client that came in under a listener's terms.
     Client {
         /// Whom the listener trusted when the certificate was last verified.
@@ -41,9 +41,9 @@ enum Ground {
 }
 
 impl Vouched {
-    /// A plain connection that is taken until this time since the epoch.
-    pub fn plain(port: u16, until: Duration) -> Self {
-        Self { port, ground: Ground::Plain, until: Some(until) }
+    /// A plain connection that the listener of this hostname takes until this time since the epoch.
+    pub fn plain(port: u16, hostname: Option<Box<str>>, until: Duration) -> Self {
+        Self { port, ground: Ground::Plain { hostname }, until: Some(until) }
     }
 
     /// A client whose chain was verified; it is empty for one that is served as nobody.
@@ -82,8 +82,9 @@ impl Vouched {
     fn holds(&mut self, live: &Live, now: Duration) -> bool {
         // A listener that is gone, or asks for nothing any more, takes no leave away: nobody relies on it.
         let Some(tls) = live.tls.get(&self.port) else { return true };
-        let Ground::Client { trust, chain, server_name } = &mut self.ground else {
-            return tls.plain(now).is_some();
+        let (trust, chain, server_name) = match &mut self.ground {
+            Ground::Plain { hostname } => return tls.plain_for(hostname.as_deref(), now),
+            Ground::Client { trust, chain, server_name } => (trust, chain, server_name),
         };
         let terms = tls.terms(server_name.as_deref());
         let Some(wanted) = terms.and_then(|terms| terms.clients.as_ref()) else { return true };

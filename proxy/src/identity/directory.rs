@@ -1,6 +1,7 @@
 //! An identity from a folder: as spiffe-helper, cert-manager or Kubernetes write it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(20);
 type Files = BTreeMap<String, Vec<u8>>;
 
 /// A watched folder.
-#[derive(Debug)]
 pub struct Directory {
     folder: PathBuf,
     /// What was read last, whether it made a set or not.
@@ -60,6 +60,13 @@ pub struct Directory {
 struct Watch {
     _watcher: RecommendedWatcher,
     changes: mpsc::Receiver<()>,
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What was read holds the private key.
+        f.debug_struct("Directory").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 impl Directory {

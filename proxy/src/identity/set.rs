@@ -100,6 +100,11 @@ impl Set {
         Ok(Self { id, expires, key: Arc::new(key), trust, certificate: hash.finalize().into() })
     }
 
+    /// A hash of what is shown and who is trusted.
+    pub fn mark(&self) -> [u8; 32] {
+        Sha256::new().chain_update(self.certificate).chain_update(self.trust.fingerprint()).finalize().into()
+    }
+
     /// True where both show the same certificate and trust the same authorities.
     pub fn same_as(&self, other: &Self) -> bool {
         self.certificate == other.certificate && self.trust.fingerprint() == other.trust.fingerprint()

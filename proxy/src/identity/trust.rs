@@ -33,6 +33,8 @@ pub struct Trust {
 struct Domain {
     anchors: Vec<TrustAnchor<'static>>,
     revoked: Vec<CertRevocationList<'static>>,
+    /// Two lists are of authorities of one name.
+    doubled: bool,
 }
 
 /// Gathers what a [`Trust`] is made of.
@@ -109,7 +111,10 @@ impl TrustBuilder {
                 revoked.push(CertRevocationList::from(list));
             }
             add(&[]);
-            domains.insert(domain, Domain { anchors, revoked });
+            let mut issuers: Vec<&[u8]> = revoked.iter().map(CertRevocationList::issuer).collect();
+            issuers.sort_unstable();
+            let doubled = issuers.windows(2).any(|pair| pair.first() == pair.last());
+            domains.insert(domain, Domain { anchors, revoked, doubled });
         }
         match unread.into_keys().next() {
             Some(domain) => Err(TrustError::Empty(domain)),
@@ -157,7 +162,8 @@ impl Trust {
         role: Role,
         now: UnixTime,
     ) -> Result<(), Error> {
-        let Domain { anchors, revoked } = self.domains.get(domain).ok_or(CertificateError::UnknownIssuer)?;
+        let Domain { anchors, revoked, doubled } =
+            self.domains.get(domain).ok_or(CertificateError::UnknownIssuer)?;
         let leaf = EndEntityCert::try_from(leaf).map_err(told)?;
         let usage = match role {
             Role::Client => KeyUsage::client_auth(),
@@ -177,13 +183,15 @@ impl Trust {
         let (allow, chain) = (UnknownStatusPolicy::Allow, RevocationCheckDepth::Chain);
         let lists: Vec<&CertRevocationList<'_>> = revoked.iter().collect();
         let whole = verify(&lists, allow, chain);
-        if lists.len() < 2 || !whole.as_ref().is_err_and(is_foreign) {
+        // Of several lists of one name only the first was heard.
+        if !doubled || whole.as_ref().is_err_and(|error| !is_foreign(error)) {
             return whole.map_err(told);
         }
         verify(&[], allow, chain).map_err(told)?;
-        // An authority that changed its key has lists of both under one name. Each is heard alone; that of
-        // the other key tells nothing, but one must be there that knows the leaf.
-        let mut known = Err(webpki::Error::InvalidCrlSignatureForPublicKey);
+        // An authority that changed its key has lists of both under one name, and may have published a list
+        // anew while the one before is still in force. Each is heard alone; that of another key tells nothing,
+        // but where the first was of another key one must be there that knows the leaf.
+        let mut known = whole;
         for list in &lists {
             if let Err(error) = verify(&[*list], allow, chain)
                 && !is_foreign(&error)

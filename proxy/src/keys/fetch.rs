@@ -1,5 +1,6 @@
 //! Fetches a JWK set from a URL, suspicious of everything that answers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::jwt::key_set::{KeySet, KeySetError, MAX_BYTES};
@@ -8,6 +9,7 @@ use http::header::{ACCEPT, CACHE_CONTROL};
 use reqwest::Url;
 use serde::Deserialize;
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use crate::oauth::http::{Http, HttpError, Json, TOTAL, is_loopback, trusted};
 
@@ -18,6 +20,8 @@ pub struct Fetcher {
     /// For a whole fetch, discovery included.
     pub(super) total: Duration,
     http: Http,
+    /// Told when an issuer no longer names a key that it named before.
+    withdrawn: Arc<Notify>,
 }
 
 /// What to fetch.
@@ -59,7 +63,12 @@ impl Fetcher {
     /// Fetches run as tasks of `runtime`. The client is made when the first fetch needs it.
     pub fn new(runtime: Handle) -> Self {
         // Minutes lie between two fetches: no server keeps a connection that long.
-        Self { runtime, total: TOTAL, http: Http::new(0) }
+        Self { runtime, total: TOTAL, http: Http::new(0), withdrawn: Arc::default() }
+    }
+
+    /// Woken whenever keys of an issuer are withdrawn.
+    pub fn withdrawn(&self) -> Arc<Notify> {
+        Arc::clone(&self.withdrawn)
     }
 
     /// Fetches once. Bounded in time and size; redirects are not followed.

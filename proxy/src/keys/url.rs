@@ -173,7 +173,11 @@ impl Shared {
         let now = clock::now().monotonic;
         match outcome {
             Ok(fetched) => {
-                self.current.store(Some(Arc::new(fetched.keys)));
+                let before = self.current.swap(Some(Arc::new(fetched.keys)));
+                let known = self.current.load();
+                if before.as_ref().zip(known.as_ref()).is_some_and(|(before, known)| before.loses(known)) {
+                    self.fetcher.withdrawn().notify_one();
+                }
                 self.succeeded.fetch_add(1, Ordering::Relaxed);
                 let mut state = self.state();
                 state.schedule.succeed(now, fetched.max_age);

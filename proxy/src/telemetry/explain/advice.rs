@@ -2,7 +2,8 @@
 
 use foregate_filters::reason::Reason;
 
-/// One or two sentences for each reason; a general one where the detail says it all.
+/// One or two sentences for each reason.
+#[expect(clippy::too_many_lines, reason = "a table: one row for each reason, so that none is forgotten")]
 pub const fn advice(reason: Reason) -> &'static str {
     match reason {
         Reason::RequestMalformed | Reason::PathMalformed | Reason::BodyMalformed => {
@@ -17,7 +18,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::RouteNotFound => {
             "No listener, host name or match fits: compare host and path above with the HTTPRoute documents."
         }
-        Reason::Misdirected => "The client asked one connection for another host; it may retry on a new one.",
+        Reason::Misdirected => {
+            "The connection was made for another host, or before the listener asked for certificates: a new one will do."
+        }
         Reason::AddressDenied => {
             "Compare source.address with the lists at the place above. Behind a proxy, name it in trustedProxies."
         }
@@ -60,6 +63,22 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The decision log cannot be written, and --decision-log-required refuses until it can: free the disk."
         }
         Reason::Internal => "A defect of the gateway: keep this text and report it.",
-        _ => "The detail says what was wrong; the place above is the rule that decided.",
+        Reason::ExpectationFailed => {
+            "The client expects what nobody here knows; 100-continue alone is understood."
+        }
+        Reason::MethodRefused => "CONNECT and TRACE pass no gateway that decides about requests.",
+        Reason::IntrospectionUnavailable => {
+            "The authorization server did not answer: see foregate_introspections_failed_total, and onUnavailable: stale."
+        }
+        Reason::KeyMissing => "The client sent no API key; the policy names the header that it belongs in.",
+        Reason::KeyInvalid => {
+            "The detail says what is wrong with the key. Is it in a Consumer document, and has it expired?"
+        }
+        Reason::CredentialsMissing => {
+            "The client sent neither token nor key; one of those listed above must come."
+        }
+        Reason::CredentialUnavailable => {
+            "The gateway got no token for the upstream: see foregate_credential_* metrics and the token endpoint."
+        }
     }
 }

@@ -2,13 +2,18 @@
 
 use std::fmt::Write;
 
+use http::Response;
+use http_body_util::BodyExt;
+use tokio::sync::mpsc;
+
 use crate::mtls::status;
 use crate::support::certificates::{Authority, Leaf};
 use crate::support::client::{Client, HOST};
 use crate::support::guarded::guarded;
 use crate::support::policies::{GATEWAY, route, upstream};
 use crate::support::process::{Foregate, Options};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Upstream, empty, fed, full};
+use crate::support::within;
 use crate::support::workloads::{Domain, client};
 
 const BACKEND: &str = "  - backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
@@ -90,7 +95,16 @@ async fn clients_show_a_certificate_of_the_authority_named() {
 async fn a_listener_that_comes_to_ask_for_certificates_asks_open_connections_too() {
     let partners = Domain::new("partner.test");
     let leaf = Authority::new().leaf(&[HOST]);
-    let backend = Upstream::answering("hello").await;
+    let (sender, mut feeds) = mpsc::unbounded_channel();
+    let backend = Upstream::start(move |request| {
+        let (feed, body) = fed();
+        let events = request.uri.path() == "/events";
+        if events {
+            sender.send(feed).unwrap();
+        }
+        async move { Response::new(if events { body } else { full("hello") }) }
+    })
+    .await;
     let text = |frontend: &str| {
         let parts = [gateway(&[("https", 8443, "")], frontend), route("all", BACKEND)];
         parts.concat() + &upstream("crm", backend.address, "")
@@ -100,9 +114,18 @@ async fn a_listener_that_comes_to_ask_for_certificates_asks_open_connections_too
     let nobody = client(None, &["h2"], &crate::support::workloads::VERSIONS);
     let mut open = Client::tls(address, HOST, &nobody).await.unwrap();
     assert_eq!(open.get("/").await.status, 200);
+    let request = open.request("GET", "/events").header("accept", "text/event-stream");
+    let mut stream = open.exchange(request.body(empty()).unwrap()).await.unwrap();
+    let decision = stream.headers()["x-foregate-decision"].to_str().unwrap().to_owned();
+    let feed = within("the request", feeds.recv()).await.unwrap();
+    assert!(feed.data("data: x\n\n").await);
+    assert!(within("an event", stream.frame()).await.is_some_and(|frame| frame.is_ok()));
     foregate.write("policies.yaml", text(VALIDATED));
     foregate.event("policies published").await;
     assert_eq!(open.get("/").await.status, 421);
+    // What was open before is of that connection too.
+    assert!(within("the end of the stream", stream.frame()).await.is_some_and(|frame| frame.is_err()));
+    assert_eq!(foregate.record(&decision).await["foregate.reason"], "Misdirected");
     foregate.write("policies.yaml", text("{ default: {} }"));
     let published = |event: &serde_json::Value| event["event.name"] == "policies published";
     foregate.events().wait_count("two publications", 2, published).await;

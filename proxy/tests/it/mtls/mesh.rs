@@ -58,6 +58,8 @@ async fn who_proves_nothing_reaches_nothing() {
     let folder = Folder::new(&domain.svid("/gateway"), &domain);
     let revoked = domain.svid("/revoked");
     folder.write("mesh.crl", domain.revocations(&[&revoked]));
+    // The list before it is still there, and in force: it takes nothing back.
+    folder.write("earlier.crl", domain.revocations(&[]));
     let upstream = Upstream::answering("hello").await;
     let gateway = Foregate::start(&mesh(&upstream, "true"), identified(&folder)).await;
     let address = gateway.address("edge/mesh");
