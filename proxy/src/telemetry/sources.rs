@@ -35,7 +35,14 @@ pub struct Sources {
 struct Sourced {
     kind: Kind,
     help: String,
-    series: Vec<(Labels, Read)>,
+    /// Several counters of one name and labels are told as their sum.
+    series: Vec<(Labels, Vec<Read>)>,
+}
+
+/// The sum of what there is to tell; NaN where there is nothing.
+fn total(reads: &[Read]) -> f64 {
+    let numbers = reads.iter().map(|read| read()).filter(|number| !number.is_nan());
+    numbers.reduce(|sum, number| sum + number).unwrap_or(f64::NAN)
 }
 
 impl fmt::Debug for Sourced {
@@ -48,7 +55,8 @@ impl fmt::Debug for Sourced {
 }
 
 impl Sources {
-    /// Adds a number, or replaces the one with this name and these labels.
+    /// Adds a number. Of one name and labels, a gauge replaces the one before, and counters add up: parts of one
+    /// name may be used side by side.
     ///
     /// The name is whole, with unit, and with `_total` for a counter. `read` is called at every scrape: it
     /// must be quick, and register nothing. While it gives NaN the series is left out, so a source may outlive
@@ -72,12 +80,13 @@ impl Sources {
         });
         if family.series.len() >= MAX_SERIES {
             // Names change from one configuration to the next: what has nothing to read makes room.
-            family.series.retain(|(_, read)| !read().is_nan());
+            family.series.retain(|(_, reads)| !total(reads).is_nan());
         }
-        if let Some(known) = family.series.iter_mut().find(|(known, _)| *known == labels) {
-            known.1 = Arc::new(read);
+        if let Some((_, reads)) = family.series.iter_mut().find(|(known, _)| *known == labels) {
+            reads.retain(|read| kind == Kind::Counter && !read().is_nan());
+            reads.push(Arc::new(read));
         } else if family.series.len() < MAX_SERIES {
-            family.series.push((labels, Arc::new(read)));
+            family.series.push((labels, vec![Arc::new(read)]));
         }
     }
 }
@@ -92,8 +101,8 @@ impl Collector for Sources {
                 Kind::Counter => MetricType::Counter,
             };
             let mut encoder = encoder.encode_descriptor(name, &family.help, None, kind)?;
-            for (labels, read) in &family.series {
-                let value = read();
+            for (labels, reads) in &family.series {
+                let value = total(reads);
                 if value.is_nan() {
                     continue;
                 }
@@ -117,7 +126,21 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, MAX_SERIES, Sources};
+    use super::{Kind, MAX_SERIES, Sources, total};
+
+    #[test]
+    fn counters_of_one_name_add_up_and_a_gauge_replaces_the_one_before() {
+        let sources = Sources::default();
+        for (kind, name) in [(Kind::Counter, "c_total"), (Kind::Gauge, "g")] {
+            for value in [2.0, f64::NAN, 3.0] {
+                sources.register(kind, name, "A.", &[("name", "x")], move || value);
+            }
+        }
+        let families = sources.families.lock().unwrap();
+        let told = |name: &str| total(&families[name].series[0].1);
+        assert_eq!((told("c"), told("g")), (5.0, 3.0));
+        assert_eq!(families["c"].series[0].1.len(), 2, "what has ended is let go of");
+    }
 
     #[test]
     fn series_without_a_value_make_room_and_others_do_not() {
