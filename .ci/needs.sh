@@ -79,5 +79,6 @@ need make make
 # Tests speak to the gateway as its users do, and send it signals.
 need curl curl
 need openssl openssl
+need nghttp2-client h2load
 need procps kill
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"

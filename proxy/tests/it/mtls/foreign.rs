@@ -1,22 +1,12 @@
 //! Clients that others wrote: curl and OpenSSL.
 
-use std::process::{Command, Output};
-
 use crate::mtls::{MESH, identified};
+use crate::support::command::program;
 use crate::support::guarded::guarded;
 use crate::support::policies::GATEWAY;
 use crate::support::process::Foregate;
 use crate::support::upstream::Upstream;
 use crate::support::workloads::{Domain, Folder, Svid};
-
-/// Runs a program of the system to its end, apart from the test's own runtime.
-async fn run(program: &'static str, args: Vec<String>) -> Output {
-    let run = move || Command::new(program).args(args).stdin(std::process::Stdio::null()).output();
-    tokio::task::spawn_blocking(run)
-        .await
-        .unwrap()
-        .unwrap_or_else(|error| panic!("{program} is not here; .ci/test installs it: {error}"))
-}
 
 fn pair(folder: &Folder, name: &str, svid: &Svid) -> [String; 2] {
     folder.write(&format!("clients/{name}.pem"), &svid.leaf.certificate);
@@ -42,7 +32,7 @@ async fn curl_and_openssl_prove_who_they_are() {
             ["-sS", "-k", "-o", "-", "-w", " %{http_code} %{http_version}"].map(str::to_owned).into();
         args.extend(extra.iter().map(|arg| (*arg).to_owned()));
         args.push(format!("https://127.0.0.1:{port}/"));
-        run("curl", args)
+        program("curl", args)
     };
     for (version, wanted) in [("--http1.1", "hello 200 1.1"), ("--http2", "hello 200 2")] {
         let output = curl(&[version, "--cert", &good, "--key", &good_key]).await;
@@ -69,7 +59,7 @@ async fn curl_and_openssl_prove_who_they_are() {
             "-brief",
             version,
         ];
-        run("openssl", args.map(str::to_owned).into())
+        program("openssl", args.map(str::to_owned).into())
     };
     for version in ["-tls1_2", "-tls1_3"] {
         let output = openssl(&good, &good_key, version).await;

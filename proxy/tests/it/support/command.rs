@@ -1,6 +1,6 @@
-//! Commands of the binary that run and end.
+//! Commands that run and end: of the binary, and of the system.
 
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 /// How a command ended, and what it said.
 #[derive(Debug)]
@@ -16,6 +16,15 @@ pub fn foregate(args: &[&str]) -> Ended {
         Command::new(env!("CARGO_BIN_EXE_foregate")).args(args).env("NO_COLOR", "1").output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ended { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Runs a program of the system to its end, apart from the test's own runtime.
+pub async fn program(program: &'static str, args: Vec<String>) -> Output {
+    let run = move || Command::new(program).args(args).stdin(Stdio::null()).output();
+    tokio::task::spawn_blocking(run)
+        .await
+        .unwrap()
+        .unwrap_or_else(|error| panic!("{program} is not here; .ci/test installs it: {error}"))
 }
 
 impl Ended {
