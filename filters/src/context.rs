@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use crate::consumer::Consumer;
 use crate::edits::Edits;
+use crate::fairness::Tenant;
 use crate::moment::Moment;
 use crate::peer::Peer;
 use crate::principal::Principal;
@@ -100,6 +101,8 @@ pub struct RequestContext {
     pub principal: Option<Arc<Principal>>,
     /// Whom an API key stands for; set by *identify*.
     pub consumer: Option<Arc<Consumer>>,
+    /// Whom it counts for where an upstream is saturated; set by *admit* on routes that say so.
+    pub tenant: Option<Box<Tenant>>,
     /// One bit for each set of access rules: set once one of its `allow` rules matched.
     pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
@@ -124,6 +127,7 @@ impl RequestContext {
             peer: None,
             principal: None,
             consumer: None,
+            tenant: None,
             allowed: 0,
             scores: SmallVec::new(),
             body: None,

@@ -12,6 +12,7 @@ pub mod decimal;
 pub mod edits;
 pub mod enrich;
 pub mod expression;
+pub mod fairness;
 pub mod fault;
 pub mod filter;
 pub mod identified;

@@ -111,6 +111,8 @@ reasons! {
     BackendInvalid = INTERNAL_SERVER_ERROR, 13, "The route has no usable backend.";
     /// The gateway is at its limit and sheds load.
     Overloaded = SERVICE_UNAVAILABLE, 8, "The gateway is overloaded.";
+    /// All request bodies that are collected for filters are as large as they may be together.
+    BodyMemoryExhausted = SERVICE_UNAVAILABLE, 8, "The gateway cannot hold another request body at this time.";
     /// The decision log cannot be written, and nothing may pass without being written there.
     LogUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be served at this time.";
     /// A defect of the gateway itself.

@@ -15,6 +15,7 @@ pub enum RuleKind {
     Allow,
     Deny,
     Limit,
+    Tenant,
     Enrich,
 }
 
@@ -45,6 +46,7 @@ impl RuleKind {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Limit => "limit",
+            Self::Tenant => "tenant",
             Self::Enrich => "enrich",
         }
     }

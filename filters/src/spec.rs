@@ -8,6 +8,7 @@ use crate::authorize::{self, Access, DEFAULT};
 use crate::chain::{Chain, Link};
 use crate::enrich::{self, Enrich};
 use crate::expression::Environment;
+use crate::fairness::{self, Fairness};
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::identified::Identified;
@@ -35,6 +36,8 @@ pub enum FilterSpec {
     Authorize,
     /// Limits that read the token.
     RateLimit,
+    /// Whom the request counts for: only those admitted share an upstream.
+    Fairness,
     Enrich,
     /// Access rules that read a score.
     Decide,
@@ -54,6 +57,7 @@ pub struct Specs<'a> {
     pub introspection: &'a [introspection::Spec],
     pub api_key: Option<&'a api_key::Spec>,
     pub rate_limit: &'a [rate_limit::Spec],
+    pub fairness: Option<&'a fairness::Spec>,
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
     /// `insecure: { anonymous: true }`: requests need no access rule to pass this policy.
@@ -81,6 +85,7 @@ struct Parts {
     introspection: Option<Introspection>,
     api_key: Option<ApiKey>,
     identified: Option<Identified>,
+    fairness: Option<Fairness>,
     enrich: Option<Enrich>,
     access: Access,
     limits: Limits,
@@ -88,7 +93,7 @@ struct Parts {
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Addresses,
         Self::FloodLimit,
         Self::Jwt,
@@ -97,6 +102,7 @@ impl FilterSpec {
         Self::Identified,
         Self::Authorize,
         Self::RateLimit,
+        Self::Fairness,
         Self::Enrich,
         Self::Decide,
         Self::ScoreLimit,
@@ -107,7 +113,7 @@ impl FilterSpec {
         match self {
             Self::Addresses | Self::FloodLimit => Step::Guard,
             Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
-            Self::Authorize | Self::RateLimit => Step::Admit,
+            Self::Authorize | Self::RateLimit | Self::Fairness => Step::Admit,
             Self::Enrich => Step::Enrich,
             Self::Decide | Self::ScoreLimit => Step::Decide,
         }
@@ -122,6 +128,7 @@ impl FilterSpec {
             Self::Introspection => "introspection",
             Self::ApiKey | Self::Identified => "apiKey",
             Self::Authorize | Self::Decide => "authorize",
+            Self::Fairness => "fairness",
             Self::Enrich => "enrich",
         }
     }
@@ -136,6 +143,7 @@ impl FilterSpec {
             Self::Identified => boxed(parts.identified.take()),
             Self::Authorize => boxed(parts.access.admit.take()),
             Self::RateLimit => self.limits(&mut parts.limits.admit),
+            Self::Fairness => boxed(parts.fairness.take()),
             Self::Enrich => boxed(parts.enrich.take()),
             Self::Decide => boxed(parts.access.decide.take()),
             Self::ScoreLimit => self.limits(&mut parts.limits.score),
@@ -267,6 +275,8 @@ fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
         fault(Some(MAX_POLICIES), Fault::new(Code::CONFLICT, policy.at.clone(), message));
     }
     once(real(), "apiKey", "name every group in one policy", |policy| policy.api_key.is_some(), &mut fault);
+    let help = "name the tenant in one policy";
+    once(real(), "fairness", help, |policy| policy.fairness.is_some(), &mut fault);
     let mut first = None;
     for (index, policy) in real() {
         let Some(section) = policy.tokens() else { continue };
@@ -355,6 +365,10 @@ impl Specs<'_> {
                 })
                 .and_then(|api_key| kept(api_key, &mut faults)),
             identified: None,
+            fairness: self
+                .fairness
+                .map(|spec| Fairness::build(spec, environment, &self.at.key("fairness")))
+                .and_then(|fairness| kept(fairness, &mut faults)),
             enrich: (!self.enrich.is_empty())
                 .then(|| Enrich::build(self.enrich, &self.at.key("enrich"), resources))
                 .and_then(|enrich| kept(enrich, &mut faults)),

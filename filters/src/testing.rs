@@ -30,7 +30,7 @@ use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
-use crate::{addresses, api_key, authorize, enrich, introspection, jwt, rate_limit};
+use crate::{addresses, api_key, authorize, enrich, fairness, introspection, jwt, rate_limit};
 
 /// The filters of a policy, as a document writes them under `spec`.
 #[derive(Debug, Default, Deserialize)]
@@ -41,6 +41,7 @@ pub struct Policy {
     pub introspection: Vec<introspection::Spec>,
     pub api_key: Option<api_key::Spec>,
     pub rate_limit: Vec<rate_limit::Spec>,
+    pub fairness: Option<fairness::Spec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
     pub insecure: Insecure,
@@ -257,6 +258,7 @@ pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, 
             introspection: &policy.introspection,
             api_key: policy.api_key.as_ref(),
             rate_limit: &policy.rate_limit,
+            fairness: policy.fairness.as_ref(),
             enrich: &policy.enrich,
             authorize: &policy.authorize,
             anonymous: policy.insecure.anonymous,

@@ -13,6 +13,7 @@ use tokio::time::Sleep;
 
 use crate::dispatch::pool::Lease;
 use crate::life::Life;
+use crate::stall;
 use crate::telemetry::record::End;
 
 /// Why a response body broke off; the codec then resets the stream, so that half never looks whole.
@@ -143,6 +144,7 @@ impl Body for ResponseBody {
                 }
             }
         };
+        stall::asked(frame.is_pending());
         match &frame {
             Poll::Pending => {}
             Poll::Ready(Some(Ok(frame))) => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::admission::bodies::Share;
 use crate::owned::Owned;
 use bytes::{Bytes, BytesMut};
 use foregate_filters::reason::Reason;
@@ -137,14 +138,20 @@ impl Body for RequestBody {
 ///
 /// # Errors
 /// `BodyTooLarge` over the limit (at once where the announced length is over it), `BodyTimeout` past the
-/// deadline, `BodyMalformed` where the client breaks off or its framing is broken.
-pub async fn collect(body: &mut Incoming, limit: usize, deadline: Duration) -> Result<Bytes, Reply> {
+/// deadline, `BodyMalformed` where the client breaks off or its framing is broken, `BodyMemoryExhausted` where
+/// `share` cannot grow with it.
+pub async fn collect(
+    body: &mut Incoming,
+    limit: usize,
+    deadline: Duration,
+    mut share: Share,
+) -> Result<Bytes, Reply> {
     let announced = body.size_hint().lower();
     if announced > limit as u64 {
         return Err(too_large(limit));
     }
-    match timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0))).await {
-        Ok(outcome) => outcome,
+    match timeout(deadline, read(body, limit, usize::try_from(announced).unwrap_or(0), &mut share)).await {
+        Ok(outcome) => outcome.map(|whole| share.hold(whole)),
         Err(_) => {
             Err(Reply::new(Reason::BodyTimeout).detail(format!("body not complete after {deadline:?}")))
         }
@@ -167,7 +174,12 @@ pub async fn discard(mut body: Incoming) {
     let _ = timeout(LINGER, reading).await;
 }
 
-async fn read(body: &mut Incoming, limit: usize, announced: usize) -> Result<Bytes, Reply> {
+async fn read(
+    body: &mut Incoming,
+    limit: usize,
+    announced: usize,
+    share: &mut Share,
+) -> Result<Bytes, Reply> {
     use http_body_util::BodyExt;
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -178,6 +190,8 @@ async fn read(body: &mut Incoming, limit: usize, announced: usize) -> Result<Byt
         if have + data.len() > limit {
             return Err(too_large(limit));
         }
+        // As it arrives, not as it is announced: who only announces holds nothing.
+        share.grow((have + data.len()) as u64).map_err(|reply| *reply)?;
         match &first {
             None => first = Some(data),
             Some(head) => {

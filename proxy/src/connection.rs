@@ -2,34 +2,33 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use foregate_filters::peer::Peer;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use crate::admission::clients::Seat;
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
 use crate::handshake::{Established, Unnamed, establish};
 use crate::shape::address_value;
+use crate::stall::StreamExecutor;
 use crate::stream::{Activity, ClientStream, Transport};
 use crate::telemetry::metrics::Occupied;
 
 /// Largest HTTP/1 head, in bytes; 431 above.
 const MAX_HEAD: u32 = 64 * 1024;
-
-/// Requests at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 128;
 
 /// Response bytes buffered for one HTTP/2 stream.
 const STREAM_BUFFER: usize = 64 * 1024;
@@ -70,7 +69,14 @@ pub struct Connection {
     /// Counts the connection as open.
     pub open: Occupied,
     /// Its share of the connections allowed at once.
-    pub permit: OwnedSemaphorePermit,
+    pub seat: Seat,
+}
+
+impl Connection {
+    /// True once it has brought as many requests as one connection may.
+    pub fn spent(&self) -> bool {
+        self.activity.begun() >= self.gateway.capacity.requests
+    }
 }
 
 /// Where a connection came in.
@@ -88,8 +94,9 @@ pub async fn serve(
     entry: Entry,
     (stream, peer): (TcpStream, SocketAddr),
     drain: Drain,
-    permit: OwnedSemaphorePermit,
+    seat: Seat,
 ) {
+    gateway.capacity.load.watch(gateway.telemetry.metrics().requests_in_flight());
     let open = gateway.telemetry.metrics().connections(&entry.listener).enter();
     if stream.set_nodelay(true).is_err() {
         return;
@@ -116,7 +123,7 @@ pub async fn serve(
         None => drain,
     };
     let activity = Arc::new(Activity::default());
-    let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines);
+    let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines, http2);
     let Entry { port, tls, listener } = entry;
     let connection = Arc::new(Connection {
         gateway,
@@ -133,54 +140,85 @@ pub async fn serve(
         listener,
         drain,
         open,
-        permit,
+        seat,
     });
-    if http2 { serve_http2(connection, stream).await } else { serve_http1(connection, stream).await }
+    if http2 {
+        Box::pin(serve_http2(connection, stream)).await;
+    } else {
+        serve_http1(connection, stream).await;
+    }
 }
 
-async fn serve_http1(connection: Arc<Connection>, stream: ClientStream) {
+async fn serve_http1(connection: Arc<Connection>, mut stream: ClientStream) {
     let drain = connection.drain.clone();
-    let service = service_fn(move |request: Request<Incoming>| handle(Arc::clone(&connection), request));
-    let mut serving = pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            // The stream keeps the deadlines: this one would count the idle time as part of a head.
-            .header_read_timeout(None)
-            .max_buf_size(MAX_HEAD as usize)
-            .max_header_size(MAX_HEAD as usize)
-            .serve_connection(TokioIo::new(stream), service)
-            .with_upgrades()
-    );
+    // Boxed, so that its room is given back as well.
+    while let Some((idle, unread)) = Box::pin(serve_http1_until_rest(&connection, stream)).await {
+        stream = idle;
+        // What an idle connection does not need is gone by now: the buffers of the codec and the room of a request.
+        let wakes = tokio::select! {
+            wakes = stream.wakes(unread) => wakes,
+            () = drain.noticed() => false,
+            () = drain.cut() => false,
+        };
+        if !wakes {
+            return;
+        }
+    }
+}
+
+/// Serves requests; gives the stream back where it has been idle for a while, with what was read of it.
+async fn serve_http1_until_rest(
+    connection: &Arc<Connection>,
+    stream: ClientStream,
+) -> Option<(ClientStream, Bytes)> {
+    let drain = connection.drain.clone();
+    let serves = Arc::clone(connection);
+    let service = service_fn(move |request: Request<Incoming>| handle(Arc::clone(&serves), request));
+    let mut serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // The stream keeps the deadlines: this one would count the idle time as part of a head.
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD as usize)
+        .max_header_size(MAX_HEAD as usize)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     let mut cut = drain.is_of_one().then(|| Box::pin(drain.cut()));
     // Responses announce the close first; whoever stays idle through the notice is closed after it.
     let mut closing = pin!(drain.noticed());
     let mut registered = false;
     let mut closed = false;
-    std::future::poll_fn(|cx| {
+    let rests = std::future::poll_fn(|cx| {
         // Polled once to be woken by the drain; until that has started, a flag is all there is to look at.
         let look = !std::mem::replace(&mut registered, true) || drain.started();
         if !closed && look && closing.as_mut().poll(cx).is_ready() {
             closed = true;
-            serving.as_mut().graceful_shutdown();
+            Pin::new(&mut serving).graceful_shutdown();
         }
         if look && cut.as_mut().is_some_and(|cut| cut.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(());
+            return Poll::Ready(false);
         }
-        serving.as_mut().poll(cx).map(drop)
+        match Pin::new(&mut serving).poll(cx) {
+            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Pending if connection.activity.rests() && !closed => Poll::Ready(true),
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await;
+    let parts = if rests { serving.into_parts() } else { None }?;
+    Some((parts.io.into_inner(), parts.read_buf))
 }
 
 async fn serve_http2(connection: Arc<Connection>, stream: ClientStream) {
     connection.activity.multiplex();
-    let drain = connection.drain.clone();
+    let (drain, streams) = (connection.drain.clone(), connection.gateway.capacity.streams);
+    let (limit, counted) = (connection.gateway.deadlines.idle, Arc::clone(&connection));
     let service = service_fn(move |request: Request<Incoming>| handle(Arc::clone(&connection), request));
     let mut serving = pin!(
-        http2::Builder::new(TokioExecutor::new())
+        http2::Builder::new(StreamExecutor { limit })
             .timer(TokioTimer::new())
             .keep_alive_interval(HTTP2_PING)
             .keep_alive_timeout(HTTP2_PING)
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(streams)
             .max_header_list_size(MAX_HEAD)
             .max_send_buf_size(STREAM_BUFFER)
             .max_pending_accept_reset_streams(MAX_RESETS)
@@ -192,7 +230,7 @@ async fn serve_http2(connection: Arc<Connection>, stream: ClientStream) {
     let mut closed = false;
     std::future::poll_fn(|cx| {
         // GOAWAY is the announcement: streams under way finish, new ones go elsewhere.
-        if !closed && closing.as_mut().poll(cx).is_ready() {
+        if !closed && (closing.as_mut().poll(cx).is_ready() || counted.spent()) {
             closed = true;
             serving.as_mut().graceful_shutdown();
         }

@@ -24,6 +24,8 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::admission::capacity::Capacity;
+use crate::admission::overloaded;
 use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
 use crate::clock;
@@ -55,6 +57,7 @@ pub struct Gateway {
     pub publications: Publications,
     pub telemetry: Arc<Telemetry>,
     pub deadlines: Deadlines,
+    pub capacity: Capacity,
     pub tally: Tally,
     /// Tells of every publication: open connections look whether they still may be.
     pub published: watch::Sender<()>,
@@ -99,7 +102,10 @@ async fn serve(
             refuse(life, refusal)
         }
     };
-    if http1 && connection.drain.started() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+    if http1
+        && (connection.drain.started() || connection.spent())
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -118,6 +124,9 @@ enum End {
 async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
     if life.connection.gateway.telemetry.must_refuse() {
         return Err(at(Step::Pin)(Reply::new(Reason::LogUnavailable)));
+    }
+    if life.connection.gateway.capacity.load.sheds() {
+        return Err(at(Step::Pin)(overloaded(Reason::Overloaded, "a worker does not keep up".to_owned())));
     }
     // route: one spelling of the head, one route.
     let hop = head::canonicalize(&mut head, &life.live.owned)
@@ -214,7 +223,8 @@ async fn read_body(
             .map_or(RequestBody::Empty, |body| RequestBody::streaming(body, &life.live.owned)));
     }
     let Some(incoming) = body else { return Ok(RequestBody::Empty) };
-    let whole = collect(incoming, route.body_limit, life.connection.gateway.deadlines.body).await;
+    let Gateway { deadlines, capacity, .. } = &*life.connection.gateway;
+    let whole = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share()).await;
     let whole = whole.map_err(at(Step::Enrich))?;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
@@ -249,6 +259,8 @@ async fn dispatch<'a>(
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
+    let admitted = upstream.admission.admit(life.ctx.tenant.as_deref()).await;
+    let mut permit = admitted.map_err(|shed| at(Step::Dispatch)(shed.reply(&upstream.spec.name)))?;
 
     // Before the head is shaped and moved out.
     life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
@@ -268,12 +280,16 @@ async fn dispatch<'a>(
     // dispatch: one endpoint, within the time of the route.
     life.progress = body.progress();
     let started = clock::monotonic();
+    permit.sent(started);
     let mut sending = pin!(dispatch::send(&upstream, head, body, started));
     let outcome = match time_for_answer(route) {
         Some(limit) => timeout(limit, sending.as_mut()).await.map_err(|_| late(life, limit))?,
         None => sending.await,
     };
-    life.upstream_time = Some(clock::monotonic().saturating_sub(started));
+    let now = clock::monotonic();
+    let took = now.saturating_sub(started);
+    life.upstream_time = Some(took);
+    permit.answered(took, outcome.as_ref().map_or(true, Answer::is_unavailable), now);
     let answer = outcome.map_err(|error| {
         life.endpoint = error.endpoint();
         at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
@@ -311,8 +327,11 @@ async fn credential(life: &Life, upstream: &UpstreamState) -> Result<Option<Show
 /// The body as the filters want it, with a length that is true.
 fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Result<RequestBody, Refusal> {
     let Some(whole) = life.ctx.body.take() else { return Ok(body) };
-    let spliced = splice(&whole, &life.ctx.edits.body)
+    let mut spliced = splice(&whole, &life.ctx.edits.body)
         .ok_or_else(|| at(Step::Shape)(Reply::new(Reason::Internal).detail("splices overlap")))?;
+    if !life.ctx.edits.body.is_empty() {
+        spliced = life.connection.gateway.capacity.bodies.share().hold(spliced);
+    }
     let had_body = !whole.is_empty() || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
     if had_body {
         shape::content_length(&mut head.headers, spliced.len());

@@ -21,6 +21,10 @@ static HOP_BY_HOP: [HeaderName; 6] = [
     TE,
 ];
 
+/// Most fields of a head. HTTP/1 has its bound in the codec; a small block of HTTP/2 may stand for thousands of
+/// fields (RFC 7541, section 6.1).
+const MAX_FIELDS: usize = 200;
+
 /// What the head said about its connection, before that was removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HopByHop {
@@ -38,6 +42,9 @@ pub fn canonicalize(head: &mut Parts, owned: &Owned) -> Result<HopByHop, Box<Rep
     // CONNECT makes a tunnel past every policy; TRACE shows a caller what proxies added (RFC 9110, 9.3.8).
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Box::new(Reply::new(Reason::MethodRefused).detail(head.method.as_str())));
+    }
+    if head.headers.len() > MAX_FIELDS {
+        return Err(Box::new(Reply::new(Reason::HeadersTooLarge).detail("too many fields")));
     }
     check_framing(head)?;
     check_expectation(&mut head.headers)?;

@@ -1,6 +1,7 @@
 //! The gateway process: listeners, TLS, the life of a request, telemetry, the command line.
 
 pub mod admin;
+pub mod admission;
 pub mod answer;
 pub mod body;
 pub mod cli;
@@ -10,6 +11,7 @@ pub mod decision_log;
 pub mod demo;
 pub mod dispatch;
 pub mod drain;
+pub mod frames;
 pub mod gateway;
 pub mod handshake;
 pub mod head;
@@ -32,6 +34,7 @@ pub mod secrets;
 pub mod server;
 pub mod shape;
 pub mod shared;
+pub mod stall;
 pub mod stream;
 pub mod telemetry;
 pub mod tls;

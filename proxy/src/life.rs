@@ -189,6 +189,9 @@ impl Life {
         let now = clock::monotonic();
         self.connection.activity.end(now);
         let total = now.saturating_sub(self.ctx.moment.monotonic);
+        if self.status == 0 && total < LONG {
+            self.connection.activity.abandon(now);
+        }
         if total > LONG
             && let Some(route) = &self.metrics
         {

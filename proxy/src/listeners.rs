@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use crate::admission::clients::Seat;
 use crate::connection::{Entry, serve};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
@@ -41,13 +42,21 @@ struct Open {
     accepting: JoinHandle<()>,
 }
 
+/// Most connections at once.
+#[derive(Clone, Debug, Default)]
+pub struct Connections {
+    /// Over all sockets.
+    pub total: usize,
+    /// Of single listeners, by `<gateway>/<listener>`.
+    pub listeners: HashMap<String, usize>,
+}
+
 /// All sockets of the gateway.
 #[derive(Debug)]
 pub struct Listeners {
     gateway: Arc<Gateway>,
     drain: Drain,
-    /// Most connections at once, over all sockets.
-    max_connections: usize,
+    bounds: Connections,
     open: Vec<Open>,
     permits: Arc<Semaphore>,
 }
@@ -70,9 +79,9 @@ impl Open {
 }
 
 impl Listeners {
-    pub fn new(gateway: Arc<Gateway>, drain: Drain, max_connections: usize) -> Self {
-        let permits = Arc::new(Semaphore::new(max_connections));
-        Self { gateway, drain, max_connections, open: Vec::new(), permits }
+    pub fn new(gateway: Arc<Gateway>, drain: Drain, bounds: Connections) -> Self {
+        let permits = Arc::new(Semaphore::new(bounds.total));
+        Self { gateway, drain, bounds, open: Vec::new(), permits }
     }
 
     /// Opens what is new, closes what is gone, and leaves the rest as it is. Connections of a closed
@@ -116,6 +125,8 @@ impl Listeners {
     fn open(&self, socket: &Socket) -> io::Result<Open> {
         let listener = listen(socket.address)?;
         let bound = listener.local_addr()?;
+        let own = self.bounds.listeners.get(&*socket.entry.listener).copied();
+        let most = own.unwrap_or(self.bounds.total).min(self.bounds.total);
         event(
             Level::Info,
             "listening",
@@ -123,12 +134,13 @@ impl Listeners {
                 ("listener", socket.entry.listener.as_ref().into()),
                 ("address", bound.to_string().into()),
                 ("tls", socket.entry.tls.into()),
-                ("max_connections", self.max_connections.into()),
+                ("max_connections", most.into()),
             ],
         );
         let entry = Arc::new(ArcSwap::from_pointee(socket.entry.clone()));
         let (gateway, drain) = (Arc::clone(&self.gateway), self.drain.clone());
-        let accepting = accept(listener, gateway, Arc::clone(&entry), drain, Arc::clone(&self.permits));
+        let permits = [Arc::new(Semaphore::new(most)), Arc::clone(&self.permits)];
+        let accepting = accept(listener, gateway, Arc::clone(&entry), drain, permits);
         Ok(Open { address: socket.address, entry, bound, accepting: tokio::spawn(accepting) })
     }
 }
@@ -145,11 +157,12 @@ async fn accept(
     gateway: Arc<Gateway>,
     entry: Arc<ArcSwap<Entry>>,
     drain: Drain,
-    permits: Arc<Semaphore>,
+    [own, all]: [Arc<Semaphore>; 2],
 ) {
     loop {
         // At the bound, connections wait in the kernel's backlog; nothing is accepted to be dropped.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok(own) = Arc::clone(&own).acquire_owned().await else { return };
+        let Ok(all) = Arc::clone(&all).acquire_owned().await else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = drain.wait() => return,
@@ -164,12 +177,15 @@ async fn accept(
                 continue;
             }
         };
+        // But of a client that has too many already: those of others would wait behind it.
+        let Some(client) = gateway.capacity.clients.count(peer.ip()) else { continue };
+        let seat = Seat::new([own, all], client);
         let Ok(stream) = stream.into_std() else { continue };
         let (gateway, entry, drain) = (Arc::clone(&gateway), Entry::clone(&entry.load()), drain.clone());
         // A random worker takes the connection and keeps it: its socket is polled there and nowhere else.
         pingora_runtime::current_handle().spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                serve(gateway, entry, (stream, peer), drain, permit).await;
+                serve(gateway, entry, (stream, peer), drain, seat).await;
             }
         });
     }

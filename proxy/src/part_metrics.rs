@@ -6,6 +6,7 @@ use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::limiter::Limiter;
 
+use crate::admission::Admission;
 use crate::clock;
 use crate::keys::IssuerKeys;
 use crate::oauth::credential::{Credential, CredentialStatus};
@@ -124,4 +125,21 @@ pub fn credential(telemetry: &Telemetry, upstream: &str, part: &Arc<Credential>)
 
 fn status(credential: &Credential) -> Option<CredentialStatus> {
     credential.status(clock::monotonic())
+}
+
+/// Registers how an upstream is held up.
+pub fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
+    let sources = Sources { telemetry, labels: [("upstream", upstream)], part };
+    let name = "foregate_upstream_requests_in_flight";
+    let help = "Requests at an upstream whose response heads are not there yet.";
+    sources.add(Kind::Gauge, name, help, |it| f64::from(it.under_way()));
+    let name = "foregate_upstream_concurrency_limit";
+    sources.add(Kind::Gauge, name, "Requests that an upstream is given at once.", |it| f64::from(it.limit()));
+    let name = "foregate_upstream_requests_waiting";
+    sources.add(Kind::Gauge, name, "Requests that wait for an upstream.", |it| f64::from(it.waiting()));
+    let name = "foregate_upstream_requests_queued_total";
+    sources.add(Kind::Counter, name, "Requests that had to wait for an upstream.", |it| count(it.queued()));
+    let name = "foregate_upstream_requests_shed_total";
+    sources
+        .add(Kind::Counter, name, "Requests refused because an upstream has enough.", |it| count(it.shed()));
 }

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 
 use crate::admin::{self, AdminState};
+use crate::admission::capacity::{Bounds, Capacity};
 use crate::clock;
 use crate::decision_log::DecisionLogOptions;
 use crate::drain::{Drain, DrainStart, drain};
@@ -27,7 +28,7 @@ use crate::handshake::tally::Tally;
 use crate::identity::keep::{first, keep};
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
-use crate::listeners::{Listeners, Socket};
+use crate::listeners::{Connections, Listeners, Socket};
 use crate::open::Publications;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::reload::Reload;
@@ -60,7 +61,8 @@ pub struct RunOptions {
     pub drain: Duration,
     /// Time between the announcement of a close and the close of idle connections.
     pub notice: Duration,
-    pub max_connections: usize,
+    pub connections: Connections,
+    pub capacity: Bounds,
     /// Where the identity of this workload comes from.
     pub identity: Option<Origin>,
 }
@@ -166,6 +168,7 @@ impl Process {
             tally: Tally::new(Arc::clone(&telemetry)),
             published: watch::channel(()).0,
             publications: Publications::default(),
+            capacity: Capacity::new(options.capacity, &telemetry),
             telemetry,
             deadlines: options.deadlines,
         });
@@ -211,8 +214,7 @@ impl Process {
         let (watching, watched) = watch::channel(false);
         let mut server = Server::new_with_opt_and_conf(None, conf);
         server.bootstrap();
-        let listeners =
-            Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.max_connections);
+        let listeners = Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.connections);
         server.add_service(DataPlane {
             listeners: Some(listeners),
             wanted,

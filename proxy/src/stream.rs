@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 
 use crate::clock;
+use crate::frames::{Frames, GOAWAY};
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -22,15 +24,29 @@ pub struct Deadlines {
     pub head: Duration,
     /// For a body that filters wait for, from its first read to its end.
     pub body: Duration,
-    /// Between requests.
+    /// Between requests; also for a client to take something of a response.
     pub idle: Duration,
+    /// Between two pieces of a tunnel, whichever way.
+    pub tunnel: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { head: Duration::from_secs(10), body: Duration::from_secs(30), idle: Duration::from_secs(75) }
+        Self {
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            tunnel: Duration::from_hours(1),
+        }
     }
 }
+
+/// Requests of one connection that its client may abandon within [`PATIENCE`].
+const MAX_ABANDONED: u32 = 1_000;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Idle time after which an HTTP/1 connection gives back all that it needs only for requests.
+const REST: Duration = Duration::from_secs(5);
 
 /// A monotonic time in microseconds.
 fn micros(time: Duration) -> u64 {
@@ -41,8 +57,17 @@ fn micros(time: Duration) -> u64 {
 #[derive(Debug, Default)]
 pub struct Activity {
     in_flight: AtomicU32,
+    /// Requests so far.
+    begun: AtomicU32,
+    abandoned: AtomicU32,
+    /// Monotonic microseconds at which `abandoned` was last 0.
+    patience: AtomicU64,
+    /// The client asks for much and waits for nothing.
+    flooding: AtomicBool,
     /// True between the first byte of an HTTP/1 head and the request it becomes.
     in_head: AtomicBool,
+    /// Idle for [`REST`]: set by the stream, taken by whoever serves it.
+    resting: AtomicBool,
     /// HTTP/2 reads frames at any time, so that bytes do not tell of a head.
     multiplexed: AtomicBool,
     /// Monotonic microseconds at which the head or the idle time began.
@@ -57,6 +82,7 @@ impl Activity {
     /// A request came out of the stream.
     pub fn begin(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
     }
 
@@ -66,10 +92,34 @@ impl Activity {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Requests so far, the present one included.
+    pub fn begun(&self) -> u32 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// A request was reset by its client before there was an answer (CVE-2023-44487: the codec counts only those
+    /// that it has not handed on yet); `now` is the monotonic time.
+    pub fn abandon(&self, now: Duration) {
+        if self.abandoned.fetch_add(1, Ordering::Relaxed) < MAX_ABANDONED {
+            return;
+        }
+        let now = micros(now);
+        let since = self.patience.swap(now, Ordering::Relaxed);
+        self.abandoned.store(0, Ordering::Relaxed);
+        if now.saturating_sub(since) < micros(PATIENCE) {
+            self.flooding.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// The connection speaks HTTP/2.
     pub fn multiplex(&self) {
         self.multiplexed.store(true, Ordering::Relaxed);
         self.in_head.store(false, Ordering::Relaxed);
+    }
+
+    /// True once, where the connection has been idle for long enough to be put to rest.
+    pub fn rests(&self) -> bool {
+        self.resting.load(Ordering::Relaxed) && self.resting.swap(false, Ordering::Relaxed)
     }
 
     fn busy(&self) -> bool {
@@ -114,6 +164,10 @@ pub struct ClientStream {
     stalled: Option<Pin<Box<Sleep>>>,
     /// True where `timer` was set for the head that is being read.
     timer_for_head: bool,
+    /// Set where the connection speaks HTTP/2.
+    frames: Option<Box<Frames>>,
+    /// Read before a rest, and not used yet.
+    unread: Bytes,
 }
 
 /// The whole answer to a head that came too slowly: the codec has no request to answer yet.
@@ -121,9 +175,41 @@ const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 impl ClientStream {
-    pub fn new(transport: Transport, activity: Arc<Activity>, deadlines: Deadlines) -> Self {
-        activity.since.store(Activity::now(), Ordering::Relaxed);
-        Self { transport, activity, deadlines, stalled: None, timer: None, timer_for_head: false }
+    pub fn new(transport: Transport, activity: Arc<Activity>, deadlines: Deadlines, http2: bool) -> Self {
+        let now = clock::monotonic();
+        activity.since.store(micros(now), Ordering::Relaxed);
+        let frames = http2.then(|| Box::new(Frames::new(now)));
+        let unread = Bytes::new();
+        Self {
+            transport,
+            activity,
+            deadlines,
+            stalled: None,
+            timer: None,
+            timer_for_head: false,
+            frames,
+            unread,
+        }
+    }
+
+    /// After a rest: waits until there is something to read; false where the idle time is over first.
+    pub async fn wakes(&mut self, unread: Bytes) -> bool {
+        (self.timer, self.unread) = (None, unread);
+        if !self.unread.is_empty() {
+            return true;
+        }
+        let left = self.activity.left(&self.deadlines).unwrap_or_default();
+        let socket = match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        tokio::time::timeout(left, socket.readable()).await.is_ok_and(|readable| readable.is_ok())
+    }
+
+    /// True where the client only keeps this side busy with what came.
+    fn floods(&mut self, came: &[u8]) -> bool {
+        let Some(frames) = &mut self.frames else { return false };
+        frames.came(came, clock::monotonic) || self.activity.flooding.load(Ordering::Relaxed)
     }
 
     /// Nothing to read for now: ready once the client has used up its time.
@@ -138,10 +224,23 @@ impl ClientStream {
             if left == Some(Duration::ZERO) {
                 return Poll::Ready(());
             }
-            let timer =
-                self.timer.get_or_insert_with(|| Box::pin(sleep(left.unwrap_or(self.deadlines.idle))));
+            let mut wait = left.unwrap_or(self.deadlines.idle);
+            if self.frames.is_none() {
+                let rests = !in_head && left.is_some_and(|left| left + REST <= self.deadlines.idle);
+                if rests && self.stalled.is_none() {
+                    self.activity.resting.store(true, Ordering::Relaxed);
+                }
+                wait = wait.min(REST);
+            }
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
             ready!(timer.as_mut().poll(cx));
             self.timer = None;
+        }
+    }
+
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        if let (Some(frames), Poll::Ready(Ok(bytes))) = (&mut self.frames, written) {
+            frames.wrote(*bytes);
         }
     }
 
@@ -168,9 +267,20 @@ impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
+        if !this.unread.is_empty() {
+            let part = this.unread.split_to(this.unread.remaining().min(buf.remaining()));
+            buf.put_slice(&part);
+            this.activity.bytes_arrived();
+            return Poll::Ready(Ok(()));
+        }
         if let Poll::Ready(outcome) = this.poll_transport_read(cx, buf) {
             if buf.filled().len() > before {
                 this.activity.bytes_arrived();
+                if this.floods(buf.filled().get(before..).unwrap_or_default()) {
+                    let _ = Pin::new(&mut *this).poll_write(cx, GOAWAY);
+                    let _ = Pin::new(&mut *this).poll_flush(cx);
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
             }
             return Poll::Ready(outcome);
         }
@@ -192,6 +302,7 @@ impl AsyncWrite for ClientStream {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         };
+        this.wrote(&written);
         this.progress(cx, written)
     }
 
@@ -205,6 +316,7 @@ impl AsyncWrite for ClientStream {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };
+        this.wrote(&written);
         this.progress(cx, written)
     }
 

@@ -1,5 +1,6 @@
 //! Switched protocols: after a 101, bytes pass both ways until one side ends.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, TE, UPGRADE};
@@ -8,14 +9,17 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional_with_sizes;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::life::Life;
 use crate::telemetry::record::End;
-use crate::websocket::ClientEnd;
+use crate::websocket::{ClientEnd, IDLE_CLOSE, Moved, POLICY_CLOSE};
 
 /// Read buffer of each direction.
 const BUFFER: usize = 8 * 1024;
+
+/// How often a tunnel is looked at within the time that it may be silent.
+const LOOKS: u32 = 8;
 
 /// Time for both ends to hand over their streams after the 101.
 const HAND_OVER: Duration = Duration::from_secs(10);
@@ -41,6 +45,7 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
         let drain = life.connection.drain.clone();
         let seen = life.publications;
         let watch = life.open(seen, true).revoked();
+        let (moved, limit) = (Arc::clone(&client.moved), life.connection.gateway.deadlines.tunnel);
         let (end, refusal) = tokio::select! {
             copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {
                 (if copied.is_ok() { End::Complete } else { End::ClientGone }, None)
@@ -48,14 +53,34 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
             // Nothing vouches for the client any more.
             () = drain.cut() => (End::Revoked, None),
             refusal = watch => (End::Revoked, Some(refusal)),
+            () = silent(&moved, limit) => (End::Idle, None),
         };
-        life.received(client.received);
-        life.sent(usize::try_from(client.sent).unwrap_or(usize::MAX));
+        life.received(client.moved.received());
+        life.sent(usize::try_from(client.moved.sent()).unwrap_or(usize::MAX));
         life.refusal = refusal;
         life.record(end);
-        if end == End::Revoked {
-            drop(upstream);
-            client.close().await;
+        match end {
+            End::Revoked => {
+                drop(upstream);
+                client.close(POLICY_CLOSE).await;
+            }
+            End::Idle => {
+                drop(upstream);
+                client.close(IDLE_CLOSE).await;
+            }
+            End::Complete | End::ClientGone | End::UpstreamBroke => {}
         }
     });
+}
+
+/// Waits until nothing has moved for `limit`, or an eighth of that longer.
+async fn silent(moved: &Moved, limit: Duration) {
+    let mut seen = (moved.received(), moved.sent());
+    let mut looks = 0;
+    while looks < LOOKS {
+        sleep(limit / LOOKS).await;
+        let now = (moved.received(), moved.sent());
+        looks = if now == seen { looks + 1 } else { 0 };
+        seen = now;
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,7 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 /// Close with code 1008, policy violation, and its reason (RFC 6455, sections 5.5.1 and 7.4.1).
-const POLICY_CLOSE: &[u8] = b"\x88\x09\x03\xf0revoked";
+pub const POLICY_CLOSE: &[u8] = b"\x88\x09\x03\xf0revoked";
+
+/// Close with code 1001, going away: the connection has been silent for too long.
+pub const IDLE_CLOSE: &[u8] = b"\x88\x06\x03\xe9idle";
 
 /// Time for a client to take the close frame and to answer it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -78,22 +83,38 @@ impl Frames {
 pub struct ClientEnd<S> {
     stream: S,
     frames: Frames,
-    /// Bytes read from the client.
-    pub received: u64,
-    /// Bytes written to the client.
-    pub sent: u64,
+    pub moved: Arc<Moved>,
+}
+
+/// Bytes that have passed through a tunnel.
+#[derive(Debug, Default)]
+pub struct Moved {
+    received: AtomicU64,
+    sent: AtomicU64,
+}
+
+impl Moved {
+    /// Read from the client.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Written to the client.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientEnd<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, frames: Frames::default(), received: 0, sent: 0 }
+        Self { stream, frames: Frames::default(), moved: Arc::default() }
     }
 
-    /// Ends the tunnel: with a close frame where the last frame has passed in full, as it is otherwise.
-    pub async fn close(mut self) {
+    /// Ends the tunnel: with this close frame where the last frame has passed in full, as it is otherwise.
+    pub async fn close(mut self, frame: &[u8]) {
         let farewell = async {
             if self.frames.between() && !self.frames.closed {
-                self.stream.write_all(POLICY_CLOSE).await?;
+                self.stream.write_all(frame).await?;
             }
             self.stream.shutdown().await?;
             // Unread bytes would turn the end into a reset, and the frame would be lost on its way.
@@ -114,7 +135,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientEnd<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer));
-        self.received += (buffer.filled().len() - before) as u64;
+        self.moved.received.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
         Poll::Ready(read)
     }
 }
@@ -123,7 +144,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientEnd<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
         self.frames.pass(bytes.get(..written).unwrap_or_default());
-        self.sent += written as u64;
+        self.moved.sent.fetch_add(written as u64, Ordering::Relaxed);
         Poll::Ready(Ok(written))
     }
 

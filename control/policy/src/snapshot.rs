@@ -101,6 +101,28 @@ pub struct Upstream {
     pub max_idle_per_thread: usize,
     /// What the gateway shows to it; paths of files are anchored.
     pub credentials: Option<Credentials>,
+    pub concurrency: Concurrency,
+}
+
+/// How many requests an upstream is given at once: those whose response heads are not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Concurrency {
+    /// The limit begins here.
+    pub max: u32,
+    /// It never adapts to less.
+    pub min: u32,
+    pub adaptive: bool,
+    /// Most requests that wait for their turn.
+    pub queue: u32,
+    /// How long they wait.
+    pub wait: Duration,
+}
+
+impl Default for Concurrency {
+    /// Out of the way of whatever is not overloaded; a refusal comes well within 100 ms.
+    fn default() -> Self {
+        Self { max: 10_000, min: 64, adaptive: true, queue: 128, wait: Duration::from_millis(50) }
+    }
 }
 
 /// A host and port that answers.

@@ -11,11 +11,13 @@ use log::LevelFilter;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::admission::capacity::Bounds;
 use crate::cli::REFUSED;
 use crate::cli::output::{self, Format};
 use crate::clock;
 use crate::demo::calls::Call;
 use crate::demo::stage::{Stage, StageError};
+use crate::listeners::Connections;
 use crate::policies::PolicySource;
 use crate::server::{Bound, Process, RunError, RunOptions};
 use crate::stream::Deadlines;
@@ -98,14 +100,11 @@ impl Demo {
             decisions: TelemetryOptions::default().decisions,
             decision_sample: 1,
             decision_log: None,
-            deadlines: Deadlines {
-                head: Duration::from_secs(10),
-                body: Duration::from_secs(30),
-                idle: Duration::from_secs(75),
-            },
+            deadlines: Deadlines::default(),
             drain: Duration::from_secs(5),
             notice: Duration::ZERO,
-            max_connections: 1000,
+            connections: Connections { total: 1000, ..Connections::default() },
+            capacity: Bounds::default(),
             identity: None,
         }
     }

@@ -1,6 +1,7 @@
 //! The command line: one word, one file.
 
-pub mod case_keys;
+pub mod capacity;
+mod case_keys;
 mod check;
 mod decisions;
 mod demo;

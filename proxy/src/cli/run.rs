@@ -10,6 +10,7 @@ use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
 use crate::cli::REFUSED;
+use crate::cli::capacity::CapacityArgs;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
 use crate::identity::Origin;
@@ -50,18 +51,20 @@ pub(super) struct Run {
     /// Time for a body that filters wait for.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     body_timeout: TimeSpan,
-    /// Time a connection may stay idle between requests.
+    /// Time a connection may stay idle between requests, and a client may take nothing of a response.
     #[arg(long, value_name = "TIME", default_value = "75s")]
     idle_timeout: TimeSpan,
+    /// Time a WebSocket may be silent.
+    #[arg(long, value_name = "TIME", default_value = "1h")]
+    tunnel_timeout: TimeSpan,
     /// Longest time to finish what is under way, after SIGTERM.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     drain_timeout: TimeSpan,
     /// Time during which a drain announces the close to idle HTTP/1 connections before it closes them.
     #[arg(long, value_name = "TIME", default_value = "5s")]
     drain_notice: TimeSpan,
-    /// Most client connections at once; more wait in the kernel.
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    max_connections: usize,
+    #[command(flatten)]
+    capacity: CapacityArgs,
     /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, or `spire` for the
     /// socket in `SPIFFE_ENDPOINT_SOCKET`.
     #[arg(long, value_name = "WHERE")]
@@ -125,10 +128,12 @@ impl Run {
                 head: self.head_timeout.0,
                 body: self.body_timeout.0,
                 idle: self.idle_timeout.0,
+                tunnel: self.tunnel_timeout.0,
             },
             drain: self.drain_timeout.0,
             notice: self.drain_notice.0,
-            max_connections: self.max_connections.max(1),
+            capacity: self.capacity.bounds(),
+            connections: self.capacity.connections(),
             identity: self.identity,
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use foregate_filters::reason::Reason;
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
@@ -33,6 +33,13 @@ pub struct Answer {
     pub response: Response<Incoming>,
     pub lease: Lease,
     pub endpoint: SocketAddr,
+}
+
+impl Answer {
+    /// True where the upstream says that it has too much to do.
+    pub fn is_unavailable(&self) -> bool {
+        self.response.status() == StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 /// Why there is no answer.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use foregate_policy::snapshot::{Endpoint, Protocol, Shown, Upstream};
 
+use crate::admission::Admission;
 use crate::dispatch::tls::UpstreamTrust;
 
 use crate::oauth::credential::Credential;
@@ -55,6 +56,8 @@ pub struct UpstreamState {
     pub retired: Arc<AtomicBool>,
     /// What it is shown; nothing where the document says nothing.
     pub credential: Option<Arc<Credential>>,
+    /// What stands between requests and it.
+    pub admission: Arc<Admission>,
     /// True where at least one endpoint is a DNS name.
     named: bool,
     addresses: ArcSwap<Addresses>,
@@ -73,6 +76,7 @@ impl UpstreamState {
             named: known.len() < spec.endpoints.len(),
             addresses: ArcSwap::from_pointee(Addresses::new(known)),
             turn: AtomicUsize::new(0),
+            admission: Arc::new(Admission::new(spec.concurrency)),
             spec,
             tls,
             retired: Arc::default(),
@@ -85,6 +89,7 @@ impl UpstreamState {
     pub fn renewed(&self, tls: UpstreamTrust) -> Self {
         let mut renewed = Self::new(Arc::clone(&self.spec), Some(tls));
         renewed.credential.clone_from(&self.credential);
+        renewed.admission = Arc::clone(&self.admission);
         renewed.addresses.store(self.addresses.load_full());
         renewed
     }

@@ -77,6 +77,8 @@ pub enum End {
     UpstreamBroke,
     /// It was open when something new was in force, which no longer allows it.
     Revoked,
+    /// A tunnel was silent for too long.
+    Idle,
 }
 
 /// Which step refused, why, by which rule.
@@ -235,6 +237,7 @@ impl End {
             Self::ClientGone => "client_gone",
             Self::UpstreamBroke => "upstream_broke",
             Self::Revoked => "revoked",
+            Self::Idle => "idle",
         }
     }
 }

@@ -45,6 +45,8 @@ mod oidc;
 #[cfg(test)]
 mod open;
 #[cfg(test)]
+mod overload;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod policies;

@@ -350,6 +350,7 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
         FilterSpec::ApiKey => ("api_key", "KeyInvalid"),
         FilterSpec::Identified => ("identified", "CredentialsMissing"),
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
+        FilterSpec::Fairness => ("fairness", "fairness"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
     }
 }

@@ -3,13 +3,13 @@
 use foregate_filters::fault::Code;
 
 use super::{
-    AUDIENCE_MISSING, BOUNDS, BUDGET, CASE_FILE, CASE_VALUE, CERTIFICATE_OPTIONAL, CONSUMER_IDLE,
-    CREDENTIALS_IN_CLEAR, DUPLICATE_KEY, DUPLICATE_NAME, Entry, FILE_UNREADABLE, GATEWAY_EMPTY,
-    GROUP_UNKNOWN, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT, LISTENER_OPTION, LISTENER_TLS,
-    MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY, NOT_ALLOWED, PATTERN, PLAIN_UNTIL,
-    POLICY_WITHOUT_TARGET, PORT_ZERO, ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, STALE_ANSWERS, SYNTAX, TYPE,
-    UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE,
-    entry,
+    AUDIENCE_MISSING, BOUNDS, BUDGET, CASE_FILE, CASE_VALUE, CERTIFICATE_OPTIONAL, CONCURRENCY,
+    CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DUPLICATE_KEY, DUPLICATE_NAME, Entry, FAIRNESS_CONSTANT,
+    FILE_UNREADABLE, GATEWAY_EMPTY, GROUP_UNKNOWN, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT,
+    LISTENER_OPTION, LISTENER_TLS, MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY,
+    NOT_ALLOWED, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, ROUTE_DETACHED, ROUTE_FILTER,
+    ROUTE_MATCH, STALE_ANSWERS, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND,
+    UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
 };
 
 /// Every code, in order.
@@ -373,11 +373,25 @@ pub const ALL: &[Entry] = &[
         "kind: Consumer\nspec:\n  groups: [partners]\n  keys: [{ prefix: 7Pq2LmV9sTc, hash: \"sha256:..\" }]",
     ),
     entry(
+        CONCURRENCY,
+        "Concurrency that contradicts itself",
+        "The limit of an upstream moves between `min` and `max`, so `min` cannot be above `max`; with `adaptive: false` it does not move, and has no `min`.",
+        "concurrency: { min: 200, max: 100 }",
+        "concurrency: { min: 20, max: 100 }",
+    ),
+    entry(
         CASE_VALUE,
         "A case cannot be run",
         "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
         "expect: { reply: 401, reason: TokenWrong }",
         "expect: { reply: 401, reason: TokenInvalid }",
+    ),
+    entry(
+        FAIRNESS_CONSTANT,
+        "Fairness among one tenant",
+        "The key of `fairness` reads nothing of a request, so that all requests are of one tenant, and nobody is given a share.",
+        "fairness: { key: '\"acme\"' }",
+        "fairness: { key: jwt.org_id }",
     ),
 ];
 

@@ -58,7 +58,9 @@ pub const STALE_ANSWERS: Code = Code(624);
 pub const KEY_EXPIRED: Code = Code(625);
 pub const GROUP_UNKNOWN: Code = Code(626);
 pub const CONSUMER_IDLE: Code = Code(627);
+pub const CONCURRENCY: Code = Code(660);
 pub const CASE_VALUE: Code = Code(701);
+pub const FAIRNESS_CONSTANT: Code = Code(717);
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
 pub fn find(text: &str) -> Option<&'static Entry> {

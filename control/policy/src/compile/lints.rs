@@ -1,6 +1,6 @@
 //! Warnings of what compiles but is dead, or probably not meant.
 
-use foregate_filters::expression::{Environment, hints};
+use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
 
 use crate::codes;
 use crate::compile::Compilation;
@@ -15,7 +15,7 @@ use crate::routes::paths::Order;
 
 /// Warnings of what the expressions of a policy probably do not mean.
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
-    let policy::Spec { authorize, rate_limit, enrich, .. } = &policy.spec;
+    let policy::Spec { authorize, rate_limit, enrich, fairness, .. } = &policy.spec;
     let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
     let environment = Environment { rules, principal: true, consumer: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
@@ -26,9 +26,22 @@ pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnost
         let at = spec().key("rateLimit").index(index);
         [(at.key("key"), Some(&limit.key)), (at.key("when"), limit.when.as_ref())]
     });
-    let texts = rules.chain(limits).filter_map(|(at, text)| Some((at, text?)));
+    let tenant = fairness.iter().map(|it| (spec().key("fairness").key("key"), Some(&it.key)));
+    let alone = tenancy(policy, &environment);
+    let texts = rules.chain(limits).chain(tenant).filter_map(|(at, text)| Some((at, text?)));
     let hints = texts.flat_map(move |(at, text)| hints(text, &environment, &at));
-    hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning())
+    hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning()).chain(alone)
+}
+
+/// Warns of a key of `fairness` that is the same for everybody.
+fn tenancy(policy: &Typed<'_, policy::Spec>, environment: &Environment) -> Option<Diagnostic> {
+    let fairness = policy.spec.fairness.as_ref()?;
+    let at = spec().key("fairness").key("key");
+    let key = KeyExpression::new(&fairness.key, environment, &at).ok()?;
+    (key.reads() == Reads::NOTHING).then(|| {
+        let message = "the key is the same for all requests: they are of one tenant";
+        Diagnostic::at(policy.document, &at, codes::FAIRNESS_CONSTANT, message).warning()
+    })
 }
 
 impl Compilation<'_> {

@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod concurrency;
 mod consumers;
 mod credentials;
 mod describe;

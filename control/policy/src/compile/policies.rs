@@ -178,6 +178,7 @@ impl Prepared<'_> {
             introspection: &self.spec.introspection,
             api_key: self.spec.api_key.as_ref(),
             rate_limit: &self.spec.rate_limit,
+            fairness: self.spec.fairness.as_ref(),
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,
             anonymous: anonymous || (alone && self.spec.authorize.is_empty()),

@@ -8,7 +8,7 @@ use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 
 use crate::compile::typed::{Typed, spec};
-use crate::compile::{Compilation, credentials};
+use crate::compile::{Compilation, concurrency, credentials};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
@@ -97,7 +97,9 @@ impl Reader<'_> {
         let connect_timeout = self.span(spec_of.timeouts.connect, CONNECT, connect, &timeouts.key("connect"));
         let idle_timeout =
             self.span(spec_of.timeouts.idle, IDLE, (second, 3600 * second), &timeouts.key("idle"));
+        let concurrency = concurrency::read(self.typed.document, spec_of.concurrency.as_ref(), self.faults);
         Upstream {
+            concurrency,
             name: self.document().name.to_string().into(),
             endpoints,
             protocol: match spec_of.protocol {

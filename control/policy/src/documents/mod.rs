@@ -1,6 +1,7 @@
 //! The documents people write: serde and schema types, no behaviour.
 
 pub mod case;
+pub mod concurrency;
 pub mod consumer;
 pub mod credentials;
 pub mod gateway;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::ByteSize;
-use foregate_filters::{addresses, api_key, authorize, enrich, introspection, jwt, rate_limit};
+use foregate_filters::{addresses, api_key, authorize, enrich, fairness, introspection, jwt, rate_limit};
 
 use crate::documents::INSTANT;
 use crate::documents::http_route::GatewayGroup;
@@ -41,6 +41,9 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub rate_limit: Vec<rate_limit::Spec>,
+    /// Whose request it is where an upstream is saturated; all requests are of one tenant where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fairness: Option<fairness::Spec>,
     /// Deny before allow; what no rule allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]

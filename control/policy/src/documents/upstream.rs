@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::PRECISE_HOSTNAME;
+use crate::documents::concurrency::Concurrency;
 use crate::documents::credentials::Credentials;
 use crate::documents::gateway::SecretRef;
 
@@ -33,6 +34,9 @@ pub struct Spec {
     /// What the gateway shows to the upstream; nothing where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// How many requests it is given at once; found out by response times where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
 }
 
 /// The HTTP version spoken.

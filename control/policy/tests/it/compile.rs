@@ -6,6 +6,7 @@ use std::time::Duration;
 use foregate_policy::compile::{Options, compile};
 use foregate_policy::documents::model::Placement;
 use foregate_policy::route::Action;
+use foregate_policy::snapshot::Concurrency;
 
 use crate::materials::{BASE, CRM, Fake, brief, compiled, route, sources};
 
@@ -53,6 +54,27 @@ fn dead_documents_are_warned_of() {
     let codes: Vec<String> =
         compiled(&detached).unwrap().warnings.iter().map(|fault| fault.code.to_string()).collect();
     assert_eq!(codes, ["FG0606", "FG0605"]);
+}
+
+#[test]
+fn fairness_among_one_tenant_is_warned_of_and_concurrency_has_its_defaults() {
+    let with = |fairness: &str, concurrency: &str| {
+        let text = BASE
+            .replace(
+                "insecure: { anonymous: true }",
+                &format!("insecure: {{ anonymous: true }}\n  fairness: {fairness}"),
+            )
+            .replace("endpoints: ['crm:80']", &format!("endpoints: ['crm:80']{concurrency}"));
+        compiled(&(text + &route("web", &format!("rules: [{{ {CRM} }}]")))).unwrap()
+    };
+    let constant = with("{ key: '\"acme\"' }", "");
+    assert_eq!(brief(&constant.warnings).len(), 1);
+    assert!(brief(&constant.warnings)[0].starts_with("FG0717 "), "{:?}", constant.warnings);
+    assert_eq!(constant.upstreams[0].concurrency, Concurrency::default());
+    let said = with("{ key: request.path }", ", concurrency: { max: 20, queue: { size: 0, wait: 1s } }");
+    assert_eq!(brief(&said.warnings), [""; 0]);
+    let (queue, wait) = (0, Duration::from_secs(1));
+    assert_eq!(said.upstreams[0].concurrency, Concurrency { max: 20, min: 20, adaptive: true, queue, wait });
 }
 
 #[test]

@@ -41,6 +41,18 @@ fn structural_faults_have_code_and_place() {
             "FG0301 4:47 the time must be between 1s and 3600s",
         ),
         (
+            upstream("{ endpoints: ['a:1'], concurrency: { min: 9, max: 8 } }"),
+            "FG0660 4:50 the limit cannot stay at 9 or above and at 8 or below",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], concurrency: { adaptive: false, min: 9 } }"),
+            "FG0660 4:67 a limit that does not adapt is max, and has no min",
+        ),
+        (
+            upstream("{ endpoints: ['a:1'], concurrency: { queue: { wait: 11s } } }"),
+            "FG0301 4:59 the wait must be between 1ms and 10s",
+        ),
+        (
             upstream("{ endpoints: ['a:1'], tls: { mode: Mutual } }"),
             "FG0302 4:42 mode Mutual needs the peers",
         ),

@@ -58,7 +58,12 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The certificate of the upstream does not prove the name or identity that the Upstream asks for."
         }
         Reason::BackendInvalid => "The route names no usable backend; see the HTTPRoute above.",
-        Reason::Overloaded => "The gateway sheds load: add instances, or raise what bounds this one.",
+        Reason::Overloaded => {
+            "The upstream, or a worker of the gateway, has as much as it can do: add instances, or raise `concurrency`."
+        }
+        Reason::BodyMemoryExhausted => {
+            "Bodies that filters wait for take all of --max-body-memory: raise it, or lower body.maxSize in policies."
+        }
         Reason::LogUnavailable => {
             "The decision log cannot be written, and --decision-log-required refuses until it can: free the disk."
         }

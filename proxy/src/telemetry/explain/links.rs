@@ -83,7 +83,7 @@ impl<'a> Link<'a> {
             return self.owns(&fact.rule);
         }
         rules().find(|placed| match placed.rule.kind {
-            RuleKind::Addresses => true,
+            RuleKind::Addresses | RuleKind::Tenant => true,
             RuleKind::Enrich => {
                 self.record.scores.iter().any(|fact| Arc::ptr_eq(&fact.rule, &placed.rule.name))
             }

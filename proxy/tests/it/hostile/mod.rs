@@ -1,7 +1,8 @@
 //! What attackers send: refused before any backend sees it, and the gateway goes on.
 
+mod floods;
 mod heads;
-mod http2;
+pub(crate) mod http2;
 mod slow;
 
 use crate::support::client::Client;

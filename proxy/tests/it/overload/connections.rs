@@ -1,0 +1,125 @@
+//! Bounds of connections, streams and requests: of a client, a listener, a connection.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::support::client::Client;
+use crate::support::policies;
+use crate::support::process::{Foregate, Options};
+use crate::support::raw::RawClient;
+use crate::support::upstream::Upstream;
+use crate::support::within;
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Connects from another address of this machine.
+async fn from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((address, 0).into()).unwrap();
+    within("a connection", socket.connect(to)).await.unwrap()
+}
+
+#[tokio::test]
+async fn one_address_cannot_take_all_connections() {
+    let upstream = Upstream::answering("hello").await;
+    let options = Options::default().args(&["--client-connections", "2"]);
+    let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let address = gateway.address("edge/http");
+    let mut first = Client::http1(address).await;
+    let mut second = Client::http2(address).await;
+    assert_eq!((first.get("/").await.status, second.get("/").await.status), (200, 200));
+    for _ in 0..3 {
+        let mut third = RawClient::connect(address).await;
+        assert!(third.rest().await.is_empty(), "closed without a word");
+    }
+    // Others are not held up.
+    let mut other = from([127, 0, 0, 2], address).await;
+    other.write_all(GET.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    within("an answer", other.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(gateway.sample("foregate_connections_refused_total").await, Some(3.0));
+    // Whoever leaves makes room.
+    first.abort().await;
+    gateway
+        .wait_sample("foregate_connections_open{listener=\"edge/http\"}", |count| (count - 2.0).abs() < 0.5)
+        .await;
+    assert_eq!(Client::http1(address).await.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_full_listener_holds_up_no_other() {
+    let upstream = Upstream::answering("hello").await;
+    let policies = policies::plain(upstream.address).replace(
+        "  - { name: http, protocol: HTTP, port: 8080 }",
+        "  - { name: http, protocol: HTTP, port: 8080 }\n  - { name: inner, protocol: HTTP, port: 8081 }",
+    );
+    let options = Options::default().args(&["--listener-connections", "edge/http=1"]);
+    let gateway = Foregate::start(&policies, options).await;
+    let mut first = Client::http1(gateway.address("edge/http")).await;
+    assert_eq!(first.get("/").await.status, 200);
+    let mut second = RawClient::connect(gateway.address("edge/http")).await;
+    second.send(GET.replace("GET /", "GET /second")).await;
+    for _ in 0..5 {
+        let mut inner = Client::http1(gateway.address("edge/inner")).await;
+        assert_eq!(inner.get("/").await.status, 200);
+    }
+    assert!(upstream.received().iter().all(|received| received.uri != "/second"));
+    first.abort().await;
+    assert_eq!(second.response().await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_that_has_brought_its_requests_is_asked_to_end() {
+    let upstream = Upstream::answering("hello").await;
+    let options = Options::default().args(&["--max-requests-per-connection", "3"]);
+    let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let mut http1 = Client::http1(gateway.address("edge/http")).await;
+    for last in [false, false, true] {
+        let reply = http1.get("/").await;
+        assert_eq!((reply.status, reply.header("connection")), (200, if last { "close" } else { "" }));
+    }
+    http1.ended().await.unwrap();
+    let mut http2 = Client::http2(gateway.address("edge/http")).await;
+    for _ in 0..3 {
+        assert_eq!(http2.get("/").await.status, 200);
+    }
+    http2.ended().await.unwrap();
+    assert_eq!(upstream.received().len(), 6);
+}
+
+#[tokio::test]
+async fn streams_over_the_bound_wait_at_their_client() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::start(move |_| {
+        let mut released = released.clone();
+        async move {
+            let _ = released.wait_for(|released| *released).await;
+            http::Response::new(crate::support::upstream::full("done"))
+        }
+    })
+    .await;
+    let options = Options::default().args(&["--max-streams", "3"]);
+    let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let mut client = Client::http2(gateway.address("edge/http")).await;
+    // Once an answer has come, the client knows the bound.
+    release.send_replace(true);
+    assert_eq!(client.get("/").await.status, 200);
+    release.send_replace(false);
+    upstream.forget();
+    let requests: Vec<_> =
+        (0..8).map(|_| client.request("GET", "/").body(crate::support::upstream::empty()).unwrap()).collect();
+    let sending = client.send_all(requests);
+    let looking = async {
+        upstream.wait_received(4).await;
+        gateway.wait_sample("foregate_requests_in_flight", |count| (count - 3.0).abs() < 0.5).await;
+        let received = upstream.received().len();
+        release.send_replace(true);
+        received
+    };
+    let (replies, received) = tokio::join!(sending, looking);
+    assert_eq!(received, 3);
+    assert!(replies.iter().all(|reply| reply.status == 200));
+}

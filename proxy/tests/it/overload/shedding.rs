@@ -1,0 +1,154 @@
+//! Twice what a backend can serve: it stays busy, the rest is told.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::overload::{Backend, Crowd};
+use crate::support::client::Client;
+use crate::support::policies;
+use crate::support::process::{Foregate, Options};
+use crate::support::upstream::Upstream;
+use crate::support::within;
+
+const PLACES: usize = 8;
+const SERVICE: Duration = Duration::from_millis(40);
+
+/// Twice as often as a place becomes free.
+const EVERY: Duration = Duration::from_micros(2_500);
+const REQUESTS: usize = 1_600;
+
+/// When a request was sent, how long it took, and how it ended.
+struct Sent {
+    number: usize,
+    took: Duration,
+    status: u16,
+    reason: String,
+    retry: String,
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test that asks how soon an answer came reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Sends requests at their times, whatever becomes of those before.
+async fn flood(crowd: &Crowd) -> Vec<Sent> {
+    let mut sending = JoinSet::new();
+    let mut ticks = tokio::time::interval(EVERY);
+    for number in 0..REQUESTS {
+        ticks.tick().await;
+        let crowd = crowd.clone();
+        sending.spawn(async move {
+            let start = now();
+            let reply = crowd.get(number, &[]).await;
+            let took = start.elapsed();
+            let reason = if reply.status == 200 { String::new() } else { reply.reason() };
+            let retry = reply.header("retry-after").to_owned();
+            Sent { number, took, status: reply.status, reason, retry }
+        });
+    }
+    let mut sent = within("all answers", sending.join_all()).await;
+    sent.sort_by_key(|sent| sent.number);
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_twice_the_load_the_backend_stays_busy_and_the_rest_is_told_at_once() {
+    let backend = Backend::start(PLACES, SERVICE).await;
+    let policies =
+        policies::to(backend.upstream.address, "concurrency: { min: 16, max: 1000, queue: { size: 32 } }");
+    let gateway = Foregate::start(&policies, Options::default().args(&["--threads", "1"])).await;
+    let crowd = Crowd::connect(gateway.address("edge/http"), 8).await;
+    let flooding = flood(&crowd);
+    // Health and metrics are asked for all the while.
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let looking = async {
+        let mut looks = 0;
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return looks,
+                _ = ticks.tick() => {}
+            }
+            for page in ["/livez", "/readyz", "/metrics"] {
+                assert_eq!(gateway.admin_page(page).await.0, 200, "{page}");
+            }
+            looks += 1;
+        }
+    };
+    let flooding = async {
+        let sent = flooding.await;
+        let _ = stop.send(());
+        sent
+    };
+    let (sent, looks) = tokio::join!(flooding, looking);
+    assert!(looks >= 5, "{looks}");
+
+    let good = sent.iter().filter(|sent| sent.status == 200).count();
+    let shed: Vec<&Sent> = sent.iter().filter(|sent| sent.status != 200).collect();
+    assert!(shed.iter().all(|it| it.status == 503 && it.reason == "Overloaded" && it.retry == "1"));
+    // What the backend worked on reached whoever asked for it.
+    assert_eq!(good, backend.served());
+    // Goodput: its places were taken all the while, but for the beginning and the end of the flood.
+    let starved = backend.starved().saturating_sub(2 * PLACES);
+    assert!(starved * 20 <= backend.served(), "{starved} of {}", backend.served());
+    assert!(shed.len() >= REQUESTS / 8, "{} shed", shed.len());
+    let quick = shed.iter().filter(|it| it.took < Duration::from_millis(100)).count();
+    assert!(quick * 10 >= shed.len() * 9, "{quick} of {} within 100 ms", shed.len());
+    // It was found out what the backend can take: who is served is served in time.
+    let (_, late) = sent.split_at(REQUESTS * 3 / 4);
+    let slow = late.iter().filter(|it| it.status == 200 && it.took > 20 * SERVICE).count();
+    assert!(slow * 10 <= late.len(), "{slow} of {} took long", late.len());
+
+    // The load goes, and nothing is left of it.
+    for series in ["in_flight", "waiting"] {
+        let series = format!("foregate_upstream_requests_{series}{{upstream=\"crm\"}}");
+        gateway.wait_sample(&series, |count| count == 0.0).await;
+    }
+    let told = gateway.sample("foregate_upstream_requests_shed_total{upstream=\"crm\"}").await;
+    #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+    let shed = shed.len() as f64;
+    assert_eq!(told, Some(shed));
+    assert_eq!(Client::http1(gateway.address("edge/http")).await.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_upstream_and_the_queue_is_served_when_there_is_room() {
+    let (release, released) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::start(move |_| {
+        let mut released = released.clone();
+        async move {
+            let _ = released.wait_for(|released| *released).await;
+            http::Response::new(crate::support::upstream::full("done"))
+        }
+    })
+    .await;
+    let concurrency = "concurrency: { max: 2, adaptive: false, queue: { size: 1, wait: 10s } }";
+    let gateway = Foregate::start(&policies::to(upstream.address, concurrency), Options::default()).await;
+    let crowd = Crowd::connect(gateway.address("edge/http"), 1).await;
+    let mut sending = JoinSet::new();
+    for number in 0..3 {
+        let crowd = crowd.clone();
+        sending.spawn(async move { crowd.get(number, &[]).await });
+    }
+    let waiting = "foregate_upstream_requests_waiting{upstream=\"crm\"}";
+    gateway.wait_sample(waiting, |count| (count - 1.0).abs() < 0.5).await;
+    // The queue is full: whoever has waited longest is refused, and whoever comes waits.
+    let later = {
+        let crowd = crowd.clone();
+        tokio::spawn(async move { crowd.get(3, &[]).await })
+    };
+    let refused = within("a refusal", sending.join_next()).await.unwrap().unwrap();
+    assert_eq!((refused.status, refused.reason().as_str()), (503, "Overloaded"));
+    let record = gateway.record(refused.decision()).await;
+    assert_eq!(record["foregate.rule"], "crm", "{record}");
+    assert_eq!(record["foregate.step"], "dispatch", "{record}");
+    upstream.wait_received(2).await;
+    release.send_replace(true);
+    assert_eq!(within("the one that waited", later).await.unwrap().status, 200);
+    while let Some(reply) = sending.join_next().await {
+        assert_eq!(reply.unwrap().status, 200);
+    }
+    assert_eq!(upstream.received().len(), 3);
+}
