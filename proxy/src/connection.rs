@@ -151,18 +151,21 @@ pub async fn serve(
 
 async fn serve_http1(connection: Arc<Connection>, mut stream: ClientStream) {
     let drain = connection.drain.clone();
-    // Boxed, so that its room is given back as well.
-    while let Some((idle, unread)) = Box::pin(serve_http1_until_rest(&connection, stream)).await {
-        stream = idle;
-        // What an idle connection does not need is gone by now: the buffers of the codec and the room of a request.
-        let wakes = tokio::select! {
-            wakes = stream.wakes(unread) => wakes,
+    let mut unread = Bytes::new();
+    loop {
+        let comes = tokio::select! {
+            comes = stream.head(unread) => comes,
             () = drain.noticed() => false,
             () = drain.cut() => false,
         };
-        if !wakes {
+        if !comes {
             return;
         }
+        // Boxed: what an idle connection does not need is given back, the buffers of the codec and the room of a
+        // request with it.
+        let rests = Box::pin(serve_http1_until_rest(&connection, stream)).await;
+        let Some(idle) = rests else { return };
+        (stream, unread) = idle;
     }
 }
 

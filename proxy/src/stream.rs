@@ -1,6 +1,6 @@
 //! A client's byte stream, closed when it stays idle or sends a head too slowly.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 
 use crate::clock;
@@ -45,8 +45,34 @@ impl Default for Deadlines {
 const MAX_ABANDONED: u32 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Idle time after which an HTTP/1 connection gives back all that it needs only for requests.
-const REST: Duration = Duration::from_secs(5);
+/// Part of the idle time after which an HTTP/1 connection gives back all that it needs only for requests: five
+/// seconds of the default.
+const REST: u32 = 15;
+
+/// HTTP/1 connections that wait for a head and hold no buffers for it.
+pub static RESTING: AtomicU64 = AtomicU64::new(0);
+
+/// One of [`RESTING`], until it is dropped.
+struct Rests;
+
+impl Rests {
+    fn begin() -> Self {
+        RESTING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Rests {
+    fn drop(&mut self) {
+        RESTING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes of a head that are waited for without the codec: most heads are shorter.
+const MOST_WAITING: usize = 2_048;
+
+/// Bytes read at once meanwhile.
+const PIECE: usize = 1_024;
 
 /// A monotonic time in microseconds.
 fn micros(time: Duration) -> u64 {
@@ -66,7 +92,7 @@ pub struct Activity {
     flooding: AtomicBool,
     /// True between the first byte of an HTTP/1 head and the request it becomes.
     in_head: AtomicBool,
-    /// Idle for [`REST`]: set by the stream, taken by whoever serves it.
+    /// Idle for a while: set by the stream, taken by whoever serves it.
     resting: AtomicBool,
     /// HTTP/2 reads frames at any time, so that bytes do not tell of a head.
     multiplexed: AtomicBool,
@@ -174,6 +200,20 @@ pub struct ClientStream {
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
+/// True where this is the beginning of a head that the codec could do no more with than wait for its end.
+fn may_become_head(have: &[u8]) -> bool {
+    let line = have.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let whole = line.len() < have.len();
+    let line = if whole { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
+    let sound = |(place, byte): (usize, &u8)| {
+        matches!(byte, b' '..=b'~') || (*byte == b'\r' && !whole && place + 1 == line.len())
+    };
+    have.len() < MOST_WAITING
+        && line.iter().enumerate().all(sound)
+        && (!whole || line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"))
+        && !have.windows(4).any(|end| end == b"\r\n\r\n")
+}
+
 impl ClientStream {
     pub fn new(transport: Transport, activity: Arc<Activity>, deadlines: Deadlines, http2: bool) -> Self {
         let now = clock::monotonic();
@@ -192,18 +232,47 @@ impl ClientStream {
         }
     }
 
-    /// After a rest: waits until there is something to read; false where the idle time is over first.
-    pub async fn wakes(&mut self, unread: Bytes) -> bool {
-        (self.timer, self.unread) = (None, unread);
-        if !self.unread.is_empty() {
-            return true;
+    /// Waits for a whole HTTP/1 head without the buffers of the codec, for whoever connects, or stops in the
+    /// middle, and holds the connection. False where the connection is to be closed instead. `unread` was read before.
+    pub async fn head(&mut self, unread: Bytes) -> bool {
+        self.timer = None;
+        let mut have = BytesMut::from(unread);
+        let _rests = Rests::begin();
+        while may_become_head(&have) {
+            let Some(left) = self.activity.left(&self.deadlines) else { break };
+            let piece = poll_fn(|cx| {
+                let mut room = [0; PIECE];
+                let mut piece = ReadBuf::new(&mut room);
+                let read = ready!(self.poll_transport_read(cx, &mut piece));
+                have.extend_from_slice(piece.filled());
+                Poll::Ready(read.map(|()| piece.filled().len()))
+            });
+            match timeout(left, piece).await {
+                Ok(Ok(0)) if have.is_empty() => return false,
+                // The codec says what it thinks of half a head.
+                Ok(Ok(0)) => break,
+                Ok(Ok(_)) => self.activity.bytes_arrived(),
+                Ok(Err(_)) => return false,
+                Err(_) => {
+                    if !have.is_empty() {
+                        poll_fn(|cx| {
+                            self.tell_of_timeout(cx);
+                            Poll::Ready(())
+                        })
+                        .await;
+                    }
+                    return false;
+                }
+            }
         }
-        let left = self.activity.left(&self.deadlines).unwrap_or_default();
-        let socket = match &self.transport {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
-        };
-        tokio::time::timeout(left, socket.readable()).await.is_ok_and(|readable| readable.is_ok())
+        self.unread = have.freeze();
+        true
+    }
+
+    /// Best effort: the connection is closed whether the client takes it or not.
+    fn tell_of_timeout(&mut self, cx: &mut Context<'_>) {
+        let _ = Pin::new(&mut *self).poll_write(cx, REQUEST_TIMEOUT);
+        let _ = Pin::new(&mut *self).poll_flush(cx);
     }
 
     /// True where the client only keeps this side busy with what came.
@@ -226,11 +295,12 @@ impl ClientStream {
             }
             let mut wait = left.unwrap_or(self.deadlines.idle);
             if self.frames.is_none() {
-                let rests = !in_head && left.is_some_and(|left| left + REST <= self.deadlines.idle);
+                let rest = self.deadlines.idle / REST;
+                let rests = !in_head && left.is_some_and(|left| left + rest <= self.deadlines.idle);
                 if rests && self.stalled.is_none() {
                     self.activity.resting.store(true, Ordering::Relaxed);
                 }
-                wait = wait.min(REST);
+                wait = wait.min(rest);
             }
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(wait)));
             ready!(timer.as_mut().poll(cx));
@@ -286,8 +356,7 @@ impl AsyncRead for ClientStream {
         }
         ready!(this.poll_expired(cx));
         if this.activity.in_head.load(Ordering::Relaxed) {
-            let _ = Pin::new(&mut *this).poll_write(cx, REQUEST_TIMEOUT);
-            let _ = Pin::new(&mut *this).poll_flush(cx);
+            this.tell_of_timeout(cx);
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         // An idle connection ends as if the client had closed it.
@@ -340,6 +409,41 @@ impl AsyncWrite for ClientStream {
         match &mut self.get_mut().transport {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::may_become_head;
+
+    #[test]
+    fn only_what_may_become_a_head_is_waited_for() {
+        for head in [
+            "",
+            "G",
+            "GET /",
+            "GET / HTTP/1.1\r",
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP/1.0\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r",
+        ] {
+            assert!(may_become_head(head.as_bytes()), "{head:?}");
+        }
+        for other in [
+            "GET / HTTP/1.1\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HT",
+            "GET /\r\n",
+            "\r\n",
+            "GET / HTTP/2.0\r\n",
+            "GET /\0",
+            "GET\r /",
+            "\u{16}\u{3}\u{1}",
+            "SSH-2.0-OpenSSH_9.2\r\n",
+            &"x".repeat(2_048),
+        ] {
+            assert!(!may_become_head(other.as_bytes()), "{other:?}");
         }
     }
 }

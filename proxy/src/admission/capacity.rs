@@ -8,6 +8,7 @@ use crate::admission::clients::Clients;
 use crate::admission::load::Load;
 use crate::frames::FLOODS;
 use crate::stall::STALLED;
+use crate::stream::RESTING;
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
 
@@ -72,6 +73,9 @@ impl Capacity {
         let help = "HTTP/2 streams ended because their clients took nothing of the response.";
         let read = || number(STALLED.load(Ordering::Relaxed));
         add(Kind::Counter, "foregate_http2_streams_stalled_total", help, Box::new(read));
+        let help = "HTTP/1 connections that wait for a request and hold no buffers for it.";
+        let read = || number(RESTING.load(Ordering::Relaxed));
+        add(Kind::Gauge, "foregate_connections_resting", help, Box::new(read));
         Self { bodies, clients, load, streams, requests }
     }
 }

@@ -1,5 +1,6 @@
 //! The handshake: TLS or plain, whose terms hold, who the client proved to be.
 
+mod hello;
 pub mod tally;
 pub mod vouch;
 
@@ -94,7 +95,8 @@ impl Established {
 
 /// Terminates TLS with the certificate for the name that the client asks for.
 async fn tls(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let acceptor = hello::begun(&stream).await?;
+    let start = LazyConfigAcceptor::new(acceptor, stream).await?;
     let terms = {
         let live = gateway.live.pin();
         let tls = live.tls.get(&port).ok_or(io::ErrorKind::NotFound)?;

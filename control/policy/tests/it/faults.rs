@@ -42,11 +42,11 @@ fn structural_faults_have_code_and_place() {
         ),
         (
             upstream("{ endpoints: ['a:1'], concurrency: { min: 9, max: 8 } }"),
-            "FG0660 4:50 the limit cannot stay at 9 or above and at 8 or below",
+            "FG0660 4:49 the limit cannot stay at 9 or above and at 8 or below",
         ),
         (
             upstream("{ endpoints: ['a:1'], concurrency: { adaptive: false, min: 9 } }"),
-            "FG0660 4:67 a limit that does not adapt is max, and has no min",
+            "FG0660 4:66 a limit that does not adapt is max, and has no min",
         ),
         (
             upstream("{ endpoints: ['a:1'], concurrency: { queue: { wait: 11s } } }"),

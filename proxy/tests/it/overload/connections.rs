@@ -123,3 +123,29 @@ async fn streams_over_the_bound_wait_at_their_client() {
     assert_eq!(received, 3);
     assert!(replies.iter().all(|reply| reply.status == 200));
 }
+
+#[tokio::test]
+async fn an_idle_connection_gives_its_buffers_back_and_loses_nothing() {
+    let upstream = Upstream::answering("hello").await;
+    let options = Options::default().args(&["--idle-timeout", "15s"]);
+    let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let resting = "foregate_connections_resting";
+    let mut client = RawClient::connect(gateway.address("edge/http")).await;
+    // The second request has begun when the first is answered, and is left at that.
+    client.send([GET, "GET /second HT"].concat()).await;
+    assert_eq!(client.response().await.unwrap().status, 200);
+    gateway.wait_sample(resting, |count| (count - 1.0).abs() < 0.5).await;
+    client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(client.response().await.unwrap().status, 200);
+    assert_eq!(upstream.last().uri, "/second");
+    gateway.wait_sample(resting, |count| (count - 1.0).abs() < 0.5).await;
+    // Woken by a body that comes later than its head, and by the end of the client.
+    client.send("POST /third HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n").await;
+    client.send("body").await;
+    assert_eq!(client.response().await.unwrap().status, 200);
+    assert_eq!((upstream.last().uri.path(), &upstream.last().body[..]), ("/third", &b"body"[..]));
+    gateway.wait_sample(resting, |count| (count - 1.0).abs() < 0.5).await;
+    drop(client);
+    gateway.wait_sample("foregate_connections_open{listener=\"edge/http\"}", |count| count == 0.0).await;
+    assert_eq!(gateway.sample(resting).await, Some(0.0));
+}

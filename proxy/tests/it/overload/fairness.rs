@@ -81,13 +81,13 @@ async fn each_tenant_gets_its_share_however_many_requests_the_others_send() {
     let backend = Backend::start(PLACES, SERVICE).await;
     let spec = "insecure: { anonymous: true }
 fairness: { key: 'request.headers[\"x-org\"]', weights: { acme: 2 } }";
-    let concurrency = "concurrency: { max: 6, adaptive: false, queue: { size: 48, wait: 5s } }";
+    let concurrency = "concurrency: { max: 12, adaptive: false, queue: { size: 48, wait: 5s } }";
     let text = policies::to(backend.upstream.address, concurrency)
         .replace(&policies::anonymous("all"), &policy("all", spec));
     let gateway = Foregate::start(&text, Options::default()).await;
     let crowd = Crowd::connect(gateway.address("edge/http"), 2).await;
-    let acme = Tenant::start(&crowd, "acme", 16);
-    let globex = Tenant::start(&crowd, "globex", 8);
+    let acme = Tenant::start(&crowd, "acme", 24);
+    let globex = Tenant::start(&crowd, "globex", 24);
     // Asks for far more than its share.
     let initech = Tenant::start(&crowd, "initech", 80);
     shares(&backend, &[], 50).await;
