@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// A thread that panicked left whole jobs behind, so the queue is still good.
+    /// Nothing is taken out of the queue by halves, so that it is good even after a panic.
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,7 +103,8 @@ impl Shared {
                 // The caller may be gone already; then nobody minds.
                 let _ = job.reply.send(Err(ScoreFault::Late));
             }
-            self.run(due);
+            // A model that panics costs the calls of this batch, not the thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.run(due)));
         }
     }
 
@@ -151,5 +153,41 @@ pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
         Ok(()) if scores.len() == count => Ok(scores),
         Ok(()) => Err(ScoreFault::Model("the number of scores is not that of the rows".into())),
         Err(error) => Err(ScoreFault::Model(error.to_string().into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pool;
+    use crate::model::{Model, ModelError};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Panics for rows that begin with a negative number.
+    #[derive(Debug)]
+    struct Fragile;
+
+    impl Model for Fragile {
+        fn run(&self, rows: &[f32], count: usize, out: &mut Vec<f32>) -> Result<(), ModelError> {
+            assert!(rows.first().is_some_and(|first| *first >= 0.0), "a defect of the model");
+            out.extend(std::iter::repeat_n(0.5, count));
+            Ok(())
+        }
+
+        fn engine(&self) -> &'static str {
+            "fragile"
+        }
+    }
+
+    #[test]
+    fn a_model_that_panics_costs_its_call_and_not_its_thread() {
+        let pool = Pool::start(Arc::new(Fragile), 1).unwrap();
+        let long = Duration::from_mins(1);
+        for _ in 0..3 {
+            let bad = pool.submit(vec![-1.0], 1, long).unwrap();
+            assert!(bad.blocking_recv().is_err(), "nobody answers");
+            let good = pool.submit(vec![1.0], 1, long).unwrap();
+            assert_eq!(good.blocking_recv().unwrap(), Ok(vec![0.5]));
+        }
     }
 }

@@ -12,7 +12,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
@@ -113,12 +113,12 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "No such page; see / for all.") })
-        .layer(middleware::from_fn(guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
 }
 
 /// Refuses foreign names and other methods, and keeps answers out of caches and other sites.
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
     let mut response = if !trusted(request.headers(), request.uri()) {
         let detail = "Use localhost or an IP address as host.";
         Problem::new(StatusCode::FORBIDDEN, detail).into_response()
@@ -131,6 +131,10 @@ async fn guard(request: Request, next: Next) -> Response {
         response
     };
     let headers = response.headers_mut();
+    if state.draining.load(Ordering::Acquire) {
+        // The next request finds the process that takes the place of this one, if there is one.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));

@@ -61,6 +61,11 @@ impl ResponseBody {
         Self { content: Content::Own((!bytes.is_empty()).then_some(bytes)), life: Some(life) }
     }
 
+    /// A body of a request that is recorded already.
+    pub fn recorded(bytes: Bytes) -> Self {
+        Self { content: Content::Own((!bytes.is_empty()).then_some(bytes)), life: None }
+    }
+
     /// A body that something else records: the tunnel of an upgrade.
     pub fn unrecorded() -> Self {
         Self { content: Content::Own(None), life: None }

@@ -1,7 +1,7 @@
 //! One client connection: TLS, the choice of HTTP version, requests until its end.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -9,7 +9,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foregate_filters::addresses::Networks;
 use foregate_filters::peer::Peer;
+use foregate_policy::snapshot::Speaks;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -22,9 +24,12 @@ use crate::admission::clients::Seat;
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
 use crate::handshake::{Established, Unnamed, establish};
+use crate::proxy_protocol;
+use crate::proxy_protocol::header::Ends;
 use crate::shape::address_value;
 use crate::stall::StreamExecutor;
 use crate::stream::{Activity, ClientStream, Transport};
+use crate::streams;
 use crate::telemetry::metrics::Occupied;
 
 /// Largest HTTP/1 head, in bytes; 431 above.
@@ -70,6 +75,8 @@ pub struct Connection {
     pub open: Occupied,
     /// Its share of the connections allowed at once.
     pub seat: Seat,
+    /// Where the client connected to; known where some upstream wants to know it.
+    pub destination: Option<SocketAddr>,
 }
 
 impl Connection {
@@ -77,24 +84,43 @@ impl Connection {
     pub fn spent(&self) -> bool {
         self.activity.begun() >= self.gateway.capacity.requests
     }
+
+    /// Both ends of the client's connection, for upstreams that are told.
+    pub fn ends(&self) -> Ends {
+        ends(self.peer, self.destination, self.port)
+    }
+}
+
+/// Where a destination is not known, its port is told alone.
+pub fn ends(source: SocketAddr, destination: Option<SocketAddr>, port: u16) -> Ends {
+    let unknown = || match source {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+    };
+    Ends { source, destination: destination.unwrap_or_else(unknown) }
 }
 
 /// Where a connection came in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Entry {
     /// Port of the listener as the policy has it.
     pub port: u16,
     pub tls: bool,
     pub listener: Arc<str>,
+    pub speaks: Speaks,
+    /// Set where a header of the PROXY protocol is expected: from where it is believed.
+    pub proxies: Option<Arc<Networks>>,
+    /// True where some upstream wants to know where clients connected to.
+    pub tells: bool,
 }
 
 /// Serves a connection to its end. Every fault ends it quietly: there is nobody left to tell.
 pub async fn serve(
     gateway: Arc<Gateway>,
     entry: Entry,
-    (stream, peer): (TcpStream, SocketAddr),
+    (mut stream, mut peer): (TcpStream, SocketAddr),
     drain: Drain,
-    seat: Seat,
+    mut seat: Seat,
 ) {
     gateway.capacity.load.watch(gateway.telemetry.metrics().requests_in_flight());
     let open = gateway.telemetry.metrics().connections(&entry.listener).enter();
@@ -102,6 +128,22 @@ pub async fn serve(
         return;
     }
     let deadlines = gateway.deadlines;
+    let mut destination = if entry.tells { stream.local_addr().ok() } else { None };
+    if let Some(trusted) = &entry.proxies {
+        match Box::pin(proxy_protocol::read(&mut stream, peer, trusted, deadlines.head)).await {
+            Ok(Some(ends)) => (peer, destination) = (ends.source, Some(ends.destination)),
+            Ok(None) => {}
+            // Nothing may be answered: what is spoken is not known yet.
+            Err(_) => return,
+        }
+        if !seat.count(&gateway.capacity.clients, peer.ip()) {
+            return;
+        }
+    }
+    if entry.speaks != Speaks::Http {
+        let client = streams::Client { peer, destination };
+        return Box::pin(streams::serve(gateway, entry, (stream, client), drain, (open, seat))).await;
+    }
     let established = establish(&gateway, &entry, peer.ip(), stream);
     let first = if entry.tls { deadlines.head } else { deadlines.idle };
     let established = tokio::select! {
@@ -124,7 +166,7 @@ pub async fn serve(
     };
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines, http2);
-    let Entry { port, tls, listener } = entry;
+    let Entry { port, tls, listener, .. } = entry;
     let connection = Arc::new(Connection {
         gateway,
         activity,
@@ -141,6 +183,7 @@ pub async fn serve(
         drain,
         open,
         seat,
+        destination,
     });
     if http2 {
         Box::pin(serve_http2(connection, stream)).await;

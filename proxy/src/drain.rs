@@ -14,6 +14,8 @@ pub struct Drain {
     started: watch::Receiver<bool>,
     /// Time between the announcement of a close and the close of a connection that stays idle.
     notice: Duration,
+    /// Time after which what has no end of its own is ended, so that it is told before the process is gone.
+    last: Duration,
     /// Set for a connection that may have to end before the process does.
     own: Option<Own>,
 }
@@ -28,6 +30,9 @@ struct Own {
 /// Time for what is under way on a connection that must end, after the notice: then it is cut.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// Most time before the end of the drain that is left for farewells.
+const FAREWELL: Duration = Duration::from_secs(2);
+
 /// The end that starts the drain and waits for all others to be dropped.
 #[derive(Debug)]
 pub struct DrainStart {
@@ -41,11 +46,26 @@ pub fn drain(notice: Duration) -> (DrainStart, Drain) {
     let (sender, receiver) = watch::channel(false);
     (
         DrainStart { flag: Arc::clone(&flag), started: sender },
-        Drain { flag, started: receiver, notice, own: None },
+        Drain { flag, started: receiver, notice, last: Duration::MAX, own: None },
     )
 }
 
 impl Drain {
+    /// The same, with a time after which it is over whatever is still under way.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { last: limit.saturating_sub(FAREWELL.min(limit / 4)), ..self }
+    }
+
+    /// Waits until the drain is nearly over: tunnels, which have no end of their own, say goodbye now.
+    pub async fn last_call(&self) {
+        let mut started = self.started.clone();
+        // Without a sender the process ends already.
+        if started.wait_for(|started| *started).await.is_ok() {
+            tokio::time::sleep(self.last).await;
+        }
+    }
+
     /// True once the drain has started.
     pub fn started(&self) -> bool {
         self.flag.load(Ordering::Relaxed)

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use foregate_filters::verdict::Reply;
 use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedBackend};
 use foregate_policy::routes::RouteMiss;
 use foregate_policy::store::Store;
+use futures_util::FutureExt;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -39,9 +41,11 @@ use crate::life::Life;
 use crate::live::Live;
 use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
+use crate::panics;
 use crate::problem;
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
+use crate::streams::tally::StreamTally;
 use crate::telemetry::Telemetry;
 use crate::telemetry::random;
 use crate::upgrade;
@@ -59,6 +63,8 @@ pub struct Gateway {
     pub deadlines: Deadlines,
     pub capacity: Capacity,
     pub tally: Tally,
+    /// Connections whose bytes are passed on unread.
+    pub streams: StreamTally,
     /// Tells of every publication: open connections look whether they still may be.
     pub published: watch::Sender<()>,
 }
@@ -89,8 +95,11 @@ async fn serve(
     let mut body = Some(body);
     let expects = head.headers.contains_key(EXPECT);
     let http1 = head.version < Version::HTTP_2;
-    let mut response = match run(&mut life, head, &mut body).await {
-        Ok(end) => end.respond(life),
+    // A defect costs this request a 500, not the other requests of its connection.
+    let outcome = AssertUnwindSafe(run(&mut life, head, &mut body)).catch_unwind().await;
+    let outcome = outcome.unwrap_or_else(|payload| Err(panics::refusal(&life, payload)));
+    let mut response = match outcome {
+        Ok(end) => panics::answered(life.id, || end.respond(life)),
         Err(refusal) => {
             // A client that sends on meets a reset before it reads the answer; one that waits to be
             // asked for its body is not asked.
@@ -275,6 +284,10 @@ async fn dispatch<'a>(
     let body = shaped_body(life, &mut head, body)?;
     if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
         upgrade::ask(&mut head.headers, protocol);
+    }
+
+    if upstream.spec.proxy_protocol.is_some() {
+        head.extensions.insert(life.connection.ends());
     }
 
     // dispatch: one endpoint, within the time of the route.

@@ -1,6 +1,7 @@
 //! What is gathered about one request until its one record is made.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::live::Live;
 use crate::open::{Asked, Open};
+use crate::panics;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::metrics::{Occupied, RouteMetrics};
 use crate::telemetry::random;
@@ -246,6 +248,15 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
+        if !self.recorded && std::thread::panicking() {
+            // A second panic while the first unwinds would end the process.
+            let record = || {
+                panics::blame(self);
+                self.record(End::Complete);
+            };
+            let _ = catch_unwind(AssertUnwindSafe(record));
+            return;
+        }
         self.record(End::ClientGone);
     }
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use log::Level;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::admission::clients::Seat;
 use crate::connection::{Entry, serve};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
+use crate::handover::{Handover, listener_name};
 use crate::telemetry::event::event;
 
 /// Connections the kernel may hold before they are accepted.
@@ -59,6 +60,10 @@ pub struct Listeners {
     bounds: Connections,
     open: Vec<Open>,
     permits: Arc<Semaphore>,
+    /// Sockets of the process before this one, and for the one after it.
+    handover: Arc<Handover>,
+    /// Nothing is accepted before this turns true.
+    gate: watch::Receiver<bool>,
 }
 
 /// Why a socket cannot be opened.
@@ -76,12 +81,22 @@ impl Open {
         self.address == socket.address
             && (socket.address.port() != 0 || self.entry.load().port == socket.entry.port)
     }
+
+    fn name(&self) -> String {
+        listener_name(self.address, self.entry.load().port)
+    }
 }
 
 impl Listeners {
-    pub fn new(gateway: Arc<Gateway>, drain: Drain, bounds: Connections) -> Self {
+    pub fn new(
+        gateway: Arc<Gateway>,
+        drain: Drain,
+        bounds: Connections,
+        handover: Arc<Handover>,
+        gate: watch::Receiver<bool>,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(bounds.total));
-        Self { gateway, drain, bounds, open: Vec::new(), permits }
+        Self { gateway, drain, bounds, open: Vec::new(), permits, handover, gate }
     }
 
     /// Opens what is new, closes what is gone, and leaves the rest as it is. Connections of a closed
@@ -95,6 +110,7 @@ impl Listeners {
             .partition(|open| wanted.iter().any(|socket| open.serves(socket)));
         self.open = kept;
         for open in gone {
+            self.handover.withdraw(&open.name());
             open.accepting.abort();
             // The socket is closed when its task is gone: only then is its port free for another address.
             let _ = open.accepting.await;
@@ -123,10 +139,12 @@ impl Listeners {
     }
 
     fn open(&self, socket: &Socket) -> io::Result<Open> {
-        let listener = listen(socket.address)?;
+        let name = listener_name(socket.address, socket.entry.port);
+        let listener = self.handover.take(&name).unwrap_or_else(|| listen(socket.address))?;
         let bound = listener.local_addr()?;
         let own = self.bounds.listeners.get(&*socket.entry.listener).copied();
         let most = own.unwrap_or(self.bounds.total).min(self.bounds.total);
+        self.handover.offer(name, &listener);
         event(
             Level::Info,
             "listening",
@@ -141,6 +159,12 @@ impl Listeners {
         let (gateway, drain) = (Arc::clone(&self.gateway), self.drain.clone());
         let permits = [Arc::new(Semaphore::new(most)), Arc::clone(&self.permits)];
         let accepting = accept(listener, gateway, Arc::clone(&entry), drain, permits);
+        let mut gate = self.gate.clone();
+        let accepting = async move {
+            if gate.wait_for(|open| *open).await.is_ok() {
+                accepting.await;
+            }
+        };
         Ok(Open { address: socket.address, entry, bound, accepting: tokio::spawn(accepting) })
     }
 }
@@ -177,9 +201,13 @@ async fn accept(
                 continue;
             }
         };
-        // But of a client that has too many already: those of others would wait behind it.
-        let Some(client) = gateway.capacity.clients.count(peer.ip()) else { continue };
-        let seat = Seat::new([own, all], client);
+        // But of a client that has too many already: those of others would wait behind it. Behind a proxy that will
+        // say who the client is, it is counted once that is known.
+        let mut seat = Seat::new([own, all], None);
+        let told = entry.load().proxies.is_some();
+        if !told && !seat.count(&gateway.capacity.clients, peer.ip()) {
+            continue;
+        }
         let Ok(stream) = stream.into_std() else { continue };
         let (gateway, entry, drain) = (Arc::clone(&gateway), Entry::clone(&entry.load()), drain.clone());
         // A random worker takes the connection and keeps it: its socket is polled there and nowhere else.

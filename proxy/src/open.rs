@@ -57,6 +57,11 @@ impl Publications {
         self.count.load(Ordering::Acquire)
     }
 
+    /// Tells of every one to come.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
     /// Something new is in force: whatever is still open asks again.
     pub fn tell(&self) {
         let count = self.count.fetch_add(1, Ordering::AcqRel) + 1;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::addresses::Networks;
 use foregate_filters::fault::Code;
 use foregate_policy::compile::{Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
@@ -137,6 +138,7 @@ impl Policies {
     /// The sockets that a snapshot asks for.
     pub fn sockets(&self, snapshot: &Snapshot) -> Vec<Socket> {
         let mut sockets: Vec<Socket> = Vec::new();
+        let tells = snapshot.upstreams.iter().any(|upstream| upstream.proxy_protocol.is_some());
         for listener in &snapshot.listeners {
             let name = format!("{}/{}", listener.gateway, listener.name);
             let asked = SocketAddr::new(listener.address, listener.port);
@@ -144,7 +146,14 @@ impl Policies {
             if sockets.iter().any(|socket| socket.address == address && socket.entry.port == listener.port) {
                 continue;
             }
-            let entry = Entry { port: listener.port, tls: listener.tls.is_some(), listener: name.into() };
+            let entry = Entry {
+                port: listener.port,
+                tls: listener.tls.is_some(),
+                listener: name.into(),
+                speaks: listener.speaks,
+                proxies: listener.proxies.as_ref().map(|from| Arc::new(Networks::new(from))),
+                tells,
+            };
             sockets.push(Socket { address, entry });
         }
         sockets
@@ -194,7 +203,8 @@ fn port_tls(
     listeners: &[Listener],
     identity: Option<&Set>,
 ) -> Result<HashMap<u16, Arc<PortTls>>, Box<Diagnostic>> {
-    let ports: HashSet<u16> = listeners.iter().filter(|one| one.tls.is_some()).map(|one| one.port).collect();
+    let speaks_tls = |one: &&Listener| one.tls.is_some() || one.speaks.is_tls();
+    let ports: HashSet<u16> = listeners.iter().filter(speaks_tls).map(|one| one.port).collect();
     ports
         .into_iter()
         .map(|port| {
@@ -238,7 +248,7 @@ pub fn status(live: &Live) -> ConfigStatus {
     ConfigStatus {
         revision: live.snapshot.revision.clone(),
         loaded_at: clock::now().unix,
-        routes: live.snapshot.routes.all().len(),
+        routes: live.snapshot.routes.all().len() + live.snapshot.streams.all().len(),
         listeners: live.snapshot.listeners.len(),
         warnings: live.snapshot.warnings.iter().map(one_line).collect(),
         failure: None,

@@ -16,31 +16,41 @@ use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownS
 use pingora_core::services::Service;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::admin::{self, AdminState};
 use crate::admission::capacity::{Bounds, Capacity};
 use crate::clock;
 use crate::decision_log::DecisionLogOptions;
 use crate::drain::{Drain, DrainStart, drain};
+use crate::failure::Failure;
 use crate::gateway::Gateway;
+use crate::handover::endpoint::HandoverEndpoint;
+use crate::handover::until::UntilHanded;
+use crate::handover::{Handover, HandoverError, HandoverOptions, admin_name};
 use crate::handshake::tally::Tally;
 use crate::identity::keep::{first, keep};
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
 use crate::listeners::{Connections, Listeners, Socket};
 use crate::open::Publications;
+use crate::panics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
+use crate::proxy_protocol;
 use crate::reload::Reload;
 use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::stream::Deadlines;
+use crate::streams::tally::StreamTally;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::{self, event};
 use crate::telemetry::{Telemetry, TelemetryOptions};
 
 /// Time for the last log lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// Time for requests on the admin connections of a process that was relieved.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// How the process runs.
 #[derive(Clone, Debug)]
@@ -65,6 +75,8 @@ pub struct RunOptions {
     pub capacity: Bounds,
     /// Where the identity of this workload comes from.
     pub identity: Option<Origin>,
+    /// How a new process takes the place of this one, and whether this one takes that of another.
+    pub handover: Option<HandoverOptions>,
 }
 
 /// Where the process really listens.
@@ -89,6 +101,9 @@ pub enum RunError {
     /// The workload has no identity to serve with.
     #[error("no identity of this workload: {0}")]
     Identity(#[from] SourceError),
+    /// The sockets of the process before could not be had.
+    #[error("{0}")]
+    Handover(#[from] HandoverError),
 }
 
 /// A process that is ready to run.
@@ -102,25 +117,6 @@ pub struct Process {
     background: Runtime,
     failure: Arc<Failure>,
     bound: watch::Sender<Bound>,
-}
-
-/// The first thing that keeps the process from going on.
-#[derive(Debug, Default)]
-struct Failure {
-    told: std::sync::Mutex<Option<String>>,
-    notify: Notify,
-}
-
-impl Failure {
-    fn tell(&self, message: String) {
-        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        told.get_or_insert(message);
-        self.notify.notify_one();
-    }
-
-    fn take(&self) -> Option<String> {
-        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
-    }
 }
 
 impl Process {
@@ -141,6 +137,8 @@ impl Process {
             sample: options.decision_sample,
             decision_log: options.decision_log.clone(),
         })?;
+        panics::export(&telemetry);
+        proxy_protocol::export(&telemetry);
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
         let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
@@ -169,6 +167,7 @@ impl Process {
             published: watch::channel(()).0,
             publications: Publications::default(),
             capacity: Capacity::new(options.capacity, &telemetry),
+            streams: StreamTally::new(Arc::clone(&telemetry)),
             telemetry,
             deadlines: options.deadlines,
         });
@@ -195,28 +194,36 @@ impl Process {
         self.bound.subscribe()
     }
 
-    /// Runs until SIGTERM, SIGINT or a failure. SIGTERM drains first.
+    /// Runs until SIGTERM, SIGINT, a failure, or until another process has taken over. Drains first, but for
+    /// SIGINT and failures.
     ///
     /// # Errors
-    /// `Listen` where a socket could not be opened.
+    /// `Listen` where a socket could not be opened, `Handover` where those of the process before were not given.
     pub fn run(self) -> Result<(), RunError> {
+        let handover = Arc::new(Handover::begin(self.options.handover.clone())?);
         let (start, drain) = drain(self.options.notice);
+        let drain = drain.within(self.options.drain);
         let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
         let (sockets, wanted) = watch::channel(sockets);
-        let conf = ServerConf {
-            threads: self.options.threads,
-            work_stealing: false,
-            // The drain is over when the signal is handed on: nothing is left to wait for.
-            grace_period_seconds: Some(0),
-            graceful_shutdown_timeout_seconds: Some(1),
-            ..ServerConf::default()
-        };
         let (watching, watched) = watch::channel(false);
-        let mut server = Server::new_with_opt_and_conf(None, conf);
+        let mut server = Server::new_with_opt_and_conf(None, conf(self.options.threads));
         server.bootstrap();
-        let listeners = Listeners::new(Arc::clone(&self.gateway), drain.clone(), self.options.connections);
+        let (gate, opened) = watch::channel(!handover.is_taking_over());
+        let listeners = Listeners::new(
+            Arc::clone(&self.gateway),
+            drain.clone(),
+            self.options.connections,
+            Arc::clone(&handover),
+            opened,
+        );
+        server.add_service(HandoverEndpoint {
+            handover: Arc::clone(&handover),
+            failure: Arc::clone(&self.failure),
+        });
         server.add_service(DataPlane {
             listeners: Some(listeners),
+            handover: Arc::clone(&handover),
+            gate,
             wanted,
             watched,
             drain: drain.clone(),
@@ -227,6 +234,7 @@ impl Process {
         server.add_service(AdminEndpoint {
             address: self.options.admin,
             admin: Arc::clone(&self.admin),
+            handover: Arc::clone(&handover),
             failure: Arc::clone(&self.failure),
             bound: self.bound.clone(),
         });
@@ -247,14 +255,27 @@ impl Process {
             limit: self.options.drain,
             admin: Arc::clone(&self.admin),
             failure: Arc::clone(&self.failure),
+            handover: Arc::clone(&handover),
         };
         server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
+        handover.close();
         self.gateway.telemetry.close(FLUSH);
         self.background.shutdown_timeout(Duration::from_secs(1));
         match self.failure.take() {
             Some(message) => Err(RunError::Listen(message)),
             None => Ok(()),
         }
+    }
+}
+
+fn conf(threads: usize) -> ServerConf {
+    ServerConf {
+        threads,
+        work_stealing: false,
+        // The drain is over when the signal is handed on: nothing is left to wait for.
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
     }
 }
 
@@ -277,10 +298,22 @@ struct DataPlane {
     wanted: watch::Receiver<Vec<Socket>>,
     /// True once changes of policies are seen.
     watched: watch::Receiver<bool>,
+    handover: Arc<Handover>,
+    /// Lets the listeners accept.
+    gate: watch::Sender<bool>,
     drain: Drain,
     failure: Arc<Failure>,
     admin: Arc<AdminState>,
     bound: watch::Sender<Bound>,
+}
+
+impl DataPlane {
+    /// Waits until changes of policies are seen and the admin endpoint has its socket: whoever waits for
+    /// readiness may change files at once. Where one of them never comes, the process ends anyway.
+    async fn complete(&mut self) {
+        let _ = self.watched.wait_for(|watched| *watched).await;
+        let _ = self.bound.subscribe().wait_for(|bound| bound.admin.is_some()).await;
+    }
 }
 
 #[async_trait]
@@ -294,11 +327,15 @@ impl Service for DataPlane {
             return;
         }
         self.bound.send_modify(|bound| bound.listeners = listeners.bound());
-        // Whoever waits for readiness may change files at once. Where nothing can be watched the process ends anyway.
+        let drain = self.drain.clone();
         tokio::select! {
-            () = self.drain.wait() => return,
-            _ = self.watched.wait_for(|watched| *watched) => self.admin.ready.store(true, Ordering::Release),
+            () = drain.wait() => return self.handover.withdraw_all(),
+            () = self.complete() => {}
         }
+        // Nothing can go wrong any more that would end this process before the other one: now it may accept.
+        self.gate.send_replace(true);
+        self.admin.ready.store(true, Ordering::Release);
+        self.handover.serve();
         loop {
             tokio::select! {
                 () = self.drain.wait() => break,
@@ -310,6 +347,7 @@ impl Service for DataPlane {
             }
             self.bound.send_modify(|bound| bound.listeners = listeners.bound());
         }
+        self.handover.withdraw_all();
     }
 
     fn name(&self) -> &'static str {
@@ -321,6 +359,7 @@ impl Service for DataPlane {
 struct AdminEndpoint {
     address: SocketAddr,
     admin: Arc<AdminState>,
+    handover: Arc<Handover>,
     failure: Arc<Failure>,
     bound: watch::Sender<Bound>,
 }
@@ -328,7 +367,12 @@ struct AdminEndpoint {
 #[async_trait]
 impl Service for AdminEndpoint {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let listener = match tokio::net::TcpListener::bind(self.address).await {
+        let name = admin_name(self.address);
+        let listener = match self.handover.take(&name) {
+            Some(inherited) => inherited,
+            None => tokio::net::TcpListener::bind(self.address).await,
+        };
+        let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
                 return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address));
@@ -336,7 +380,11 @@ impl Service for AdminEndpoint {
         };
         let address = listener.local_addr().unwrap_or(self.address);
         event(Level::Info, "admin listening", &[("address", address.to_string().into())]);
+        self.handover.offer(name, &listener);
         self.bound.send_modify(|bound| bound.admin = Some(address));
+        // Until then the process before tells how it stands.
+        self.handover.served().await;
+        let listener = UntilHanded { listener, handover: Arc::clone(&self.handover) };
         if let Err(error) = axum::serve(listener, admin::router(Arc::clone(&self.admin))).await {
             event(Level::Error, "admin ended", &[("error", error.to_string().into())]);
         }
@@ -386,6 +434,7 @@ struct Shutdown {
     limit: Duration,
     admin: Arc<AdminState>,
     failure: Arc<Failure>,
+    handover: Arc<Handover>,
 }
 
 #[async_trait]
@@ -397,15 +446,23 @@ impl ShutdownSignalWatch for Shutdown {
             return ShutdownSignal::FastShutdown;
         };
         tokio::select! {
-            () = self.failure.notify.notified() => return ShutdownSignal::FastShutdown,
+            () = self.failure.told() => return ShutdownSignal::FastShutdown,
             _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
             _ = terminate.recv() => {}
+            () = self.handover.handed() => event(Level::Info, "handed over", &[]),
         }
         event(Level::Info, "drain started", &[("limit_seconds", self.limit.as_secs().into())]);
         self.admin.draining.store(true, Ordering::Release);
         self.start.start();
+        // Admin connections that were accepted an instant ago have said nothing yet.
+        let served = async {
+            if self.handover.is_handed() {
+                tokio::time::sleep(SETTLE).await;
+            }
+            self.start.finished(self.limit).await
+        };
         let complete = tokio::select! {
-            complete = self.start.finished(self.limit) => complete,
+            complete = served => complete,
             _ = interrupt.recv() => false,
         };
         event(Level::Info, "drain ended", &[("complete", complete.into())]);

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use foregate_policy::snapshot::{CertificateFiles, ClientAuthorities, Clients, Listener, ListenerTls};
+use foregate_policy::snapshot::{
+    CertificateFiles, ClientAuthorities, Clients, Listener, ListenerTls, Speaks,
+};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
@@ -56,6 +58,7 @@ pub struct Terms {
     pub clients: Option<ClientTrust>,
     /// Since the epoch: plain connections are taken until then.
     pub plain_until: Option<Duration>,
+    pub speaks: Speaks,
 }
 
 /// Certificates of one listener, tried in order.
@@ -114,8 +117,12 @@ impl PortTls {
     ) -> Result<Self, TlsError> {
         let mut terms = Vec::new();
         for listener in listeners {
-            let Some(tls) = &listener.tls else { continue };
-            terms.push(Arc::new(Terms::new(listener.hostname.clone(), tls, identity)?));
+            let hostname = listener.hostname.clone();
+            terms.push(Arc::new(match &listener.tls {
+                _ if listener.speaks == Speaks::Passthrough => Terms::passthrough(hostname),
+                Some(tls) => Terms::new(hostname, tls, listener.speaks, identity)?,
+                None => continue,
+            }));
         }
         terms.sort_by_key(|terms| match terms.hostname.as_deref() {
             Some(name) if name.starts_with('*') => (1, usize::MAX - name.len()),
@@ -132,11 +139,17 @@ impl PortTls {
     pub fn renewed(&self, identity: &Set) -> Result<Self, TlsError> {
         let terms = self.terms.iter().map(|terms| match terms.clients {
             Some(ClientTrust::Workloads(_)) => {
-                Terms::mesh(terms.hostname.clone(), terms.plain_until, Some(identity)).map(Arc::new)
+                Terms::mesh(terms.hostname.clone(), terms.plain_until, terms.speaks, Some(identity))
+                    .map(Arc::new)
             }
             _ => Ok(Arc::clone(terms)),
         });
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
+    }
+
+    /// True where a listener passes TLS on.
+    pub fn passes_through(&self) -> bool {
+        self.terms.iter().any(|terms| terms.speaks == Speaks::Passthrough)
     }
 
     /// True where a listener shows the identity of this workload.
@@ -172,36 +185,53 @@ impl Terms {
         self.plain_until.is_some_and(|until| now < until)
     }
 
-    fn new(hostname: Option<Box<str>>, tls: &ListenerTls, identity: Option<&Set>) -> Result<Self, TlsError> {
+    /// TLS is passed on: nothing is shown, nobody is asked.
+    fn passthrough(hostname: Option<Box<str>>) -> Self {
+        Self { hostname, config: None, clients: None, plain_until: None, speaks: Speaks::Passthrough }
+    }
+
+    fn new(
+        hostname: Option<Box<str>>,
+        tls: &ListenerTls,
+        speaks: Speaks,
+        identity: Option<&Set>,
+    ) -> Result<Self, TlsError> {
         let clients = match &tls.clients {
             Clients::Unasked => None,
             Clients::Authorities(said) => Some(authorities(said)?),
-            Clients::Workloads { plain_until } => return Self::mesh(hostname, *plain_until, identity),
+            Clients::Workloads { plain_until } => {
+                return Self::mesh(hostname, *plain_until, speaks, identity);
+            }
         };
         let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
         let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
-        let config = Some(server(keys, clients.clone())?);
-        Ok(Self { hostname, config, clients, plain_until: None })
+        let config = Some(server(keys, clients.clone(), speaks)?);
+        Ok(Self { hostname, config, clients, plain_until: None, speaks })
     }
 
     /// The terms of a listener with the identity of this workload.
     fn mesh(
         hostname: Option<Box<str>>,
         plain_until: Option<Duration>,
+        speaks: Speaks,
         identity: Option<&Set>,
     ) -> Result<Self, TlsError> {
         let trust = identity.map_or_else(|| Arc::new(Trust::nobody()), |set| Arc::clone(&set.trust));
         let clients = ClientTrust::Workloads(trust);
         let config = identity
-            .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone())))
+            .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone()), speaks))
             .transpose()?;
-        Ok(Self { hostname, config, clients: Some(clients), plain_until })
+        Ok(Self { hostname, config, clients: Some(clients), plain_until, speaks })
     }
 }
 
 /// The configuration of a listener. Tickets are sealed with a key of its own: no session is taken up again
 /// with another listener, nor after certificates or authorities changed.
-fn server(keys: Certificates, clients: Option<ClientTrust>) -> Result<Arc<ServerConfig>, TlsError> {
+fn server(
+    keys: Certificates,
+    clients: Option<ClientTrust>,
+    speaks: Speaks,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
     let builder = match clients {
@@ -209,7 +239,9 @@ fn server(keys: Certificates, clients: Option<ClientTrust>) -> Result<Arc<Server
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(keys));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if speaks == Speaks::Http {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
     config.ticketer = aws_lc_rs::Ticketer::new()?;
     Ok(Arc::new(config))
 }

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::life::Life;
 use crate::telemetry::record::End;
-use crate::websocket::{ClientEnd, IDLE_CLOSE, Moved, POLICY_CLOSE};
+use crate::websocket::{ClientEnd, Farewell, Moved};
 
 /// Read buffer of each direction.
 const BUFFER: usize = 8 * 1024;
@@ -52,6 +52,7 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
             }
             // Nothing vouches for the client any more.
             () = drain.cut() => (End::Revoked, None),
+            () = drain.last_call() => (End::Drained, None),
             refusal = watch => (End::Revoked, Some(refusal)),
             () = silent(&moved, limit) => (End::Idle, None),
         };
@@ -59,17 +60,14 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
         life.sent(usize::try_from(client.moved.sent()).unwrap_or(usize::MAX));
         life.refusal = refusal;
         life.record(end);
-        match end {
-            End::Revoked => {
-                drop(upstream);
-                client.close(POLICY_CLOSE).await;
-            }
-            End::Idle => {
-                drop(upstream);
-                client.close(IDLE_CLOSE).await;
-            }
-            End::Complete | End::ClientGone | End::UpstreamBroke => {}
-        }
+        let farewell = match end {
+            End::Revoked => Farewell::Revoked,
+            End::Drained => Farewell::Away,
+            End::Idle => Farewell::Idle,
+            End::Complete | End::ClientGone | End::UpstreamBroke => return,
+        };
+        drop(upstream);
+        client.close(farewell).await;
     });
 }
 

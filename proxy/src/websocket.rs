@@ -11,10 +11,24 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 /// Close with code 1008, policy violation, and its reason (RFC 6455, sections 5.5.1 and 7.4.1).
-pub const POLICY_CLOSE: &[u8] = b"\x88\x09\x03\xf0revoked";
+const POLICY_CLOSE: &[u8] = b"\x88\x09\x03\xf0revoked";
 
 /// Close with code 1001, going away: the connection has been silent for too long.
-pub const IDLE_CLOSE: &[u8] = b"\x88\x06\x03\xe9idle";
+const IDLE_CLOSE: &[u8] = b"\x88\x06\x03\xe9idle";
+
+/// Close with code 1001, going away, and its reason.
+const AWAY_CLOSE: &[u8] = b"\x88\x0a\x03\xe9shutdown";
+
+/// Why a tunnel is ended here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// It is not allowed any more.
+    Revoked,
+    /// The process ends.
+    Away,
+    /// It has been silent for too long.
+    Idle,
+}
 
 /// Time for a client to take the close frame and to answer it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -110,8 +124,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientEnd<S> {
         Self { stream, frames: Frames::default(), moved: Arc::default() }
     }
 
-    /// Ends the tunnel: with this close frame where the last frame has passed in full, as it is otherwise.
-    pub async fn close(mut self, frame: &[u8]) {
+    /// Ends the tunnel: with a close frame where the last frame has passed in full, as it is otherwise.
+    pub async fn close(mut self, why: Farewell) {
+        let frame = match why {
+            Farewell::Revoked => POLICY_CLOSE,
+            Farewell::Away => AWAY_CLOSE,
+            Farewell::Idle => IDLE_CLOSE,
+        };
         let farewell = async {
             if self.frames.between() && !self.frames.closed {
                 self.stream.write_all(frame).await?;
@@ -159,14 +178,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientEnd<S> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Frames, POLICY_CLOSE};
+    use super::{AWAY_CLOSE, Frames, POLICY_CLOSE};
 
     #[test]
     fn frames_end_where_they_say_however_they_are_cut() {
         let long = [&[0x82, 126, 1, 0][..], &[7; 256]].concat();
         let longer = [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &vec![7; 65_536]].concat();
         let masked = [0x81, 0x82, 1, 2, 3, 4, 5, 6].to_vec();
-        for frame in [vec![0x81, 0], vec![0x81, 2, b'h', b'i'], long, longer, masked, POLICY_CLOSE.to_vec()] {
+        for frame in [
+            vec![0x81, 0],
+            vec![0x81, 2, b'h', b'i'],
+            long,
+            longer,
+            masked,
+            POLICY_CLOSE.to_vec(),
+            AWAY_CLOSE.to_vec(),
+        ] {
             for step in [1, 3, frame.len()] {
                 let mut frames = Frames::default();
                 let mut passed = 0;

@@ -13,6 +13,8 @@ use crate::source::SourceFile;
 pub enum Kind {
     Gateway,
     HttpRoute,
+    TcpRoute,
+    TlsRoute,
     Upstream,
     Policy,
     Model,
@@ -38,9 +40,11 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Gateway,
         Self::HttpRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
         Self::Upstream,
         Self::Policy,
         Self::Model,
@@ -53,6 +57,8 @@ impl Kind {
         match self {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::Upstream => "Upstream",
             Self::Policy => "Policy",
             Self::Model => "Model",
@@ -64,7 +70,9 @@ impl Kind {
     /// The word in `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Gateway | Self::HttpRoute => "gateway.networking.k8s.io/v1",
+            Self::Gateway | Self::HttpRoute | Self::TcpRoute | Self::TlsRoute => {
+                "gateway.networking.k8s.io/v1"
+            }
             Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {
                 "foregate.dev/v1alpha1"
             }

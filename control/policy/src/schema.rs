@@ -5,7 +5,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::document::Kind;
-use crate::documents::{case, consumer, gateway, http_route, model, policy, upstream};
+use crate::documents::{case, consumer, gateway, http_route, model, policy, stream_route, upstream};
 
 /// Where editors find the schema of this version.
 pub const ID: &str = "https://foregate.dev/schemas/v1alpha1/policy.json";
@@ -15,6 +15,8 @@ pub fn of(kind: Kind) -> Value {
     let mut schema = match kind {
         Kind::Gateway => generate::<gateway::Gateway>(),
         Kind::HttpRoute => generate::<http_route::HttpRoute>(),
+        Kind::TcpRoute => generate::<stream_route::TcpRoute>(),
+        Kind::TlsRoute => generate::<stream_route::TlsRoute>(),
         Kind::Upstream => generate::<upstream::Upstream>(),
         Kind::Policy => generate::<policy::Policy>(),
         Kind::Model => generate::<model::Model>(),
@@ -105,6 +107,6 @@ mod tests {
             assert_eq!(of(kind)["properties"]["kind"]["const"], kind.word());
         }
         assert_eq!(all()["oneOf"].as_array().unwrap().len(), Kind::ALL.len());
-        assert_eq!(schema.matches("\"cidr\"").count(), 3);
+        assert_eq!(schema.matches("\"cidr\"").count(), 4);
     }
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::peer::PeerPattern;
+use ipnet::IpNet;
 
 use crate::diagnostic::Diagnostic;
 use crate::documents::credentials::Credentials;
 use crate::documents::model::Placement;
 use crate::routes::RouteTable;
+use crate::routes::streams::StreamTable;
 
 /// The outcome of one compilation. A request obeys exactly one snapshot.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub struct Snapshot {
     /// In document order; a `Gateway` with several addresses gives one entry per address and listener.
     pub listeners: Vec<Listener>,
     pub routes: RouteTable,
+    /// Routes of connections whose bytes are passed on unread.
+    pub streams: StreamTable,
     /// Indexed by [`crate::route::WeightedBackend::upstream`].
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Model>,
@@ -38,8 +42,38 @@ pub struct Listener {
     pub port: u16,
     /// Lower case, `*.` in front of a wildcard; `None` serves every name.
     pub hostname: Option<Box<str>>,
-    /// Set where the protocol is HTTPS.
+    /// Set where TLS ends here.
     pub tls: Option<ListenerTls>,
+    pub speaks: Speaks,
+    /// Set where every connection begins with a header of the PROXY protocol: the networks that it is
+    /// believed from. Others are not let in.
+    pub proxies: Option<Arc<[IpNet]>>,
+}
+
+/// What is done with the connections of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Speaks {
+    /// Requests are read, on TLS or without.
+    #[default]
+    Http,
+    /// Bytes are passed on.
+    Tcp,
+    /// TLS ends here, and bytes are passed on.
+    Tls,
+    /// TLS is passed on; only the name that the client asks for is read.
+    Passthrough,
+}
+
+impl Speaks {
+    /// True for what begins with TLS and is no HTTP.
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Tls | Self::Passthrough)
+    }
+
+    /// True where two listeners, both with TLS that ends here or both without, may share a port.
+    pub fn shares_port(self, other: Self) -> bool {
+        self == other || (self.is_tls() && other.is_tls())
+    }
 }
 
 /// How a listener proves its name, and what it asks of clients.
@@ -95,10 +129,12 @@ pub struct Upstream {
     pub protocol: Protocol,
     pub tls: Option<UpstreamTls>,
     pub connect_timeout: Duration,
-    /// How long a pooled connection may lie unused.
+    /// How long a pooled connection may lie unused; with [`Protocol::Tcp`], how long a connection may be silent.
     pub idle_timeout: Duration,
     /// Unused connections kept per thread.
     pub max_idle_per_thread: usize,
+    /// Set where connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: Option<ProxyVersion>,
     /// What the gateway shows to it; paths of files are anchored.
     pub credentials: Option<Credentials>,
     pub concurrency: Concurrency,
@@ -133,13 +169,24 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// The HTTP version spoken to an upstream.
+/// What is spoken to an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Protocol {
     #[default]
     Http1,
     /// With prior knowledge on plain connections, by ALPN `h2` on TLS (RFC 9113, section 3).
     Http2,
+    /// Whatever comes: for connections that are passed on unread.
+    Tcp,
+}
+
+/// Which header of the PROXY protocol a connection begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// How an upstream must prove its identity.

@@ -8,8 +8,6 @@ use crate::documents::{HEADER_NAME, HOSTNAME, INSTANT, LABEL, OBJECT_NAME};
 /// Kinds of Gateway API and of later versions, as `apiVersion` group and kind.
 pub const KINDS: &[(&str, &str)] = &[
     ("gateway.networking.k8s.io", "GRPCRoute"),
-    ("gateway.networking.k8s.io", "TLSRoute"),
-    ("gateway.networking.k8s.io", "TCPRoute"),
     ("gateway.networking.k8s.io", "UDPRoute"),
     ("gateway.networking.k8s.io", "ReferenceGrant"),
     ("gateway.networking.k8s.io", "BackendTLSPolicy"),
@@ -55,13 +53,31 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
         "spec.listeners.tls.certificateRefs.namespace",
         "Secrets are read from the folder beside the policies",
     ),
-    (Some(Kind::Gateway), "spec.listeners.allowedRoutes.kinds", "remove it: only HTTPRoute can attach"),
+    (
+        Some(Kind::Gateway),
+        "spec.listeners.allowedRoutes.kinds",
+        "remove it: the protocol of the listener says which routes can attach",
+    ),
     (
         Some(Kind::Gateway),
         "spec.listeners.allowedRoutes.namespaces.selector",
         "use `from: Same` or `from: All`",
     ),
     (Some(Kind::HttpRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
+    (Some(Kind::TcpRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
+    (Some(Kind::TlsRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
+    (
+        Some(Kind::TcpRoute),
+        "spec.rules.backendRefs.namespace",
+        "an Upstream is found in the namespace of the route",
+    ),
+    (Some(Kind::TcpRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
+    (
+        Some(Kind::TlsRoute),
+        "spec.rules.backendRefs.namespace",
+        "an Upstream is found in the namespace of the route",
+    ),
+    (Some(Kind::TlsRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
     (Some(Kind::HttpRoute), "spec.rules.retry", "remove it"),
     (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "remove it"),
     (Some(Kind::HttpRoute), "spec.rules.filters.requestMirror", "remove the filter"),
@@ -82,8 +98,7 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
 
 /// Values that Gateway API knows.
 const VALUES: &[(Kind, &str, &[&str])] = &[
-    (Kind::Gateway, "spec.listeners.protocol", &["TLS", "TCP", "UDP"]),
-    (Kind::Gateway, "spec.listeners.tls.mode", &["Passthrough"]),
+    (Kind::Gateway, "spec.listeners.protocol", &["UDP"]),
     (Kind::Gateway, "spec.listeners.allowedRoutes.namespaces.from", &["Selector", "None"]),
     (Kind::Gateway, "spec.addresses.type", &["Hostname", "NamedAddress"]),
     (Kind::HttpRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
@@ -94,6 +109,10 @@ const VALUES: &[(Kind, &str, &[&str])] = &[
         &["RequestMirror", "CORS", "ExtensionRef", "ExternalAuth"],
     ),
     (Kind::HttpRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
+    (Kind::TcpRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
+    (Kind::TcpRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
+    (Kind::TlsRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
+    (Kind::TlsRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
 ];
 
 /// Advice for a field that is known but not acted on.

@@ -29,13 +29,20 @@ pub struct Counted {
 #[derive(Debug)]
 pub struct Seat {
     _permits: [OwnedSemaphorePermit; 2],
-    _client: Counted,
+    client: Option<Counted>,
 }
 
 impl Seat {
     /// `permits`: of its listener and of the process.
-    pub fn new(permits: [OwnedSemaphorePermit; 2], client: Counted) -> Self {
-        Self { _permits: permits, _client: client }
+    /// Without a client it is not known yet whose it is.
+    pub fn new(permits: [OwnedSemaphorePermit; 2], client: Option<Counted>) -> Self {
+        Self { _permits: permits, client }
+    }
+
+    /// Counts the connection as one of this address; false where that has too many.
+    pub fn count(&mut self, clients: &Arc<Clients>, address: IpAddr) -> bool {
+        self.client = clients.count(address);
+        self.client.is_some()
     }
 }
 

@@ -106,6 +106,7 @@ impl Demo {
             connections: Connections { total: 1000, ..Connections::default() },
             capacity: Bounds::default(),
             identity: None,
+            handover: None,
         }
     }
 }

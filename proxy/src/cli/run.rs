@@ -13,7 +13,9 @@ use crate::cli::REFUSED;
 use crate::cli::capacity::CapacityArgs;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
+use crate::handover::HandoverOptions;
 use crate::identity::Origin;
+use crate::panics;
 use crate::policies::PolicySource;
 use crate::server::{Process, RunError, RunOptions};
 use crate::stream::Deadlines;
@@ -69,6 +71,13 @@ pub(super) struct Run {
     /// socket in `SPIFFE_ENDPOINT_SOCKET`.
     #[arg(long, value_name = "WHERE")]
     identity: Option<Origin>,
+    /// Unix socket on which a new process takes the place of this one; it is for this user alone.
+    #[arg(long, value_name = "FILE")]
+    upgrade_socket: Option<PathBuf>,
+    /// Takes the listening sockets from the process at the upgrade socket; once this one serves, that one
+    /// drains and ends. Where this one cannot start, that one goes on.
+    #[arg(long, requires = "upgrade_socket")]
+    upgrade: bool,
 }
 
 /// Reads `1/16`.
@@ -92,6 +101,7 @@ fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
 
 impl Run {
     pub(super) fn run(self) -> ExitCode {
+        panics::install();
         let outcome = Process::new(self.options()).and_then(Process::run);
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +145,7 @@ impl Run {
             capacity: self.capacity.bounds(),
             connections: self.capacity.connections(),
             identity: self.identity,
+            handover: self.upgrade_socket.map(|socket| HandoverOptions { socket, take_over: self.upgrade }),
         }
     }
 }

@@ -11,9 +11,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::dispatch::pool::{self, Sender};
 use crate::dispatch::upstream::{Address, UpstreamState};
+use crate::proxy_protocol;
+use crate::proxy_protocol::header::Ends;
 
 /// Largest response head, in bytes.
 const MAX_HEAD: u32 = 64 * 1024;
@@ -36,12 +39,23 @@ pub enum ConnectError {
     Http(hyper::Error),
 }
 
-/// Connects within the upstream's connect timeout.
+/// A connection that stands, before anything is said on it.
+#[derive(Debug)]
+pub enum Opened {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Connects within the upstream's connect timeout. `ends` are told where the upstream wants to know them.
 ///
 /// # Errors
 /// The first thing that failed.
-pub async fn connect(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Result<Sender, ConnectError> {
-    match timeout(upstream.spec.connect_timeout, connect_unbounded(upstream, endpoint)).await {
+pub async fn connect(
+    upstream: &Arc<UpstreamState>,
+    endpoint: &Address,
+    ends: Option<Ends>,
+) -> Result<Sender, ConnectError> {
+    match timeout(upstream.spec.connect_timeout, connect_unbounded(upstream, endpoint, ends)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(ConnectError::Timeout),
     }
@@ -50,23 +64,44 @@ pub async fn connect(upstream: &Arc<UpstreamState>, endpoint: &Address) -> Resul
 async fn connect_unbounded(
     upstream: &Arc<UpstreamState>,
     endpoint: &Address,
+    ends: Option<Ends>,
 ) -> Result<Sender, ConnectError> {
-    let stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
+    match open(upstream, endpoint, ends, None).await? {
+        Opened::Plain(stream) => handshake(upstream, endpoint, stream).await,
+        Opened::Tls(stream) => {
+            let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            if upstream.is_http2() && !agreed_http2 {
+                let error = io::Error::other("the upstream does not speak HTTP/2 (ALPN)");
+                return Err(ConnectError::Tls(error));
+            }
+            handshake(upstream, endpoint, stream).await
+        }
+    }
+}
+
+/// Opens a connection: TCP, the header of the PROXY protocol, TLS. `name` is what the client asked for in TLS.
+///
+/// # Errors
+/// The first thing that failed.
+pub async fn open(
+    upstream: &UpstreamState,
+    endpoint: &Address,
+    ends: Option<Ends>,
+    name: Option<&str>,
+) -> Result<Opened, ConnectError> {
+    let mut stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-    let Some(trust) = &upstream.tls else {
-        return handshake(upstream, endpoint, stream).await;
-    };
+    if let (Some(version), Some(ends)) = (upstream.spec.proxy_protocol, ends) {
+        proxy_protocol::write(&mut stream, version, ends, name).await.map_err(ConnectError::Tcp)?;
+    }
+    let Some(trust) = &upstream.tls else { return Ok(Opened::Plain(stream)) };
     let configured = upstream.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let name =
         ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
     let connector = TlsConnector::from(Arc::clone(&trust.config));
     let stream = Box::pin(connector.connect(name, stream)).await.map_err(ConnectError::Tls)?;
     trust.still_trusts(stream.get_ref().1).map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
-    let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    if upstream.is_http2() && !agreed_http2 {
-        return Err(ConnectError::Tls(io::Error::other("the upstream does not speak HTTP/2 (ALPN)")));
-    }
-    handshake(upstream, endpoint, stream).await
+    Ok(Opened::Tls(Box::new(stream)))
 }
 
 async fn handshake<S>(upstream: &UpstreamState, endpoint: &Address, stream: S) -> Result<Sender, ConnectError>

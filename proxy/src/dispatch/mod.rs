@@ -19,6 +19,7 @@ use crate::body::RequestBody;
 use crate::dispatch::connect::ConnectError;
 use crate::dispatch::pool::{Lease, Sender};
 use crate::dispatch::upstream::UpstreamState;
+use crate::proxy_protocol::header::Ends;
 
 /// A pooled connection idle for longer may meet its peer's close: such a request keeps a copy of its head.
 /// Under load, connections are taken again sooner, and no request pays for a copy.
@@ -118,7 +119,7 @@ async fn send_anew(
     upstream: &Arc<UpstreamState>,
     request: Request<RequestBody>,
 ) -> Result<Answer, DispatchError> {
-    let (sender, endpoint) = connect_any(upstream).await?;
+    let (sender, endpoint) = connect_any(upstream, request.extensions().get::<Ends>().copied()).await?;
     let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
     let outcome = lease.send(request).await;
     answered(lease, endpoint, outcome)
@@ -170,11 +171,14 @@ fn answered(
 }
 
 /// Connects to the next endpoint; where that fails, to those after it.
-async fn connect_any(upstream: &Arc<UpstreamState>) -> Result<(Sender, SocketAddr), DispatchError> {
+async fn connect_any(
+    upstream: &Arc<UpstreamState>,
+    ends: Option<Ends>,
+) -> Result<(Sender, SocketAddr), DispatchError> {
     let endpoints = upstream.endpoints();
     let mut last = DispatchError::NoEndpoint;
     for endpoint in endpoints.in_turn(upstream.turn()).take(CONNECT_ATTEMPTS) {
-        match connect::connect(upstream, endpoint).await {
+        match connect::connect(upstream, endpoint, ends).await {
             Ok(sender) => return Ok((sender, endpoint.address)),
             Err(source) => last = DispatchError::Connect { endpoint: endpoint.address, source },
         }

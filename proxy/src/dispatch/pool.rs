@@ -112,6 +112,10 @@ pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAd
 
 /// Keeps a connection for the next request.
 fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
+    // With the PROXY protocol a connection is that of one client.
+    if upstream.spec.proxy_protocol.is_some() {
+        return;
+    }
     let now = clock::monotonic();
     POOL.with_borrow_mut(|pool| {
         pool.forget_retired();

@@ -79,6 +79,8 @@ pub fn config(
     config.alpn_protocols = match protocol {
         Protocol::Http1 => vec![b"http/1.1".to_vec()],
         Protocol::Http2 => vec![b"h2".to_vec()],
+        // What is passed on is agreed on by others.
+        Protocol::Tcp => Vec::new(),
     };
     Ok(UpstreamTrust { config: Arc::new(config), peers, identity: identity.map(Set::mark) })
 }

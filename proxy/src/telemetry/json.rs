@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
 
 use crate::telemetry::labels::{OUTCOMES, outcome};
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{Protocol, Record};
 
 /// Writes compact JSON in printable ASCII: a value can neither end the line nor steer a terminal.
 #[derive(Debug)]
@@ -182,13 +182,24 @@ impl Record {
 
     /// What went over the wire.
     fn serialize_exchange<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("http.request.method", self.method.as_str())?;
-        map.serialize_entry("url.scheme", if self.tls { "https" } else { "http" })?;
-        map.serialize_entry("server.address", &*self.host)?;
-        map.serialize_entry("url.path", &*self.path)?;
-        map.serialize_entry("http.response.status_code", &self.status)?;
-        map.serialize_entry("http.route", &*self.route)?;
-        map.serialize_entry("network.protocol.version", self.protocol.version())?;
+        if self.protocol.is_stream() {
+            map.serialize_entry("network.transport", "tcp")?;
+            if self.protocol == Protocol::Tls {
+                map.serialize_entry("network.protocol.name", "tls")?;
+            }
+            if !self.host.is_empty() {
+                map.serialize_entry("tls.client.server_name", &*self.host)?;
+            }
+            map.serialize_entry("foregate.route", &*self.route)?;
+        } else {
+            map.serialize_entry("http.request.method", self.method.as_str())?;
+            map.serialize_entry("url.scheme", if self.tls { "https" } else { "http" })?;
+            map.serialize_entry("server.address", &*self.host)?;
+            map.serialize_entry("url.path", &*self.path)?;
+            map.serialize_entry("http.response.status_code", &self.status)?;
+            map.serialize_entry("http.route", &*self.route)?;
+            map.serialize_entry("network.protocol.version", self.protocol.version())?;
+        }
         map.serialize_entry("client.address", &self.client)?;
         map.serialize_entry("foregate.listener", &*self.listener)?;
         map.serialize_entry("foregate.bytes_received", &self.bytes_received)?;

@@ -204,6 +204,17 @@ impl Metrics {
         }
     }
 
+    /// Counts what was decided about one connection that was passed on unread.
+    pub fn observe_stream(&self, record: &Record, route: &RouteMetrics) {
+        route.observe_verdict(record);
+        for fact in &record.limits {
+            self.observe_limit(fact);
+        }
+        for fact in &record.shadows {
+            self.observe_shadow(fact);
+        }
+    }
+
     fn observe_score(&self, fact: &ScoreFact) {
         let families = &self.families;
         let make = || (fact.model.clone(), Arc::new(ModelMetrics::new(&fact.model, families)));
@@ -326,6 +337,10 @@ impl RouteMetrics {
                 .get_or_init(|| self.families.upstream.get_or_create_owned(&self.labels()))
                 .observe(upstream.as_secs_f64());
         }
+        self.observe_verdict(record);
+    }
+
+    fn observe_verdict(&self, record: &Record) {
         match &record.refusal {
             // It was admitted, and counted so, when it came.
             Some(refusal) if record.end == End::Revoked => {

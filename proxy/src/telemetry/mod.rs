@@ -77,10 +77,21 @@ impl Telemetry {
     }
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
-    pub fn record(&self, mut record: Record, route: &RouteMetrics) {
+    pub fn record(&self, record: Record, route: &RouteMetrics) {
         let keep = self.decisions.wants(&record);
         // An exemplar leads to its decision: one that is not kept would lead nowhere.
         self.metrics.observe(&record, route, keep);
+        self.keep(record, keep);
+    }
+
+    /// The same for a connection that was passed on unread.
+    pub fn record_stream(&self, record: Record, route: &RouteMetrics) {
+        let keep = self.decisions.wants(&record);
+        self.metrics.observe_stream(&record, route);
+        self.keep(record, keep);
+    }
+
+    fn keep(&self, mut record: Record, keep: bool) {
         if !keep && self.log.is_off() && self.decision_log.is_none() {
             return;
         }

@@ -59,11 +59,15 @@ pub struct DecisionId(u128);
 #[error("not a decision id: 32 hexadecimal digits, with or without hyphens")]
 pub struct DecisionIdError;
 
-/// The HTTP version that the client spoke.
+/// What the client spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Http1,
     Http2,
+    /// A connection that was passed on unread.
+    Tcp,
+    /// The same, in TLS that the client spoke.
+    Tls,
 }
 
 /// How the exchange ended.
@@ -77,8 +81,10 @@ pub enum End {
     UpstreamBroke,
     /// It was open when something new was in force, which no longer allows it.
     Revoked,
-    /// A tunnel was silent for too long.
+    /// Nothing was said on it for too long.
     Idle,
+    /// The process ended before it did.
+    Drained,
 }
 
 /// Which step refused, why, by which rule.
@@ -226,7 +232,13 @@ impl Protocol {
         match self {
             Self::Http1 => "1.1",
             Self::Http2 => "2",
+            Self::Tcp | Self::Tls => "",
         }
+    }
+
+    /// True for a connection that was passed on unread: there are no requests in its record.
+    pub const fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
     }
 }
 
@@ -238,6 +250,7 @@ impl End {
             Self::UpstreamBroke => "upstream_broke",
             Self::Revoked => "revoked",
             Self::Idle => "idle",
+            Self::Drained => "drained",
         }
     }
 }

@@ -11,8 +11,10 @@ use tokio::sync::watch;
 use crate::support::client::{Client, Reply};
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
+use crate::support::raw::RawClient;
 use crate::support::upstream::{Upstream, fed, full};
 use crate::support::within;
+use crate::upgrade::{echo, handshake, masked};
 
 /// Answers `/slow` once it is released, everything else at once.
 async fn releasable() -> (watch::Sender<bool>, Upstream) {
@@ -141,6 +143,51 @@ async fn a_drain_ends_at_its_deadline() {
     assert_eq!(ended["complete"], false);
     gateway.exit().await;
     assert!(stuck.await.unwrap().is_err(), "cut off, not answered");
+}
+
+#[tokio::test]
+async fn a_websocket_goes_on_and_is_told_before_the_deadline() {
+    let upstream = Upstream::raw(|stream, _| echo(stream)).await;
+    let options = Options::default().args(&["--drain-timeout", "3s", "--drain-notice", "0s"]);
+    let mut gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let mut client = RawClient::connect(gateway.address("edge/http")).await;
+    client.send(handshake("")).await;
+    let reply = client.head().await.unwrap();
+    assert_eq!((reply.status, client.bytes(4).await.as_slice()), (101, &[0x81, 2, b'h', b'i'][..]));
+    gateway.terminate();
+    refused(gateway.address("edge/http")).await;
+    // What is open goes on.
+    client.send(masked(0x81, b"still here")).await;
+    assert_eq!(client.bytes(12).await[2..], *b"still here");
+    // 1001: going away (RFC 6455, section 7.4.1).
+    assert_eq!(client.bytes(4).await, [0x88, 0x0a, 0x03, 0xe9]);
+    assert_eq!(client.bytes(8).await, b"shutdown");
+    client.send(masked(0x88, &[3, 0xe9])).await;
+    client.finish().await;
+    assert_eq!(gateway.event("drain ended").await["complete"], true);
+    assert!(gateway.exit().await.success());
+    let record = gateway.record(reply.header("x-foregate-decision").unwrap()).await;
+    assert_eq!(record["foregate.end"], "drained");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_during_the_drain_reaches_its_upstream() {
+    // The upstream is called anew: a drain closes what comes in, not what goes out.
+    let upstream = Upstream::answering("hello").await;
+    let options = Options::default().args(&["--drain-timeout", "25s", "--drain-notice", "10s"]);
+    let mut gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let mut client = RawClient::connect(gateway.address("edge/http")).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n").await;
+    gateway.wait_sample(r#"foregate_connections_open{listener="edge/http"}"#, |count| count >= 1.0).await;
+    gateway.terminate();
+    refused(gateway.address("edge/http")).await;
+    assert_eq!(upstream.connections(), 0);
+    client.send("\r\nhello").await;
+    let reply = client.response().await.unwrap();
+    assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
+    assert_eq!((upstream.connections(), upstream.last().body.as_ref()), (1, &b"hello"[..]));
+    drop(client);
+    assert!(gateway.exit().await.success());
 }
 
 #[tokio::test]

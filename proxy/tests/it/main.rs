@@ -7,6 +7,8 @@ mod api_keys;
 #[cfg(test)]
 mod authorize;
 #[cfg(test)]
+mod binary_upgrade;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod cli;
@@ -47,9 +49,13 @@ mod open;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
+mod panics;
+#[cfg(test)]
 mod paths;
 #[cfg(test)]
 mod policies;
+#[cfg(test)]
+mod proxy_protocol;
 #[cfg(test)]
 mod references;
 #[cfg(test)]
@@ -58,6 +64,8 @@ mod reload;
 mod secrets;
 #[cfg(test)]
 mod shadow;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

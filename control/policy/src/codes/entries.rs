@@ -7,9 +7,10 @@ use super::{
     CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DUPLICATE_KEY, DUPLICATE_NAME, Entry, FAIRNESS_CONSTANT,
     FILE_UNREADABLE, GATEWAY_EMPTY, GROUP_UNKNOWN, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT,
     LISTENER_OPTION, LISTENER_TLS, MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY,
-    NOT_ALLOWED, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, ROUTE_DETACHED, ROUTE_FILTER,
-    ROUTE_MATCH, STALE_ANSWERS, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND,
-    UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
+    NOT_ALLOWED, OF_REQUESTS, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, PROXY_ANYONE,
+    PROXY_LISTENERS, ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, ROUTE_PROTOCOL, STALE_ANSWERS,
+    STREAM_HOSTNAME, STREAM_TAKEN, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND,
+    UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
 };
 
 /// Every code, in order.
@@ -32,8 +33,8 @@ pub const ALL: &[Entry] = &[
         UNSUPPORTED,
         "Not supported by this version",
         "Gateway API has this field or value, but this version does not act on it. It is refused instead of ignored.",
-        "protocol: TLS",
-        "protocol: HTTPS",
+        "protocol: UDP",
+        "protocol: TCP",
     ),
     entry(
         TYPE,
@@ -380,6 +381,48 @@ pub const ALL: &[Entry] = &[
         "concurrency: { min: 20, max: 100 }",
     ),
     entry(
+        ROUTE_PROTOCOL,
+        "No listener takes this kind of route",
+        "An HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to listeners with protocol TCP, a TLSRoute to listeners with protocol TLS.",
+        "kind: TCPRoute\nspec: { parentRefs: [{ name: edge, sectionName: https }], rules: [..] }",
+        "kind: TCPRoute\nspec: { parentRefs: [{ name: edge, sectionName: tcp }], rules: [..] }",
+    ),
+    entry(
+        UPSTREAM_PROTOCOL,
+        "The upstream speaks something else than its route",
+        "A TCPRoute or TLSRoute passes connections on unread: its upstreams have `protocol: Tcp`, and no credentials, which are shown in requests. An HTTPRoute sends requests: its upstreams have Http1 or Http2.",
+        "kind: Upstream\nmetadata: { name: database }\nspec: { endpoints: [\"db.svc:5432\"] }",
+        "kind: Upstream\nmetadata: { name: database }\nspec: { endpoints: [\"db.svc:5432\"], protocol: Tcp }",
+    ),
+    entry(
+        OF_REQUESTS,
+        "A connection has no requests",
+        "The policy applies to a TCPRoute or TLSRoute, itself or by its Gateway, and asks for what only requests have: tokens, keys, bodies, paths, headers. It cannot be obeyed there, so it is refused instead of ignored. Connections are admitted by addresses, by the peer of mutual TLS, by rate limits keyed on these, and by rules that read them.",
+        "targetRefs: [{ group: gateway.networking.k8s.io, kind: TCPRoute, name: database }]\nauthorize: [{ name: readers, allow: 'request.method == \"GET\"' }]",
+        "targetRefs: [{ group: gateway.networking.k8s.io, kind: TCPRoute, name: database }]\naddresses: { allow: [10.0.0.0/8] }\nauthorize: [{ name: inside, allow: 'true' }]",
+    ),
+    entry(
+        STREAM_TAKEN,
+        "Two routes for the same connections",
+        "Nothing in a connection but the name asked for in TLS tells which route is meant. A second TCPRoute of a listener, or a second TLSRoute for the same name, would never be used.",
+        "# two TCPRoutes\nparentRefs: [{ name: edge, sectionName: postgres }]",
+        "# one TCPRoute\nrules: [{ backendRefs: [{ group: foregate.dev, kind: Upstream, name: one, weight: 9 }, { group: foregate.dev, kind: Upstream, name: two }] }]",
+    ),
+    entry(
+        STREAM_HOSTNAME,
+        "A TCP listener with a host name",
+        "Whoever connects to a TCP listener names no host, so that a host name there would keep nobody out.",
+        "{ name: postgres, protocol: TCP, port: 5432, hostname: db.example.com }",
+        "{ name: postgres, protocol: TCP, port: 5432 }",
+    ),
+    entry(
+        PROXY_LISTENERS,
+        "Listeners of one port differ in the PROXY protocol",
+        "The header of the PROXY protocol comes before all else, before it is known which listener of the port is meant. Either all listeners of a port expect it from the same networks, or none does.",
+        "proxyProtocol: { from: [10.0.0.0/24], listeners: [a] }   # a and b share port 443",
+        "proxyProtocol: { from: [10.0.0.0/24], listeners: [a, b] }",
+    ),
+    entry(
         CASE_VALUE,
         "A case cannot be run",
         "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
@@ -392,6 +435,13 @@ pub const ALL: &[Entry] = &[
         "The key of `fairness` reads nothing of a request, so that all requests are of one tenant, and nobody is given a share.",
         "fairness: { key: '\"acme\"' }",
         "fairness: { key: jwt.org_id }",
+    ),
+    entry(
+        PROXY_ANYONE,
+        "The PROXY protocol is believed from everywhere",
+        "Whoever reaches the listener may claim to come from any address, and pass every rule that reads it. It is safe only where nobody but the load balancer can reach the port.",
+        "proxyProtocol: { from: [0.0.0.0/0] }",
+        "proxyProtocol: { from: [10.0.0.0/24] }",
     ),
 ];
 

@@ -59,8 +59,15 @@ pub const KEY_EXPIRED: Code = Code(625);
 pub const GROUP_UNKNOWN: Code = Code(626);
 pub const CONSUMER_IDLE: Code = Code(627);
 pub const CONCURRENCY: Code = Code(660);
+pub const ROUTE_PROTOCOL: Code = Code(670);
+pub const UPSTREAM_PROTOCOL: Code = Code(671);
+pub const OF_REQUESTS: Code = Code(672);
+pub const STREAM_TAKEN: Code = Code(673);
+pub const STREAM_HOSTNAME: Code = Code(674);
+pub const PROXY_LISTENERS: Code = Code(675);
 pub const CASE_VALUE: Code = Code(701);
 pub const FAIRNESS_CONSTANT: Code = Code(717);
+pub const PROXY_ANYONE: Code = Code(719);
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
 pub fn find(text: &str) -> Option<&'static Entry> {

@@ -1,10 +1,11 @@
-//! Which listeners an `HTTPRoute` attaches to.
+//! Which listeners a route attaches to.
 
 use foregate_filters::fault::{Code, Path, closest};
 
 use crate::codes;
 use crate::compile::Compilation;
-use crate::compile::gateways::Gateways;
+use crate::compile::gateways::{Gateways, Served};
+use crate::compile::streams::carries;
 use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
@@ -53,7 +54,7 @@ impl Compilation<'_> {
     }
 
     /// The gateway a reference names and the listeners it means; `None` after a fault.
-    fn parent(
+    pub fn parent(
         &mut self,
         document: &Document,
         parent: &ParentRef,
@@ -80,8 +81,19 @@ impl Compilation<'_> {
             self.fault(Diagnostic::at(document, &at, Code::REFERENCE, message).help(help));
             return None;
         }
+        let fits = |(_, served): &(usize, &Served)| carries(document.kind, served.speaks);
+        if !named.iter().any(fits) && !self.is_partial(gateway.document) {
+            let message = format!(
+                "no such listener of the Gateway `{name}` takes routes of the kind {}",
+                document.kind.word()
+            );
+            let help = "an HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to TCP, a TLSRoute to TLS";
+            self.fault(Diagnostic::at(document, &at.key("name"), codes::ROUTE_PROTOCOL, message).help(help));
+            return None;
+        }
         let on_port: Vec<_> = named
             .into_iter()
+            .filter(fits)
             .filter(|(_, served)| parent.port.is_none_or(|port| port == served.port))
             .collect();
         if on_port.is_empty() {

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::compile::policies::Prepared;
 use crate::document::ObjectName;
-use crate::documents::http_route::Rule;
 
 /// The hash of what a document says.
 pub fn of(said: &impl Serialize) -> u64 {
@@ -21,7 +20,7 @@ pub fn of(said: &impl Serialize) -> u64 {
 pub fn of_route(
     gateway: &ObjectName,
     place: impl Hash,
-    rule: &Rule,
+    rule: &impl Serialize,
     policies: &[&Prepared<'_>],
     consumers: u64,
 ) -> u64 {

@@ -1,6 +1,9 @@
 //! Gateways: which sockets are opened, which names are served there, with which certificates.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use crate::codes;
 use crate::compile::Compilation;
@@ -8,7 +11,7 @@ use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, ObjectName};
 use crate::documents::gateway::{self, FromNamespaces};
-use crate::snapshot::{Listener, ListenerTls};
+use crate::snapshot::{Listener, ListenerTls, Speaks};
 
 /// All sound gateways.
 #[derive(Debug, Default)]
@@ -29,6 +32,9 @@ pub struct Served {
     pub hostname: Option<Box<str>>,
     pub from: FromNamespaces,
     pub tls: Option<ListenerTls>,
+    pub speaks: Speaks,
+    /// Set where connections begin with a header of the PROXY protocol: from where it is believed.
+    pub proxies: Option<Arc<[IpNet]>>,
 }
 
 impl Gateways<'_> {
@@ -49,6 +55,8 @@ impl Gateways<'_> {
                     port: served.port,
                     hostname: served.hostname.clone(),
                     tls: served.tls.clone(),
+                    speaks: served.speaks,
+                    proxies: served.proxies.clone(),
                 }));
             }
         }
@@ -97,9 +105,12 @@ impl<'a> Compilation<'a> {
                 hostname: listener.hostname.as_deref().map(Into::into),
                 from: namespaces.map(|namespaces| namespaces.from).unwrap_or_default(),
                 tls,
+                speaks: self.speech(document, listener, &at),
+                proxies: None,
             });
         }
         self.unused_frontends(document, said);
+        self.expect_proxies(document, &mut listeners);
         Gateway { document, addresses, listeners }
     }
 
@@ -115,12 +126,16 @@ impl<'a> Compilation<'a> {
             .collect();
         for (position, (gateway, index, served)) in all.iter().enumerate() {
             let earlier = all.iter().take(position).filter(|(.., other)| other.port == served.port);
+            if let Some((.., other)) = earlier.clone().next().filter(|_| served.port != 0) {
+                self.proxies_agree(gateway.document, *index, served, other);
+            }
             let conflict = earlier.into_iter().find_map(|(other_gateway, _, other)| {
                 let who = format!("listener `{}` of `{}`", other.name, other_gateway.document.name);
                 if self.is_partial(other_gateway.document) || self.is_partial(gateway.document) {
                     return None;
                 }
-                let same_protocol = other.tls.is_some() == served.tls.is_some();
+                let same_protocol = other.speaks.shares_port(served.speaks)
+                    && (served.speaks.is_tls() || other.tls.is_some() == served.tls.is_some());
                 if served.port == 0 && !same_protocol {
                     None
                 } else if !same_protocol {

@@ -10,9 +10,11 @@ use crate::compile::instant;
 use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
-use crate::documents::gateway::{Listener, Protocol, SecretRef, Spec, Tls, Validation, ValidationMode};
+use crate::documents::gateway::{
+    Listener, Protocol, SecretRef, Spec, Tls, TlsMode, Validation, ValidationMode,
+};
 use crate::documents::policy::{self, TargetKind};
-use crate::snapshot::{CertificateFiles, ClientAuthorities, Clients, ListenerTls};
+use crate::snapshot::{CertificateFiles, ClientAuthorities, Clients, ListenerTls, Speaks};
 
 /// The TLS option that has a listener serve with the identity of this workload.
 const IDENTITY: &str = "foregate.dev/identity";
@@ -25,23 +27,9 @@ impl Compilation<'_> {
         listener: &Listener,
         at: &Path,
     ) -> Option<ListenerTls> {
-        let tls = match (listener.protocol, &listener.tls) {
-            (Protocol::HTTP, None) => return None,
-            (Protocol::HTTP, Some(_)) => {
-                let message = "an HTTP listener has no TLS";
-                let help = "make the protocol HTTPS, or remove `tls`";
-                let fault = Diagnostic::at(document, &at.key("tls"), codes::LISTENER_TLS, message).help(help);
-                self.fault(fault);
-                return None;
-            }
-            (Protocol::HTTPS, None) => {
-                let message = "an HTTPS listener needs a certificate";
-                let help = "add tls: { certificateRefs: [{ name: my-cert }] }";
-                let at = at.key("protocol");
-                self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
-                return Some(ListenerTls { certificates: Vec::new(), clients: Clients::Unasked });
-            }
-            (Protocol::HTTPS, Some(tls)) => tls,
+        let tls = match self.said_of_tls(document, listener, at) {
+            Ok(tls) => tls,
+            Err(instead) => return instead,
         };
         let at = at.key("tls");
         if self.asks_identity(document, tls, &at) {
@@ -58,6 +46,79 @@ impl Compilation<'_> {
             .map(|(index, reference)| self.secret(document, reference, &list.index(index).key("name")))
             .collect();
         Some(ListenerTls { certificates, clients: self.clients(document, gateway, listener.port) })
+    }
+
+    /// What a listener that ends TLS says of it; what it has instead otherwise.
+    fn said_of_tls<'s>(
+        &mut self,
+        document: &Document,
+        listener: &'s Listener,
+        at: &Path,
+    ) -> Result<&'s Tls, Option<ListenerTls>> {
+        let (message, help, field) = match (listener.protocol, &listener.tls) {
+            (Protocol::HTTP | Protocol::TCP, None) => return Err(None),
+            (Protocol::HTTP, Some(_)) => {
+                ("an HTTP listener has no TLS", "make the protocol HTTPS, or remove `tls`", "tls")
+            }
+            (Protocol::TCP, Some(_)) => {
+                ("a TCP listener has no TLS", "make the protocol TLS, or remove `tls`", "tls")
+            }
+            (Protocol::HTTPS, None) => (
+                "an HTTPS listener needs a certificate",
+                "add tls: { certificateRefs: [{ name: my-cert }] }",
+                "protocol",
+            ),
+            (Protocol::TLS, None) => (
+                "a TLS listener needs to know what to do with TLS",
+                "add tls: { mode: Passthrough }, or tls: { certificateRefs: [{ name: my-cert }] } to terminate it",
+                "protocol",
+            ),
+            (Protocol::TLS | Protocol::HTTPS, Some(tls)) if tls.mode == TlsMode::Passthrough => {
+                self.passthrough(document, listener, tls, &at.key("tls"));
+                return Err(None);
+            }
+            (Protocol::TLS | Protocol::HTTPS, Some(tls)) => return Ok(tls),
+        };
+        self.fault(Diagnostic::at(document, &at.key(field), codes::LISTENER_TLS, message).help(help));
+        let https = listener.protocol == Protocol::HTTPS;
+        Err(https.then(|| ListenerTls { certificates: Vec::new(), clients: Clients::Unasked }))
+    }
+
+    /// TLS that is passed on as it comes: only a TLS listener can, and it has nothing to show or ask.
+    fn passthrough(&mut self, document: &Document, listener: &Listener, tls: &Tls, at: &Path) {
+        if listener.protocol == Protocol::HTTPS {
+            let message = "an HTTPS listener reads requests, and cannot pass TLS through";
+            let help = "make the protocol TLS, and attach a TLSRoute";
+            let at = at.key("mode");
+            self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
+        }
+        for (field, there) in
+            [("certificateRefs", !tls.certificate_refs.is_empty()), ("options", !tls.options.is_empty())]
+        {
+            if there {
+                let message = format!("a listener that passes TLS through has no use for `{field}`");
+                let help = "remove it, or make the mode Terminate";
+                let at = at.key(field);
+                self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
+            }
+        }
+    }
+
+    /// What is done with the connections of a listener.
+    pub fn speech(&mut self, document: &Document, listener: &Listener, at: &Path) -> Speaks {
+        if listener.protocol == Protocol::TCP && listener.hostname.is_some() {
+            let message = "connections of a TCP listener name no host";
+            let help = "remove it: a TCP listener serves whoever connects to its port";
+            let at = at.key("hostname");
+            self.fault(Diagnostic::at(document, &at, codes::STREAM_HOSTNAME, message).help(help));
+        }
+        let passes = listener.tls.as_ref().is_some_and(|tls| tls.mode == TlsMode::Passthrough);
+        match listener.protocol {
+            Protocol::HTTP | Protocol::HTTPS => Speaks::Http,
+            Protocol::TCP => Speaks::Tcp,
+            Protocol::TLS if passes => Speaks::Passthrough,
+            Protocol::TLS => Speaks::Tls,
+        }
     }
 
     /// The files of a Secret that is found and whole.

@@ -15,7 +15,9 @@ mod matches;
 mod modifiers;
 mod partial;
 mod policies;
+mod proxy_protocol;
 mod rules;
+mod streams;
 pub(crate) mod typed;
 mod upstream_tls;
 mod upstreams;
@@ -85,6 +87,8 @@ pub struct Options {
 pub(crate) struct Documents<'a> {
     gateways: Vec<Typed<'a, crate::documents::gateway::Spec>>,
     routes: Vec<Typed<'a, crate::documents::http_route::Spec>>,
+    tcp_routes: Vec<Typed<'a, crate::documents::stream_route::TcpSpec>>,
+    tls_routes: Vec<Typed<'a, crate::documents::stream_route::TlsSpec>>,
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,
@@ -131,11 +135,15 @@ pub fn compile(
     let models = work.models();
     let gateways = work.gateways();
     work.weak_listeners();
+    work.weak_proxies();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
     let policies = work.policies();
     let lent = Lent::new(materials, &work, &models.broken, consumers);
-    let routes = work.routes(&gateways, &policies, &lent);
+    let streams = work.streams(&gateways, &policies, &lent);
+    let mut routes = work.routes(&gateways, &policies, &lent, streams.checked);
+    routes.used_upstreams.extend(streams.used_upstreams);
+    routes.used_gateways.extend(streams.used_gateways);
     work.lint(&routes);
     work.excuse();
     sort(&mut work.faults);
@@ -147,6 +155,7 @@ pub fn compile(
         revision: work.revision.to_string(),
         listeners: gateways.into_listeners(),
         routes: routes.table,
+        streams: streams.table,
         upstreams,
         models: models.loaded,
         warnings: work.warnings,

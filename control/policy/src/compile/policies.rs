@@ -76,6 +76,8 @@ impl<'a> Compilation<'a> {
             let kind = match target.kind {
                 TargetKind::Gateway => Kind::Gateway,
                 TargetKind::HTTPRoute => Kind::HttpRoute,
+                TargetKind::TCPRoute => Kind::TcpRoute,
+                TargetKind::TLSRoute => Kind::TlsRoute,
             };
             let name = ObjectName::new(Some(&document.name.namespace), &target.name);
             self.missing(document, kind, &name, &spec().key("targetRefs").index(index).key("name"));
@@ -132,13 +134,13 @@ impl<'a> Compilation<'a> {
 }
 
 impl<'a> Policies<'a> {
-    /// The policies of a route as seen from one gateway.
-    pub fn of(&self, gateway: &ObjectName, route: &ObjectName) -> Applied<'_, 'a> {
+    /// The policies of a route of this kind as seen from one gateway.
+    pub fn of(&self, gateway: &ObjectName, kind: TargetKind, route: &ObjectName) -> Applied<'_, 'a> {
         let (mut applied, mut own) = (Applied::default(), Vec::new());
         for policy in &self.0 {
             if policy.targets(TargetKind::Gateway, gateway) {
                 applied.policies.push(policy);
-            } else if policy.targets(TargetKind::HTTPRoute, route) {
+            } else if policy.targets(kind, route) {
                 own.push(policy);
             }
         }

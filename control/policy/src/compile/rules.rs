@@ -17,11 +17,13 @@ use crate::description::Description;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
 use crate::documents::http_route::{self, Rule};
+use crate::documents::policy::TargetKind;
 use crate::route::{Action, Forward, Route, Timeouts, WeightedBackend};
 use crate::routes::hosts::intersect;
 use crate::routes::matcher::{Conditions, PathMatcher};
 use crate::routes::paths::{Candidate, Order};
 use crate::routes::{Place, RouteTable, TableBuilder};
+use crate::snapshot::Speaks;
 use foregate_filters::fault::{Code, Path};
 
 /// The table, and what the lints ask about it.
@@ -46,20 +48,29 @@ struct Compiled {
 }
 
 impl Compilation<'_> {
-    pub fn routes(&mut self, gateways: &Gateways<'_>, policies: &Policies<'_>, lent: &Lent<'_>) -> Routes {
+    /// `checked` are the policies whose filters were built already.
+    pub fn routes<'p>(
+        &mut self,
+        gateways: &Gateways<'_>,
+        policies: &'p Policies<'_>,
+        lent: &Lent<'_>,
+        mut checked: AHashSet<&'p str>,
+    ) -> Routes {
         let mut routes = Routes::default();
         let mut builder = TableBuilder::default();
         for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
+            if served.speaks == Speaks::Http {
+                builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
+            }
         }
-        let mut checked: AHashSet<&str> = AHashSet::new();
         for typed in std::mem::take(&mut self.documents.routes) {
             let attachments = self.attach(&typed, gateways);
             let rules = self.rules(&typed, &mut routes.used_upstreams);
             for attachment in attachments {
                 let Some(gateway) = gateways.0.get(attachment.gateway) else { continue };
                 routes.used_gateways.insert(gateway.document.name.clone());
-                let applied = policies.of(&gateway.document.name, &typed.document.name);
+                let applied =
+                    policies.of(&gateway.document.name, TargetKind::HTTPRoute, &typed.document.name);
                 checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
                 for (index, rule) in rules.iter().enumerate() {
                     let chain = self.chain(&applied.policies, Some(typed.document), lent);
@@ -144,7 +155,10 @@ impl Compilation<'_> {
             let (edits, faults) = self::modifiers(&backend.filters, None, &at.key("filters"), true);
             wrong.extend(faults);
             match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
-                Some(upstream) => backends.push((upstream, backend.weight.unwrap_or(1), edits)),
+                Some(upstream) => {
+                    self.speaks(document, upstream, false, &at.key("name"));
+                    backends.push((upstream, backend.weight.unwrap_or(1), edits));
+                }
                 None => self.missing(document, Kind::Upstream, &name, &at.key("name")),
             }
         }

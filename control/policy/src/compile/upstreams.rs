@@ -7,17 +7,20 @@ use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 
+use crate::codes;
 use crate::compile::typed::{Typed, spec};
 use crate::compile::{Compilation, concurrency, credentials};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
-use crate::snapshot::{Endpoint, Model, Protocol, Upstream};
+use crate::snapshot::{Endpoint, Model, Protocol, ProxyVersion, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Time an unused connection is kept where the document names none.
 const IDLE: Duration = Duration::from_mins(1);
+/// Time a connection that is passed on may be silent where the document names none.
+const SILENT: Duration = Duration::from_hours(1);
 /// Unused connections kept per thread where the document names none.
 const MAX_IDLE: u32 = 128;
 
@@ -73,6 +76,16 @@ impl Compilation<'_> {
     }
 }
 
+impl From<upstream::Protocol> for Protocol {
+    fn from(said: upstream::Protocol) -> Self {
+        match said {
+            upstream::Protocol::Http1 => Self::Http1,
+            upstream::Protocol::Http2 => Self::Http2,
+            upstream::Protocol::Tcp => Self::Tcp,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Reader<'a> {
     typed: &'a Typed<'a, upstream::Spec>,
@@ -95,21 +108,30 @@ impl Reader<'_> {
         let second = Duration::from_secs(1);
         let connect = (Duration::from_millis(1), 60 * second);
         let connect_timeout = self.span(spec_of.timeouts.connect, CONNECT, connect, &timeouts.key("connect"));
+        let protocol = Protocol::from(spec_of.protocol);
+        let (idle, longest) = if protocol == Protocol::Tcp { (SILENT, 24 * 3600) } else { (IDLE, 3600) };
         let idle_timeout =
-            self.span(spec_of.timeouts.idle, IDLE, (second, 3600 * second), &timeouts.key("idle"));
+            self.span(spec_of.timeouts.idle, idle, (second, longest * second), &timeouts.key("idle"));
+        if protocol == Protocol::Tcp && spec_of.credentials.is_some() {
+            let message = "credentials are shown in requests, and connections with protocol Tcp have none";
+            let at = spec().key("credentials");
+            let diagnostic = Diagnostic::at(self.document(), &at, codes::UPSTREAM_PROTOCOL, message);
+            self.faults.push(diagnostic.help("remove them, or make the protocol Http1 or Http2"));
+        }
         let concurrency = concurrency::read(self.typed.document, spec_of.concurrency.as_ref(), self.faults);
         Upstream {
             concurrency,
             name: self.document().name.to_string().into(),
             endpoints,
-            protocol: match spec_of.protocol {
-                upstream::Protocol::Http1 => Protocol::Http1,
-                upstream::Protocol::Http2 => Protocol::Http2,
-            },
+            protocol,
             tls: None,
             connect_timeout,
             idle_timeout,
             credentials: None,
+            proxy_protocol: spec_of.proxy_protocol.map(|version| match version {
+                upstream::ProxyVersion::V1 => ProxyVersion::V1,
+                upstream::ProxyVersion::V2 => ProxyVersion::V2,
+            }),
             max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,
         }
     }

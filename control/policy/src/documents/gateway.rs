@@ -139,7 +139,7 @@ pub enum AddressType {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listener {
-    /// Unique within the Gateway; `sectionName` of an `HTTPRoute` refers to it.
+    /// Unique within the Gateway; `sectionName` of a route refers to it.
     #[schemars(regex(pattern = OBJECT_NAME), length(max = 253))]
     pub name: String,
     /// The name served, `*.` in front of a wildcard; every name where absent.
@@ -149,7 +149,7 @@ pub struct Listener {
     #[schemars(range(min = 0, max = 65535))]
     pub port: u16,
     pub protocol: Protocol,
-    /// How an HTTPS listener proves its name.
+    /// How an HTTPS or TLS listener proves its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// Which routes may attach.
@@ -164,6 +164,10 @@ pub enum Protocol {
     HTTP,
     /// HTTP/1.1 and HTTP/2 by ALPN, on TLS.
     HTTPS,
+    /// Anything on TLS: for `TLSRoute`.
+    TLS,
+    /// Anything: for `TCPRoute`.
+    TCP,
 }
 
 /// TLS of a listener.
@@ -188,6 +192,8 @@ pub struct Tls {
 pub enum TlsMode {
     #[default]
     Terminate,
+    /// TLS goes to the upstream as it comes; only the name that the client asks for is read. Only with protocol TLS.
+    Passthrough,
 }
 
 /// Refers to a Secret.

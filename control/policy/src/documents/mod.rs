@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod http_route;
 pub mod model;
 pub mod policy;
+pub mod stream_route;
 pub mod upstream;
 
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! `Policy`: what is required of requests on the targets it names.
 
-use schemars::JsonSchema;
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::ByteSize;
@@ -53,6 +54,10 @@ pub struct Spec {
     pub enrich: Vec<enrich::Spec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
+    /// Listeners whose connections come through load balancers that speak the PROXY protocol. Only in a policy
+    /// that targets their Gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Every weakening of a safe default, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure: Option<Insecure>,
@@ -88,6 +93,8 @@ pub enum TargetKind {
     /// Every route attached to the gateway.
     Gateway,
     HTTPRoute,
+    TCPRoute,
+    TLSRoute,
 }
 
 /// Bounds of request bodies.
@@ -97,6 +104,24 @@ pub struct Body {
     /// Largest body that is collected for filters; 1MiB where absent, at most 64MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<ByteSize>,
+}
+
+/// Who says from where connections really come.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Networks of the load balancers. Connections from elsewhere are refused, and so are those that do not
+    /// begin with a header of version 1 or 2.
+    #[schemars(schema_with = "networks")]
+    pub from: Vec<IpNet>,
+    /// Names of the listeners; all of the Gateway where absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 253)))]
+    pub listeners: Vec<String>,
+}
+
+fn networks(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "minItems": 1, "maxItems": 256, "items": { "type": "string", "format": "cidr" } })
 }
 
 /// Switches that make a policy weaker than it should be.

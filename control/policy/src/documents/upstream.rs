@@ -31,6 +31,10 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 4096))]
     pub max_idle_per_thread: Option<u32>,
+    /// Tells every endpoint, before anything else, from where the client's connection comes. Connections are then
+    /// of one client each: requests share none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol: Option<ProxyVersion>,
     /// What the gateway shows to the upstream; nothing where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
@@ -39,7 +43,7 @@ pub struct Spec {
     pub concurrency: Option<Concurrency>,
 }
 
-/// The HTTP version spoken.
+/// What is spoken to the endpoints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "UpstreamProtocol")]
 pub enum Protocol {
@@ -47,6 +51,17 @@ pub enum Protocol {
     Http1,
     /// With prior knowledge on plain connections, by ALPN on TLS.
     Http2,
+    /// Connections are passed on unread: for `TCPRoute` and `TLSRoute`.
+    Tcp,
+}
+
+/// A version of the PROXY protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary; for a `TLSRoute`, with the name that the client asked for.
+    V2,
 }
 
 /// TLS to the endpoints.
@@ -91,7 +106,8 @@ pub struct Timeouts {
     /// Until the connection stands, TLS included; 2s where absent, 1ms to 1m.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<TimeSpan>,
-    /// How long an unused connection is kept; 60s where absent, 1s to 1h.
+    /// How long an unused connection is kept; 60s where absent, 1s to 1h. With protocol Tcp, how long a
+    /// connection may carry nothing; 1h where absent, 1s to 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<TimeSpan>,
 }

@@ -3,6 +3,7 @@
 pub mod hosts;
 pub mod matcher;
 pub mod paths;
+pub mod streams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -76,8 +76,8 @@ fn structural_faults_have_code_and_place() {
         (
             upstream("{}")
                 .replace("foregate.dev/v1alpha1", "gateway.networking.k8s.io/v1")
-                .replace("kind: Upstream", "kind: TCPRoute"),
-            "FG0111 2:7 the kind `TCPRoute` is not supported",
+                .replace("kind: Upstream", "kind: UDPRoute"),
+            "FG0111 2:7 the kind `UDPRoute` is not supported",
         ),
         ("apiVersion: v1\nkind: Secret\n".to_owned(), "FG0110 2:7 unknown kind `Secret` of `v1`"),
         ("kind: Policy\n".to_owned(), "FG0105 1:1 the field `apiVersion` is missing"),
@@ -89,8 +89,8 @@ fn structural_faults_have_code_and_place() {
         ),
         (gateway("{ name: a, protocol: HTTP, port: 0 }"), "FG0207 7:38 port 0 cannot be listened on"),
         (
-            gateway("{ name: a, protocol: TLS, port: 80 }"),
-            "FG0103 7:26 `TLS` is not supported by this version",
+            gateway("{ name: a, protocol: UDP, port: 80 }"),
+            "FG0103 7:26 `UDP` is not supported by this version",
         ),
         (gateway("{ name: A, protocol: HTTP, port: 80 }"), "FG0116 7:13 `A` is not a name of"),
         (

@@ -12,3 +12,4 @@ mod listener_tls;
 mod materials;
 mod partial;
 mod routing;
+mod streams;

@@ -1,0 +1,214 @@
+//! Listeners and routes of connections that are passed on unread, and the PROXY protocol.
+
+use std::time::Duration;
+
+use foregate_policy::snapshot::{Protocol, ProxyVersion, Speaks};
+
+use crate::materials::{brief, compiled};
+
+const TCP: &str = "{ name: tcp, protocol: TCP, port: 5432 }";
+const HTTP: &str = "{ name: http, protocol: HTTP, port: 80 }";
+const THROUGH: &str = "{ name: tls, protocol: TLS, port: 443, tls: { mode: Passthrough } }";
+const ALL: &str = "authorize: [{ name: all, allow: 'true' }]";
+
+fn gateway(listeners: &[&str]) -> String {
+    let listeners = listeners.iter().fold(String::new(), |all, listener| all + "  - " + listener + "\n");
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: edge }}
+spec:
+  gatewayClassName: foregate
+  listeners:
+{listeners}"
+    )
+}
+
+fn route(kind: &str, name: &str, more: &str) -> String {
+    format!(
+        "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{ name: {name} }}
+spec:
+  parentRefs: [{{ name: edge }}]
+{more}  rules: [{{ backendRefs: [{{ group: foregate.dev, kind: Upstream, name: db }}] }}]
+"
+    )
+}
+
+fn policy(kind: &str, name: &str, said: &str) -> String {
+    format!(
+        "---
+apiVersion: foregate.dev/v1alpha1
+kind: Policy
+metadata: {{ name: {name}-policy }}
+spec:
+  targetRefs: [{{ group: gateway.networking.k8s.io, kind: {kind}, name: {name} }}]
+  {said}
+"
+    )
+}
+
+fn upstream(said: &str) -> String {
+    format!(
+        "---
+apiVersion: foregate.dev/v1alpha1
+kind: Upstream
+metadata: {{ name: db }}
+spec: {{ endpoints: [\"db:5432\"]{said} }}
+"
+    )
+}
+
+fn tcp(said: &str) -> String {
+    gateway(&[TCP])
+        + &route("TCPRoute", "db", "")
+        + &policy("TCPRoute", "db", said)
+        + &upstream(", protocol: Tcp")
+}
+
+#[test]
+fn sound_documents_become_routes_of_connections() {
+    let text = gateway(&[TCP, THROUGH, HTTP])
+        + &route("TCPRoute", "db", "")
+        + &route("TLSRoute", "web", "  hostnames: [a.example.com, '*.b.example.com']\n")
+        + &policy("TCPRoute", "db", ALL)
+        + &policy("TLSRoute", "web", ALL)
+        + &upstream(", protocol: Tcp, proxyProtocol: V2, timeouts: { idle: 12h }")
+        + &policy("Gateway", "edge", "proxyProtocol: { from: [10.0.0.0/8], listeners: [tcp, tls] }");
+    let snapshot = compiled(&text).unwrap();
+    assert!(snapshot.warnings.is_empty(), "{:?}", snapshot.warnings);
+    let speaks: Vec<_> =
+        snapshot.listeners.iter().map(|listener| (listener.speaks, listener.proxies.is_some())).collect();
+    assert_eq!(speaks, [(Speaks::Tcp, true), (Speaks::Passthrough, true), (Speaks::Http, false)]);
+    let name = |port, name| snapshot.streams.find(port, name).map(|route| route.name.to_string());
+    assert_eq!(name(5432, "").as_deref(), Some("db/0"));
+    assert_eq!(name(443, "a.example.com").as_deref(), Some("web/0"));
+    assert_eq!(name(443, "x.b.example.com").as_deref(), Some("web/0"));
+    assert_eq!(name(443, ""), None);
+    let upstream = &snapshot.upstreams[0];
+    assert_eq!((upstream.protocol, upstream.proxy_protocol), (Protocol::Tcp, Some(ProxyVersion::V2)));
+    assert_eq!(upstream.idle_timeout, Duration::from_hours(12));
+    assert!(snapshot.routes.all().is_empty());
+    let silent = compiled(&tcp(ALL)).unwrap();
+    assert_eq!(silent.upstreams[0].idle_timeout, Duration::from_hours(1), "longer than that of pools");
+}
+
+#[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
+fn faults_have_code_and_place() {
+    let mut differences = Vec::new();
+    for (text, want) in [
+        (tcp(""), "FG0303"),
+        (tcp("addresses: { allow: [10.0.0.0/8] }"), "FG0303"),
+        (
+            tcp(&format!(
+                "{ALL}\n  jwt: [{{ issuer: https://a/, audiences: [b], jwks: {{ file: none-yet.json }} }}]"
+            )),
+            "FG0672",
+        ),
+        (
+            tcp(r#"authorize: [{ name: readers, allow: 'request.method == "GET"' }]"#),
+            "FG0672 21:17 `request.method` is read, and the TCPRoute `db` has no requests",
+        ),
+        (
+            tcp(r#"authorize: [{ name: named, allow: 'request.host == "a"' }]"#),
+            "FG0672 21:17 `request.host` is read",
+        ),
+        (tcp(&format!("{ALL}\n  body: {{ maxSize: 1MiB }}")), "FG0672 22:3 `body` asks for requests"),
+        (
+            gateway(&[HTTP])
+                + &route("TCPRoute", "db", "")
+                + &policy("TCPRoute", "db", ALL)
+                + &upstream(", protocol: Tcp"),
+            "FG0670 13:24 no such listener of the Gateway `edge` takes routes of the kind TCPRoute",
+        ),
+        (
+            gateway(&[TCP]) + &route("HTTPRoute", "db", "") + &policy("HTTPRoute", "db", ALL) + &upstream(""),
+            "FG0670 13:24 no such listener of the Gateway `edge` takes routes of the kind HTTPRoute",
+        ),
+        (
+            gateway(&[TCP]) + &route("TCPRoute", "db", "") + &policy("TCPRoute", "db", ALL) + &upstream(""),
+            "FG0671 14:72 the upstream `db` speaks HTTP",
+        ),
+        (
+            gateway(&[HTTP])
+                + &route("HTTPRoute", "db", "")
+                + &policy("HTTPRoute", "db", ALL)
+                + &upstream(", protocol: Tcp"),
+            "FG0671 14:72 the upstream `db` has protocol Tcp",
+        ),
+        (
+            tcp(ALL) + &route("TCPRoute", "two", "") + &policy("TCPRoute", "two", ALL),
+            "FG0673 32:18 the connections of the listener `tcp` go to the route `db/0` already",
+        ),
+        (
+            gateway(&["{ name: tcp, protocol: TCP, port: 5432, hostname: a.example.com }"]),
+            "FG0674 7:55 connections of a TCP listener name no host",
+        ),
+        (
+            gateway(&["{ name: tls, protocol: TLS, port: 443 }"]),
+            "FG0203 7:28 a TLS listener needs to know what to do with TLS",
+        ),
+        (
+            gateway(&["{ name: tls, protocol: HTTPS, port: 443, tls: { mode: Passthrough } }"]),
+            "FG0203 7:59 an HTTPS listener reads requests",
+        ),
+        (
+            gateway(&[
+                "{ name: tls, protocol: TLS, port: 443, tls: { mode: Passthrough, certificateRefs: [{ name: a }] } }",
+            ]),
+            "FG0203 7:70 a listener that passes TLS through has no use for `certificateRefs`",
+        ),
+        (
+            gateway(&["{ name: tls, protocol: TCP, port: 443, tls: { mode: Passthrough } }"]),
+            "FG0203 7:44 a TCP listener has no TLS",
+        ),
+        (
+            gateway(&[HTTP, "{ name: tcp, protocol: TCP, port: 80 }"]),
+            "FG0202 8:28 listener `http` of `edge` speaks another protocol",
+        ),
+        (
+            gateway(&["{ name: a, protocol: TCP, port: 80 }", "{ name: b, protocol: TCP, port: 80 }"]),
+            "FG0202 8:37 listener `a` of `edge` has the same port and host name",
+        ),
+        (
+            tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: [10.0.0.0/8], listeners: [tpc] }"),
+            "FG0304 33:52 the Gateway `edge` has no listener `tpc`",
+        ),
+        (
+            tcp(&format!("{ALL}\n  proxyProtocol: {{ from: [10.0.0.0/8] }}")),
+            "FG0302 22:3 this is about listeners",
+        ),
+        (tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: [10.0.0.1] }"), "FG0116 33:27"),
+        (tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: [] }"), "FG0107"),
+        (
+            gateway(&[
+                "{ name: a, hostname: a.test, protocol: HTTP, port: 80 }",
+                "{ name: b, hostname: b.test, protocol: HTTP, port: 80 }",
+            ]) + &policy("Gateway", "edge", "proxyProtocol: { from: [10.0.0.0/8], listeners: [a] }"),
+            "FG0675 8:56 the listener `a` has the same port, and expects something else",
+        ),
+    ] {
+        let told = brief(&compiled(&text).map(drop).unwrap_err());
+        if !told.iter().any(|told| told.starts_with(want)) {
+            differences.push(format!("{text}\n{told:#?}\nwanted {want}"));
+        }
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+#[test]
+fn what_is_weak_or_dead_is_warned_of() {
+    let everywhere = tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: ['::/0'] }");
+    let warnings = brief(&compiled(&everywhere).unwrap().warnings);
+    assert!(warnings.iter().any(|told| told.starts_with("FG0719 33:")), "{warnings:?}");
+    let apart =
+        gateway(&["{ name: tls, protocol: TLS, port: 443, hostname: a.test, tls: { mode: Passthrough } }"])
+            + &route("TLSRoute", "db", "  hostnames: [b.test]\n")
+            + &policy("TLSRoute", "db", ALL)
+            + &upstream(", protocol: Tcp");
+    let warnings = brief(&compiled(&apart).unwrap().warnings);
+    assert!(warnings.iter().any(|told| told.starts_with("FG0605")), "{warnings:?}");
+}
