@@ -120,12 +120,17 @@ fn canonical_host(head: &mut Parts) -> Result<(), Box<Reply>> {
     if !is_port(given.strip_prefix(parsed.host()).unwrap_or(given)) {
         return Err(malformed("Host has an invalid port"));
     }
-    if host.is_none() || given.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // What is routed by is the header: the target may be spelled in lower case beside it.
+    if host.is_none_or(|host| host.as_bytes() != given.as_bytes() || has_upper_case(host)) {
         let lower =
             HeaderValue::try_from(given.to_ascii_lowercase()).map_err(|_| malformed("Host is not a name"))?;
         head.headers.insert(HOST, lower);
     }
     Ok(())
+}
+
+fn has_upper_case(value: &HeaderValue) -> bool {
+    value.as_bytes().iter().any(u8::is_ascii_uppercase)
 }
 
 /// True for nothing, and for a colon with a port after it.
@@ -147,12 +152,16 @@ fn is_plain_host(host: &str) -> bool {
 fn canonical_target(head: &mut Parts) -> Result<(), Box<Reply>> {
     let path = canonical(head.uri.path())
         .map_err(|error| Box::new(Reply::new(Reason::PathMalformed).detail(error.to_string())))?;
-    if path == head.uri.path() {
+    // Behind an authority the path may be absent: then it is `/` (RFC 9110, section 4.2.3).
+    let written = head.uri.path_and_query().filter(|target| target.as_str().starts_with('/'));
+    if path == head.uri.path()
+        && let Some(target) = written
+    {
         // HTTP/2 always has an authority in its target: what is left of it is shared, not copied.
-        if head.uri.authority().is_some()
-            && let Some(target) = head.uri.path_and_query().cloned()
-        {
-            head.uri = Uri::from(target);
+        if head.uri.authority().is_some() {
+            let target = Uri::from(target.clone());
+            // An absent path reads as `/` behind an authority, and as nothing once that is gone.
+            head.uri = if target.path().is_empty() { Uri::from_static("/") } else { target };
         }
         return Ok(());
     }
@@ -232,6 +241,37 @@ mod tests {
 
     fn h1(target: &str, headers: &[(&str, &str)]) -> Parts {
         head("GET", target, http::Version::HTTP_11, headers)
+    }
+
+    #[test]
+    fn a_host_is_in_lower_case_however_it_and_the_target_are_spelled() {
+        for (target, host) in [
+            ("http://crm.example/", "CRM.example"),
+            ("http://CRM.example/", "crm.example"),
+            ("http://CRM.example/", "CRM.Example"),
+            ("/", "CRM.example"),
+        ] {
+            for version in [http::Version::HTTP_11, http::Version::HTTP_2] {
+                let mut head = head("GET", target, version, &[("host", host)]);
+                canonicalize(&mut head).unwrap();
+                assert_eq!(head.headers["host"], "crm.example", "{target} {host} {version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_without_path_gets_one() {
+        for (target, path, written) in [
+            ("http://crm.example", "/", "/"),
+            ("http://crm.example?a=b", "/", "/?a=b"),
+            ("http://crm.example#part", "/", "/"),
+            ("http://crm.example/", "/", "/"),
+            ("http://crm.example/a?b", "/a", "/a?b"),
+        ] {
+            let mut head = h1(target, &[("host", "crm.example")]);
+            canonicalize(&mut head).unwrap();
+            assert_eq!((head.uri.path(), head.uri.to_string().as_str()), (path, written), "{target}");
+        }
     }
 
     #[test]

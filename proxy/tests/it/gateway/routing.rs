@@ -222,6 +222,8 @@ async fn an_absolute_target_that_agrees_with_its_host_becomes_a_path() {
     for (target, host, path, passed_on) in [
         ("http://Crm.test/a?b", "crm.TEST", "/a?b", "crm.test"),
         ("http://crm.test", "crm.test", "/", "crm.test"),
+        ("http://crm.test/", "CRM.test", "/", "crm.test"),
+        ("http://crm.test?a=b", "crm.test", "/?a=b", "crm.test"),
         ("http://[::1]:80/a", "[::1]:80", "/a", "[::1]:80"),
     ] {
         let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
