@@ -11,11 +11,14 @@ use crate::shadow::Shadow;
 use crate::step::Step;
 use crate::verdict::{Reply, Verdict};
 
+/// Stands for the index of the policy where the route itself asks for a filter.
+pub const OF_ROUTE: usize = usize::MAX;
+
 /// A filter, and the step it runs in.
 #[derive(Debug)]
 pub struct Link {
     pub step: Step,
-    /// Index of its policy among those of the route.
+    /// Index of its policy among those of the route, or [`OF_ROUTE`].
     pub policy: usize,
     /// The part of the policy's `spec` that asks for it.
     pub section: &'static str,

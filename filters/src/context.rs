@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::consumer::Consumer;
 use crate::edits::Edits;
 use crate::fairness::Tenant;
+use crate::inject::Injection;
 use crate::moment::Moment;
 use crate::peer::Peer;
 use crate::principal::Principal;
@@ -107,6 +108,10 @@ pub struct RequestContext {
     pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
     pub scores: SmallVec<[ScoreFact; 1]>,
+    /// Index of the backend that a rule of the policy chose; the weights decide where there is none.
+    pub backend: Option<u16>,
+    /// A fault that it is to meet on purpose.
+    pub injection: Option<Box<Injection>>,
     /// The whole request body, where a filter asked for it.
     pub body: Option<Bytes>,
     pub edits: Edits,
@@ -130,6 +135,8 @@ impl RequestContext {
             tenant: None,
             allowed: 0,
             scores: SmallVec::new(),
+            backend: None,
+            injection: None,
             body: None,
             edits: Edits::default(),
             limits: SmallVec::new(),

@@ -69,6 +69,10 @@ reasons! {
     RouteNotFound = NOT_FOUND, 5, "No route matches this request.";
     /// The name asked for in TLS is not served by this connection (RFC 9110, section 7.4).
     Misdirected = MISDIRECTED_REQUEST, 14, "This connection does not serve the requested host.";
+    /// Not a refusal: a browser asked whether it may send a request of another origin, and is told.
+    Preflight = NO_CONTENT, 0, "The preflight is answered.";
+    /// A browser asked whether scripts of an origin may send a request, and they may not.
+    OriginDenied = FORBIDDEN, 7, "Scripts of this origin may not call.";
     /// The client address is not allowed.
     AddressDenied = FORBIDDEN, 7, "The client address is not allowed.";
     /// No token was sent where one is required.
@@ -101,8 +105,12 @@ reasons! {
     CredentialUnavailable = SERVICE_UNAVAILABLE, 14, "The service cannot be called at this time.";
     /// No endpoint could be reached.
     UpstreamUnreachable = SERVICE_UNAVAILABLE, 14, "The service cannot be reached.";
+    /// A policy injects a fault into requests like this one.
+    FaultInjected = SERVICE_UNAVAILABLE, 14, "The service fails on purpose.";
     /// The upstream did not answer in time.
     UpstreamTimeout = GATEWAY_TIMEOUT, 4, "The service did not answer in time.";
+    /// The time that a gRPC caller gave is over.
+    DeadlineExceeded = GATEWAY_TIMEOUT, 4, "The deadline of the call has passed.";
     /// The upstream's answer is not valid HTTP, or it broke off.
     UpstreamMalformed = BAD_GATEWAY, 14, "The service gave an invalid answer.";
     /// The upstream's certificate is not acceptable.
@@ -132,7 +140,8 @@ mod tests {
     #[test]
     fn every_reason_is_an_error_and_is_found_by_its_name() {
         for reason in Reason::ALL {
-            assert!(reason.status().is_client_error() || reason.status().is_server_error());
+            let error = reason.status().is_client_error() || reason.status().is_server_error();
+            assert!(error && reason.grpc_code() > 0 || *reason == Reason::Preflight, "{reason}");
             assert_eq!(Reason::from_name(reason.name()), Some(*reason));
         }
         assert_eq!(Reason::from_name("Nonsense"), None);

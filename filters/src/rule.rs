@@ -17,6 +17,10 @@ pub enum RuleKind {
     Limit,
     Tenant,
     Enrich,
+    /// A choice of a backend.
+    Choose,
+    /// A fault on purpose.
+    Inject,
 }
 
 /// One rule of a policy, as it is written.
@@ -48,6 +52,8 @@ impl RuleKind {
             Self::Limit => "limit",
             Self::Tenant => "tenant",
             Self::Enrich => "enrich",
+            Self::Choose => "choose",
+            Self::Inject => "inject",
         }
     }
 }

@@ -5,13 +5,16 @@ use http::HeaderValue;
 use crate::addresses::{self, Addresses};
 use crate::api_key::{self, ApiKey};
 use crate::authorize::{self, Access, DEFAULT};
-use crate::chain::{Chain, Link};
+use crate::chain::{Chain, Link, OF_ROUTE};
+use crate::choose::{self, Choose};
+use crate::cors::{self, Cors};
 use crate::enrich::{self, Enrich};
 use crate::expression::Environment;
 use crate::fairness::{self, Fairness};
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
 use crate::identified::Identified;
+use crate::inject::{self, Inject};
 use crate::introspection::{self, Introspection};
 use crate::jwt::{self, Jwt};
 use crate::rate_limit::{self, Limits, RateLimit};
@@ -24,6 +27,8 @@ use crate::step::Step;
 pub enum FilterSpec {
     /// First: it learns the client address that all others may read.
     Addresses,
+    /// Asked for by the route. Before all that refuses, so that scripts can read why: a preflight carries no credentials.
+    Cors,
     /// Limits that read neither token nor score, before any costly check.
     FloodLimit,
     Jwt,
@@ -43,6 +48,10 @@ pub enum FilterSpec {
     Decide,
     /// Limits that read a score.
     ScoreLimit,
+    /// Choices of a backend.
+    Choose,
+    /// Faults on purpose, for requests that all others let pass.
+    Inject,
 }
 
 /// The parts of one policy that ask for filters.
@@ -60,16 +69,28 @@ pub struct Specs<'a> {
     pub fairness: Option<&'a fairness::Spec>,
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
+    pub choose: &'a [choose::Spec],
+    pub inject: &'a [inject::Spec],
     /// `insecure: { anonymous: true }`: requests need no access rule to pass this policy.
     pub anonymous: bool,
     /// `mode: shadow`: the policy is only compared with those in force.
     pub shadow: bool,
 }
 
+/// What the rule of a route adds to its policies.
+#[derive(Clone, Debug, Default)]
+pub struct OfRoute<'a> {
+    pub cors: Option<&'a cors::Spec>,
+    /// The way to `cors`.
+    pub at: Path,
+    /// Names of its backends, in the order of the document.
+    pub backends: &'a [&'a str],
+}
+
 /// A fault, and the policy it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyFault {
-    /// Index of the policy; `None` where the route has no policy at all.
+    /// Index of the policy, or [`OF_ROUTE`]; `None` where the route has no policy at all.
     pub policy: Option<usize>,
     pub fault: Fault,
 }
@@ -81,6 +102,7 @@ const MAX_POLICIES: usize = 32;
 #[derive(Debug, Default)]
 struct Parts {
     addresses: Option<Addresses>,
+    cors: Option<Cors>,
     jwt: Option<Jwt>,
     introspection: Option<Introspection>,
     api_key: Option<ApiKey>,
@@ -89,12 +111,15 @@ struct Parts {
     enrich: Option<Enrich>,
     access: Access,
     limits: Limits,
+    choose: Option<Choose>,
+    inject: Option<Inject>,
 }
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Addresses,
+        Self::Cors,
         Self::FloodLimit,
         Self::Jwt,
         Self::Introspection,
@@ -106,23 +131,26 @@ impl FilterSpec {
         Self::Enrich,
         Self::Decide,
         Self::ScoreLimit,
+        Self::Choose,
+        Self::Inject,
     ];
 
     /// The step the filter runs in.
     pub const fn step(self) -> Step {
         match self {
-            Self::Addresses | Self::FloodLimit => Step::Guard,
+            Self::Addresses | Self::Cors | Self::FloodLimit => Step::Guard,
             Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
             Self::Authorize | Self::RateLimit | Self::Fairness => Step::Admit,
             Self::Enrich => Step::Enrich,
-            Self::Decide | Self::ScoreLimit => Step::Decide,
+            Self::Decide | Self::ScoreLimit | Self::Choose | Self::Inject => Step::Decide,
         }
     }
 
-    /// The part of a policy's `spec` that asks for the filter.
+    /// The part of a policy's `spec`, or of a route, that asks for the filter.
     pub const fn section(self) -> &'static str {
         match self {
             Self::Addresses => "addresses",
+            Self::Cors => "cors",
             Self::FloodLimit | Self::RateLimit | Self::ScoreLimit => "rateLimit",
             Self::Jwt => "jwt",
             Self::Introspection => "introspection",
@@ -130,12 +158,15 @@ impl FilterSpec {
             Self::Authorize | Self::Decide => "authorize",
             Self::Fairness => "fairness",
             Self::Enrich => "enrich",
+            Self::Choose => "choose",
+            Self::Inject => "inject",
         }
     }
 
     fn take(self, parts: &mut Parts) -> Option<Box<dyn Filter>> {
         match self {
             Self::Addresses => boxed(parts.addresses.take()),
+            Self::Cors => boxed(parts.cors.take()),
             Self::FloodLimit => self.limits(&mut parts.limits.flood),
             Self::Jwt => boxed(parts.jwt.take()),
             Self::Introspection => boxed(parts.introspection.take()),
@@ -147,6 +178,8 @@ impl FilterSpec {
             Self::Enrich => boxed(parts.enrich.take()),
             Self::Decide => boxed(parts.access.decide.take()),
             Self::ScoreLimit => self.limits(&mut parts.limits.score),
+            Self::Choose => boxed(parts.choose.take()),
+            Self::Inject => boxed(parts.inject.take()),
         }
     }
 
@@ -166,6 +199,15 @@ fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
 /// Expressions see the `enrich` rules of their own and of earlier policies, and `jwt` and `consumer` where any
 /// policy of the route has them.
 pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain, Vec<PolicyFault>> {
+    build_for(policies, &OfRoute::default(), resources)
+}
+
+/// The same for one rule of a route, with what the rule itself asks for.
+pub fn build_for(
+    policies: &[Specs<'_>],
+    route: &OfRoute<'_>,
+    resources: &dyn Resources,
+) -> Result<Chain, Vec<PolicyFault>> {
     let mut faults = Vec::new();
     across(policies, &mut faults);
     let (shadows, real): (Vec<_>, Vec<_>) =
@@ -182,11 +224,15 @@ pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain,
     };
     for (index, policy) in &real {
         environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));
-        let parts = keep(*index, policy.build(*index, &environment, ways.several(), resources));
+        let parts = keep(*index, policy.build(*index, route, &environment, ways.several(), resources));
         built.extend(parts.map(|parts| (*index, parts)));
     }
     if let Some((_, parts)) = built.first_mut() {
         parts.identified = ways.identified();
+    }
+    if let Some(cors) = route.cors {
+        let parts = Cors::build(cors, &route.at).map(|cors| Parts { cors: Some(cors), ..Parts::default() });
+        built.extend(keep(OF_ROUTE, parts).map(|parts| (OF_ROUTE, parts)));
     }
     let mut compared = Vec::new();
     for (index, policy) in &shadows {
@@ -196,7 +242,7 @@ pub fn build(policies: &[Specs<'_>], resources: &dyn Resources) -> Result<Chain,
             consumer: ways.api_key || own.api_key,
             ..environment.clone()
         };
-        if let Some(mut parts) = keep(*index, policy.build(*index, &seen, own.several(), resources)) {
+        if let Some(mut parts) = keep(*index, policy.build(*index, route, &seen, own.several(), resources)) {
             parts.identified = own.identified();
             compared.push(Shadow::new(policy.name, links(&mut [(*index, parts)])));
         }
@@ -328,6 +374,7 @@ impl Specs<'_> {
     fn build(
         &self,
         index: usize,
+        route: &OfRoute<'_>,
         environment: &Environment,
         optional: bool,
         resources: &dyn Resources,
@@ -344,6 +391,7 @@ impl Specs<'_> {
         let limit_at = self.at.key("rateLimit");
         let parts = Parts {
             addresses: self.addresses.map(Addresses::new),
+            cors: None,
             jwt: (!self.jwt.is_empty())
                 .then(|| {
                     let others = !self.introspection.is_empty();
@@ -382,8 +430,26 @@ impl Specs<'_> {
                 &mut faults,
             )
             .unwrap_or_default(),
+            choose: self.choose(route, environment, &mut faults),
+            inject: self.inject(environment, &mut faults),
         };
         if faults.is_empty() { Ok(parts) } else { Err(faults) }
+    }
+
+    fn choose(
+        &self,
+        route: &OfRoute<'_>,
+        environment: &Environment,
+        faults: &mut Vec<Fault>,
+    ) -> Option<Choose> {
+        let at = self.at.key("choose");
+        kept(Choose::build(self.choose, route.backends, environment, &at), faults).flatten()
+    }
+
+    fn inject(&self, environment: &Environment, faults: &mut Vec<Fault>) -> Option<Inject> {
+        let built = (!self.inject.is_empty())
+            .then(|| Inject::build(self.inject, environment, &self.at.key("inject")));
+        built.and_then(|inject| kept(inject, faults))
     }
 
     /// Names are labels, log fields and header text: short, plain, and unique within their list.
@@ -392,8 +458,10 @@ impl Specs<'_> {
         let rules = self.authorize.iter().map(|rule| rule.name.as_str()).enumerate();
         let limits = limits.map(|(index, name)| ("rateLimit", index, name));
         let rules = rules.map(|(index, name)| ("authorize", index, name));
+        let choices = self.choose.iter().enumerate().map(|(index, it)| ("choose", index, it.name.as_str()));
+        let injected = self.inject.iter().enumerate().map(|(index, it)| ("inject", index, it.name.as_str()));
         let (mut faults, mut seen) = (Vec::new(), Vec::new());
-        for (list, index, name) in limits.chain(rules) {
+        for (list, index, name) in limits.chain(rules).chain(choices).chain(injected) {
             let at = self.at.key(list).index(index).key("name");
             if !plain(name) {
                 let message =

@@ -30,7 +30,9 @@ use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
-use crate::{addresses, api_key, authorize, enrich, fairness, introspection, jwt, rate_limit};
+use crate::{
+    addresses, api_key, authorize, choose, enrich, fairness, inject, introspection, jwt, rate_limit,
+};
 
 /// The filters of a policy, as a document writes them under `spec`.
 #[derive(Debug, Default, Deserialize)]
@@ -44,8 +46,32 @@ pub struct Policy {
     pub fairness: Option<fairness::Spec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
+    pub choose: Vec<choose::Spec>,
+    pub inject: Vec<inject::Spec>,
     pub insecure: Insecure,
     pub mode: Mode,
+}
+
+impl Policy {
+    /// The parts that ask for filters.
+    pub fn specs<'a>(&'a self, name: &'a str, at: Path) -> Specs<'a> {
+        Specs {
+            name,
+            at,
+            addresses: self.addresses.as_ref(),
+            jwt: &self.jwt,
+            introspection: &self.introspection,
+            api_key: self.api_key.as_ref(),
+            rate_limit: &self.rate_limit,
+            fairness: self.fairness.as_ref(),
+            enrich: &self.enrich,
+            authorize: &self.authorize,
+            choose: &self.choose,
+            inject: &self.inject,
+            anonymous: self.insecure.anonymous,
+            shadow: self.mode == Mode::Shadow,
+        }
+    }
 }
 
 /// Whether a policy is in force.
@@ -250,20 +276,7 @@ pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, 
     let specs: Vec<Specs<'_>> = policies
         .iter()
         .zip(&names)
-        .map(|(policy, name)| Specs {
-            name,
-            at: Path::default().key("spec"),
-            addresses: policy.addresses.as_ref(),
-            jwt: &policy.jwt,
-            introspection: &policy.introspection,
-            api_key: policy.api_key.as_ref(),
-            rate_limit: &policy.rate_limit,
-            fairness: policy.fairness.as_ref(),
-            enrich: &policy.enrich,
-            authorize: &policy.authorize,
-            anonymous: policy.insecure.anonymous,
-            shadow: policy.mode == Mode::Shadow,
-        })
+        .map(|(policy, name)| policy.specs(name, Path::default().key("spec")))
         .collect();
     spec::build(&specs, resources)
 }

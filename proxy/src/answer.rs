@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use foregate_filters::chain::Refusal;
+use foregate_filters::reason::Reason;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::dispatch::pool::Lease;
+use crate::grpc;
 use crate::life::Life;
 use crate::stall;
 use crate::telemetry::record::End;
@@ -132,9 +134,18 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, deadline, watch, .. } => {
+            Content::Upstream { incoming, deadline, watch, lease } => {
                 let frame = match Pin::new(incoming).poll_frame(cx) {
                     Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
+                        // A call learns why: it has trailers for that.
+                        Some(Poll::Ready(())) if this.life.as_ref().is_some_and(|it| it.grpc.is_some()) => {
+                            if let Some(mut lease) = lease.take() {
+                                lease.abandon();
+                            }
+                            this.finish(End::UpstreamBroke);
+                            let trailers = grpc::trailers(Reason::DeadlineExceeded);
+                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        }
                         Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
                         Some(Poll::Pending) | None => Poll::Pending,
                     },

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::admission::bodies::Share;
+use crate::mirror::Tee;
 use crate::owned::Owned;
 use bytes::{Bytes, BytesMut};
 use foregate_filters::reason::Reason;
@@ -48,6 +49,8 @@ pub enum RequestBody {
     Full(Option<Bytes>),
     /// Passes by unread.
     Stream(Incoming, Arc<Progress>, Arc<Owned>),
+    /// The same, while copies for others wait for it.
+    Tee(Box<Tee>),
 }
 
 impl RequestBody {
@@ -65,7 +68,7 @@ impl RequestBody {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Full(bytes) => Some(Self::Full(bytes.clone())),
-            Self::Stream(..) => None,
+            Self::Stream(..) | Self::Tee(_) => None,
         }
     }
 
@@ -73,6 +76,7 @@ impl RequestBody {
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {
             Self::Stream(_, progress, _) => Some(Arc::clone(progress)),
+            Self::Tee(tee) => tee.inner.progress(),
             Self::Empty | Self::Full(_) => None,
         }
     }
@@ -114,6 +118,7 @@ impl Body for RequestBody {
                 }
                 Poll::Ready(frame)
             }
+            Self::Tee(tee) => tee.poll_frame(cx),
         }
     }
 
@@ -122,6 +127,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_none(),
             Self::Stream(incoming, ..) => incoming.is_end_stream(),
+            Self::Tee(tee) => tee.inner.is_end_stream(),
         }
     }
 
@@ -130,6 +136,7 @@ impl Body for RequestBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Stream(incoming, ..) => incoming.size_hint(),
+            Self::Tee(tee) => tee.inner.size_hint(),
         }
     }
 }
@@ -158,20 +165,25 @@ pub async fn collect(
     }
 }
 
-/// Reads what a refused client still sends, within [`LINGER`] and [`LINGER_BYTES`], and forgets it.
-pub async fn discard(mut body: Incoming) {
+/// Reads what a refused client still sends, within [`LINGER`] and [`LINGER_BYTES`], and forgets it; true where that
+/// was all.
+pub async fn discard(mut body: Incoming) -> bool {
     use http_body_util::BodyExt;
     let reading = async {
         let mut left = LINGER_BYTES;
-        while let Some(Ok(frame)) = body.frame().await {
-            match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-                Some(less) => left = less,
-                None => return,
+        loop {
+            match body.frame().await {
+                None => return true,
+                Some(Err(_)) => return false,
+                Some(Ok(frame)) => match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                    Some(less) => left = less,
+                    None => return false,
+                },
             }
         }
     };
     // Late or not, the answer goes out now.
-    let _ = timeout(LINGER, reading).await;
+    timeout(LINGER, reading).await.unwrap_or(false)
 }
 
 async fn read(

@@ -33,12 +33,15 @@ use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
 use crate::dispatch::upstream::UpstreamState;
-use crate::dispatch::{self, Answer};
+use crate::dispatch::{self, Answer, DispatchError};
+use crate::grpc;
 use crate::handshake::tally::Tally;
 use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
+use crate::inject;
 use crate::life::Life;
 use crate::live::Live;
+use crate::mirror;
 use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
 use crate::panics;
@@ -98,23 +101,24 @@ async fn serve(
     // A defect costs this request a 500, not the other requests of its connection.
     let outcome = AssertUnwindSafe(run(&mut life, head, &mut body)).catch_unwind().await;
     let outcome = outcome.unwrap_or_else(|payload| Err(panics::refusal(&life, payload)));
+    let mut last = false;
     let mut response = match outcome {
         Ok(end) => panics::answered(life.id, || end.respond(life)),
         Err(refusal) => {
+            // Where one head ends in two ways, the next begins in two ways.
+            last = refusal.reply.reason == Reason::RequestMalformed;
             // A client that sends on meets a reset before it reads the answer; one that waits to be
             // asked for its body is not asked.
             if let Some(body) =
                 body.filter(|_| http1 && !expects && refusal.reply.reason != Reason::BodyTimeout)
             {
-                discard(body).await;
+                life.unread = !discard(body).await;
             }
             refuse(life, refusal)
         }
     };
-    if http1
-        && (connection.drain.started() || connection.spent())
-        && response.status() != StatusCode::SWITCHING_PROTOCOLS
-    {
+    last |= connection.drain.started() || connection.spent();
+    if http1 && last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -144,6 +148,11 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     life.host = head::host(life.asked_host.as_ref()).into();
     life.path = head.uri.path().into();
     let route = find_route(life, &head)?;
+    let since = life.moment().monotonic;
+    if let Some(call) = &mut life.grpc {
+        call.read(&head.headers, since).map_err(|reply| Refusal { step: Step::Route, reply })?;
+        call.bound(route.timeouts.request, since);
+    }
 
     let decided = async {
         // guard, identify, admit: what can be decided without the body.
@@ -159,6 +168,10 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     .await;
     life.heed(&head, decided.is_err());
     let body = decided?;
+    if let Some(injection) = life.ctx.injection.take() {
+        // Boxed: no request but those that a policy means pays for it.
+        Box::pin(inject::meet(life, &injection)).await?;
+    }
 
     // shape and dispatch, or a redirect.
     match &route.action {
@@ -235,6 +248,7 @@ async fn read_body(
     let Gateway { deadlines, capacity, .. } = &*life.connection.gateway;
     let whole = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share()).await;
     let whole = whole.map_err(at(Step::Enrich))?;
+    life.unread = false;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
     Ok(RequestBody::from(whole))
@@ -264,7 +278,8 @@ async fn dispatch<'a>(
 ) -> Result<Chosen<'a>, Refusal> {
     let invalid = |detail: &str| at(Step::Dispatch)(Reply::new(Reason::BackendInvalid).detail(detail));
     #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits will do")]
-    let backend = forward.choose(random::next() as u32).ok_or_else(|| invalid("no backend has a weight"))?;
+    let backend = forward.chosen(life.ctx.backend).or_else(|| forward.choose(random::next() as u32));
+    let backend = backend.ok_or_else(|| invalid("no backend has a weight"))?;
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
@@ -277,11 +292,12 @@ async fn dispatch<'a>(
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
+    let copies = mirror::copies(life, &head, route, forward, hop);
     let carried =
         upstream.credential.as_deref().zip(shown.as_ref()).map(|(it, shown)| (&it.header, &shown.value));
     shape::request(&mut head, life, route, &forward.rewrite, backend, carried, wire)
         .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
-    let body = shaped_body(life, &mut head, body)?;
+    let body = copies.send_with(shaped_body(life, &mut head, body)?);
     if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
         upgrade::ask(&mut head.headers, protocol);
     }
@@ -295,7 +311,7 @@ async fn dispatch<'a>(
     let started = clock::monotonic();
     permit.sent(started);
     let mut sending = pin!(dispatch::send(&upstream, head, body, started));
-    let outcome = match time_for_answer(route) {
+    let outcome = match time_for_call(life, route, started)? {
         Some(limit) => timeout(limit, sending.as_mut()).await.map_err(|_| late(life, limit))?,
         None => sending.await,
     };
@@ -314,6 +330,18 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
+}
+
+/// Sends the copy of a request, shaped already, to an upstream that mirrors.
+///
+/// # Errors
+/// As [`dispatch::send`].
+pub async fn send_copy(
+    upstream: &Arc<UpstreamState>,
+    head: Parts,
+    body: RequestBody,
+) -> Result<Answer, DispatchError> {
+    Box::pin(dispatch::send(upstream, head, body, clock::monotonic())).await
 }
 
 /// What the upstream is shown; a request is not sent without it.
@@ -365,10 +393,26 @@ fn time_for_answer(route: &Route) -> Option<Duration> {
     (!limit.is_zero()).then_some(limit)
 }
 
+/// The same for calls, which may say themselves how long they wait; refused where that is over.
+fn time_for_call(life: &Life, route: &Route, now: Duration) -> Result<Option<Duration>, Refusal> {
+    let limit = time_for_answer(route);
+    let Some(call) = life.grpc else { return Ok(limit) };
+    let said = route.timeouts.request.or(route.timeouts.backend_request).is_some();
+    match call.wait(now, limit, said) {
+        Some(Duration::ZERO) => Err(late(life, Duration::ZERO)),
+        limit => Ok(limit),
+    }
+}
+
 /// Whose fault the delay is: a client that still sends its body, or the upstream.
 fn late(life: &Life, limit: Duration) -> Refusal {
     let client = life.progress.as_ref().is_some_and(|progress| !progress.done());
-    let reason = if client { Reason::BodyTimeout } else { Reason::UpstreamTimeout };
+    let over = life.grpc.is_some_and(|call| call.left(clock::monotonic()).is_some_and(|left| left.is_zero()));
+    let reason = match client {
+        _ if over => Reason::DeadlineExceeded,
+        true => Reason::BodyTimeout,
+        false => Reason::UpstreamTimeout,
+    };
     at(Step::Dispatch)(Reply::new(reason).detail(format!("no response after {limit:?}")))
 }
 
@@ -438,10 +482,11 @@ fn answered(
     }
     shape::end_to_end(response.headers_mut());
     let response = seen(response, &mut life, route, backend);
-    let deadline = route.timeouts.request.filter(|limit| !limit.is_zero()).map(|limit| {
-        let gone = clock::monotonic().saturating_sub(life.moment().monotonic);
-        Box::pin(sleep(limit.saturating_sub(gone)))
-    });
+    let end = route.timeouts.request.filter(|limit| !limit.is_zero());
+    let end = end.map(|limit| life.moment().monotonic.saturating_add(limit));
+    // That of a call is no later than the route's.
+    let end = life.grpc.and_then(|call| call.deadline).or(end);
+    let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(clock::monotonic()))));
     response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life))
 }
 
@@ -449,9 +494,15 @@ fn internal(life: Box<Life>) -> Response<ResponseBody> {
     refuse(life, at(Step::Respond)(Reply::new(Reason::Internal)))
 }
 
-/// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457).
+/// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457); trailers for a call.
 pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
-    let (mut head, mut body) = problem::response(&refusal.reply, life.id).into_parts();
+    let preflight = refusal.reply.reason == Reason::Preflight;
+    let refused = match life.grpc {
+        None if preflight => problem::bodiless(&refusal.reply),
+        None => problem::response(&refusal.reply, life.id),
+        Some(_) => grpc::refusal(&refusal.reply),
+    };
+    let (mut head, mut body) = refused.into_parts();
     if life.is_head() {
         // The length that GET would have, and nothing of that length (RFC 9110, section 9.3.2).
         head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
@@ -459,6 +510,7 @@ pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
     }
     shape::response(&mut head.headers, &life, None, None);
     life.status = head.status.as_u16();
-    life.refusal = Some(refusal);
+    // A preflight is answered, and nobody is refused.
+    life.refusal = (!preflight).then_some(refusal);
     Response::from_parts(head, ResponseBody::own(body, life))
 }

@@ -47,6 +47,10 @@ pub fn canonicalize(head: &mut Parts, owned: &Owned) -> Result<HopByHop, Box<Rep
         return Err(Box::new(Reply::new(Reason::HeadersTooLarge).detail("too many fields")));
     }
     check_framing(head)?;
+    if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding.as_bytes() != b"chunked") {
+        // One spelling, for backends that know no other.
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     check_expectation(&mut head.headers)?;
     canonical_host(head)?;
     canonical_target(head)?;

@@ -11,10 +11,12 @@ use foregate_filters::moment::Moment;
 use foregate_policy::description::Description;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Version};
+use http_body::Body;
 
 use crate::body::Progress;
 use crate::clock;
 use crate::connection::Connection;
+use crate::grpc::Call;
 use crate::live::Live;
 use crate::open::{Asked, Open};
 use crate::panics;
@@ -44,6 +46,8 @@ pub struct Life {
     /// What the request was when it came, kept for its record.
     method: Method,
     protocol: Protocol,
+    /// Set where the request is a gRPC call.
+    pub grpc: Option<Call>,
     /// `Host` as the client meant it: a rewrite may change the header.
     pub asked_host: Option<HeaderValue>,
     pub host: Box<str>,
@@ -58,6 +62,8 @@ pub struct Life {
     pub upstream_time: Option<Duration>,
     pub enrich_time: Option<Duration>,
     pub progress: Option<Arc<Progress>>,
+    /// False once its body is known to be at its end.
+    pub unread: bool,
     pub refusal: Option<Refusal>,
     /// Publications before the request was pinned.
     pub publications: u64,
@@ -75,7 +81,7 @@ pub struct Life {
 
 impl Life {
     /// Reads the clock, loads what is in force, and names the request.
-    pub fn pin<B>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
+    pub fn pin<B: Body>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
         connection.activity.begin();
         let moment = clock::now();
         let id = DecisionId::new(moment);
@@ -105,6 +111,7 @@ impl Life {
             trace: TraceContext::from_headers(request.headers(), random::next),
             method: request.method().clone(),
             protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
+            grpc: if http2 { Call::of(request) } else { None },
             asked: None,
             host: Box::default(),
             path: Box::default(),
@@ -116,6 +123,7 @@ impl Life {
             upstream_time: None,
             enrich_time: None,
             progress: None,
+            unread: !request.body().is_end_stream(),
             refusal: None,
             status: 0,
             received: 0,
@@ -189,7 +197,8 @@ impl Life {
             return;
         }
         let now = clock::monotonic();
-        self.connection.activity.end(now);
+        let unread = self.unread && !self.progress.as_ref().is_some_and(|progress| progress.done());
+        self.connection.activity.end(now, unread);
         let total = now.saturating_sub(self.ctx.moment.monotonic);
         if self.status == 0 && total < LONG {
             self.connection.activity.abandon(now);

@@ -33,6 +33,14 @@ pub fn response(reply: &Reply, id: DecisionId) -> Response<Bytes> {
     response
 }
 
+/// Status and headers alone.
+pub fn bodiless(reply: &Reply) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = reply.reason.status();
+    response.headers_mut().extend(reply.headers.iter().cloned());
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use super::response;

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
+use crate::clock;
 use crate::life::Life;
 use crate::owned;
 use crate::telemetry::record::{DECISION_HEADER, REQUEST_ID_HEADER};
@@ -70,6 +71,9 @@ pub fn request(
         edit.apply(&mut head.headers);
     }
     forwarded(&mut head.headers, life);
+    if let Some(call) = life.grpc.filter(|call| call.deadline.is_some()) {
+        call.pass_on(&mut head.headers, clock::monotonic());
+    }
     head.headers.insert(REQUEST_ID_HEADER, life.request_id.clone());
     head.headers.insert(TRACEPARENT, life.trace.header_value());
     match &life.trace.state {
@@ -106,7 +110,15 @@ fn remove_lookalikes<'a>(headers: &mut HeaderMap, edits: &(impl Iterator<Item = 
     if !headers.keys().any(odd) && !edited().any(odd) {
         return;
     }
-    let own = [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+    let own = [
+        X_FORWARDED_FOR,
+        X_FORWARDED_PROTO,
+        X_FORWARDED_HOST,
+        // Two lengths, or two hosts, to a service that reads one as the other.
+        TRANSFER_ENCODING,
+        CONTENT_LENGTH,
+        HOST,
+    ];
     let alike = |name: &HeaderName, other: &HeaderName| {
         name != other
             && name.as_str().len() == other.as_str().len()
@@ -248,8 +260,15 @@ mod tests {
     #[test]
     fn spellings_that_services_confuse_with_ours_are_removed() {
         let mut headers = HeaderMap::new();
-        for name in ["x_lead_score", "x-lead_score", "x_forwarded_for", "x_other"] {
-            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("1"));
+        for name in [
+            "x_lead_score",
+            "x-lead_score",
+            "x_forwarded_for",
+            "transfer_encoding",
+            "Content_Length",
+            "x_other",
+        ] {
+            headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
         }
         let set = HeaderEdit::Set(HeaderName::from_static("x-lead-score"), HeaderValue::from_static("0.5"));
         remove_lookalikes(&mut headers, &[set].iter());

@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::clock;
 use crate::frames::{Frames, GOAWAY};
+use crate::lines::Lines;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,8 @@ pub struct Activity {
     resting: AtomicBool,
     /// HTTP/2 reads frames at any time, so that bytes do not tell of a head.
     multiplexed: AtomicBool,
+    /// The body of the last request was not read to its end: bytes may be its rest.
+    unread: AtomicBool,
     /// Monotonic microseconds at which the head or the idle time began.
     since: AtomicU64,
 }
@@ -112,8 +115,9 @@ impl Activity {
         self.in_head.store(false, Ordering::Relaxed);
     }
 
-    /// A request is over; `now` is the monotonic time.
-    pub fn end(&self, now: Duration) {
+    /// A request is over; `now` is the monotonic time, `unread` true where its body is not at its end.
+    pub fn end(&self, now: Duration, unread: bool) {
+        self.unread.store(unread, Ordering::Relaxed);
         self.since.store(micros(now), Ordering::Relaxed);
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -152,13 +156,15 @@ impl Activity {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
-    fn bytes_arrived(&self) {
-        if !self.busy()
+    /// Notes bytes that came; true where they begin a head.
+    fn bytes_arrived(&self) -> bool {
+        let begins = !self.busy()
             && !self.multiplexed.load(Ordering::Relaxed)
-            && !self.in_head.swap(true, Ordering::Relaxed)
-        {
+            && !self.in_head.swap(true, Ordering::Relaxed);
+        if begins {
             self.since.store(Self::now(), Ordering::Relaxed);
         }
+        begins
     }
 
     /// Time left until the stream must close; `None` while a request is under way.
@@ -194,11 +200,16 @@ pub struct ClientStream {
     frames: Option<Box<Frames>>,
     /// Read before a rest, and not used yet.
     unread: Bytes,
+    /// The line ends of that head.
+    lines: Lines,
 }
 
 /// The whole answer to a head that came too slowly: the codec has no request to answer yet.
 const REQUEST_TIMEOUT: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// The whole answer to a head that two readers could read in two ways, and that the codec would take.
+const BAD_REQUEST: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// True where this is the beginning of a head that the codec could do no more with than wait for its end.
 fn may_become_head(have: &[u8]) -> bool {
@@ -229,6 +240,7 @@ impl ClientStream {
             timer_for_head: false,
             frames,
             unread,
+            lines: Lines::default(),
         }
     }
 
@@ -251,15 +263,17 @@ impl ClientStream {
                 Ok(Ok(0)) if have.is_empty() => return false,
                 // The codec says what it thinks of half a head.
                 Ok(Ok(0)) => break,
-                Ok(Ok(_)) => self.activity.bytes_arrived(),
+                Ok(Ok(came)) => {
+                    let came = have.len().saturating_sub(came);
+                    if !self.reads_one_way(have.get(came..).unwrap_or_default()) {
+                        self.turn_away(BAD_REQUEST).await;
+                        return false;
+                    }
+                }
                 Ok(Err(_)) => return false,
                 Err(_) => {
                     if !have.is_empty() {
-                        poll_fn(|cx| {
-                            self.tell_of_timeout(cx);
-                            Poll::Ready(())
-                        })
-                        .await;
+                        self.turn_away(REQUEST_TIMEOUT).await;
                     }
                     return false;
                 }
@@ -269,10 +283,14 @@ impl ClientStream {
         true
     }
 
-    /// Best effort: the connection is closed whether the client takes it or not.
-    fn tell_of_timeout(&mut self, cx: &mut Context<'_>) {
-        let _ = Pin::new(&mut *self).poll_write(cx, REQUEST_TIMEOUT);
-        let _ = Pin::new(&mut *self).poll_flush(cx);
+    /// Answers in place of the codec, outside of it.
+    async fn turn_away(&mut self, answer: &[u8]) {
+        poll_fn(|cx| {
+            // Best effort: the connection is closed whether the client takes it or not.
+            let _ = self.refuse(cx, answer, io::ErrorKind::InvalidData);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// True where the client only keeps this side busy with what came.
@@ -325,6 +343,23 @@ impl ClientStream {
         timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
+    /// Notes bytes that came; false where they end a line of a head by LF alone. Heads sent before the answer to the
+    /// one before are not looked at: whoever stands between us and a client sends none.
+    fn reads_one_way(&mut self, came: &[u8]) -> bool {
+        if self.activity.bytes_arrived() {
+            let unread = self.activity.unread.load(Ordering::Relaxed);
+            self.lines = if unread { Lines::ended() } else { Lines::default() };
+        }
+        !self.activity.in_head.load(Ordering::Relaxed) || self.lines.accept(came)
+    }
+
+    /// Answers in place of the codec, which has no request yet; gives the end of the stream.
+    fn refuse(&mut self, cx: &mut Context<'_>, answer: &[u8], kind: io::ErrorKind) -> io::Result<()> {
+        let _ = Pin::new(&mut *self).poll_write(cx, answer);
+        let _ = Pin::new(&mut *self).poll_flush(cx);
+        Err(kind.into())
+    }
+
     fn poll_transport_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -339,25 +374,23 @@ impl AsyncRead for ClientStream {
         let before = buf.filled().len();
         if !this.unread.is_empty() {
             let part = this.unread.split_to(this.unread.remaining().min(buf.remaining()));
+            // It was looked at when it came.
             buf.put_slice(&part);
-            this.activity.bytes_arrived();
             return Poll::Ready(Ok(()));
         }
         if let Poll::Ready(outcome) = this.poll_transport_read(cx, buf) {
-            if buf.filled().len() > before {
-                this.activity.bytes_arrived();
-                if this.floods(buf.filled().get(before..).unwrap_or_default()) {
-                    let _ = Pin::new(&mut *this).poll_write(cx, GOAWAY);
-                    let _ = Pin::new(&mut *this).poll_flush(cx);
-                    return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-                }
+            let came = buf.filled().get(before..).unwrap_or_default();
+            if !came.is_empty() && !this.reads_one_way(came) {
+                return Poll::Ready(this.refuse(cx, BAD_REQUEST, io::ErrorKind::InvalidData));
+            }
+            if !came.is_empty() && this.floods(came) {
+                return Poll::Ready(this.refuse(cx, GOAWAY, io::ErrorKind::ConnectionAborted));
             }
             return Poll::Ready(outcome);
         }
         ready!(this.poll_expired(cx));
         if this.activity.in_head.load(Ordering::Relaxed) {
-            this.tell_of_timeout(cx);
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            return Poll::Ready(this.refuse(cx, REQUEST_TIMEOUT, io::ErrorKind::TimedOut));
         }
         // An idle connection ends as if the client had closed it.
         Poll::Ready(Ok(()))

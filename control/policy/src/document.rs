@@ -13,6 +13,7 @@ use crate::source::SourceFile;
 pub enum Kind {
     Gateway,
     HttpRoute,
+    GrpcRoute,
     TcpRoute,
     TlsRoute,
     Upstream,
@@ -40,9 +41,10 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Gateway,
         Self::HttpRoute,
+        Self::GrpcRoute,
         Self::TcpRoute,
         Self::TlsRoute,
         Self::Upstream,
@@ -57,6 +59,7 @@ impl Kind {
         match self {
             Self::Gateway => "Gateway",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
             Self::TlsRoute => "TLSRoute",
             Self::Upstream => "Upstream",
@@ -70,7 +73,7 @@ impl Kind {
     /// The word in `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Gateway | Self::HttpRoute | Self::TcpRoute | Self::TlsRoute => {
+            Self::Gateway | Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute => {
                 "gateway.networking.k8s.io/v1"
             }
             Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {

@@ -9,12 +9,12 @@ use http::{HeaderValue, StatusCode};
 
 use crate::description::Description;
 
-/// One rule of an `HTTPRoute`, as seen from one `Gateway`.
+/// One rule of an `HTTPRoute` or `GRPCRoute`, as seen from one `Gateway`.
 #[derive(Debug)]
 pub struct Route {
     /// Dense, from 0: an index for tables of metrics. Changes from snapshot to snapshot.
     pub id: usize,
-    /// `<HTTPRoute>/<name of the rule, or its index>`; with the namespace in front where that is not `default`.
+    /// `<route>/<name of the rule, or its index>`; with the namespace in front where that is not `default`.
     pub name: Arc<str>,
     /// The same in two snapshots where nothing changed that decides about its requests.
     pub fingerprint: u64,
@@ -55,6 +55,24 @@ pub struct Forward {
     /// Sum of all weights.
     pub total_weight: u32,
     pub rewrite: Rewrite,
+    /// Who gets copies of requests besides.
+    pub mirrors: Vec<Mirror>,
+}
+
+/// An upstream that gets copies of requests; its answers are ignored.
+#[derive(Debug)]
+pub struct Mirror {
+    /// As a backend: no choice leads to it.
+    pub backend: WeightedBackend,
+    /// How many requests are copied.
+    pub share: Share,
+}
+
+/// So many of so many, `numerator` at most `denominator`, which is not 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub numerator: u32,
+    pub denominator: u32,
 }
 
 /// One of the upstreams of a route.
@@ -112,6 +130,11 @@ pub struct Target<'a> {
 }
 
 impl Forward {
+    /// The backend that a rule chose, by its index.
+    pub fn chosen(&self, index: Option<u16>) -> Option<&WeightedBackend> {
+        self.backends.get(usize::from(index?))
+    }
+
     /// The backend for a uniformly random `number`; `None` only where every weight is 0.
     pub fn choose(&self, number: u32) -> Option<&WeightedBackend> {
         let mut left = number.checked_rem(self.total_weight)?;
@@ -120,6 +143,13 @@ impl Forward {
             left = left.saturating_sub(backend.weight);
             here
         })
+    }
+}
+
+impl Share {
+    /// Whether a uniformly random `number` falls into the share.
+    pub fn takes(self, number: u32) -> bool {
+        number.checked_rem(self.denominator).is_some_and(|rest| rest < self.numerator)
     }
 }
 

@@ -5,7 +5,9 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
 
 use crate::document::Kind;
-use crate::documents::{case, consumer, gateway, http_route, model, policy, stream_route, upstream};
+use crate::documents::{
+    case, consumer, gateway, grpc_route, http_route, model, policy, stream_route, upstream,
+};
 
 /// Where editors find the schema of this version.
 pub const ID: &str = "https://foregate.dev/schemas/v1alpha1/policy.json";
@@ -17,6 +19,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::HttpRoute => generate::<http_route::HttpRoute>(),
         Kind::TcpRoute => generate::<stream_route::TcpRoute>(),
         Kind::TlsRoute => generate::<stream_route::TlsRoute>(),
+        Kind::GrpcRoute => generate::<grpc_route::GrpcRoute>(),
         Kind::Upstream => generate::<upstream::Upstream>(),
         Kind::Policy => generate::<policy::Policy>(),
         Kind::Model => generate::<model::Model>(),

@@ -7,7 +7,6 @@ use crate::documents::{HEADER_NAME, HOSTNAME, INSTANT, LABEL, OBJECT_NAME};
 
 /// Kinds of Gateway API and of later versions, as `apiVersion` group and kind.
 pub const KINDS: &[(&str, &str)] = &[
-    ("gateway.networking.k8s.io", "GRPCRoute"),
     ("gateway.networking.k8s.io", "UDPRoute"),
     ("gateway.networking.k8s.io", "ReferenceGrant"),
     ("gateway.networking.k8s.io", "BackendTLSPolicy"),
@@ -80,8 +79,16 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
     (Some(Kind::TlsRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
     (Some(Kind::HttpRoute), "spec.rules.retry", "remove it"),
     (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "remove it"),
-    (Some(Kind::HttpRoute), "spec.rules.filters.requestMirror", "remove the filter"),
-    (Some(Kind::HttpRoute), "spec.rules.filters.cors", "remove the filter"),
+    (
+        Some(Kind::HttpRoute),
+        "spec.rules.filters.requestMirror.backendRef.namespace",
+        "an Upstream is found in the namespace of the route",
+    ),
+    (
+        Some(Kind::HttpRoute),
+        "spec.rules.filters.requestMirror.backendRef.port",
+        "an Upstream has the port in its endpoints",
+    ),
     (Some(Kind::HttpRoute), "spec.rules.filters.extensionRef", "attach a Policy with targetRefs"),
     (Some(Kind::HttpRoute), "spec.rules.filters.externalAuth", "attach a Policy with jwt and authorize"),
     (
@@ -90,9 +97,27 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
         "an Upstream is found in the namespace of the route",
     ),
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
-    (Some(Kind::HttpRoute), "spec.rules.backendRefs.filters.requestMirror", "remove the filter"),
-    (Some(Kind::HttpRoute), "spec.rules.backendRefs.filters.cors", "remove the filter"),
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.filters.extensionRef", "attach a Policy with targetRefs"),
+    (Some(Kind::GrpcRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
+    (Some(Kind::GrpcRoute), "spec.rules.sessionPersistence", "remove it"),
+    (Some(Kind::GrpcRoute), "spec.rules.filters.extensionRef", "attach a Policy with targetRefs"),
+    (
+        Some(Kind::GrpcRoute),
+        "spec.rules.filters.requestMirror.backendRef.namespace",
+        "an Upstream is found in the namespace of the route",
+    ),
+    (
+        Some(Kind::GrpcRoute),
+        "spec.rules.filters.requestMirror.backendRef.port",
+        "an Upstream has the port in its endpoints",
+    ),
+    (
+        Some(Kind::GrpcRoute),
+        "spec.rules.backendRefs.namespace",
+        "an Upstream is found in the namespace of the route",
+    ),
+    (Some(Kind::GrpcRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
+    (Some(Kind::GrpcRoute), "spec.rules.backendRefs.filters.extensionRef", "attach a Policy with targetRefs"),
     (Some(Kind::Policy), "spec.targetRefs.sectionName", "target the whole route or Gateway"),
 ];
 
@@ -102,17 +127,19 @@ const VALUES: &[(Kind, &str, &[&str])] = &[
     (Kind::Gateway, "spec.listeners.allowedRoutes.namespaces.from", &["Selector", "None"]),
     (Kind::Gateway, "spec.addresses.type", &["Hostname", "NamedAddress"]),
     (Kind::HttpRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
-    (Kind::HttpRoute, "spec.rules.filters.type", &["RequestMirror", "CORS", "ExtensionRef", "ExternalAuth"]),
-    (
-        Kind::HttpRoute,
-        "spec.rules.backendRefs.filters.type",
-        &["RequestMirror", "CORS", "ExtensionRef", "ExternalAuth"],
-    ),
+    (Kind::HttpRoute, "spec.rules.filters.type", &["ExtensionRef", "ExternalAuth"]),
+    (Kind::HttpRoute, "spec.rules.filters.requestMirror.backendRef.kind", &["Service", "ServiceImport"]),
+    (Kind::HttpRoute, "spec.rules.backendRefs.filters.type", &["ExtensionRef", "ExternalAuth"]),
     (Kind::HttpRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
     (Kind::TcpRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
     (Kind::TcpRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
     (Kind::TlsRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
     (Kind::TlsRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
+    (Kind::GrpcRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
+    (Kind::GrpcRoute, "spec.rules.filters.type", &["ExtensionRef"]),
+    (Kind::GrpcRoute, "spec.rules.filters.requestMirror.backendRef.kind", &["Service", "ServiceImport"]),
+    (Kind::GrpcRoute, "spec.rules.backendRefs.filters.type", &["ExtensionRef"]),
+    (Kind::GrpcRoute, "spec.rules.backendRefs.kind", &["Service", "ServiceImport"]),
 ];
 
 /// Advice for a field that is known but not acted on.

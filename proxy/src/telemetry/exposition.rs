@@ -107,6 +107,16 @@ fn register_rules(registry: &mut Registry, families: &Families) {
         "Open responses and tunnels ended because what is in force no longer allows them",
         families.revocations.clone(),
     );
+    registry.register(
+        "foregate_mirrored_requests",
+        "Copies of requests for a mirror, by upstream and outcome",
+        families.mirrors.clone(),
+    );
+    registry.register(
+        "foregate_injected_faults",
+        "Requests delayed or refused on purpose, by rule",
+        families.injections.clone(),
+    );
     registry.register("foregate_limit_decisions", "Answers of rate limits", families.limits.clone());
     registry.register("foregate_scores", "Bodies given to a model, by outcome", families.scores.clone());
     registry.register("foregate_score_value", "Scores given, one a record", families.score_values.clone());

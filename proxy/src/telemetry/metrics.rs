@@ -14,9 +14,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::mirror::Outcome;
 use crate::telemetry::labels::{
-    AuditLabels, LimitLabels, ListenerLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels, RefusalLabels,
-    RevocationLabels, RouteLabels, STATUSES, ScoreLabels, ShadowLabels, StatusLabels, outcome, status,
+    AuditLabels, InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES,
+    OutcomeLabels, RefusalLabels, RevocationLabels, RouteLabels, STATUSES, ScoreLabels, ShadowLabels,
+    StatusLabels, outcome, status,
 };
 use crate::telemetry::record::{DecisionId, End, Record, Refusal};
 use crate::telemetry::series::{Budget, Series};
@@ -68,6 +70,8 @@ pub struct Metrics {
     limits: Series<Arc<str>, Arc<LimitMetrics>>,
     listeners: Series<Arc<str>, Occupancy>,
     shadows: Series<ShadowLabels, Counter>,
+    mirrors: Series<MirrorLabels, Counter>,
+    injections: Series<InjectionLabels, Counter>,
 }
 
 /// What is exported, and how much of it there may be.
@@ -79,6 +83,8 @@ pub(crate) struct Families {
     pub(crate) refusals: Family<RefusalLabels, Counter>,
     pub(crate) audits: Family<AuditLabels, Counter>,
     pub(crate) shadows: Family<ShadowLabels, Counter>,
+    pub(crate) mirrors: Family<MirrorLabels, Counter>,
+    pub(crate) injections: Family<InjectionLabels, Counter>,
     pub(crate) revocations: Family<RevocationLabels, Counter>,
     pub(crate) scores: Family<ScoreLabels, Counter>,
     pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
@@ -172,6 +178,24 @@ impl Metrics {
     /// Counts the requests between head and record.
     pub fn requests_in_flight(&self) -> &Occupancy {
         &self.families.in_flight
+    }
+
+    /// Counts what became of the copy of a request for this upstream.
+    pub fn mirrored(&self, upstream: &Arc<str>, outcome: Outcome) {
+        let labels = MirrorLabels { upstream: Arc::clone(upstream), outcome: outcome.name() };
+        let make = || (labels.clone(), self.families.mirrors.get_or_create_owned(&labels));
+        if let Some(counter) = self.mirrors.find_or_make(&labels, &self.families.name_budget, make) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a fault of this rule, of the kind `delay` or `abort`.
+    pub fn injected(&self, rule: &Arc<str>, kind: &'static str) {
+        let labels = InjectionLabels { rule: Arc::clone(rule), kind };
+        let make = || (labels.clone(), self.families.injections.get_or_create_owned(&labels));
+        if let Some(counter) = self.injections.find_or_make(&labels, &self.families.name_budget, make) {
+            counter.inc();
+        }
     }
 
     /// A snapshot was published at this time since the Unix epoch.
@@ -272,6 +296,8 @@ impl Default for Families {
             refusals: Family::default(),
             audits: Family::default(),
             shadows: Family::default(),
+            mirrors: Family::default(),
+            injections: Family::default(),
             revocations: Family::default(),
             scores: Family::default(),
             score_values: Family::new_with_constructor(score_values),

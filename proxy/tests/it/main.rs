@@ -29,6 +29,10 @@ mod forged;
 #[cfg(test)]
 mod gateway;
 #[cfg(test)]
+mod gateway_api;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod identity;

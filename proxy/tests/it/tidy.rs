@@ -342,6 +342,7 @@ fn only_the_gateway_forwards_a_request() {
 const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
     match filter {
         FilterSpec::Addresses => ("addresses", "AddressDenied"),
+        FilterSpec::Cors => ("cors", "OriginDenied"),
         FilterSpec::FloodLimit | FilterSpec::RateLimit | FilterSpec::ScoreLimit => {
             ("rate_limit", "RateLimited")
         }
@@ -352,6 +353,8 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
         FilterSpec::Fairness => ("fairness", "fairness"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
+        FilterSpec::Choose => ("choose", "quotes-fast"),
+        FilterSpec::Inject => ("inject", "FaultInjected"),
     }
 }
 

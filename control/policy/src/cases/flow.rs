@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::cases::credentials::Credentials;
 use crate::cases::{Name, describe};
 use crate::documents::case::Expect;
-use crate::route::{Action, Route};
+use crate::route::{Action, Route, WeightedBackend};
 use crate::snapshot::{Listener, Snapshot};
 
 /// A request as it comes in.
@@ -48,9 +48,21 @@ pub struct Outcome {
 
 #[derive(Debug)]
 pub enum Verdict {
-    Refused { reason: Reason, step: Step, rule: Box<str>, detail: Box<str> },
-    Redirected { status: StatusCode },
-    Forwarded { headers: HeaderMap, body: Bytes, upstreams: Vec<usize> },
+    Refused {
+        reason: Reason,
+        step: Step,
+        rule: Box<str>,
+        detail: Box<str>,
+    },
+    /// Redirected, or a preflight.
+    Answered {
+        status: StatusCode,
+    },
+    Forwarded {
+        headers: HeaderMap,
+        body: Bytes,
+        upstreams: Vec<usize>,
+    },
     Waits,
 }
 
@@ -79,7 +91,13 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     ctx.route = route.name.clone();
     ctx.peer = peer;
     let verdict = match filter(route, &head, &body, &mut ctx) {
-        Some(Ok(())) => shape(route, head.headers, &body, &ctx),
+        Some(Ok(())) => match injected(&ctx) {
+            Some(refused) => refused,
+            None => shape(route, head.headers, &body, &ctx),
+        },
+        Some(Err(refusal)) if refusal.reply.reason == Reason::Preflight => {
+            Verdict::Answered { status: refusal.reply.reason.status() }
+        }
         Some(Err(Refusal { step, reply })) => {
             Verdict::Refused { reason: reply.reason, step, rule: reply.rule, detail: reply.detail }
         }
@@ -91,6 +109,13 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
 fn missed() -> Outcome {
     let (reason, rule, detail) = (Reason::RouteNotFound, Box::default(), Box::default());
     Outcome { route: None, verdict: Verdict::Refused { reason, step: Step::Route, rule, detail } }
+}
+
+/// A fault that every such request meets.
+fn injected(ctx: &RequestContext) -> Option<Verdict> {
+    let injection = ctx.injection.as_ref().filter(|injection| injection.abort && injection.percent == 100)?;
+    let (reason, rule, detail) = (Reason::FaultInjected, (*injection.rule).into(), Box::default());
+    Some(Verdict::Refused { reason, step: Step::Decide, rule, detail })
 }
 
 /// `None` where a filter waits for something that is not here.
@@ -122,7 +147,7 @@ fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
 
 fn shape(route: &Route, mut headers: HeaderMap, body: &Bytes, ctx: &RequestContext) -> Verdict {
     let forward = match &route.action {
-        Action::Redirect(redirect) => return Verdict::Redirected { status: redirect.status },
+        Action::Redirect(redirect) => return Verdict::Answered { status: redirect.status },
         Action::Forward(forward) => forward,
     };
     for edit in ctx.edits.request.iter().chain(&route.request_headers) {
@@ -131,13 +156,12 @@ fn shape(route: &Route, mut headers: HeaderMap, body: &Bytes, ctx: &RequestConte
     if let Some(host) = &forward.rewrite.host {
         headers.insert(http::header::HOST, host.clone());
     }
-    let upstreams: Vec<usize> = forward
-        .backends
-        .iter()
-        .filter(|backend| backend.weight > 0)
-        .map(|backend| backend.upstream)
-        .collect();
-    if let [backend] = forward.backends.as_slice() {
+    let backends: Vec<&WeightedBackend> = match forward.chosen(ctx.backend) {
+        Some(chosen) => vec![chosen],
+        None => forward.backends.iter().filter(|backend| backend.weight > 0).collect(),
+    };
+    let upstreams = backends.iter().map(|backend| backend.upstream).collect();
+    if let [backend] = backends.as_slice() {
         for edit in &backend.request_headers {
             edit.apply(&mut headers);
         }
@@ -155,7 +179,7 @@ pub fn compare(snapshot: &Snapshot, expect: &Expect, outcome: &Outcome) -> Vec<S
     };
     let status = match &outcome.verdict {
         Verdict::Refused { reason, .. } => Some(reason.status()),
-        Verdict::Redirected { status } => Some(*status),
+        Verdict::Answered { status } => Some(*status),
         Verdict::Forwarded { .. } | Verdict::Waits => None,
     };
     match (expect.reply, status) {

@@ -232,7 +232,7 @@ fn describe(outcome: &Outcome) -> String {
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
             format!("refused with {} {reason} in {step}{rule}{detail}", reason.status().as_u16())
         }
-        Verdict::Redirected { status } => format!("redirected with {}", status.as_u16()),
+        Verdict::Answered { status } => format!("answered with {}", status.as_u16()),
         Verdict::Forwarded { .. } => "forwarded".to_owned(),
         Verdict::Waits => "the verdict waits for something outside".to_owned(),
     }

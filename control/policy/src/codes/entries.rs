@@ -3,12 +3,13 @@
 use foregate_filters::fault::Code;
 
 use super::{
-    AUDIENCE_MISSING, BOUNDS, BUDGET, CASE_FILE, CASE_VALUE, CERTIFICATE_OPTIONAL, CONCURRENCY,
-    CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DUPLICATE_KEY, DUPLICATE_NAME, Entry, FAIRNESS_CONSTANT,
-    FILE_UNREADABLE, GATEWAY_EMPTY, GROUP_UNKNOWN, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT,
-    LISTENER_OPTION, LISTENER_TLS, MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY,
-    NOT_ALLOWED, OF_REQUESTS, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, PROXY_ANYONE,
-    PROXY_LISTENERS, ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, ROUTE_PROTOCOL, STALE_ANSWERS,
+    ANY_ORIGIN, AUDIENCE_MISSING, BOUNDS, BUDGET, CASE_FILE, CASE_VALUE, CERTIFICATE_OPTIONAL,
+    CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DUPLICATE_KEY,
+    DUPLICATE_NAME, Entry, FAIRNESS_CONSTANT, FAULTS_INJECTED, FILE_UNREADABLE, GATEWAY_EMPTY, GROUP_UNKNOWN,
+    GRPC_OVER_HTTP1, HOST_SHARED, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT, LISTENER_OPTION,
+    LISTENER_TLS, MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY, NOT_ALLOWED,
+    OF_REQUESTS, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, PROXY_ANYONE, PROXY_LISTENERS,
+    ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, ROUTE_PROTOCOL, ROUTE_SHADOWED, STALE_ANSWERS,
     STREAM_HOSTNAME, STREAM_TAKEN, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND,
     UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
 };
@@ -374,6 +375,27 @@ pub const ALL: &[Entry] = &[
         "kind: Consumer\nspec:\n  groups: [partners]\n  keys: [{ prefix: 7Pq2LmV9sTc, hash: \"sha256:..\" }]",
     ),
     entry(
+        HOST_SHARED,
+        "A host name for both HTTPRoute and GRPCRoute",
+        "On one listener a host name belongs to HTTPRoutes or to GRPCRoutes. A route without `hostnames` serves every name of its listener. Gateway API accepts one of the two only, so neither is guessed at.",
+        "# HTTPRoute and GRPCRoute of one listener\nhostnames: [crm.example.com]",
+        "# HTTPRoute: hostnames: [crm.example.com]\nhostnames: [grpc.crm.example.com]",
+    ),
+    entry(
+        GRPC_OVER_HTTP1,
+        "gRPC to an upstream in HTTP/1.1",
+        "A GRPCRoute leads to, or mirrors to, an Upstream that is spoken to in HTTP/1.1. gRPC needs HTTP/2 on every connection.",
+        "spec: { endpoints: [\"leads:50051\"] }",
+        "spec: { endpoints: [\"leads:50051\"], protocol: Http2 }",
+    ),
+    entry(
+        CHOICE_UNKNOWN,
+        "A choice of a backend that the route does not lead to",
+        "A rule under `choose` names an upstream that is in no `backendRefs` of a route that the policy targets. An upstream that is only ever chosen has weight 0 there.",
+        "choose: [{ name: gold, when: 'jwt.tier == \"gold\"', backend: fast }]\n# backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]",
+        "choose: [{ name: gold, when: 'jwt.tier == \"gold\"', backend: fast }]\n# backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }, { group: foregate.dev, kind: Upstream, name: fast, weight: 0 }]",
+    ),
+    entry(
         CONCURRENCY,
         "Concurrency that contradicts itself",
         "The limit of an upstream moves between `min` and `max`, so `min` cannot be above `max`; with `adaptive: false` it does not move, and has no `min`.",
@@ -428,6 +450,34 @@ pub const ALL: &[Entry] = &[
         "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
         "expect: { reply: 401, reason: TokenWrong }",
         "expect: { reply: 401, reason: TokenInvalid }",
+    ),
+    entry(
+        ROUTE_SHADOWED,
+        "Unreachable rule or route",
+        "Another rule, or another listener, takes every request that this one could take: a regular expression that matches every path comes before all prefixes, and a listener with a more specific host name takes all requests for it.",
+        "rules:\n- { matches: [{ path: { type: RegularExpression, value: '/.*' } }] }\n- { matches: [{ path: { value: /a } }] }",
+        "rules:\n- { matches: [{ path: { value: / } }] }\n- { matches: [{ path: { value: /a } }] }",
+    ),
+    entry(
+        ANY_ORIGIN,
+        "Scripts of every origin may call with credentials",
+        "A CORS filter allows every origin and credentials: any page that a user visits may call with the user's cookies, and read the answers. The rules of the route are then all that protects it.",
+        "cors: { allowOrigins: [\"*\"], allowCredentials: true }",
+        "cors: { allowOrigins: [\"https://app.example.com\"], allowCredentials: true }",
+    ),
+    entry(
+        CHOICE_UNREACHED,
+        "Choice that is never made",
+        "An earlier choice of the policy is always true, so that this one is never asked.",
+        "choose:\n- { name: all, when: 'true', backend: a }\n- { name: gold, when: 'jwt.tier == \"gold\"', backend: b }",
+        "choose:\n- { name: gold, when: 'jwt.tier == \"gold\"', backend: b }\n- { name: all, when: 'true', backend: a }",
+    ),
+    entry(
+        FAULTS_INJECTED,
+        "Faults on purpose",
+        "A policy delays or refuses requests on purpose, under `inject`. That is for trying out what clients make of it, and is to be taken out again; foregate_injected_faults_total counts.",
+        "inject: [{ name: try-late, when: '\"x-try\" in request.headers', delay: 200ms }]",
+        "# no inject",
     ),
     entry(
         FAIRNESS_CONSTANT,

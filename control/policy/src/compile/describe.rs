@@ -24,7 +24,16 @@ impl Compilation<'_> {
         let links: Vec<LinkDescription> = chain
             .links()
             .iter()
-            .filter_map(|link| policies.get(link.policy).map(|policy| described(link, policy)))
+            .map(|link| match policies.get(link.policy) {
+                Some(policy) => described(link, policy),
+                None => LinkDescription {
+                    step: link.step,
+                    filter: link.section,
+                    policy: named(&route.name),
+                    at: origin(route, &at.key("filters")),
+                    rules: Vec::new(),
+                },
+            })
             .collect();
         let upstreams = upstreams.iter().filter_map(|index| self.documents.upstreams.get(*index));
         Arc::new(Description {

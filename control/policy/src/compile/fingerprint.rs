@@ -15,8 +15,8 @@ pub fn of(said: &impl Serialize) -> u64 {
     hasher.finish()
 }
 
-/// The hash of a rule as one gateway serves it, under its policies, with the consumers that they accept.
-/// `place` tells its route, and where that is attached.
+/// The hash of a rule, of either kind of route, as one gateway serves it, under its policies, with the consumers
+/// that they accept. `place` tells its route, and where that is attached.
 pub fn of_route(
     gateway: &ObjectName,
     place: impl Hash,

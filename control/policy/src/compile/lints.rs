@@ -5,17 +5,18 @@ use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::credentials::is_local;
+use crate::compile::modifiers::Modifiers;
 use crate::compile::rules::Routes;
 use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind};
 use crate::documents::policy;
 use crate::node::Node;
-use crate::routes::paths::Order;
+use crate::routes::paths::{Order, Shadow};
 
 /// Warnings of what the expressions of a policy probably do not mean.
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
-    let policy::Spec { authorize, rate_limit, enrich, fairness, .. } = &policy.spec;
+    let policy::Spec { authorize, rate_limit, enrich, fairness, choose, inject, .. } = &policy.spec;
     let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
     let environment = Environment { rules, principal: true, consumer: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
@@ -28,7 +29,16 @@ pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnost
     });
     let tenant = fairness.iter().map(|it| (spec().key("fairness").key("key"), Some(&it.key)));
     let alone = tenancy(policy, &environment);
-    let texts = rules.chain(limits).chain(tenant).filter_map(|(at, text)| Some((at, text?)));
+    let choices = choose
+        .iter()
+        .enumerate()
+        .map(|(index, choice)| (spec().key("choose").index(index).key("when"), Some(&choice.when)));
+    let injected = inject
+        .iter()
+        .enumerate()
+        .map(|(index, fault)| (spec().key("inject").index(index).key("when"), Some(&fault.when)));
+    let texts = rules.chain(limits).chain(tenant).chain(choices).chain(injected);
+    let texts = texts.filter_map(|(at, text)| Some((at, text?)));
     let hints = texts.flat_map(move |(at, text)| hints(text, &environment, &at));
     hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning()).chain(alone)
 }
@@ -128,14 +138,36 @@ impl Compilation<'_> {
             .collect()
     }
 
-    fn shadowed(&self, order: &Order, by: &Order) -> Option<Diagnostic> {
+    /// Warns where every page may call with the credentials of its visitor.
+    pub fn any_origin(&mut self, document: &Document, modifiers: &Modifiers) {
+        let Some((cors, at)) = &modifiers.cors else { return };
+        if cors.allow_credentials && cors.allow_origins.iter().any(|origin| origin == "*") {
+            let message = "scripts of every origin may call with the credentials of their visitor";
+            let at = at.key("allowCredentials");
+            let lint = Diagnostic::at(document, &at, codes::ANY_ORIGIN, message);
+            self.warnings.push(lint.help("list the origins in `allowOrigins`").warning());
+        }
+    }
+
+    /// Warns of faults that are injected: they are there to be taken out again.
+    pub fn injected(&mut self, document: &Document, said: &policy::Spec) {
+        for (index, fault) in said.inject.iter().enumerate() {
+            let message = format!("`{}` lets requests fail or wait on purpose", fault.name);
+            let at = spec().key("inject").index(index);
+            self.warnings.push(Diagnostic::at(document, &at, codes::FAULTS_INJECTED, message).warning());
+        }
+    }
+
+    fn shadowed(&self, order: &Order, shadow: &Shadow) -> Option<Diagnostic> {
+        let by = &shadow.by;
         let document = self
-            .named(Kind::HttpRoute)
+            .named(if order.grpc { Kind::GrpcRoute } else { Kind::HttpRoute })
             .find(|document| format!("{}/{}", document.name.namespace, document.name.name) == *order.route)?;
         let whose =
             if order.route == by.route { "this route".to_owned() } else { format!("route `{}`", by.route) };
         let message = format!("no request reaches this match: rule {} of {whose} takes them all", by.rule);
         let at = spec().key("rules").index(order.rule).key("matches").index(order.index);
-        Some(Diagnostic::at(document, &at, codes::MATCH_SHADOWED, message).warning())
+        let code = if shadow.everything { codes::ROUTE_SHADOWED } else { codes::MATCH_SHADOWED };
+        Some(Diagnostic::at(document, &at, code, message).warning())
     }
 }

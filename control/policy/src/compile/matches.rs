@@ -69,7 +69,7 @@ fn escapes(path: &str) -> bool {
         .all(|rest| rest.get(..2).is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit())))
 }
 
-fn conditions(entry: &Match, at: &Path, faults: &mut Vec<Fault>) -> Conditions {
+pub fn conditions(entry: &Match, at: &Path, faults: &mut Vec<Fault>) -> Conditions {
     let mut conditions = Conditions { method: entry.method.map(method), ..Conditions::default() };
     for (index, header) in entry.headers.iter().enumerate() {
         let at = at.key("headers").index(index);
@@ -102,7 +102,7 @@ fn value(kind: ValueMatchType, text: &str, at: &Path, faults: &mut Vec<Fault>) -
     }
 }
 
-fn expression(text: &str, at: &Path, faults: &mut Vec<Fault>) -> Option<regex::Regex> {
+pub fn expression(text: &str, at: &Path, faults: &mut Vec<Fault>) -> Option<regex::Regex> {
     whole(text)
         .map_err(|error| {
             let why = match error {

@@ -1,6 +1,8 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod calls;
+mod choices;
 mod concurrency;
 mod consumers;
 mod credentials;
@@ -8,6 +10,7 @@ mod describe;
 mod filters;
 mod fingerprint;
 mod gateways;
+mod hosts;
 mod instant;
 mod lints;
 mod listener_tls;
@@ -89,6 +92,7 @@ pub(crate) struct Documents<'a> {
     routes: Vec<Typed<'a, crate::documents::http_route::Spec>>,
     tcp_routes: Vec<Typed<'a, crate::documents::stream_route::TcpSpec>>,
     tls_routes: Vec<Typed<'a, crate::documents::stream_route::TlsSpec>>,
+    grpc_routes: Vec<Typed<'a, crate::documents::grpc_route::Spec>>,
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,

@@ -1,5 +1,6 @@
-//! Filters of a rule or backend: header edits, redirect, rewrite.
+//! Filters of a rule or backend: header edits, redirect, rewrite, mirrors, CORS.
 
+use foregate_filters::cors::{self, Cors};
 use foregate_filters::edits::HeaderEdit;
 use foregate_filters::fault::{Code, Fault, Path};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -7,10 +8,10 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::codes;
 use crate::compile::matches::path_fault;
 use crate::documents::http_route::{
-    FilterType, HeaderField, HeaderModifier, PathModifier, PathModifierType, RequestRedirect, RouteFilter,
-    Scheme, UrlRewrite,
+    FilterType, HeaderField, HeaderModifier, PathModifier, PathModifierType, RequestMirror, RequestRedirect,
+    RouteFilter, Scheme, UrlRewrite,
 };
-use crate::route::{PathRewrite, Redirect, Rewrite};
+use crate::route::{PathRewrite, Redirect, Rewrite, Share};
 
 /// Headers that frame a message or belong to one connection (RFC 9110, section 7.6.1).
 const FRAMING: &[&str] = &[
@@ -31,6 +32,19 @@ pub struct Modifiers {
     pub response_headers: Vec<HeaderEdit>,
     pub redirect: Option<Redirect>,
     pub rewrite: Rewrite,
+    pub mirrors: Vec<MirrorTo>,
+    /// What browsers are told, and the way to it.
+    pub cors: Option<(cors::Spec, Path)>,
+}
+
+/// An upstream that gets copies of requests.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MirrorTo {
+    /// Name of the upstream.
+    pub name: String,
+    /// The way to the name.
+    pub at: Path,
+    pub share: Share,
 }
 
 #[derive(Debug)]
@@ -53,11 +67,12 @@ pub fn modifiers(
     for (index, filter) in filters.iter().enumerate() {
         let at = at.index(index);
         let kind = filter.kind;
-        if seen.contains(&kind) {
+        if seen.contains(&kind) && kind != FilterType::RequestMirror {
             reader.fault(&at.key("type"), format!("a second {} here", word(kind)));
         }
         seen.push(kind);
-        if headers_only && matches!(kind, FilterType::RequestRedirect | FilterType::URLRewrite) {
+        let of_headers = [FilterType::RequestHeaderModifier, FilterType::ResponseHeaderModifier];
+        if headers_only && !of_headers.contains(&kind) {
             reader.fault(&at.key("type"), format!("{} is for rules, not for backends", word(kind)));
         }
         if reader.fields(filter, &at) {
@@ -66,6 +81,9 @@ pub fn modifiers(
     }
     if seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::URLRewrite) {
         reader.fault(at, "a rule cannot both redirect and rewrite".to_owned());
+    }
+    if seen.contains(&FilterType::RequestRedirect) && seen.contains(&FilterType::RequestMirror) {
+        reader.fault(at, "a rule that redirects has nothing to mirror".to_owned());
     }
     (modifiers, reader.faults)
 }
@@ -90,6 +108,8 @@ impl Reader<'_> {
             ),
             (FilterType::RequestRedirect, "requestRedirect", filter.request_redirect.is_some()),
             (FilterType::URLRewrite, "urlRewrite", filter.url_rewrite.is_some()),
+            (FilterType::RequestMirror, "requestMirror", filter.request_mirror.is_some()),
+            (FilterType::CORS, "cors", filter.cors.is_some()),
         ];
         let mut sound = true;
         for (kind, field, there) in fields {
@@ -116,6 +136,16 @@ impl Reader<'_> {
         }
         if let Some(rewrite) = &filter.url_rewrite {
             out.rewrite = self.rewrite(rewrite, &at.key("urlRewrite"));
+        }
+        if let Some(mirror) = &filter.request_mirror {
+            out.mirrors.extend(self.mirror(mirror, &at.key("requestMirror")));
+        }
+        if let Some(cors) = &filter.cors {
+            let at = at.key("cors");
+            if let Err(mut wrong) = Cors::build(cors, &at) {
+                self.faults.append(&mut wrong);
+            }
+            out.cors = Some((cors.clone(), at));
         }
     }
 
@@ -175,6 +205,28 @@ impl Reader<'_> {
         }
     }
 
+    fn mirror(&mut self, mirror: &RequestMirror, at: &Path) -> Option<MirrorTo> {
+        let share = match (mirror.percent, mirror.fraction) {
+            (Some(_), Some(_)) => {
+                self.fault(&at.key("percent"), "either `percent` or `fraction`, not both".to_owned());
+                return None;
+            }
+            (Some(percent), None) => Share { numerator: percent, denominator: 100 },
+            (None, Some(fraction)) => {
+                let denominator = fraction.denominator.unwrap_or(100);
+                Share { numerator: fraction.numerator, denominator }
+            }
+            (None, None) => Share { numerator: 1, denominator: 1 },
+        };
+        if share.numerator > share.denominator {
+            let message = format!("{} of {} is more than all", share.numerator, share.denominator);
+            self.fault(&at.key("fraction").key("numerator"), message);
+            return None;
+        }
+        let at = at.key("backendRef").key("name");
+        Some(MirrorTo { name: mirror.backend_ref.name.clone(), at, share })
+    }
+
     fn rewrite(&mut self, rewrite: &UrlRewrite, at: &Path) -> Rewrite {
         Rewrite {
             host: rewrite.hostname.as_deref().and_then(|host| HeaderValue::from_str(host).ok()),
@@ -225,5 +277,7 @@ fn word(kind: FilterType) -> &'static str {
         FilterType::ResponseHeaderModifier => "ResponseHeaderModifier",
         FilterType::RequestRedirect => "RequestRedirect",
         FilterType::URLRewrite => "URLRewrite",
+        FilterType::RequestMirror => "RequestMirror",
+        FilterType::CORS => "CORS",
     }
 }

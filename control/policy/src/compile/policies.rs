@@ -3,7 +3,7 @@
 use foregate_filters::chain::Chain;
 use foregate_filters::fault::Code;
 use foregate_filters::resources::Resources;
-use foregate_filters::spec::{PolicyFault, Specs, build};
+use foregate_filters::spec::{OfRoute, PolicyFault, Specs, build_for};
 use foregate_filters::units::ByteSize;
 
 use crate::codes;
@@ -51,6 +51,8 @@ impl<'a> Compilation<'a> {
             self.warnings.extend(doubts(&typed));
             let document = typed.document;
             self.targets(document, &typed.spec);
+            self.choices(document, &typed.spec);
+            self.injected(document, &typed.spec);
             self.body(document, &typed.spec);
             let mut said = typed.spec;
             for file in said.jwt.iter_mut().filter_map(|issuer| issuer.jwks.file.as_mut()) {
@@ -78,6 +80,7 @@ impl<'a> Compilation<'a> {
                 TargetKind::HTTPRoute => Kind::HttpRoute,
                 TargetKind::TCPRoute => Kind::TcpRoute,
                 TargetKind::TLSRoute => Kind::TlsRoute,
+                TargetKind::GRPCRoute => Kind::GrpcRoute,
             };
             let name = ObjectName::new(Some(&document.name.namespace), &target.name);
             self.missing(document, kind, &name, &spec().key("targetRefs").index(index).key("name"));
@@ -98,10 +101,11 @@ impl<'a> Compilation<'a> {
         &mut self,
         policies: &[&Prepared<'_>],
         route: Option<&Document>,
+        of_route: &OfRoute<'_>,
         resources: &dyn Resources,
     ) -> Option<Chain> {
         let specs: Vec<Specs<'_>> = policies.iter().map(|policy| policy.specs(route.is_none())).collect();
-        let wrong = match build(&specs, resources) {
+        let wrong = match build_for(&specs, of_route, resources) {
             Ok(chain) => return Some(chain),
             Err(wrong) => wrong,
         };
@@ -183,6 +187,8 @@ impl Prepared<'_> {
             fairness: self.spec.fairness.as_ref(),
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,
+            choose: &self.spec.choose,
+            inject: &self.spec.inject,
             anonymous: anonymous || (alone && self.spec.authorize.is_empty()),
             shadow: self.spec.mode == policy::Mode::Shadow && !alone,
         }

@@ -1,4 +1,4 @@
-//! Rules of an `HTTPRoute`: attached to listeners, with matches, chain and action.
+//! Rules of routes: attached to listeners, with matches, chain and action.
 
 use std::sync::Arc;
 
@@ -6,8 +6,10 @@ use ahash::AHashSet;
 
 use crate::codes;
 use crate::compile::attach::Attachment;
+use crate::compile::calls::{Calls, calls, lowered};
 use crate::compile::filters::Lent;
 use crate::compile::gateways::Gateways;
+use crate::compile::hosts::Claim;
 use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
 use crate::compile::policies::Policies;
@@ -16,15 +18,17 @@ use crate::compile::{Compilation, fingerprint};
 use crate::description::Description;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, Kind, ObjectName};
+use crate::documents::grpc_route::Match;
 use crate::documents::http_route::{self, Rule};
 use crate::documents::policy::TargetKind;
-use crate::route::{Action, Forward, Route, Timeouts, WeightedBackend};
+use crate::route::{Action, Forward, Mirror, Route, Share, Timeouts, WeightedBackend};
 use crate::routes::hosts::intersect;
 use crate::routes::matcher::{Conditions, PathMatcher};
-use crate::routes::paths::{Candidate, Order};
+use crate::routes::paths::{Candidate, Order, Shadow};
 use crate::routes::{Place, RouteTable, TableBuilder};
 use crate::snapshot::Speaks;
 use foregate_filters::fault::{Code, Path};
+use foregate_filters::spec::OfRoute;
 
 /// The table, and what the lints ask about it.
 #[derive(Debug, Default)]
@@ -35,7 +39,7 @@ pub struct Routes {
     /// Gateways that some route attaches to.
     pub used_gateways: AHashSet<ObjectName>,
     /// Matches that no request reaches, with those that take their requests.
-    pub shadows: Vec<(Order, Order)>,
+    pub shadows: Vec<(Order, Shadow)>,
 }
 
 /// What a rule says, without the filters of its policies.
@@ -44,6 +48,8 @@ struct Compiled {
     matches: Vec<(PathMatcher, Conditions)>,
     modifiers: Modifiers,
     backends: Vec<(usize, u32, Modifiers)>,
+    /// Upstreams that get copies, and of how many requests.
+    mirrors: Vec<(usize, Share)>,
     timeouts: Timeouts,
 }
 
@@ -63,30 +69,42 @@ impl Compilation<'_> {
                 builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
             }
         }
-        for typed in std::mem::take(&mut self.documents.routes) {
+        let mut claims: Vec<Claim<'_>> = Vec::new();
+        let http = std::mem::take(&mut self.documents.routes).into_iter().map(|typed| (typed, Vec::new()));
+        let grpc = std::mem::take(&mut self.documents.grpc_routes);
+        for (typed, calls) in http.chain(grpc.iter().map(lowered)) {
             let attachments = self.attach(&typed, gateways);
-            let rules = self.rules(&typed, &mut routes.used_upstreams);
+            let rules = self.rules(&typed, &calls, &mut routes.used_upstreams);
+            claims.extend(Claim::all(&typed, &attachments));
             for attachment in attachments {
                 let Some(gateway) = gateways.0.get(attachment.gateway) else { continue };
                 routes.used_gateways.insert(gateway.document.name.clone());
-                let applied =
-                    policies.of(&gateway.document.name, TargetKind::HTTPRoute, &typed.document.name);
+                let kind = if typed.document.kind == Kind::GrpcRoute {
+                    TargetKind::GRPCRoute
+                } else {
+                    TargetKind::HTTPRoute
+                };
+                let applied = policies.of(&gateway.document.name, kind, &typed.document.name);
                 checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
                 for (index, rule) in rules.iter().enumerate() {
-                    let chain = self.chain(&applied.policies, Some(typed.document), lent);
+                    let said = typed.spec.rules.get(index);
+                    let backends = said.iter().flat_map(|said| &said.backend_refs);
+                    let backends: Vec<&str> = backends.map(|backend| backend.name.as_str()).collect();
+                    let of_route = rule.as_ref().map(|rule| rule.of_route(&backends)).unwrap_or_default();
+                    let chain = self.chain(&applied.policies, Some(typed.document), &of_route, lent);
                     let (Some(rule), Some(chain)) = (rule, chain) else { continue };
                     let id = builder.next();
                     let at = spec().key("rules").index(index);
                     let upstreams: Vec<usize> = rule.backends.iter().map(|backend| backend.0).collect();
                     let place = (typed.document, &at);
                     let description = self.describe(&chain, &applied.policies, place, &upstreams);
-                    let said = typed.spec.rules.get(index);
                     let fingerprint = said.map(|said| {
                         let consumers = lent.consumers_fingerprint();
                         let spec = &typed.spec;
                         let at =
                             (&typed.document.name, fingerprint::of(&(&spec.parent_refs, &spec.hostnames)));
-                        fingerprint::of_route(&gateway.document.name, at, said, &applied.policies, consumers)
+                        let said = (said, calls.get(index));
+                        fingerprint::of_route(&gateway.document.name, at, &said, &applied.policies, consumers)
                     });
                     builder.route(rule.route(
                         id,
@@ -99,8 +117,10 @@ impl Compilation<'_> {
                 }
             }
         }
+        self.exclusive(&claims, gateways);
+        self.unreached(&claims, gateways);
         for policy in policies.0.iter().filter(|policy| !checked.contains(policy.name.as_str())) {
-            self.chain(&[policy], None, lent);
+            self.chain(&[policy], None, &OfRoute::default(), lent);
         }
         (routes.table, routes.shadows) = builder.build();
         routes
@@ -109,6 +129,7 @@ impl Compilation<'_> {
     fn rules(
         &mut self,
         typed: &Typed<'_, http_route::Spec>,
+        calls: &[Calls],
         used: &mut AHashSet<ObjectName>,
     ) -> Vec<Option<Compiled>> {
         let list = spec().key("rules");
@@ -126,7 +147,8 @@ impl Compilation<'_> {
                     names.push(name);
                 }
                 let before = self.faults.len();
-                let compiled = self.rule(typed.document, rule, index, &at, used);
+                let calls = calls.get(index).and_then(Option::as_deref);
+                let compiled = self.rule(typed.document, (rule, calls), index, &at, used);
                 (self.faults.len() == before).then_some(compiled)
             })
             .collect()
@@ -135,12 +157,16 @@ impl Compilation<'_> {
     fn rule(
         &mut self,
         document: &Document,
-        rule: &Rule,
+        (rule, calls): (&Rule, Option<&[Match]>),
         index: usize,
         at: &Path,
         used: &mut AHashSet<ObjectName>,
     ) -> Compiled {
-        let (matches, mut wrong) = matches(&rule.matches, &at.key("matches"));
+        let at_matches = at.key("matches");
+        let (mut matches, mut wrong) = match calls {
+            Some(calls) => self::calls(calls, &at_matches),
+            None => matches(&rule.matches, &at_matches),
+        };
         let prefix = match matches.as_slice() {
             [(PathMatcher::Prefix(prefix), _)] => Some(&**prefix),
             _ => None,
@@ -157,11 +183,21 @@ impl Compilation<'_> {
             match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
                 Some(upstream) => {
                     self.speaks(document, upstream, false, &at.key("name"));
+                    if calls.is_some() {
+                        self.speaks_grpc(document, upstream, &at.key("name"));
+                    }
                     backends.push((upstream, backend.weight.unwrap_or(1), edits));
                 }
                 None => self.missing(document, Kind::Upstream, &name, &at.key("name")),
             }
         }
+        if modifiers.cors.is_some() {
+            for (_, conditions) in &mut matches {
+                conditions.preflight = conditions.method.is_some();
+            }
+        }
+        self.any_origin(document, &modifiers);
+        let mirrors = self.mirrors(document, &modifiers, calls.is_some(), used);
         let request = rule.timeouts.as_ref().and_then(|timeouts| timeouts.request).map(|span| span.0);
         let backend_request =
             rule.timeouts.as_ref().and_then(|timeouts| timeouts.backend_request).map(|span| span.0);
@@ -183,8 +219,34 @@ impl Compilation<'_> {
             matches,
             modifiers,
             backends,
+            mirrors,
             timeouts: Timeouts { request, backend_request },
         }
+    }
+
+    /// Where copies of requests go.
+    fn mirrors(
+        &mut self,
+        document: &Document,
+        modifiers: &Modifiers,
+        grpc: bool,
+        used: &mut AHashSet<ObjectName>,
+    ) -> Vec<(usize, Share)> {
+        let mut mirrors = Vec::new();
+        for mirror in &modifiers.mirrors {
+            let name = ObjectName::new(Some(&document.name.namespace), &mirror.name);
+            used.insert(name.clone());
+            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
+                Some(upstream) => {
+                    if grpc {
+                        self.speaks_grpc(document, upstream, &mirror.at);
+                    }
+                    mirrors.push((upstream, mirror.share));
+                }
+                None => self.missing(document, Kind::Upstream, &name, &mirror.at),
+            }
+        }
+        mirrors
     }
 
     /// A rule forwards to something, or redirects: one of the two.
@@ -207,6 +269,13 @@ impl Compilation<'_> {
 }
 
 impl Compiled {
+    /// What the rule adds to its policies.
+    fn of_route<'a>(&'a self, backends: &'a [&'a str]) -> OfRoute<'a> {
+        let cors = self.modifiers.cors.as_ref();
+        let at = cors.map(|(_, at)| at.clone()).unwrap_or_default();
+        OfRoute { cors: cors.map(|(cors, _)| cors), at, backends }
+    }
+
     fn route(
         &self,
         id: usize,
@@ -231,6 +300,7 @@ impl Compiled {
                 // At most 16 weights of at most 1,000,000.
                 total_weight: self.backends.iter().map(|(_, weight, _)| weight).sum(),
                 rewrite: self.modifiers.rewrite.clone(),
+                mirrors: self.mirrors.iter().map(|(upstream, share)| mirror(*upstream, *share)).collect(),
             }),
         };
         Route {
@@ -269,11 +339,18 @@ impl Compiled {
             for host in hosts.iter().filter(|host| intersect(listener, **host)) {
                 let place = Place { port: served.port, tls: served.tls.is_some(), listener, host: *host };
                 for (index, (path, conditions)) in self.matches.iter().enumerate() {
-                    let order = Order { route: order_name.clone(), rule, index };
+                    let grpc = typed.document.kind == Kind::GrpcRoute;
+                    let order = Order { route: order_name.clone(), rule, index, grpc };
                     let candidate = Candidate { conditions: conditions.clone(), order, route };
                     builder.insert(place, path.clone(), candidate);
                 }
             }
         }
     }
+}
+
+fn mirror(upstream: usize, share: Share) -> Mirror {
+    let backend =
+        WeightedBackend { upstream, weight: 0, request_headers: Vec::new(), response_headers: Vec::new() };
+    Mirror { backend, share }
 }

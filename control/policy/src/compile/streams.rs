@@ -3,6 +3,7 @@
 use ahash::AHashSet;
 use foregate_filters::chain::Chain;
 use foregate_filters::fault::Path;
+use foregate_filters::spec::OfRoute;
 
 use crate::codes;
 use crate::compile::filters::Lent;
@@ -96,7 +97,7 @@ impl<'a> Compilation<'a> {
             let Some(gateway) = gateways.0.get(gateway) else { continue };
             let applied = policies.of(&gateway.document.name, target, &said.document.name);
             streams.checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
-            let chain = self.chain(&applied.policies, Some(said.document), lent);
+            let chain = self.chain(&applied.policies, Some(said.document), &OfRoute::default(), lent);
             self.unfit(said.document, &applied, chain.as_ref(), streams);
             let Some(chain) = chain else { continue };
             let route =

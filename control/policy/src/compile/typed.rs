@@ -49,6 +49,7 @@ pub fn read<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Documents
         match document.kind {
             Kind::Gateway => documents.gateways.extend(resource(document, &root, faults)),
             Kind::HttpRoute => documents.routes.extend(resource(document, &root, faults)),
+            Kind::GrpcRoute => documents.grpc_routes.extend(resource(document, &root, faults)),
             Kind::TcpRoute => documents.tcp_routes.extend(resource(document, &root, faults)),
             Kind::TlsRoute => documents.tls_routes.extend(resource(document, &root, faults)),
             Kind::Upstream => documents.upstreams.extend(resource(document, &root, faults)),

@@ -128,9 +128,9 @@ pub enum SignedBy {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "CaseExpect")]
 pub struct Expect {
-    /// Status of the refusal or redirect; where absent, the request must be forwarded.
+    /// Status of the refusal, redirect or answered preflight; where absent, the request must be forwarded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 300, max = 599))]
+    #[schemars(range(min = 200, max = 599))]
     pub reply: Option<u16>,
     /// Name of the reason, such as `TokenInvalid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -144,7 +144,7 @@ pub struct Expect {
     /// Name of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Name of an upstream among those of the route.
+    /// Name of the upstream that was chosen, or of one among those with a weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
     /// Headers as the upstream gets them; `null` where it must not get one.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use foregate_filters::cors;
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::{HEADER_NAME, HOSTNAME, LABEL, OBJECT_NAME, PRECISE_HOSTNAME};
@@ -194,6 +195,10 @@ pub struct RouteFilter {
     pub request_redirect: Option<RequestRedirect>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url_rewrite: Option<UrlRewrite>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_mirror: Option<RequestMirror>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cors: Option<cors::Spec>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
@@ -202,6 +207,47 @@ pub enum FilterType {
     ResponseHeaderModifier,
     RequestRedirect,
     URLRewrite,
+    /// May stand several times.
+    RequestMirror,
+    CORS,
+}
+
+/// Sends a copy of requests to another upstream; its answer is ignored. Of a body at most 64 KiB are copied: a
+/// request with more is not mirrored.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RequestMirror {
+    pub backend_ref: MirrorRef,
+    /// How many of a hundred requests; all of them where neither this nor `fraction` stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub percent: Option<u32>,
+    /// How many of `denominator` requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fraction: Option<Fraction>,
+}
+
+/// Refers to the upstream that gets the copies.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MirrorRef {
+    pub group: ForegateGroup,
+    pub kind: UpstreamKind,
+    /// Name of an `Upstream` in the namespace of the route.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
+/// A part of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fraction {
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub numerator: u32,
+    /// 100 where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
+    pub denominator: Option<u32>,
 }
 
 /// Set, add, remove: carried out in this order.

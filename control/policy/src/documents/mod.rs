@@ -5,6 +5,7 @@ pub mod concurrency;
 pub mod consumer;
 pub mod credentials;
 pub mod gateway;
+pub mod grpc_route;
 pub mod http_route;
 pub mod model;
 pub mod policy;

@@ -5,7 +5,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::ByteSize;
-use foregate_filters::{addresses, api_key, authorize, enrich, fairness, introspection, jwt, rate_limit};
+use foregate_filters::{
+    addresses, api_key, authorize, choose, enrich, fairness, inject, introspection, jwt, rate_limit,
+};
 
 use crate::documents::INSTANT;
 use crate::documents::http_route::GatewayGroup;
@@ -52,6 +54,14 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub enrich: Vec<enrich::Spec>,
+    /// Which backend gets a request, by what is known of it. Only in policies that target routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub choose: Vec<choose::Spec>,
+    /// Faults on purpose: requests that everything else lets pass are delayed or refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub inject: Vec<inject::Spec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
     /// Listeners whose connections come through load balancers that speak the PROXY protocol. Only in a policy
@@ -95,6 +105,7 @@ pub enum TargetKind {
     HTTPRoute,
     TCPRoute,
     TLSRoute,
+    GRPCRoute,
 }
 
 /// Bounds of request bodies.

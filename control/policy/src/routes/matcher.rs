@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use foregate_filters::cors;
 use http::{HeaderMap, HeaderName, Method, request};
 use regex::{Regex, RegexBuilder};
 
@@ -15,6 +16,15 @@ pub enum PathMatcher {
     /// Element by element; without trailing slash, so empty for `/`.
     Prefix(Box<str>),
     Regex(Regex),
+    /// The path of a gRPC call.
+    Rpc(RpcMatcher),
+}
+
+/// Which method of which service; every one where nothing is said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RpcMatcher {
+    pub service: Option<ValueMatcher>,
+    pub method: Option<ValueMatcher>,
 }
 
 /// What a value must be.
@@ -32,6 +42,8 @@ pub struct Conditions {
     pub headers: Vec<(HeaderName, ValueMatcher)>,
     /// Sorted by name, which is unique.
     pub query: Vec<(Box<str>, ValueMatcher)>,
+    /// True where a preflight that asks for `method` is meant too.
+    pub preflight: bool,
 }
 
 /// A regular expression that must match the whole of a text, bounded in size.
@@ -50,7 +62,7 @@ impl PartialEq for ValueMatcher {
 }
 
 impl ValueMatcher {
-    fn accepts(&self, value: &[u8]) -> bool {
+    pub(super) fn accepts(&self, value: &[u8]) -> bool {
         match self {
             Self::Exact(wanted) => wanted.as_bytes() == value,
             Self::Regex(regex) => std::str::from_utf8(value).is_ok_and(|value| regex.is_match(value)),
@@ -60,7 +72,8 @@ impl ValueMatcher {
 
 impl Conditions {
     pub fn accept(&self, head: &request::Parts) -> bool {
-        self.method.as_ref().is_none_or(|method| *method == head.method)
+        let asked = |method| self.preflight && cors::asks_for(head, method);
+        self.method.as_ref().is_none_or(|method| *method == head.method || asked(method))
             && self
                 .headers
                 .iter()

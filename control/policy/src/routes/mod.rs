@@ -3,6 +3,7 @@
 pub mod hosts;
 pub mod matcher;
 pub mod paths;
+pub mod rpcs;
 pub mod streams;
 
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use http::request;
 use crate::route::Route;
 use crate::routes::hosts::Hosts;
 use crate::routes::matcher::PathMatcher;
-use crate::routes::paths::{Candidate, Order, Paths};
+use crate::routes::paths::{Candidate, Order, Paths, Shadow};
 
 /// All routes of a snapshot.
 #[derive(Debug, Default)]
@@ -124,16 +125,17 @@ impl TableBuilder {
         attached.hosts.entry(place.host, Paths::default).insert(path, candidate);
     }
 
-    /// The table, and every match that no request can reach with the one that takes its requests.
-    pub fn build(mut self) -> (RouteTable, Vec<(Order, Order)>) {
-        let mut shadows: BTreeMap<Order, Option<Order>> = BTreeMap::new();
+    /// The table, and every match that no request can reach with what takes its requests.
+    pub fn build(mut self) -> (RouteTable, Vec<(Order, Shadow)>) {
+        let mut shadows: BTreeMap<Order, Option<Shadow>> = BTreeMap::new();
         for attached in self.table.sockets.values_mut().flat_map(Hosts::values_mut) {
             for paths in attached.hosts.values_mut() {
                 paths.sort();
                 for (order, by) in paths.shadows() {
                     // Reachable in one place is reachable.
-                    let seen = shadows.entry(order.clone()).or_insert_with(|| by.cloned());
-                    if by.is_none() {
+                    let reached = by.is_none();
+                    let seen = shadows.entry(order.clone()).or_insert(by);
+                    if reached {
                         *seen = None;
                     }
                 }

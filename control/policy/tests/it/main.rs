@@ -8,6 +8,7 @@ mod consumers;
 mod credentials;
 mod faults;
 mod folder;
+mod gateway_api;
 mod listener_tls;
 mod materials;
 mod partial;

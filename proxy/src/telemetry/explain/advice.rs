@@ -21,6 +21,14 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::Misdirected => {
             "The connection was made for another host, or before the listener asked for certificates: a new one will do."
         }
+        Reason::Preflight => "Nothing: a browser was told whether it may send its request.",
+        Reason::OriginDenied => "Add the origin to allowOrigins of the CORS filter if its pages may call.",
+        Reason::FaultInjected => {
+            "A policy injects this fault; the rule is under `inject`. Take it out to end it."
+        }
+        Reason::DeadlineExceeded => {
+            "The caller's grpc-timeout, or timeouts.request of the route, is shorter than the call takes."
+        }
         Reason::AddressDenied => {
             "Compare source.address with the lists at the place above. Behind a proxy, name it in trustedProxies."
         }

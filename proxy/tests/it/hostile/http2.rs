@@ -27,7 +27,7 @@ pub(crate) const END_HEADERS: u8 = 4;
 
 /// How a stream, or its connection, ended.
 #[derive(Debug, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// First byte of the header block: 0x88 is status 200 (RFC 7541, appendix A).
     Answered(u8),
     Reset,
@@ -53,7 +53,7 @@ pub(crate) async fn start(address: SocketAddr) -> TcpStream {
 }
 
 /// Reads frames until stream 1 is answered or reset, or the connection ends.
-async fn outcome(stream: &mut TcpStream) -> Outcome {
+pub(super) async fn outcome(stream: &mut TcpStream) -> Outcome {
     within("an outcome", async {
         loop {
             let mut head = [0; 9];

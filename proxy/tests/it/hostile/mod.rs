@@ -4,6 +4,7 @@ mod floods;
 mod heads;
 pub(crate) mod http2;
 mod slow;
+mod smuggling;
 
 use crate::support::client::Client;
 use crate::support::process::Foregate;

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client;
 pub mod command;
 pub mod consumers;
+pub mod grpc;
 pub mod guarded;
 pub mod idp;
 pub mod lines;
@@ -16,6 +17,7 @@ pub mod workload_api;
 pub mod workloads;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Longest wait for anything that is expected to happen.
@@ -25,4 +27,10 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     let output = tokio::time::timeout(DEADLINE, future).await;
     output.unwrap_or_else(|_| panic!("waited {DEADLINE:?} in vain for {what}"))
+}
+
+/// An address on which nobody listens.
+pub async fn unused_address() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    listener.local_addr().unwrap()
 }

@@ -72,6 +72,11 @@ spec:
     )
 }
 
+/// A `GRPCRoute` of the gateway `edge` with these rules (YAML, indented by two), open to everybody.
+pub fn grpc_route(name: &str, rules: &str) -> String {
+    route(name, rules).replace("HTTPRoute", "GRPCRoute")
+}
+
 /// An upstream with one endpoint; `more` are further fields of its spec in flow style, such as
 /// `protocol: Http2`.
 pub fn upstream(name: &str, endpoint: impl Display, more: &str) -> String {
