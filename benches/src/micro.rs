@@ -65,7 +65,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
 }
 
 fn routes<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
-    for count in [1, 20, 1000] {
+    for count in [1, 20, 1000, 10_000] {
         let snapshot = policies::snapshot(count, ANONYMOUS, &materials(issuer, true)?)?;
         policies::route(&snapshot, head)?;
         let name = format!("route lookup, {count} prefix routes");

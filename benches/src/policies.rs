@@ -17,6 +17,9 @@ pub const HOST: &str = "crm.example.com";
 /// The port of the one listener.
 pub const PORT: u16 = 8080;
 
+/// Routes written into one file.
+const ROUTES_A_FILE: usize = 1000;
+
 /// A gateway and an upstream, for any route.
 const BASE: &str = r#"
 apiVersion: gateway.networking.k8s.io/v1
@@ -59,8 +62,13 @@ pub fn scored(bundle: &str) -> String {
 
 /// Compiles `routes` routes below `/services/data`, all under one policy.
 pub fn snapshot(routes: usize, policy: &str, materials: &dyn Materials) -> Result<Snapshot> {
+    let mut sources = Sources::default();
     let mut text = BASE.to_owned();
     for route in 0..routes {
+        // A file is bounded.
+        if route > 0 && route.is_multiple_of(ROUTES_A_FILE) {
+            sources.add(format!("bench-{route}.yaml").into(), std::mem::take(&mut text));
+        }
         write!(
             text,
             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r{route} }}\nspec:\n  \
@@ -76,7 +84,6 @@ pub fn snapshot(routes: usize, policy: &str, materials: &dyn Materials) -> Resul
         "---\napiVersion: foregate.dev/v1alpha1\nkind: Policy\nmetadata: {{ name: all }}\nspec:\n  \
          targetRefs: [{target}]\n  {policy}\n"
     )?;
-    let mut sources = Sources::default();
     sources.add("bench.yaml".into(), text);
     compile(&sources, materials, Options::default())
         .map_err(|faults| anyhow!(render(&faults, Format::Human { color: false })))

@@ -97,11 +97,26 @@ impl ResponseBody {
         }
     }
 
+    /// Ends a call before its upstream does: the caller learns why, for it has trailers for that.
+    fn broken_off(&mut self, reason: Reason, end: End) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
+        if let Content::Upstream { lease, .. } = &mut self.content
+            && let Some(mut lease) = lease.take()
+        {
+            lease.abandon();
+        }
+        self.finish(end);
+        Poll::Ready(Some(Ok(Frame::trailers(grpc::trailers(reason)))))
+    }
+
     fn finish(&mut self, end: End) {
         if let Some(mut life) = self.life.take() {
             life.record(end);
         }
     }
+}
+
+fn is_call(life: Option<&Life>) -> bool {
+    life.is_some_and(|life| life.grpc.is_some())
 }
 
 /// True once the request would no longer be admitted. It is asked about when something new is in force; to learn
@@ -134,17 +149,11 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, deadline, watch, lease } => {
+            Content::Upstream { incoming, deadline, watch, .. } => {
                 let frame = match Pin::new(incoming).poll_frame(cx) {
                     Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
-                        // A call learns why: it has trailers for that.
-                        Some(Poll::Ready(())) if this.life.as_ref().is_some_and(|it| it.grpc.is_some()) => {
-                            if let Some(mut lease) = lease.take() {
-                                lease.abandon();
-                            }
-                            this.finish(End::UpstreamBroke);
-                            let trailers = grpc::trailers(Reason::DeadlineExceeded);
-                            return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                        Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
+                            return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
                         }
                         Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
                         Some(Poll::Pending) | None => Poll::Pending,
@@ -154,6 +163,10 @@ impl Body for ResponseBody {
                 // What has come to its end has nothing left to be ended.
                 let over = matches!(frame, Poll::Ready(None));
                 if !over && revoked(watch, frame.is_pending(), this.life.as_mut(), cx) {
+                    let refusal = this.life.as_ref().filter(|life| life.grpc.is_some());
+                    if let Some(refusal) = refusal.and_then(|life| life.refusal.as_ref()) {
+                        return this.broken_off(refusal.reply.reason, End::Revoked);
+                    }
                     Poll::Ready(Some(Err(AnswerError::Revoked)))
                 } else {
                     frame

@@ -192,6 +192,40 @@ spec:
 }
 
 #[tokio::test]
+async fn a_stream_that_is_no_longer_allowed_ends_with_the_status_of_its_refusal() {
+    let server = GrpcServer::start().await;
+    let documents = |rule: &str| {
+        let guarded = format!(
+            "
+apiVersion: foregate.dev/v1alpha1
+kind: Policy
+metadata: {{ name: guarded }}
+spec:
+  targetRefs: [{{ group: gateway.networking.k8s.io, kind: GRPCRoute, name: calls }}]
+  authorize: [{{ name: all, allow: 'true' }}{rule}]
+---"
+        );
+        [
+            policies::GATEWAY,
+            &policies::grpc_route("calls", &format!("  - {LEADS}")),
+            &policies::upstream("leads", server.address, "protocol: Http2"),
+            &guarded,
+        ]
+        .concat()
+    };
+    let gateway = Foregate::start(&documents(""), Options::default()).await;
+    let mut client = GrpcClient::start(gateway.address("edge/http"));
+    let call = json!({ "method": "/crm.v1.Leads/Stall", "kind": "stream", "messages": ["1"] });
+    let calling = tokio::spawn(async move { client.call(call).await });
+    server.saw("Stall", "begun").await;
+    gateway.publish(&documents(", { name: closed, deny: 'request.path.endsWith(\"/Stall\")' }")).await;
+    let told = calling.await.unwrap();
+    assert_eq!((&told["code"], &told["replies"]), (&json!("PERMISSION_DENIED"), &json!(["first"])), "{told}");
+    assert_eq!(told["details"], "AccessDenied: Access is denied.");
+    server.saw("Stall", "cancelled").await;
+}
+
+#[tokio::test]
 async fn the_health_service_answers_through_the_gateway() {
     let server = GrpcServer::start().await;
     let rules = format!(
