@@ -16,6 +16,7 @@ pub enum Kind {
     GrpcRoute,
     TcpRoute,
     TlsRoute,
+    ReferenceGrant,
     Upstream,
     Policy,
     Model,
@@ -41,12 +42,13 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TcpRoute,
         Self::TlsRoute,
+        Self::ReferenceGrant,
         Self::Upstream,
         Self::Policy,
         Self::Model,
@@ -62,6 +64,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
             Self::TlsRoute => "TLSRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
             Self::Upstream => "Upstream",
             Self::Policy => "Policy",
             Self::Model => "Model",
@@ -73,9 +76,12 @@ impl Kind {
     /// The word in `apiVersion`.
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Gateway | Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute => {
-                "gateway.networking.k8s.io/v1"
-            }
+            Self::Gateway
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::TcpRoute
+            | Self::TlsRoute
+            | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
             Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {
                 "foregate.dev/v1alpha1"
             }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::document::Kind;
 use crate::documents::{
-    case, consumer, gateway, grpc_route, http_route, model, policy, stream_route, upstream,
+    case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant, stream_route, upstream,
 };
 
 /// Where editors find the schema of this version.
@@ -20,6 +20,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::TcpRoute => generate::<stream_route::TcpRoute>(),
         Kind::TlsRoute => generate::<stream_route::TlsRoute>(),
         Kind::GrpcRoute => generate::<grpc_route::GrpcRoute>(),
+        Kind::ReferenceGrant => generate::<reference_grant::ReferenceGrant>(),
         Kind::Upstream => generate::<upstream::Upstream>(),
         Kind::Policy => generate::<policy::Policy>(),
         Kind::Model => generate::<model::Model>(),

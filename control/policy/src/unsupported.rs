@@ -8,7 +8,6 @@ use crate::documents::{HEADER_NAME, HOSTNAME, INSTANT, LABEL, OBJECT_NAME};
 /// Kinds of Gateway API and of later versions, as `apiVersion` group and kind.
 pub const KINDS: &[(&str, &str)] = &[
     ("gateway.networking.k8s.io", "UDPRoute"),
-    ("gateway.networking.k8s.io", "ReferenceGrant"),
     ("gateway.networking.k8s.io", "BackendTLSPolicy"),
     ("gateway.networking.k8s.io", "GatewayClass"),
     ("gateway.networking.k8s.io", "ListenerSet"),
@@ -81,21 +80,11 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
     (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "remove it"),
     (
         Some(Kind::HttpRoute),
-        "spec.rules.filters.requestMirror.backendRef.namespace",
-        "an Upstream is found in the namespace of the route",
-    ),
-    (
-        Some(Kind::HttpRoute),
         "spec.rules.filters.requestMirror.backendRef.port",
         "an Upstream has the port in its endpoints",
     ),
     (Some(Kind::HttpRoute), "spec.rules.filters.extensionRef", "attach a Policy with targetRefs"),
     (Some(Kind::HttpRoute), "spec.rules.filters.externalAuth", "attach a Policy with jwt and authorize"),
-    (
-        Some(Kind::HttpRoute),
-        "spec.rules.backendRefs.namespace",
-        "an Upstream is found in the namespace of the route",
-    ),
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.filters.extensionRef", "attach a Policy with targetRefs"),
     (Some(Kind::GrpcRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
@@ -103,18 +92,8 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
     (Some(Kind::GrpcRoute), "spec.rules.filters.extensionRef", "attach a Policy with targetRefs"),
     (
         Some(Kind::GrpcRoute),
-        "spec.rules.filters.requestMirror.backendRef.namespace",
-        "an Upstream is found in the namespace of the route",
-    ),
-    (
-        Some(Kind::GrpcRoute),
         "spec.rules.filters.requestMirror.backendRef.port",
         "an Upstream has the port in its endpoints",
-    ),
-    (
-        Some(Kind::GrpcRoute),
-        "spec.rules.backendRefs.namespace",
-        "an Upstream is found in the namespace of the route",
     ),
     (Some(Kind::GrpcRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
     (Some(Kind::GrpcRoute), "spec.rules.backendRefs.filters.extensionRef", "attach a Policy with targetRefs"),

@@ -8,10 +8,10 @@ use super::{
     DUPLICATE_NAME, Entry, FAIRNESS_CONSTANT, FAULTS_INJECTED, FILE_UNREADABLE, GATEWAY_EMPTY, GROUP_UNKNOWN,
     GRPC_OVER_HTTP1, HOST_SHARED, IDENTITY_MISSING, KEY_EXPIRED, LISTENER_CONFLICT, LISTENER_OPTION,
     LISTENER_TLS, MATCH_SHADOWED, MISSING_FIELD, MODEL_UNUSED, NO_BACKEND, NO_POLICY, NOT_ALLOWED,
-    OF_REQUESTS, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, PROXY_ANYONE, PROXY_LISTENERS,
-    ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, ROUTE_PROTOCOL, ROUTE_SHADOWED, STALE_ANSWERS,
-    STREAM_HOSTNAME, STREAM_TAKEN, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED, UNSUPPORTED_KIND,
-    UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
+    NOT_GRANTED, OF_REQUESTS, PATTERN, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PORT_ZERO, PROXY_ANYONE,
+    PROXY_LISTENERS, ROUTE_DETACHED, ROUTE_FILTER, ROUTE_MATCH, ROUTE_PROTOCOL, ROUTE_SHADOWED,
+    STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, SYNTAX, TYPE, UNKNOWN_FIELD, UNKNOWN_KIND, UNSUPPORTED,
+    UNSUPPORTED_KIND, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, VALUE_UNKNOWN, YAML_FEATURE, entry,
 };
 
 /// Every code, in order.
@@ -394,6 +394,13 @@ pub const ALL: &[Entry] = &[
         "A rule under `choose` names an upstream that is in no `backendRefs` of a route that the policy targets. An upstream that is only ever chosen has weight 0 there.",
         "choose: [{ name: gold, when: 'jwt.tier == \"gold\"', backend: fast }]\n# backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]",
         "choose: [{ name: gold, when: 'jwt.tier == \"gold\"', backend: fast }]\n# backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }, { group: foregate.dev, kind: Upstream, name: fast, weight: 0 }]",
+    ),
+    entry(
+        NOT_GRANTED,
+        "A reference into a namespace that does not allow it",
+        "A route refers to an Upstream of another namespace. The owner of that namespace must say so first, in a ReferenceGrant that stands there.",
+        "backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm, namespace: crm }]",
+        "kind: ReferenceGrant\nmetadata: { name: web, namespace: crm }\nspec:\n  from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: web }]\n  to: [{ group: foregate.dev, kind: Upstream }]",
     ),
     entry(
         CONCURRENCY,

@@ -61,6 +61,7 @@ pub const CONSUMER_IDLE: Code = Code(627);
 pub const HOST_SHARED: Code = Code(640);
 pub const GRPC_OVER_HTTP1: Code = Code(641);
 pub const CHOICE_UNKNOWN: Code = Code(642);
+pub const NOT_GRANTED: Code = Code(643);
 pub const CONCURRENCY: Code = Code(660);
 pub const ROUTE_PROTOCOL: Code = Code(670);
 pub const UPSTREAM_PROTOCOL: Code = Code(671);

@@ -10,6 +10,7 @@ mod describe;
 mod filters;
 mod fingerprint;
 mod gateways;
+mod grants;
 mod hosts;
 mod instant;
 mod lints;
@@ -93,6 +94,7 @@ pub(crate) struct Documents<'a> {
     tcp_routes: Vec<Typed<'a, crate::documents::stream_route::TcpSpec>>,
     tls_routes: Vec<Typed<'a, crate::documents::stream_route::TlsSpec>>,
     grpc_routes: Vec<Typed<'a, crate::documents::grpc_route::Spec>>,
+    grants: Vec<Typed<'a, crate::documents::reference_grant::Spec>>,
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,

@@ -40,9 +40,10 @@ pub struct Modifiers {
 /// An upstream that gets copies of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MirrorTo {
-    /// Name of the upstream.
+    /// Name of the upstream, and its namespace where that is another.
     pub name: String,
-    /// The way to the name.
+    pub namespace: Option<String>,
+    /// The way to the reference.
     pub at: Path,
     pub share: Share,
 }
@@ -223,8 +224,8 @@ impl Reader<'_> {
             self.fault(&at.key("fraction").key("numerator"), message);
             return None;
         }
-        let at = at.key("backendRef").key("name");
-        Some(MirrorTo { name: mirror.backend_ref.name.clone(), at, share })
+        let (said, at) = (&mirror.backend_ref, at.key("backendRef"));
+        Some(MirrorTo { name: said.name.clone(), namespace: said.namespace.clone(), at, share })
     }
 
     fn rewrite(&mut self, rewrite: &UrlRewrite, at: &Path) -> Rewrite {

@@ -176,19 +176,17 @@ impl Compilation<'_> {
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             let at = at.key("backendRefs").index(index);
-            let name = ObjectName::new(Some(&document.name.namespace), &backend.name);
-            used.insert(name.clone());
+            let said = (backend.namespace.as_deref(), backend.name.as_str());
+            let (name, upstream) = self.upstream_of(document, said, &at);
+            used.insert(name);
             let (edits, faults) = self::modifiers(&backend.filters, None, &at.key("filters"), true);
             wrong.extend(faults);
-            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
-                Some(upstream) => {
-                    self.speaks(document, upstream, false, &at.key("name"));
-                    if calls.is_some() {
-                        self.speaks_grpc(document, upstream, &at.key("name"));
-                    }
-                    backends.push((upstream, backend.weight.unwrap_or(1), edits));
+            if let Some(upstream) = upstream {
+                self.speaks(document, upstream, false, &at.key("name"));
+                if calls.is_some() {
+                    self.speaks_grpc(document, upstream, &at.key("name"));
                 }
-                None => self.missing(document, Kind::Upstream, &name, &at.key("name")),
+                backends.push((upstream, backend.weight.unwrap_or(1), edits));
             }
         }
         if modifiers.cors.is_some() {
@@ -234,16 +232,14 @@ impl Compilation<'_> {
     ) -> Vec<(usize, Share)> {
         let mut mirrors = Vec::new();
         for mirror in &modifiers.mirrors {
-            let name = ObjectName::new(Some(&document.name.namespace), &mirror.name);
-            used.insert(name.clone());
-            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
-                Some(upstream) => {
-                    if grpc {
-                        self.speaks_grpc(document, upstream, &mirror.at);
-                    }
-                    mirrors.push((upstream, mirror.share));
+            let said = (mirror.namespace.as_deref(), mirror.name.as_str());
+            let (name, upstream) = self.upstream_of(document, said, &mirror.at);
+            used.insert(name);
+            if let Some(upstream) = upstream {
+                if grpc {
+                    self.speaks_grpc(document, upstream, &mirror.at.key("name"));
                 }
-                None => self.missing(document, Kind::Upstream, &name, &mirror.at),
+                mirrors.push((upstream, mirror.share));
             }
         }
         mirrors

@@ -7,7 +7,7 @@ use crate::documents::http_route::{
     self, BackendRef, ForegateGroup, HeaderMatch, HeaderModifier, ParentRef, RequestMirror, RouteFilter,
     UpstreamKind, ValueMatchType,
 };
-use crate::documents::{HOSTNAME, OBJECT_NAME};
+use crate::documents::{HOSTNAME, LABEL, OBJECT_NAME};
 
 /// A `GRPCRoute` of `gateway.networking.k8s.io/v1`.
 pub type GrpcRoute = crate::documents::Resource<Spec>;
@@ -111,9 +111,12 @@ pub enum FilterType {
 pub struct Backend {
     pub group: ForegateGroup,
     pub kind: UpstreamKind,
-    /// Name of an `Upstream` in the namespace of the route.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = LABEL), length(max = 63))]
+    pub namespace: Option<String>,
     /// Its share of the calls, in relation to the sum of all weights; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -149,6 +152,7 @@ impl From<&Backend> for BackendRef {
             group: backend.group,
             kind: backend.kind,
             name: backend.name.clone(),
+            namespace: backend.namespace.clone(),
             weight: backend.weight,
             filters: backend.filters.iter().map(RouteFilter::from).collect(),
         }

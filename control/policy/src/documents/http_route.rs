@@ -233,9 +233,12 @@ pub struct RequestMirror {
 pub struct MirrorRef {
     pub group: ForegateGroup,
     pub kind: UpstreamKind,
-    /// Name of an `Upstream` in the namespace of the route.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = LABEL), length(max = 63))]
+    pub namespace: Option<String>,
 }
 
 /// A part of the whole.
@@ -338,9 +341,12 @@ pub enum PathModifierType {
 pub struct BackendRef {
     pub group: ForegateGroup,
     pub kind: UpstreamKind,
-    /// Name of an `Upstream` in the namespace of the route.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = LABEL), length(max = 63))]
+    pub namespace: Option<String>,
     /// Its share of the requests, in relation to the sum of all weights; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]

@@ -9,6 +9,7 @@ pub mod grpc_route;
 pub mod http_route;
 pub mod model;
 pub mod policy;
+pub mod reference_grant;
 pub mod stream_route;
 pub mod upstream;
 

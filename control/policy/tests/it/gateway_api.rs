@@ -245,6 +245,40 @@ fn choices_lead_to_backends_of_the_route() {
 }
 
 #[test]
+fn upstreams_of_other_namespaces_need_a_grant() {
+    let there = "apiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: { name: far, namespace: b }\nspec: { endpoints: ['far:80'] }\n---\n";
+    let web = |namespace: &str| {
+        let far = format!("{{ group: foregate.dev, kind: Upstream, name: far, namespace: {namespace} }}");
+        let mirror = format!("filters: [{{ type: RequestMirror, requestMirror: {{ backendRef: {far} }} }}]");
+        route("web", &format!("rules: [{{ {mirror}, backendRefs: [{far}] }}]"))
+    };
+    let grant = |namespace: &str, kind: &str, from: &str, to: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {{ name: g, namespace: {namespace} }}\nspec:\n  from: [{{ group: gateway.networking.k8s.io, kind: {kind}, namespace: {from} }}]\n  to: [{{ group: foregate.dev, kind: Upstream{to} }}]\n---\n"
+        )
+    };
+    for granted in [grant("b", "HTTPRoute", "default", ""), grant("b", "HTTPRoute", "default", ", name: far")]
+    {
+        let snapshot = compiled(&with(&[there, &web("b"), &granted].concat())).unwrap();
+        assert_eq!(&*snapshot.upstreams[2].name, "b/far");
+    }
+    let refused = "FG0643 no ReferenceGrant in the namespace `b` lets a HTTPRoute of `default` refer to the Upstream `far`";
+    for other in [
+        String::new(),
+        grant("default", "HTTPRoute", "default", ""),
+        grant("b", "GRPCRoute", "default", ""),
+        grant("b", "HTTPRoute", "b", ""),
+        grant("b", "HTTPRoute", "default", ", name: near"),
+    ] {
+        assert_eq!(faults(&[there, &web("b"), &other].concat()), [refused, refused], "{other}");
+    }
+    assert_eq!(
+        faults(&[there, &web("c")].concat()),
+        ["FG0304 there is no Upstream named `c/far`", "FG0304 there is no Upstream named `c/far`"]
+    );
+}
+
+#[test]
 fn routes_that_nothing_reaches_are_told() {
     let rules = "rules:\n- { matches: [{ path: { type: RegularExpression, value: '/.*' } }], backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }] }\n- { matches: [{ path: { value: /a } }, { path: { type: Exact, value: /b } }], backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }] }";
     assert_eq!(

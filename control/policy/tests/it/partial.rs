@@ -109,8 +109,8 @@ fn a_misspelt_field_of_a_route_or_gateway_is_one_fault() {
             "FG0102 23:33 unknown field `tpe`",
         ),
         (
-            CRM.replace("name: crm", "name: billing, namespace: other"),
-            "FG0103 23:81 the field `namespace` is not supported by this version",
+            CRM.replace("name: crm", "name: billing, port: 80"),
+            "FG0103 23:81 the field `port` is not supported by this version",
         ),
     ] {
         assert_eq!(rule(&text), [want], "{text}");

@@ -7,7 +7,8 @@ use crate::support::client::Client;
 use crate::support::consumers::known;
 use crate::support::guarded::{bundle, golden, model, policy};
 use crate::support::policies;
-use crate::support::upstream::full;
+use crate::support::process::{Foregate, Options};
+use crate::support::upstream::{Upstream, full};
 
 const THREE: &str = "  - backendRefs:
     - { group: foregate.dev, kind: Upstream, name: usual }
@@ -33,6 +34,25 @@ async fn backends_speak_http1_or_http2_as_their_upstream_says() {
         .await;
     assert_eq!(world.backend("h1").last().version, http::Version::HTTP_11);
     assert_eq!(world.backend("h2").last().version, http::Version::HTTP_2);
+}
+
+#[tokio::test]
+async fn a_backend_of_another_namespace_is_reached_where_that_grants_it() {
+    let granted = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: ReferenceGrant
+metadata: { name: far, namespace: other }
+spec:
+  from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default }]
+  to: [{ group: foregate.dev, kind: Upstream, name: far }]
+---";
+    let rules = rule("", "far").replace("name: far", "name: far, namespace: other");
+    let upstream = Upstream::answering("far").await;
+    let far = policies::upstream("far", upstream.address, "");
+    let far = far.replace("{ name: far }", "{ name: far, namespace: other }");
+    let documents = [policies::GATEWAY, &policies::route("all", &rules), granted, &far].concat();
+    let gateway = Foregate::start(&documents, Options::default()).await;
+    assert_eq!(Client::http1(gateway.address("edge/http")).await.get("/").await.text(), "far");
 }
 
 #[tokio::test]
