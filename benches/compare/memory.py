@@ -109,7 +109,7 @@ def measured(foregate, kind, folder):
     port = free_port()
     policies = folder / KINDS[kind]
     command = [foregate, "run", str(policies), "--bind", f"edge/http=127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
-    command += ["--threads", "1", "--access-log", "off", "--idle-timeout", "1h", "--head-timeout", "1h"]
+    command += ["--threads", "1", "--access-log", "off", "--head-timeout", "1h"]
     command += ["--max-connections", str(2 * COUNT), "--client-connections", str(2 * COUNT)]
     with open(folder / f"{kind}.log", "w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

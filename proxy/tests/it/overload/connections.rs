@@ -149,3 +149,42 @@ async fn an_idle_connection_gives_its_buffers_back_and_loses_nothing() {
     gateway.wait_sample("foregate_connections_open{listener=\"edge/http\"}", |count| count == 0.0).await;
     assert_eq!(gateway.sample(resting).await, Some(0.0));
 }
+
+/// Connections that a test can open without asking for more files.
+const MANY: u64 = 400;
+
+/// What they may cost each: the promise of the project for a half-open one.
+const HALF_OPEN: u64 = 12 << 10;
+
+#[tokio::test]
+async fn connections_that_wait_cost_little() {
+    let upstream = Upstream::answering("hello").await;
+    let options = Options::default().args(&["--threads", "1", "--idle-timeout", "15s"]);
+    let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
+    let address = gateway.address("edge/http");
+    let open = "foregate_connections_open{listener=\"edge/http\"}";
+    #[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+    let all = |count: f64| (count - MANY as f64).abs() < 0.5;
+    assert_eq!(Client::http1(address).await.get("/").await.status, 200);
+    gateway.wait_sample(open, |count| count == 0.0).await;
+    let (before, _) = gateway.memory();
+    let mut half = Vec::new();
+    for number in 0..MANY {
+        let mut client = RawClient::connect(address).await;
+        client.send(if number % 2 == 0 { "" } else { &GET[..GET.len() / 2] }).await;
+        half.push(client);
+    }
+    gateway.wait_sample(open, all).await;
+    let (now, _) = gateway.memory();
+    assert!(
+        now < before + MANY * HALF_OPEN,
+        "{before} bytes before, {now} with {MANY} half-open connections"
+    );
+    // They go on to be served, and to rest.
+    for (number, client) in half.iter_mut().enumerate() {
+        client.send(if number % 2 == 0 { GET } else { &GET[GET.len() / 2..] }).await;
+        assert_eq!(client.response().await.unwrap().status, 200);
+    }
+    gateway.wait_sample("foregate_connections_resting", all).await;
+    assert_eq!(upstream.received().len(), 1 + half.len());
+}
