@@ -72,6 +72,14 @@ impl RequestBody {
         }
     }
 
+    /// What has not been read of a body that passes by.
+    pub fn unread(self) -> Option<Incoming> {
+        match self {
+            Self::Stream(incoming, ..) => Some(incoming),
+            Self::Empty | Self::Full(_) => None,
+        }
+    }
+
     /// Who tells how much of a streaming body has come.
     pub fn progress(&self) -> Option<Arc<Progress>> {
         match self {

@@ -167,7 +167,7 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     }
     .await;
     life.heed(&head, decided.is_err());
-    let body = decided?;
+    let sent = decided?;
     if let Some(injection) = life.ctx.injection.take() {
         // Boxed: no request but those that a policy means pays for it.
         Box::pin(inject::meet(life, &injection)).await?;
@@ -178,7 +178,7 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
         Action::Redirect(redirect) => redirected(life, &head, redirect, &route),
         Action::Forward(forward) => {
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
-            let chosen = dispatch(life, head, body, &route, forward, &hop).await?;
+            let chosen = dispatch(life, head, (sent, body), &route, forward, &hop).await?;
             let backend = forward.backends.iter().position(|backend| std::ptr::eq(backend, chosen.backend));
             Ok(End::Answered {
                 backend: backend.unwrap_or_default(),
@@ -271,7 +271,7 @@ fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>
 async fn dispatch<'a>(
     life: &mut Life,
     mut head: Parts,
-    body: RequestBody,
+    (body, left): (RequestBody, &mut Option<Incoming>),
     route: &Route,
     forward: &'a Forward,
     hop: &HopByHop,
@@ -283,8 +283,13 @@ async fn dispatch<'a>(
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
-    let admitted = upstream.admission.admit(life.ctx.tenant.as_deref()).await;
-    let mut permit = admitted.map_err(|shed| at(Step::Dispatch)(shed.reply(&upstream.spec.name)))?;
+    let mut permit = match upstream.admission.admit(life.ctx.tenant.as_deref()).await {
+        Ok(permit) => permit,
+        Err(shed) => {
+            *left = body.unread();
+            return Err(at(Step::Dispatch)(shed.reply(&upstream.spec.name)));
+        }
+    };
 
     // Before the head is shaped and moved out.
     life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
