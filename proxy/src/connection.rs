@@ -30,6 +30,7 @@ use crate::shape::address_value;
 use crate::stall::StreamExecutor;
 use crate::stream::{Activity, ClientStream, Transport};
 use crate::streams;
+use crate::streams::detect::{self, Spoken};
 use crate::telemetry::metrics::Occupied;
 
 /// Largest HTTP/1 head, in bytes; 431 above.
@@ -140,8 +141,12 @@ pub async fn serve(
             return;
         }
     }
-    if entry.speaks != Speaks::Http {
-        let client = streams::Client { peer, destination };
+    if entry.speaks != Speaks::Http
+        && let spoken = Box::pin(spoken(&entry, &stream, &drain)).await
+        && spoken != Some(Spoken::Http)
+    {
+        let Some(spoken) = spoken else { return };
+        let client = streams::Client { peer, destination, spoken };
         return Box::pin(streams::serve(gateway, entry, (stream, client), drain, (open, seat))).await;
     }
     let established = establish(&gateway, &entry, peer.ip(), stream);
@@ -189,6 +194,15 @@ pub async fn serve(
         Box::pin(serve_http2(connection, stream)).await;
     } else {
         serve_http1(connection, stream).await;
+    }
+}
+
+/// What is spoken on a new connection; `None` where it is not worth waiting for.
+async fn spoken(entry: &Entry, stream: &TcpStream, drain: &Drain) -> Option<Spoken> {
+    let Speaks::Detected(within) = entry.speaks else { return Some(Spoken::Opaque) };
+    tokio::select! {
+        spoken = detect::spoken(stream, within) => spoken.ok(),
+        () = drain.noticed() => None,
     }
 }
 

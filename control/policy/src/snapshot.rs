@@ -58,6 +58,9 @@ pub enum Speaks {
     Http,
     /// Bytes are passed on.
     Tcp,
+    /// Requests are read where the first bytes are those of HTTP, and bytes are passed on otherwise. Whoever says
+    /// nothing for so long speaks something else.
+    Detected(Duration),
     /// TLS ends here, and bytes are passed on.
     Tls,
     /// TLS is passed on; only the name that the client asks for is read.

@@ -1,5 +1,6 @@
 //! Connections that are passed on unread: admitted once, relayed, recorded at their end.
 
+pub mod detect;
 pub mod hello;
 pub mod life;
 pub mod relay;
@@ -36,6 +37,7 @@ use crate::identity::clients::ClientTrust;
 use crate::live::Live;
 use crate::proxy_protocol::header::Ends;
 use crate::stream::Transport;
+use crate::streams::detect::Spoken;
 use crate::streams::life::StreamLife;
 use crate::streams::relay::{Cut, Ended, Passed, relay};
 use crate::telemetry::metrics::Occupied;
@@ -51,6 +53,8 @@ pub struct Client {
     pub peer: SocketAddr,
     /// Where it connected to; known where some upstream wants to know it.
     pub destination: Option<SocketAddr>,
+    /// What its first bytes were found to be, where somebody looked.
+    pub spoken: Spoken,
 }
 
 /// A client's connection, ready to be passed on.
@@ -71,7 +75,7 @@ pub async fn serve(
     drain: Drain,
     (open, seat): (Occupied, Seat),
 ) {
-    let arriving = timeout(gateway.deadlines.head, arrive(&gateway, &entry, client.peer, stream));
+    let arriving = timeout(gateway.deadlines.head, arrive(&gateway, &entry, client, stream));
     let arrived = tokio::select! {
         arrived = arriving => match arrived {
             Ok(Ok(arrived)) => arrived,
@@ -107,17 +111,15 @@ pub async fn serve(
 }
 
 /// Brings a connection to where its bytes can be passed on.
-async fn arrive(
-    gateway: &Gateway,
-    entry: &Entry,
-    client: SocketAddr,
-    stream: TcpStream,
-) -> io::Result<Arrived> {
-    if entry.speaks == Speaks::Tcp {
+async fn arrive(gateway: &Gateway, entry: &Entry, client: Client, stream: TcpStream) -> io::Result<Arrived> {
+    if matches!(entry.speaks, Speaks::Tcp | Speaks::Detected(_)) {
+        let tls = client.spoken == Spoken::Tls;
+        // What only begins like TLS is passed on as well.
+        let name = if tls { hello::server_name(&stream).await.unwrap_or_default() } else { None };
         return Ok(Arrived {
             transport: Transport::Plain(stream),
-            name: Box::default(),
-            tls: false,
+            name: name.unwrap_or_default(),
+            tls,
             peer: None,
             vouched: None,
         });
@@ -138,7 +140,7 @@ async fn arrive(
     }
     let entry = Entry { tls: true, ..entry.clone() };
     let Established { transport, server_name, peer, vouched, .. } =
-        Box::pin(establish(gateway, &entry, client.ip(), stream)).await?;
+        Box::pin(establish(gateway, &entry, client.peer.ip(), stream)).await?;
     let tls = matches!(transport, Transport::Tls(_));
     Ok(Arrived { transport, name: server_name.unwrap_or_default(), tls, peer, vouched })
 }

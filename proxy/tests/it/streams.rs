@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::mtls::identified;
 use crate::support::certificates::Authority;
-use crate::support::client::{connect, shown, tls};
+use crate::support::client::{Client, connect, shown, tls};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::Upstream;
 use crate::support::within;
@@ -434,6 +434,52 @@ async fn tls_ends_here_beside_what_is_passed_through() {
     assert_eq!(say(&mut stream, "hello").await.unwrap(), "through.test:hello=5");
     let record = gateway.access_log().wait("a record", |line| line["foregate.route"] == "ends/0").await;
     assert_eq!(record["network.protocol.name"], "tls");
+}
+
+#[tokio::test]
+async fn one_port_takes_requests_and_everything_else() {
+    let authority = Authority::new();
+    let (db, web) = (parrot("db").await, Upstream::answering("hello").await);
+    let through = tls_parrot(&authority, "a.test").await;
+    let documents = |upstream: SocketAddr| {
+        [
+            gateway(&[TCP]),
+            policy("Gateway", "edge", "detect: { listeners: [tcp], within: 300ms }"),
+            route("TCPRoute", "db", "", &[("db", 1)]),
+            policy("TCPRoute", "db", OPEN),
+            self::upstream("db", upstream, ""),
+            route("HTTPRoute", "web", "", &[("web", 1)]),
+            policy("HTTPRoute", "web", r#"authorize: [{ name: readers, allow: 'request.method == "GET"' }]"#),
+            crate::support::policies::upstream("web", web.address, ""),
+        ]
+        .concat()
+    };
+    let gateway = Foregate::start(&documents(db.address), Options::default()).await;
+    let address = gateway.address("edge/tcp");
+    for http2 in [false, true] {
+        let mut client = if http2 { Client::http2(address).await } else { Client::http1(address).await };
+        assert_eq!(client.get("/").await.text(), "hello");
+        assert_eq!(client.post("/", "x").await.status, 403, "the policy of requests holds");
+    }
+    // The first bytes one by one.
+    let mut slow = connect(address).await;
+    slow.set_nodelay(true).unwrap();
+    for byte in b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" {
+        slow.write_all(&[*byte]).await.unwrap();
+    }
+    let mut answer = String::new();
+    within("an answer", slow.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // Whatever else is said first, and a server that speaks first.
+    assert_eq!(call(address, "SELECT 1").await.unwrap(), "db:SELECT 1=8");
+    let mut silent = connect(address).await;
+    within("the greeting", silent.read_exact(&mut [0; 3])).await.unwrap();
+    assert_eq!(say(&mut silent, "x").await.unwrap(), "x=1");
+    let gateway = Foregate::start(&documents(through.address), Options::default()).await;
+    let mut stream = tls(gateway.address("edge/tcp"), "a.test", &authority.client(&[])).await.unwrap();
+    assert_eq!(say(&mut stream, "hello").await.unwrap(), "a.test:hello=5");
+    let record = gateway.access_log().wait("a record", |line| line["foregate.route"] == "db/0").await;
+    assert_eq!(record["tls.client.server_name"], "a.test");
 }
 
 #[tokio::test]

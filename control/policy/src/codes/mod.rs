@@ -69,6 +69,7 @@ pub const OF_REQUESTS: Code = Code(672);
 pub const STREAM_TAKEN: Code = Code(673);
 pub const STREAM_HOSTNAME: Code = Code(674);
 pub const PROXY_LISTENERS: Code = Code(675);
+pub const DETECT_LISTENER: Code = Code(676);
 pub const CASE_VALUE: Code = Code(701);
 pub const ROUTE_SHADOWED: Code = Code(713);
 pub const ANY_ORIGIN: Code = Code(714);

@@ -87,7 +87,7 @@ impl Compilation<'_> {
                 "no such listener of the Gateway `{name}` takes routes of the kind {}",
                 document.kind.word()
             );
-            let help = "an HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to TCP, a TLSRoute to TLS";
+            let help = "an HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to TCP, a TLSRoute to TLS; both of the first two to TCP where a policy has it detect what is spoken";
             self.fault(Diagnostic::at(document, &at.key("name"), codes::ROUTE_PROTOCOL, message).help(help));
             return None;
         }

@@ -111,6 +111,7 @@ impl<'a> Compilation<'a> {
         }
         self.unused_frontends(document, said);
         self.expect_proxies(document, &mut listeners);
+        self.detecting(document, &mut listeners);
         Gateway { document, addresses, listeners }
     }
 

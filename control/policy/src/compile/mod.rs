@@ -7,6 +7,7 @@ mod concurrency;
 mod consumers;
 mod credentials;
 mod describe;
+mod detect;
 mod filters;
 mod fingerprint;
 mod gateways;
@@ -142,6 +143,7 @@ pub fn compile(
     let gateways = work.gateways();
     work.weak_listeners();
     work.weak_proxies();
+    work.weak_detection();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
     let policies = work.policies();

@@ -8,25 +8,26 @@ use ipnet::IpNet;
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::gateways::Served;
-use crate::compile::typed::spec;
+use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
-use crate::documents::policy::{Mode, TargetKind};
+use crate::documents::policy::{Mode, Spec, TargetKind, TargetRef};
+
+/// True where a policy targets this gateway.
+pub fn targets(policy: &Typed<'_, Spec>, gateway: &Document) -> bool {
+    let names = |target: &TargetRef| {
+        target.kind == TargetKind::Gateway && target.name.as_str() == &*gateway.name.name
+    };
+    policy.document.name.namespace == gateway.name.namespace && policy.spec.target_refs.iter().any(names)
+}
 
 impl Compilation<'_> {
     /// Marks the listeners of a gateway as the policies that target it say.
     pub fn expect_proxies(&mut self, gateway: &Document, listeners: &mut [Served]) {
         let mut faults = Vec::new();
         let mut by: Vec<Option<String>> = vec![None; listeners.len()];
-        for typed in &self.documents.policies {
+        for typed in self.documents.policies.iter().filter(|typed| targets(typed, gateway)) {
             let Some(said) = &typed.spec.proxy_protocol else { continue };
-            let targets = typed.document.name.namespace == gateway.name.namespace
-                && typed.spec.target_refs.iter().any(|target| {
-                    target.kind == TargetKind::Gateway && target.name.as_str() == &*gateway.name.name
-                });
-            if !targets {
-                continue;
-            }
             let at = spec().key("proxyProtocol");
             for (index, name) in said.listeners.iter().enumerate() {
                 if listeners.iter().any(|served| served.name == *name) || self.is_partial(gateway) {

@@ -13,6 +13,7 @@ use crate::compile::hosts::Claim;
 use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
 use crate::compile::policies::Policies;
+use crate::compile::streams::carries;
 use crate::compile::typed::{Typed, spec};
 use crate::compile::{Compilation, fingerprint};
 use crate::description::Description;
@@ -26,7 +27,6 @@ use crate::routes::hosts::intersect;
 use crate::routes::matcher::{Conditions, PathMatcher};
 use crate::routes::paths::{Candidate, Order, Shadow};
 use crate::routes::{Place, RouteTable, TableBuilder};
-use crate::snapshot::Speaks;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::spec::OfRoute;
 
@@ -65,7 +65,7 @@ impl Compilation<'_> {
         let mut routes = Routes::default();
         let mut builder = TableBuilder::default();
         for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            if served.speaks == Speaks::Http {
+            if carries(Kind::HttpRoute, served.speaks) {
                 builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
             }
         }

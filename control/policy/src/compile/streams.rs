@@ -270,8 +270,8 @@ fn asks(policy: &Prepared<'_>, section: &str) -> bool {
 /// True where a route of this kind may attach to a listener that speaks this.
 pub const fn carries(kind: Kind, speaks: Speaks) -> bool {
     match kind {
-        Kind::TcpRoute => matches!(speaks, Speaks::Tcp),
+        Kind::TcpRoute => matches!(speaks, Speaks::Tcp | Speaks::Detected(_)),
         Kind::TlsRoute => matches!(speaks, Speaks::Tls | Speaks::Passthrough),
-        _ => matches!(speaks, Speaks::Http),
+        _ => matches!(speaks, Speaks::Http | Speaks::Detected(_)),
     }
 }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use foregate_filters::units::ByteSize;
+use foregate_filters::units::{ByteSize, TimeSpan};
 use foregate_filters::{
     addresses, api_key, authorize, choose, enrich, fairness, inject, introspection, jwt, rate_limit,
 };
@@ -68,6 +68,9 @@ pub struct Spec {
     /// that targets their Gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Listeners that look at what is spoken to them. Only in a policy that targets their Gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detect: Option<Detect>,
     /// Every weakening of a safe default, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub insecure: Option<Insecure>,
@@ -115,6 +118,20 @@ pub struct Body {
     /// Largest body that is collected for filters; 1MiB where absent, at most 64MiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_size: Option<ByteSize>,
+}
+
+/// What a connection is, is told by its first bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Detect {
+    /// Names of listeners with protocol TCP. HTTP, in the clear, goes to the `HTTPRoute`s attached to them,
+    /// everything else to their `TCPRoute`.
+    #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
+    pub listeners: Vec<String>,
+    /// Time for a client to speak first; 1s where absent, 10ms to 10s. Where the server speaks first, it is waited
+    /// for that long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<TimeSpan>,
 }
 
 /// Who says from where connections really come.

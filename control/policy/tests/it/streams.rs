@@ -96,6 +96,24 @@ fn sound_documents_become_routes_of_connections() {
 }
 
 #[test]
+fn requests_and_everything_else_share_a_port_where_a_policy_says_so() {
+    let both = gateway(&[TCP])
+        + &route("TCPRoute", "db", "")
+        + &route("HTTPRoute", "web", "").replace("name: db }] }]", "name: web }] }]")
+        + &policy("TCPRoute", "db", ALL)
+        + &policy("HTTPRoute", "web", ALL)
+        + &upstream(", protocol: Tcp")
+        + &upstream("").replace("name: db", "name: web");
+    let told = brief(&compiled(&both).map(drop).unwrap_err());
+    assert!(told.iter().any(|told| told.starts_with("FG0670")), "{told:?}");
+    let detect = policy("Gateway", "edge", "detect: { listeners: [tcp], within: 300ms }");
+    let snapshot = compiled(&(both + &detect)).unwrap();
+    assert_eq!(snapshot.listeners[0].speaks, Speaks::Detected(Duration::from_millis(300)));
+    assert!(snapshot.streams.find(5432, "").is_some());
+    assert!(snapshot.routes.listener(5432, false, "any").is_some());
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn faults_have_code_and_place() {
     let mut differences = Vec::new();
@@ -183,6 +201,19 @@ fn faults_have_code_and_place() {
         ),
         (tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: [10.0.0.1] }"), "FG0116 33:27"),
         (tcp(ALL) + &policy("Gateway", "edge", "proxyProtocol: { from: [] }"), "FG0107"),
+        (
+            tcp(ALL) + &policy("Gateway", "edge", "detect: { listeners: [tpc] }"),
+            "FG0304 33:25 the Gateway `edge` has no listener `tpc`",
+        ),
+        (
+            gateway(&[HTTP]) + &policy("Gateway", "edge", "detect: { listeners: [http] }"),
+            "FG0676 14:25 what is spoken to the listener `http` is known",
+        ),
+        (
+            tcp(ALL) + &policy("Gateway", "edge", "detect: { listeners: [tcp], within: 1m }"),
+            "FG0301 33:39 the time must be between 10ms and 10s",
+        ),
+        (tcp(&format!("{ALL}\n  detect: {{ listeners: [tcp] }}")), "FG0302 22:3 this is about listeners"),
         (
             gateway(&[
                 "{ name: a, hostname: a.test, protocol: HTTP, port: 80 }",

@@ -1,0 +1,116 @@
+//! What a client speaks, told by its first bytes, which stay where they are.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+/// Bytes that are looked at: a method and the beginning of a target fit.
+const LOOK: usize = 48;
+
+/// Longest method that is taken for one; `BASELINE-CONTROL` has 16 letters.
+const MAX_METHOD: usize = 24;
+
+/// Between two looks at a beginning that comes in parts: what was seen stays readable, and wakes nobody.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What is spoken on a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spoken {
+    /// HTTP/1.1, or HTTP/2 with prior knowledge.
+    Http,
+    Tls,
+    /// Anything else, or nothing before the server speaks.
+    #[default]
+    Opaque,
+}
+
+/// Looks until it is clear what is spoken, at most for so long.
+///
+/// # Errors
+/// Where the client left.
+pub async fn spoken(stream: &TcpStream, within: Duration) -> io::Result<Spoken> {
+    let look = async {
+        let mut seen = [0; LOOK];
+        loop {
+            let bytes = stream.peek(&mut seen).await?;
+            if bytes == 0 {
+                return Ok(Spoken::Opaque);
+            }
+            if let Some(spoken) = judge(seen.get(..bytes).unwrap_or_default()) {
+                return Ok(spoken);
+            }
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(within, look).await.unwrap_or(Ok(Spoken::Opaque))
+}
+
+/// `None` while more bytes may tell.
+fn judge(bytes: &[u8]) -> Option<Spoken> {
+    // A record of a handshake (RFC 8446, section 5.1), of any version.
+    match bytes {
+        [0x16] => return None,
+        [0x16, 0x03, ..] => return Some(Spoken::Tls),
+        _ => {}
+    }
+    let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase() || **byte == b'-').count();
+    if method == 0 || method > MAX_METHOD {
+        return Some(Spoken::Opaque);
+    }
+    let (method, rest) = bytes.split_at(method);
+    match rest.split_first() {
+        None => None,
+        // Also the preface of HTTP/2: no method of HTTP/1 is called so (RFC 9113, section 11.6).
+        Some((b' ', _)) if method == b"PRI" || method == b"CONNECT" => Some(Spoken::Http),
+        // The forms of a target (RFC 9112, section 3.2).
+        Some((b' ', target)) => begins(target, &[b"/", b"* ", b"http://", b"https://"]),
+        Some(_) => Some(Spoken::Opaque),
+    }
+}
+
+/// HTTP where the bytes begin with one of these; `None` while they may.
+fn begins(bytes: &[u8], forms: &[&[u8]]) -> Option<Spoken> {
+    if forms.iter().any(|form| bytes.starts_with(form)) {
+        return Some(Spoken::Http);
+    }
+    if forms.iter().any(|form| form.starts_with(bytes)) { None } else { Some(Spoken::Opaque) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Spoken, judge};
+
+    #[test]
+    fn first_bytes_tell_what_is_spoken_as_soon_as_they_can() {
+        for (text, spoken) in [
+            (&b"GET / HTTP/1.1"[..], Some(Spoken::Http)),
+            (b"BASELINE-CONTROL /x", Some(Spoken::Http)),
+            (b"OPTIONS * HTTP/1.1", Some(Spoken::Http)),
+            (b"GET http://a/", Some(Spoken::Http)),
+            (b"CONNECT a:443 HTTP/1.1", Some(Spoken::Http)),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http)),
+            (b"\x16\x03\x01\x02\x00", Some(Spoken::Tls)),
+            (b"\x16", None),
+            (b"\x16\x02", Some(Spoken::Opaque)),
+            (b"GET", None),
+            (b"GET ", None),
+            (b"GET htt", None),
+            (b"GET key", Some(Spoken::Opaque)),
+            (b"EHLO mail.example.com", Some(Spoken::Opaque)),
+            (b"EHLO host.example.com", Some(Spoken::Opaque)),
+            (b"get / HTTP/1.1", Some(Spoken::Opaque)),
+            (b"*1\r\n$4\r\nPING\r\n", Some(Spoken::Opaque)),
+            (b"SSH-2.0-OpenSSH", Some(Spoken::Opaque)),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", Some(Spoken::Opaque)),
+            (b"AAAAAAAAAAAAAAAAAAAAAAAAA", Some(Spoken::Opaque)),
+        ] {
+            assert_eq!(judge(text), spoken, "{:?}", String::from_utf8_lossy(text));
+            for cut in 1..text.len() {
+                let early = judge(&text[..cut]);
+                assert!(early.is_none() || early == spoken, "{text:?} at {cut}: {early:?}");
+            }
+        }
+    }
+}
