@@ -38,24 +38,39 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 
 fn headline(decision: &Value) -> String {
     let (id, at) = (text(decision, "foregate.decision"), text(decision, "timestamp"));
-    let status = &decision["http.response.status_code"];
+    let status = match &decision["http.response.status_code"] {
+        Value::Null => format!("ended as {}", text(decision, "foregate.end")),
+        status => format!("status {status}"),
+    };
     let verdict = match text(decision, "foregate.reason") {
         "" => "passed".to_owned(),
         reason => format!("refused in {} as {reason}", text(decision, "foregate.step")),
     };
-    format!("decision {id} of {at}: {verdict}, status {status}")
+    format!("decision {id} of {at}: {verdict}, {status}")
 }
 
 fn request(decision: &Value) -> String {
     let part = |name| text(decision, name);
-    let route = match part("http.route") {
-        "" => String::new(),
-        route => format!(", route {route}"),
+    let route = match (part("http.route"), part("foregate.route")) {
+        ("", "") => String::new(),
+        ("", route) => format!(", route {route}"),
+        (route, _) => format!(", route {route}"),
     };
     let revision = match part("foregate.revision") {
         "" => String::new(),
         revision => format!(", revision {revision}"),
     };
+    if !part("network.transport").is_empty() {
+        let name = match part("tls.client.server_name") {
+            "" => String::new(),
+            name => format!(" for {name}"),
+        };
+        return format!(
+            "a connection{name} from {}, listener {}{route}{revision}",
+            part("client.address"),
+            part("foregate.listener"),
+        );
+    }
     format!(
         "{} {}://{}{} from {}, listener {}{route}{revision}",
         part("http.request.method"),
@@ -177,7 +192,22 @@ fn wrapped(label: &str, words: &str) -> Vec<String> {
 mod tests {
     use super::page;
     use crate::telemetry::explain::steps::Explained;
+    use crate::telemetry::record::Protocol;
     use crate::telemetry::testing::explained_record;
+
+    #[test]
+    fn a_connection_is_told_of_as_one() {
+        let mut record = explained_record();
+        (record.protocol, record.host, record.status) = (Protocol::Tls, "db.example.com".into(), 0);
+        let page = page(&serde_json::to_value(Explained(&record)).unwrap());
+        let lines: Vec<&str> = page.lines().collect();
+        assert!(lines[0].ends_with("refused in admit as RateLimited, ended as complete"), "{page}");
+        assert!(
+            lines[1].starts_with("a connection for db.example.com from 203.0.113.7, listener https"),
+            "{page}"
+        );
+        assert!(lines[1].contains(", route leads") && !page.contains("status"), "{page}");
+    }
 
     #[test]
     fn a_page_has_one_line_a_step_and_says_what_to_do() {

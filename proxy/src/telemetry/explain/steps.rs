@@ -181,7 +181,9 @@ fn ending(record: &Record, description: &Description, told: &mut Vec<StepTold>) 
         told.push(dispatched(record, upstream, description));
     }
     let mut respond = StepTold::new(Step::Respond, PASSED);
-    respond.input("status", record.status);
+    if !record.protocol.is_stream() {
+        respond.input("status", record.status);
+    }
     respond.input("end", record.end.name());
     if record.end != End::Complete {
         respond.verdict = UNFINISHED;
