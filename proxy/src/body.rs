@@ -76,6 +76,7 @@ impl RequestBody {
     pub fn unread(self) -> Option<Incoming> {
         match self {
             Self::Stream(incoming, ..) => Some(incoming),
+            Self::Tee(mut tee) => std::mem::replace(&mut tee.inner, Self::Empty).unread(),
             Self::Empty | Self::Full(_) => None,
         }
     }

@@ -8,6 +8,7 @@ use foregate_filters::rate_limit::limiter::Limiter;
 
 use crate::admission::Admission;
 use crate::clock;
+use crate::dispatch::upstream::UpstreamState;
 use crate::keys::IssuerKeys;
 use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
@@ -127,8 +128,14 @@ fn status(credential: &Credential) -> Option<CredentialStatus> {
     credential.status(clock::monotonic())
 }
 
-/// Registers how an upstream is held up.
-pub fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
+/// Registers how the upstreams in force are held up.
+pub fn admissions(telemetry: &Telemetry, upstreams: &[Arc<UpstreamState>]) {
+    for upstream in upstreams {
+        admission(telemetry, &upstream.spec.name, &upstream.admission);
+    }
+}
+
+fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
     let sources = Sources { telemetry, labels: [("upstream", upstream)], part };
     let name = "foregate_upstream_requests_in_flight";
     let help = "Requests at an upstream whose response heads are not there yet.";

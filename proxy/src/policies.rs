@@ -26,6 +26,7 @@ use crate::identity::set::Set;
 use crate::listeners::Socket;
 use crate::live::Live;
 use crate::owned::Owned;
+use crate::part_metrics;
 use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
@@ -236,6 +237,7 @@ pub fn replace(gateway: &Gateway, live: Live) {
     let before = gateway.live.pin();
     let kept = |one: &Arc<UpstreamState>| live.upstreams.iter().any(|other| Arc::ptr_eq(one, other));
     let gone: Vec<_> = before.upstreams.iter().filter(|one| !kept(one)).cloned().collect();
+    part_metrics::admissions(&gateway.telemetry, &live.upstreams);
     gateway.live.publish(live);
     for upstream in gone {
         pool::retire(&upstream);

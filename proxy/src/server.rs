@@ -35,6 +35,7 @@ use crate::keys::Fetcher;
 use crate::listeners::{Connections, Listeners, Socket};
 use crate::open::Publications;
 use crate::panics;
+use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::proxy_protocol;
 use crate::reload::Reload;
@@ -161,6 +162,7 @@ impl Process {
                 &[("diagnostic", crate::policies::one_line(warning).into())],
             );
         }
+        part_metrics::admissions(&telemetry, &live.upstreams);
         let gateway = Arc::new(Gateway {
             live: Store::new(live),
             tally: Tally::new(Arc::clone(&telemetry)),

@@ -238,9 +238,6 @@ impl Shared {
         state.credential = credential;
         let state = Arc::new(state);
         kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
-        if let Some(telemetry) = &self.telemetry {
-            part_metrics::admission(telemetry, &spec.name, &state.admission);
-        }
         Ok(state)
     }
 

@@ -53,8 +53,8 @@ fn request(decision: &Value) -> String {
     let part = |name| text(decision, name);
     let route = match (part("http.route"), part("foregate.route")) {
         ("", "") => String::new(),
-        ("", route) => format!(", route {route}"),
-        (route, _) => format!(", route {route}"),
+        // One of the two is empty.
+        (of_request, of_connection) => format!(", route {of_request}{of_connection}"),
     };
     let revision = match part("foregate.revision") {
         "" => String::new(),

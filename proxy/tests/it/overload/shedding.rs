@@ -32,6 +32,22 @@ fn now() -> Instant {
     Instant::now()
 }
 
+/// How much later than it asks to is woken whoever sleeps here, nine times of ten: this machine may be busy with other
+/// tests. Measured until stopped.
+async fn lateness(mut stopped: tokio::sync::oneshot::Receiver<()>) -> Duration {
+    const NAP: Duration = Duration::from_millis(5);
+    let mut late = Vec::new();
+    loop {
+        let before = now();
+        tokio::time::sleep(NAP).await;
+        late.push(before.elapsed().saturating_sub(NAP));
+        if stopped.try_recv() != Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+            late.sort_unstable();
+            return late[late.len() * 9 / 10];
+        }
+    }
+}
+
 /// Sends requests at their times, whatever becomes of those before.
 async fn flood(crowd: &Crowd) -> Vec<Sent> {
     let mut sending = JoinSet::new();
@@ -61,6 +77,8 @@ async fn at_twice_the_load_the_backend_stays_busy_and_the_rest_is_told_at_once()
     let gateway = Foregate::start(&policies, Options::default().args(&["--threads", "1"])).await;
     let crowd = Crowd::connect(gateway.address("edge/http"), 8).await;
     let flooding = flood(&crowd);
+    let (told, lateness_told) = tokio::sync::oneshot::channel::<()>();
+    let lateness = tokio::spawn(lateness(lateness_told));
     // Health and metrics are asked for all the while.
     let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
     let looking = async {
@@ -79,10 +97,11 @@ async fn at_twice_the_load_the_backend_stays_busy_and_the_rest_is_told_at_once()
     };
     let flooding = async {
         let sent = flooding.await;
-        let _ = stop.send(());
+        let _ = (stop.send(()), told.send(()));
         sent
     };
     let (sent, looks) = tokio::join!(flooding, looking);
+    let lateness = lateness.await.unwrap();
     assert!(looks >= 5, "{looks}");
 
     let good = sent.iter().filter(|sent| sent.status == 200).count();
@@ -92,13 +111,16 @@ async fn at_twice_the_load_the_backend_stays_busy_and_the_rest_is_told_at_once()
     assert_eq!(good, backend.served());
     // Goodput: its places were taken all the while, but for the beginning and the end of the flood.
     let starved = backend.starved().saturating_sub(2 * PLACES);
-    assert!(starved * 20 <= backend.served(), "{starved} of {}", backend.served());
+    let part = if lateness < SERVICE / 4 { 20 } else { 5 };
+    assert!(starved * part <= backend.served(), "{starved} of {}, {lateness:?} late", backend.served());
     assert!(shed.len() >= REQUESTS / 8, "{} shed", shed.len());
-    let quick = shed.iter().filter(|it| it.took < Duration::from_millis(100)).count();
-    assert!(quick * 10 >= shed.len() * 9, "{quick} of {} within 100 ms", shed.len());
+    // Four times it is somebody's turn to be woken: a client's, the gateway's, its timer's, and the client's again.
+    let limit = Duration::from_millis(100) + 4 * lateness;
+    let quick = shed.iter().filter(|it| it.took < limit).count();
+    assert!(quick * 10 >= shed.len() * 9, "{quick} of {} within {limit:?}", shed.len());
     // It was found out what the backend can take: who is served is served in time.
     let (_, late) = sent.split_at(REQUESTS * 3 / 4);
-    let slow = late.iter().filter(|it| it.status == 200 && it.took > 20 * SERVICE).count();
+    let slow = late.iter().filter(|it| it.status == 200 && it.took > 20 * SERVICE + 4 * lateness).count();
     assert!(slow * 10 <= late.len(), "{slow} of {} took long", late.len());
 
     // The load goes, and nothing is left of it.
@@ -182,4 +204,21 @@ async fn whoever_sends_a_body_reads_the_refusal_too() {
     let _ = holding.await;
     gateway.wait_sample("foregate_upstream_requests_in_flight{upstream=\"crm\"}", |count| count == 0.0).await;
     assert_eq!(Client::http1(address).await.post("/", vec![b'x'; 3 << 20]).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_published_holds_and_one_that_is_refused_does_not() {
+    let backend = Backend::start(PLACES, Duration::ZERO).await;
+    let with = |max: u32| {
+        policies::to(backend.upstream.address, &format!("concurrency: {{ max: {max}, adaptive: false }}"))
+    };
+    let gateway = Foregate::start(&with(7), Options::default()).await;
+    let limit = "foregate_upstream_concurrency_limit{upstream=\"crm\"}";
+    assert_eq!(gateway.sample(limit).await, Some(7.0));
+    gateway.publish(&with(9)).await;
+    assert_eq!(gateway.sample(limit).await, Some(9.0));
+    gateway.write("policies.yaml", with(11) + "nonsense: true\n");
+    gateway.event("policies refused").await;
+    assert_eq!(gateway.sample(limit).await, Some(9.0));
+    assert_eq!(Client::http1(gateway.address("edge/http")).await.get("/").await.status, 200);
 }
