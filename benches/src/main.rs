@@ -5,6 +5,7 @@ mod materials;
 mod measure;
 mod memory;
 mod micro;
+mod picks;
 mod policies;
 
 use std::io::Write;

@@ -25,6 +25,7 @@ use crate::keys::Issuer;
 use crate::materials::Bench;
 use crate::measure::Table;
 use crate::memory::resident;
+use crate::picks;
 use crate::policies::{self, ANONYMOUS, HOST, PORT, PROTECTED, TOKEN};
 
 /// When requests come, in Unix seconds.
@@ -60,6 +61,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     rules(&mut table, &issuer, &head)?;
     keys(&mut table, &issuer)?;
     limiter(&mut table)?;
+    picks::run(&mut table)?;
     tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)
 }

@@ -111,7 +111,9 @@ reasons! {
     UpstreamTimeout = GATEWAY_TIMEOUT, 4, "The service did not answer in time.";
     /// The time that a gRPC caller gave is over.
     DeadlineExceeded = GATEWAY_TIMEOUT, 4, "The deadline of the call has passed.";
-    /// The upstream's answer is not valid HTTP, or it broke off.
+    /// The upstream ended the connection or the stream before it had answered.
+    UpstreamReset = BAD_GATEWAY, 14, "The service broke off.";
+    /// The upstream's answer is not valid HTTP.
     UpstreamMalformed = BAD_GATEWAY, 14, "The service gave an invalid answer.";
     /// The upstream's certificate is not acceptable.
     UpstreamUntrusted = BAD_GATEWAY, 14, "The service could not prove its identity.";

@@ -16,12 +16,14 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST}
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
 use crate::telemetry::exposition::{CLASSIC, OPEN_METRICS};
 use crate::telemetry::json::{self, Timestamp};
 use crate::telemetry::record::DecisionId;
+use crate::upstream_page;
 
 /// Most decisions in one answer.
 const MAX_DECISIONS: usize = 500;
@@ -35,6 +37,7 @@ foregate admin
 /readyz          200 while it takes requests
 /metrics         metrics, for Prometheus
 /config          the configuration in force
+/upstreams       endpoints, and whether they are fit
 /decisions       recent decisions, newest first (?limit=N)
 /decisions/{id}  one decision, step by step
 ";
@@ -50,6 +53,8 @@ pub struct AdminState {
     pub config: ArcSwap<ConfigStatus>,
     /// Set where the process has an identity of its workload.
     pub identity: OnceLock<Arc<Identity>>,
+    /// Set once there is one; absent in tests of these pages alone.
+    pub gateway: OnceLock<Arc<Gateway>>,
 }
 
 /// The configuration in force, and what became of the last attempt to change it.
@@ -110,6 +115,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/config", get(config))
+        .route("/upstreams", get(upstreams))
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "No such page; see / for all.") })
@@ -192,6 +198,11 @@ async fn config(State(state): State<Arc<AdminState>>) -> Response {
     as_json(&config)
 }
 
+async fn upstreams(State(state): State<Arc<AdminState>>) -> Response {
+    let live = state.gateway.get().map(|gateway| gateway.live.pin());
+    as_json(&live.map(|live| upstream_page::upstreams(&live)).unwrap_or_default())
+}
+
 async fn decisions(
     State(state): State<Arc<AdminState>>,
     listing: Result<Query<Listing>, QueryRejection>,
@@ -239,6 +250,7 @@ impl AdminState {
             draining: AtomicBool::new(false),
             config: ArcSwap::default(),
             identity: OnceLock::new(),
+            gateway: OnceLock::new(),
         }
     }
 }

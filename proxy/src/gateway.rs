@@ -32,8 +32,9 @@ use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
+use crate::dispatch::course::Course;
 use crate::dispatch::upstream::UpstreamState;
-use crate::dispatch::{self, Answer, DispatchError};
+use crate::dispatch::{self, Answer, Call, DispatchError, affinity};
 use crate::grpc;
 use crate::handshake::tally::Tally;
 use crate::handshake::vouch;
@@ -294,6 +295,7 @@ async fn dispatch<'a>(
     // Before the head is shaped and moved out.
     life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
     let shown = credential(life, &upstream).await?;
+    let course = course(life, &head, route, &upstream);
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
@@ -315,8 +317,14 @@ async fn dispatch<'a>(
     life.progress = body.progress();
     let started = clock::monotonic();
     permit.sent(started);
-    let mut sending = pin!(dispatch::send(&upstream, head, body, started));
-    let outcome = match time_for_call(life, route, started)? {
+    let limit = match &course {
+        None => time_for_call(life, route, started, time_for_answer(route))?,
+        Some(course) if life.grpc.is_some() => time_for_call(life, route, started, course.total)?,
+        // It keeps the times of the route itself, and says which endpoint was late.
+        Some(_) => None,
+    };
+    let mut sending = pin!(dispatch::send(&upstream, head, body, Call { now: started, course }));
+    let outcome = match limit {
         Some(limit) => timeout(limit, sending.as_mut()).await.map_err(|_| late(life, limit))?,
         None => sending.await,
     };
@@ -326,6 +334,9 @@ async fn dispatch<'a>(
     permit.answered(took, outcome.as_ref().map_or(true, Answer::is_unavailable), now);
     let answer = outcome.map_err(|error| {
         life.endpoint = error.endpoint();
+        if let DispatchError::Late { limit, .. } = error {
+            return late(life, limit);
+        }
         at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
     })?;
     life.endpoint = Some(answer.endpoint);
@@ -346,7 +357,9 @@ pub async fn send_copy(
     head: Parts,
     body: RequestBody,
 ) -> Result<Answer, DispatchError> {
-    Box::pin(dispatch::send(upstream, head, body, clock::monotonic())).await
+    let course = Course { retry: None, limit: None, total: None, key: None };
+    let call = Call { now: clock::monotonic(), course: upstream.is_balanced().then_some(course) };
+    Box::pin(dispatch::send(upstream, head, body, call)).await
 }
 
 /// What the upstream is shown; a request is not sent without it.
@@ -385,6 +398,25 @@ fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Result<R
     Ok(RequestBody::from(spliced))
 }
 
+/// How the request goes about several endpoints and attempts; `None` where there is one of each.
+fn course<'a>(
+    life: &mut Life,
+    head: &Parts,
+    route: &'a Route,
+    upstream: &UpstreamState,
+) -> Option<Course<'a>> {
+    let balanced = upstream.is_balanced();
+    if !balanced && route.retry.is_none() {
+        return None;
+    }
+    let secure = life.connection.secure;
+    let key = if balanced { affinity::key(upstream, head, &mut life.ctx, secure) } else { None };
+    let on = |limit: &Duration| !limit.is_zero();
+    let limit = route.timeouts.backend_request.filter(on);
+    let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
+    Some(Course { retry: route.retry.as_ref(), limit, total, key })
+}
+
 /// Time until the response head must be there; `None` where the route switched the limit off.
 fn time_for_answer(route: &Route) -> Option<Duration> {
     let limit = match (route.timeouts.request, route.timeouts.backend_request) {
@@ -399,8 +431,12 @@ fn time_for_answer(route: &Route) -> Option<Duration> {
 }
 
 /// The same for calls, which may say themselves how long they wait; refused where that is over.
-fn time_for_call(life: &Life, route: &Route, now: Duration) -> Result<Option<Duration>, Refusal> {
-    let limit = time_for_answer(route);
+fn time_for_call(
+    life: &Life,
+    route: &Route,
+    now: Duration,
+    limit: Option<Duration>,
+) -> Result<Option<Duration>, Refusal> {
     let Some(call) = life.grpc else { return Ok(limit) };
     let said = route.timeouts.request.or(route.timeouts.backend_request).is_some();
     match call.wait(now, limit, said) {

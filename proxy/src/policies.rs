@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::admin::{AdminState, ConfigStatus, ReloadFailure};
 use crate::clock;
 use crate::connection::Entry;
+use crate::discovery::resolve;
 use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, pool};
 use crate::gateway::Gateway;
@@ -27,7 +28,6 @@ use crate::listeners::Socket;
 use crate::live::Live;
 use crate::owned::Owned;
 use crate::part_metrics;
-use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
@@ -218,8 +218,7 @@ fn port_tls(
 
 /// Publishes what was loaded: from its return on, every new request obeys it.
 pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: &AdminState) {
-    let new: Vec<_> =
-        live.upstreams.iter().filter(|upstream| upstream.endpoints().is_empty()).cloned().collect();
+    let new: Vec<_> = live.upstreams.iter().filter(|upstream| upstream.is_empty()).cloned().collect();
     // Requests to a name that nobody could resolve yet are refused: better late by a moment than so.
     let _ = timeout(FIRST_RESOLUTION, resolve(&new)).await;
     let status = status(&live);

@@ -12,11 +12,11 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use crate::admin::AdminState;
+use crate::discovery::{self, resolve};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
 use crate::policies::{Policies, publish, refused, replace};
-use crate::resolve::{self, resolve};
 use crate::telemetry::event::event;
 
 /// Quiet time after a change before files are read: editors and Kubernetes change several at once.
@@ -172,7 +172,7 @@ async fn another(identity: &mut Option<watch::Receiver<u64>>) {
 
 /// Looks the names of all upstreams up again and again.
 async fn keep_resolved(gateway: Arc<Gateway>) {
-    let mut ticks = tokio::time::interval(resolve::INTERVAL);
+    let mut ticks = tokio::time::interval(discovery::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

@@ -22,6 +22,7 @@ use crate::admin::{self, AdminState};
 use crate::admission::capacity::{Bounds, Capacity};
 use crate::clock;
 use crate::decision_log::DecisionLogOptions;
+use crate::discovery::resolve;
 use crate::drain::{Drain, DrainStart, drain};
 use crate::failure::Failure;
 use crate::gateway::Gateway;
@@ -39,7 +40,6 @@ use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::proxy_protocol;
 use crate::reload::Reload;
-use crate::resolve::resolve;
 use crate::shared::Shared;
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
@@ -78,6 +78,8 @@ pub struct RunOptions {
     pub identity: Option<Origin>,
     /// How a new process takes the place of this one, and whether this one takes that of another.
     pub handover: Option<HandoverOptions>,
+    /// Where this gateway stands: endpoints there are used first.
+    pub zone: Option<Arc<str>>,
 }
 
 /// Where the process really listens.
@@ -144,7 +146,7 @@ impl Process {
         let withdrawn = fetcher.withdrawn();
         let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
-        let shared = Arc::new(shared.with_identity(identity.transpose()?));
+        let shared = Arc::new(shared.with_identity(identity.transpose()?).with_zone(options.zone.clone()));
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
         // Better a start that is late by a moment than first requests that find no endpoint.
@@ -182,6 +184,7 @@ impl Process {
                 }
             }
         });
+        let _ = admin.gateway.set(Arc::clone(&gateway));
         let (bound, _) = watch::channel(Bound::default());
         Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })
     }

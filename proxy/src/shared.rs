@@ -26,8 +26,11 @@ use foregate_policy::snapshot::{CertificateFiles, Model, Shown, Upstream};
 use sha2::{Digest, Sha256};
 
 use crate::clock;
+use crate::discovery;
 use crate::dispatch;
+use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
+use crate::health;
 use crate::identity::Identity;
 use crate::identity::trust;
 use crate::keys::Fetcher;
@@ -68,6 +71,8 @@ struct Kept {
     models: Shelf<ModelKey, Arc<dyn Scorer>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
+    /// What is known about endpoints, by the name of the upstream, whatever else its document says.
+    rosters: Shelf<Arc<str>, Arc<Roster>>,
 }
 
 /// The long-lived parts of one process.
@@ -80,6 +85,8 @@ pub struct Shared {
     identity: Option<Arc<Identity>>,
     /// True where policies are checked for another process.
     elsewhere: bool,
+    /// Where this gateway stands.
+    zone: Option<Arc<str>>,
     kept: Mutex<Kept>,
     /// Apart from the rest: they are read while something else is being made.
     secrets: Mutex<(Shelf<SecretRef, Arc<LiveSecret>>, u64)>,
@@ -112,13 +119,19 @@ impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
         let (kept, secrets) = Default::default();
-        Self { fetcher, telemetry, identity: None, elsewhere, kept, secrets }
+        Self { fetcher, telemetry, identity: None, elsewhere, zone: None, kept, secrets }
     }
 
     /// The same with an identity of this workload.
     #[must_use]
     pub fn with_identity(self, identity: Option<Arc<Identity>>) -> Self {
         Self { identity, ..self }
+    }
+
+    /// The same in a zone.
+    #[must_use]
+    pub fn with_zone(self, zone: Option<Arc<str>>) -> Self {
+        Self { zone, ..self }
     }
 
     /// The identity of this workload, where it has one.
@@ -132,6 +145,15 @@ impl Shared {
             if Arc::ptr_eq(state, old) {
                 *state = Arc::clone(new);
             }
+        }
+        new.roster.show(new);
+        self.watch(new);
+    }
+
+    /// Checks of its endpoints begin, where its document asks for some.
+    fn watch(&self, upstream: &Arc<UpstreamState>) {
+        if let Some(fetcher) = &self.fetcher {
+            health::watch(upstream, &fetcher.runtime);
         }
     }
 
@@ -172,6 +194,10 @@ impl Shared {
         kept.limiters.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.upstreams.keep_only(attempt);
+        kept.rosters.keep_only(attempt);
+        for (upstream, _) in kept.upstreams.0.values() {
+            upstream.roster.show(upstream);
+        }
         drop(kept);
         self.secrets().0.keep_only(attempt);
     }
@@ -222,6 +248,8 @@ impl Shared {
         let mut kept = self.kept();
         let attempt = kept.attempt;
         let key = (Arc::clone(&spec.name), bytes);
+        let make = || Ok::<_, TlsError>(Roster::new(Arc::clone(&spec.name), self.telemetry.as_ref()));
+        let (roster, _) = kept.rosters.take(Arc::clone(&spec.name), attempt, make)?;
         if let Some((state, used)) = kept.upstreams.0.get_mut(&key)
             && state.spec == *spec
             && current(state)
@@ -234,10 +262,17 @@ impl Shared {
             .as_ref()
             .map(|tls| dispatch::tls::config(tls, spec.protocol, identity.as_deref()))
             .transpose()?;
-        let mut state = UpstreamState::new(Arc::clone(spec), tls);
+        let mut state = UpstreamState::new(Arc::clone(spec), tls, roster, self.zone.clone());
         state.credential = credential;
+        let before = kept.upstreams.0.iter().filter(|((name, _), _)| *name == spec.name);
+        if let Some((_, (before, _))) = before.max_by_key(|(_, (_, used))| *used) {
+            state.sources.inherit(&before.sources);
+            state.catch_up(clock::monotonic());
+        }
         let state = Arc::new(state);
         kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
+        drop(kept);
+        self.watch(&state);
         Ok(state)
     }
 
@@ -399,6 +434,10 @@ impl Materials for Shared {
 
     fn authorities(&self, file: &FilePath) -> Result<(), String> {
         dispatch::tls::authorities(file).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn endpoints(&self, file: &FilePath) -> Result<(), String> {
+        discovery::file::read(file).map(drop)
     }
 
     fn revocations(&self, file: &FilePath) -> Result<(), String> {

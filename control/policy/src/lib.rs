@@ -1,5 +1,6 @@
 //! Policy documents, compiled to one immutable `Snapshot`; routes, diagnostics, cases.
 
+pub mod balancing;
 pub mod cases;
 pub mod codes;
 pub mod compile;

@@ -100,8 +100,7 @@ fn json_line(diagnostic: &Diagnostic) -> Value {
 }
 
 fn sarif(diagnostics: &[Diagnostic]) -> Value {
-    let rules: Vec<Value> = codes::ALL
-        .iter()
+    let rules: Vec<Value> = codes::all()
         .filter(|entry| diagnostics.iter().any(|diagnostic| diagnostic.code == entry.code))
         .map(|entry| {
             json!({

@@ -27,6 +27,8 @@ pub struct Route {
     /// Applied to the response after the edits of the filters.
     pub response_headers: Vec<HeaderEdit>,
     pub timeouts: Timeouts,
+    /// Connections that fail or break off are tried once more where absent.
+    pub retry: Option<Retry>,
     /// Where all of this is written.
     pub description: Arc<Description>,
 }
@@ -38,6 +40,17 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// For one attempt at a backend; zero switches it off.
     pub backend_request: Option<Duration>,
+}
+
+/// What is tried again on another endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    /// Statuses, beside connections that fail, break off or are late.
+    pub codes: Box<[u16]>,
+    /// Attempts after the first.
+    pub attempts: u8,
+    /// Least time before the first retry; doubled with each.
+    pub backoff: Duration,
 }
 
 /// What becomes of a request that nothing refused.

@@ -101,15 +101,19 @@ impl Walk<'_> {
         if let [only] = alternatives {
             return self.value(node, only, place);
         }
-        let mut best: Option<Vec<ShapeFault>> = None;
+        // The one of the right type is meant, however much is wrong in it.
+        let mut best: Option<(bool, Vec<ShapeFault>)> = None;
         for schema in alternatives {
             let mut trial = Walk { checker: self.checker, way: self.way.clone(), faults: Vec::new() };
+            let other = !trial.typed(node, schema, place);
+            trial.faults.clear();
             trial.value(node, schema, place);
-            if best.as_ref().is_none_or(|best| trial.faults.len() < best.len()) {
-                best = Some(trial.faults);
+            let rank = (other, trial.faults.len());
+            if best.as_ref().is_none_or(|(other, faults)| rank < (*other, faults.len())) {
+                best = Some((other, trial.faults));
             }
         }
-        self.faults.append(&mut best.unwrap_or_default());
+        self.faults.append(&mut best.unwrap_or_default().1);
     }
 
     fn typed(&mut self, node: &Node, schema: &Value, place: &Range<usize>) -> bool {

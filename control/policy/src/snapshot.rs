@@ -1,6 +1,6 @@
 //! All that the proxy obeys at one moment; immutable.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use foregate_filters::peer::PeerPattern;
 use ipnet::IpNet;
 
+use crate::balancing::Balancing;
 use crate::diagnostic::Diagnostic;
 use crate::documents::credentials::Credentials;
 use crate::documents::model::Placement;
@@ -127,8 +128,13 @@ pub struct CertificateFiles {
 pub struct Upstream {
     /// Name of the document; with its namespace in front where that is not `default`.
     pub name: Arc<str>,
-    /// 1 to 64, used in turn.
+    /// Addresses and names with a port.
     pub endpoints: Vec<Endpoint>,
+    /// Names whose SRV records tell of endpoints; their port is 0.
+    pub services: Vec<Endpoint>,
+    /// A file that tells of endpoints.
+    pub endpoints_file: Option<PathBuf>,
+    pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: Option<UpstreamTls>,
     pub connect_timeout: Duration,
@@ -170,6 +176,43 @@ pub struct Endpoint {
     /// An IP address without brackets, or a DNS name in lower case.
     pub host: Box<str>,
     pub port: u16,
+    /// Its share in relation to the others; at least 1.
+    pub weight: u32,
+    pub zone: Option<Box<str>>,
+    /// Lower ones are used first.
+    pub priority: u16,
+}
+
+impl Endpoint {
+    /// Reads `host:port`; IPv6 addresses stand in brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port =
+            Some(port).filter(|port| !port.starts_with('+'))?.parse().ok().filter(|port| *port != 0)?;
+        let host = match host.strip_prefix('[') {
+            Some(address) => address.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.to_string().into(),
+            None => host_name(host)?,
+        };
+        Some(Self { host, port, weight: 1, zone: None, priority: 0 })
+    }
+}
+
+/// A DNS name in lower case, or an IPv4 address.
+pub fn host_name(host: &str) -> Option<Box<str>> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+    let sound = if numeric {
+        name.parse::<Ipv4Addr>().is_ok()
+    } else {
+        name.len() <= 253 && name.split('.').all(label)
+    };
+    sound.then(|| host.to_ascii_lowercase().into())
 }
 
 /// What is spoken to an upstream.

@@ -76,8 +76,7 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
         "an Upstream is found in the namespace of the route",
     ),
     (Some(Kind::TlsRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
-    (Some(Kind::HttpRoute), "spec.rules.retry", "remove it"),
-    (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "remove it"),
+    (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "write it into the Upstream"),
     (
         Some(Kind::HttpRoute),
         "spec.rules.filters.requestMirror.backendRef.port",

@@ -107,6 +107,7 @@ impl Demo {
             capacity: Bounds::default(),
             identity: None,
             handover: None,
+            zone: None,
         }
     }
 }

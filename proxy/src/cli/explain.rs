@@ -59,7 +59,7 @@ fn parse_admin(text: &str) -> Result<Url, String> {
 impl Explain {
     pub(super) fn run(self) -> ExitCode {
         let Some(what) = &self.what else {
-            for entry in codes::ALL {
+            for entry in codes::all() {
                 output::line(&format!("{}  {}", entry.code, entry.title));
             }
             return ExitCode::SUCCESS;
@@ -71,7 +71,7 @@ impl Explain {
         if let Ok(id) = what.parse::<DecisionId>() {
             return self.decision(id);
         }
-        let known: Vec<String> = codes::ALL.iter().map(|entry| entry.code.to_string()).collect();
+        let known: Vec<String> = codes::all().map(|entry| entry.code.to_string()).collect();
         let hint = match closest(what, known.iter().map(String::as_str)) {
             Some(near) => format!("did you mean {near}?"),
             None => "a code looks like FG0102, the id of a decision like a UUID".to_owned(),

@@ -78,6 +78,9 @@ pub(super) struct Run {
     /// drains and ends. Where this one cannot start, that one goes on.
     #[arg(long, requires = "upgrade_socket")]
     upgrade: bool,
+    /// Zone that this gateway stands in: endpoints of upstreams that name it are used first.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
 }
 
 /// Reads `1/16`.
@@ -146,6 +149,7 @@ impl Run {
             connections: self.capacity.connections(),
             identity: self.identity,
             handover: self.upgrade_socket.map(|socket| HandoverOptions { socket, take_over: self.upgrade }),
+            zone: self.zone.map(Into::into),
         }
     }
 }

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::dispatch::pool::{self, Sender};
-use crate::dispatch::upstream::{Address, UpstreamState};
+use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::pool::Sender;
+use crate::dispatch::upstream::UpstreamState;
 use crate::proxy_protocol;
 use crate::proxy_protocol::header::Ends;
 
@@ -46,13 +47,14 @@ pub enum Opened {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Connects within the upstream's connect timeout. `ends` are told where the upstream wants to know them.
+/// Connects within the upstream's connect timeout. The connection is in no pool. Where the upstream wants to
+/// know, `ends` are told it; none where it is a connection of our own.
 ///
 /// # Errors
 /// The first thing that failed.
 pub async fn connect(
     upstream: &Arc<UpstreamState>,
-    endpoint: &Address,
+    endpoint: &Endpoint,
     ends: Option<Ends>,
 ) -> Result<Sender, ConnectError> {
     match timeout(upstream.spec.connect_timeout, connect_unbounded(upstream, endpoint, ends)).await {
@@ -63,18 +65,18 @@ pub async fn connect(
 
 async fn connect_unbounded(
     upstream: &Arc<UpstreamState>,
-    endpoint: &Address,
+    endpoint: &Endpoint,
     ends: Option<Ends>,
 ) -> Result<Sender, ConnectError> {
     match open(upstream, endpoint, ends, None).await? {
-        Opened::Plain(stream) => handshake(upstream, endpoint, stream).await,
+        Opened::Plain(stream) => handshake(upstream, stream).await,
         Opened::Tls(stream) => {
             let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             if upstream.is_http2() && !agreed_http2 {
                 let error = io::Error::other("the upstream does not speak HTTP/2 (ALPN)");
                 return Err(ConnectError::Tls(error));
             }
-            handshake(upstream, endpoint, stream).await
+            handshake(upstream, stream).await
         }
     }
 }
@@ -85,26 +87,26 @@ async fn connect_unbounded(
 /// The first thing that failed.
 pub async fn open(
     upstream: &UpstreamState,
-    endpoint: &Address,
+    endpoint: &Endpoint,
     ends: Option<Ends>,
     name: Option<&str>,
 ) -> Result<Opened, ConnectError> {
-    let mut stream = TcpStream::connect(endpoint.address).await.map_err(ConnectError::Tcp)?;
+    let mut stream = TcpStream::connect(endpoint.at.address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
-    if let (Some(version), Some(ends)) = (upstream.spec.proxy_protocol, ends) {
+    if let Some(version) = upstream.spec.proxy_protocol {
         proxy_protocol::write(&mut stream, version, ends, name).await.map_err(ConnectError::Tcp)?;
     }
     let Some(trust) = &upstream.tls else { return Ok(Opened::Plain(stream)) };
     let configured = upstream.spec.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let name =
-        ServerName::try_from(configured.unwrap_or(&endpoint.host)).map_err(ConnectError::Name)?.to_owned();
+        ServerName::try_from(configured.unwrap_or(&endpoint.at.host)).map_err(ConnectError::Name)?.to_owned();
     let connector = TlsConnector::from(Arc::clone(&trust.config));
     let stream = Box::pin(connector.connect(name, stream)).await.map_err(ConnectError::Tls)?;
     trust.still_trusts(stream.get_ref().1).map_err(|error| ConnectError::Tls(io::Error::other(error)))?;
     Ok(Opened::Tls(Box::new(stream)))
 }
 
-async fn handshake<S>(upstream: &UpstreamState, endpoint: &Address, stream: S) -> Result<Sender, ConnectError>
+async fn handshake<S>(upstream: &UpstreamState, stream: S) -> Result<Sender, ConnectError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -121,7 +123,6 @@ where
             // How it ended is told to the exchanges on it.
             let _ = connection.await;
         });
-        pool::share(upstream, endpoint.address, &sender);
         return Ok(Sender::Http2(sender));
     }
     let (sender, connection) = http1::Builder::new()

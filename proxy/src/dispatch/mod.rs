@@ -1,10 +1,22 @@
 //! Sends a request to one endpoint of an upstream and brings back its answer.
 
+pub mod affinity;
+pub mod budget;
+pub mod circuit;
 pub mod connect;
+pub mod course;
+pub mod endpoint;
+pub mod ewma;
+pub mod maglev;
 pub mod pool;
+pub mod roster;
+pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod tls;
 pub mod upstream;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,20 +25,18 @@ use foregate_filters::reason::Reason;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 
 use crate::body::RequestBody;
 use crate::dispatch::connect::ConnectError;
-use crate::dispatch::pool::{Lease, Sender};
+use crate::dispatch::course::Course;
+use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::pool::Lease;
 use crate::dispatch::upstream::UpstreamState;
 use crate::proxy_protocol::header::Ends;
 
 /// A pooled connection idle for longer may meet its peer's close: such a request keeps a copy of its head.
 /// Under load, connections are taken again sooner, and no request pays for a copy.
 const LIKELY_STALE: Duration = Duration::from_millis(1);
-
-/// Endpoints tried for one request where none can be connected to.
-const CONNECT_ATTEMPTS: usize = 3;
 
 /// What the upstream said, and the connection it said it on.
 #[derive(Debug)]
@@ -50,6 +60,8 @@ pub enum DispatchError {
     NoEndpoint,
     #[error("{endpoint}: {source}")]
     Connect { endpoint: SocketAddr, source: ConnectError },
+    #[error("{endpoint}: no response after {limit:?}")]
+    Late { endpoint: SocketAddr, limit: Duration },
     #[error("{endpoint}: {source}")]
     Exchange { endpoint: SocketAddr, source: hyper::Error },
 }
@@ -61,11 +73,13 @@ impl DispatchError {
             Self::NoEndpoint | Self::Connect { source: ConnectError::Tcp(_) | ConnectError::Timeout, .. } => {
                 Reason::UpstreamUnreachable
             }
+            Self::Late { .. } => Reason::UpstreamTimeout,
             Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => {
                 Reason::UpstreamUntrusted
             }
             // The body that the client sends: where it breaks, the upstream is not to blame.
             Self::Exchange { source, .. } if source.is_user() => Reason::BodyMalformed,
+            Self::Exchange { source, .. } if !source.is_parse() => Reason::UpstreamReset,
             Self::Connect { source: ConnectError::Http(_), .. } | Self::Exchange { .. } => {
                 Reason::UpstreamMalformed
             }
@@ -76,16 +90,27 @@ impl DispatchError {
     pub fn endpoint(&self) -> Option<SocketAddr> {
         match self {
             Self::NoEndpoint => None,
-            Self::Connect { endpoint, .. } | Self::Exchange { endpoint, .. } => Some(*endpoint),
+            Self::Connect { endpoint, .. }
+            | Self::Late { endpoint, .. }
+            | Self::Exchange { endpoint, .. } => Some(*endpoint),
         }
     }
+}
+
+/// How a request is sent.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// The monotonic time at which it is first sent.
+    pub now: Duration,
+    /// Set where it may be tried more than once, or has a choice of endpoints.
+    pub course: Option<Course<'a>>,
 }
 
 /// Sends the request and waits for the response head.
 ///
 /// A request that never left goes to a new connection. One that met a pooled connection's end without a
 /// byte of answer is sent once more, where its method is idempotent (RFC 9110, section 9.2.2) and its
-/// body can be repeated. `now` is the monotonic time.
+/// body can be repeated.
 ///
 /// # Errors
 /// See [`DispatchError::reason`].
@@ -93,46 +118,64 @@ pub async fn send(
     upstream: &Arc<UpstreamState>,
     head: Parts,
     body: RequestBody,
-    now: Duration,
+    call: Call<'_>,
 ) -> Result<Answer, DispatchError> {
     let mut request = Request::from_parts(head, body);
-    if let Some((sender, endpoint, idle)) = pool::take(upstream, now) {
+    if let Some(course) = call.course {
+        // Boxed: it is large, and requests to a single endpoint need none of it.
+        return Box::pin(course::send(upstream, request, course, call.now)).await;
+    }
+    let endpoint = upstream.only().ok_or(DispatchError::NoEndpoint)?;
+    if let Some((sender, idle)) = pool::take(upstream, &endpoint, call.now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
-        let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
-        let outcome = lease.send(request).await;
-        match answered(lease, endpoint, outcome) {
+        let lease =
+            Lease::new(Arc::clone(upstream), Arc::clone(&endpoint), sender, request.body().progress());
+        match exchange(lease, endpoint.address(), request).await {
             Ok(answer) => return Ok(answer),
             Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
             Err(Failure { error, answered: false, .. }) => match copy {
                 Some(copy) => request = copy,
-                None => return Err(DispatchError::Exchange { endpoint, source: error }),
+                None => return Err(DispatchError::Exchange { endpoint: endpoint.address(), source: error }),
             },
-            Err(Failure { error, .. }) => return Err(DispatchError::Exchange { endpoint, source: error }),
+            Err(Failure { error, .. }) => {
+                return Err(DispatchError::Exchange { endpoint: endpoint.address(), source: error });
+            }
         }
     }
     // Boxed: the handshakes of TLS and HTTP are large and rare, and every request would carry their room.
-    Box::pin(send_anew(upstream, request)).await
+    Box::pin(send_anew(upstream, endpoint, request)).await
 }
 
 /// Sends the request on a new connection.
 async fn send_anew(
     upstream: &Arc<UpstreamState>,
+    endpoint: Arc<Endpoint>,
     request: Request<RequestBody>,
 ) -> Result<Answer, DispatchError> {
-    let (sender, endpoint) = connect_any(upstream, request.extensions().get::<Ends>().copied()).await?;
-    let mut lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
-    let outcome = lease.send(request).await;
-    answered(lease, endpoint, outcome)
-        .map_err(|failure| DispatchError::Exchange { endpoint, source: failure.error })
+    let address = endpoint.address();
+    let ends = request.extensions().get::<Ends>().copied();
+    let sender = connect::connect(upstream, &endpoint, ends)
+        .await
+        .map_err(|source| DispatchError::Connect { endpoint: address, source })?;
+    pool::share(upstream, &endpoint, &sender);
+    let lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
+    exchange(lease, address, request)
+        .await
+        .map_err(|failure| DispatchError::Exchange { endpoint: address, source: failure.error })
 }
 
-/// A second copy of a request that may be sent twice.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+/// True where a request may be sent twice: its method is idempotent, and its body does not pass by.
+fn may_repeat(request: &Request<RequestBody>) -> bool {
     let idempotent = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
     );
-    if !idempotent {
+    idempotent && !matches!(request.body(), RequestBody::Stream(..) | RequestBody::Tee(_))
+}
+
+/// A second copy of a request that may be sent twice.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    if !may_repeat(request) {
         return None;
     }
     let body = request.body().replay()?;
@@ -152,36 +195,23 @@ struct Failure {
     answered: bool,
 }
 
-/// What became of an exchange; a connection on which it failed is of no more use.
-fn answered(
+/// Sends the request on a connection; one on which it failed is of no more use.
+fn exchange(
     mut lease: Lease,
     endpoint: SocketAddr,
-    outcome: Result<Response<Incoming>, TrySendError<Request<RequestBody>>>,
-) -> Result<Answer, Failure> {
-    match outcome {
-        Ok(response) => Ok(Answer { response, lease, endpoint }),
-        Err(mut failed) => {
-            lease.abandon();
-            let unsent = failed.take_message().map(Box::new);
-            let error = failed.into_error();
-            let answered = error.is_parse() || error.is_user();
-            Err(Failure { error, unsent, answered })
+    request: Request<RequestBody>,
+) -> impl Future<Output = Result<Answer, Failure>> {
+    let sent = lease.send(request);
+    async move {
+        match sent.await {
+            Ok(response) => Ok(Answer { response, lease, endpoint }),
+            Err(mut failed) => {
+                lease.abandon();
+                let unsent = failed.take_message().map(Box::new);
+                let error = failed.into_error();
+                let answered = error.is_parse() || error.is_user();
+                Err(Failure { error, unsent, answered })
+            }
         }
     }
-}
-
-/// Connects to the next endpoint; where that fails, to those after it.
-async fn connect_any(
-    upstream: &Arc<UpstreamState>,
-    ends: Option<Ends>,
-) -> Result<(Sender, SocketAddr), DispatchError> {
-    let endpoints = upstream.endpoints();
-    let mut last = DispatchError::NoEndpoint;
-    for endpoint in endpoints.in_turn(upstream.turn()).take(CONNECT_ATTEMPTS) {
-        match connect::connect(upstream, endpoint, ends).await {
-            Ok(sender) => return Ok((sender, endpoint.address)),
-            Err(source) => last = DispatchError::Connect { endpoint: endpoint.address, source },
-        }
-    }
-    Err(last)
 }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, pending};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use hyper::client::conn::{TrySendError, http1, http2};
 
 use crate::body::{Progress, RequestBody};
 use crate::clock;
+use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::upstream::UpstreamState;
 
 /// Connections put back between two looks at all of a thread's idle connections.
@@ -29,11 +29,11 @@ pub enum Sender {
 
 struct Idle {
     sender: Sender,
-    endpoint: SocketAddr,
     /// Monotonic time since when nobody uses it.
     since: Duration,
 }
 
+/// The connections to one endpoint.
 #[derive(Default)]
 struct Shelf {
     idle: Vec<Idle>,
@@ -75,13 +75,13 @@ thread_local! {
     static POOL: RefCell<Pool> = RefCell::default();
 }
 
-/// Takes a usable idle connection, the one used last first; tells where to and how long it was idle.
+/// Takes a usable idle connection to an endpoint, the one used last first; tells how long it was idle.
 ///
 /// `now` is the monotonic time.
-pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAddr, Duration)> {
+pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Option<(Sender, Duration)> {
     POOL.with_borrow_mut(|pool| {
         pool.forget_retired();
-        let shelf = pool.shelves.get_mut(&upstream.id)?;
+        let shelf = pool.shelves.get_mut(&endpoint.pool)?;
         while let Some(found) = shelf.idle.pop() {
             let idle = now.saturating_sub(found.since);
             if idle > upstream.spec.idle_timeout {
@@ -89,19 +89,14 @@ pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAd
                 shelf.idle.clear();
                 return None;
             }
-            if !upstream.serves(found.endpoint) {
-                continue;
-            }
             match found.sender {
                 Sender::Http1(sender) if sender.is_ready() => {
-                    return Some((Sender::Http1(sender), found.endpoint, idle));
+                    return Some((Sender::Http1(sender), idle));
                 }
                 Sender::Http2(sender) if sender.is_ready() => {
                     // Many requests share one HTTP/2 connection: a copy stays for the next.
-                    let copy =
-                        Idle { sender: Sender::Http2(sender.clone()), endpoint: found.endpoint, since: now };
-                    shelf.idle.push(copy);
-                    return Some((Sender::Http2(sender), found.endpoint, idle));
+                    shelf.idle.push(Idle { sender: Sender::Http2(sender.clone()), since: now });
+                    return Some((Sender::Http2(sender), idle));
                 }
                 Sender::Http1(_) | Sender::Http2(_) => {}
             }
@@ -111,7 +106,7 @@ pub fn take(upstream: &UpstreamState, now: Duration) -> Option<(Sender, SocketAd
 }
 
 /// Keeps a connection for the next request.
-fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
+fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
     // With the PROXY protocol a connection is that of one client.
     if upstream.spec.proxy_protocol.is_some() {
         return;
@@ -130,40 +125,52 @@ fn put(upstream: &UpstreamState, endpoint: SocketAddr, sender: Sender) {
                 !shelf.idle.is_empty()
             });
         }
-        let shelf = pool.shelves.entry(upstream.id).or_default();
+        let shelf = pool.shelves.entry(endpoint.pool).or_default();
         shelf.timeout = upstream.spec.idle_timeout;
         if !Arc::ptr_eq(&shelf.retired, &upstream.retired) {
             shelf.retired = Arc::clone(&upstream.retired);
         }
-        if shelf.idle.len() < upstream.spec.max_idle_per_thread {
-            shelf.idle.push(Idle { sender, endpoint, since: now });
+        if shelf.idle.len() < upstream.idle_each() {
+            shelf.idle.push(Idle { sender, since: now });
         }
     });
 }
 
-/// Shares a new HTTP/2 connection with the requests that follow.
-pub fn share(upstream: &UpstreamState, endpoint: SocketAddr, sender: &http2::SendRequest<RequestBody>) {
-    put(upstream, endpoint, Sender::Http2(sender.clone()));
+/// Shares a new HTTP/2 connection with the requests that follow; others serve one request at a time.
+pub fn share(upstream: &UpstreamState, endpoint: &Endpoint, sender: &Sender) {
+    if let Sender::Http2(sender) = sender {
+        put(upstream, endpoint, Sender::Http2(sender.clone()));
+    }
 }
 
 /// A connection in use by one exchange; goes back to the pool when the exchange is complete.
 #[derive(Debug)]
 pub struct Lease {
     upstream: Arc<UpstreamState>,
-    endpoint: SocketAddr,
+    endpoint: Arc<Endpoint>,
     sender: Option<Sender>,
     /// Tells whether a streaming request body was sent to its end.
     request: Option<Arc<Progress>>,
+    /// It counts among the outstanding exchanges of its endpoint.
+    counted: bool,
 }
 
 impl Lease {
     pub fn new(
         upstream: Arc<UpstreamState>,
-        endpoint: SocketAddr,
+        endpoint: Arc<Endpoint>,
         sender: Sender,
         request: Option<Arc<Progress>>,
     ) -> Self {
-        Self { upstream, endpoint, sender: Some(sender), request }
+        Self { upstream, endpoint, sender: Some(sender), request, counted: false }
+    }
+
+    /// Counts it among the outstanding exchanges of its endpoint, until it ends.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.endpoint.state.begin();
+        self.counted = true;
+        self
     }
 
     /// Sends the request of this exchange, at once; the answer is waited for.
@@ -188,12 +195,20 @@ impl Lease {
         if let Some(sender @ Sender::Http1(_)) = self.sender.take()
             && sent
         {
-            put(&self.upstream, self.endpoint, sender);
+            put(&self.upstream, &self.endpoint, sender);
         }
     }
 
     /// The connection is of no more use.
     pub fn abandon(&mut self) {
         self.sender = None;
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.counted {
+            self.endpoint.state.end();
+        }
     }
 }

@@ -1,54 +1,26 @@
-//! A live upstream: its addresses now, its TLS, its place in the pools.
+//! A live upstream: its endpoints now, its TLS, its place in the pools.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use foregate_policy::snapshot::{Endpoint, Protocol, Shown, Upstream};
+use arc_swap::{ArcSwap, Guard};
+use foregate_policy::snapshot::{Protocol, Shown, Upstream};
 
 use crate::admission::Admission;
+use crate::discovery::Sources;
+use crate::dispatch::circuit::Outcome;
+use crate::dispatch::endpoint::{Address, Endpoint};
+use crate::dispatch::roster::Roster;
+use crate::dispatch::table::{Draw, MAX_ENDPOINTS, Members, Table};
 use crate::dispatch::tls::UpstreamTrust;
-
 use crate::oauth::credential::Credential;
-
-/// One address of an upstream, and the host it stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Address {
-    pub host: Box<str>,
-    pub address: SocketAddr,
-}
-
-/// The addresses known at one moment.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Addresses(Vec<Address>);
-
-impl Addresses {
-    pub fn new(addresses: Vec<Address>) -> Self {
-        Self(addresses)
-    }
-
-    /// Every address once, starting with number `turn`.
-    pub fn in_turn(&self, turn: usize) -> impl Iterator<Item = &Address> {
-        let start = turn.checked_rem(self.0.len()).unwrap_or(0);
-        let (before, from) = self.0.split_at(start);
-        from.iter().chain(before)
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub fn contains(&self, address: SocketAddr) -> bool {
-        self.0.iter().any(|known| known.address == address)
-    }
-}
+use crate::telemetry::random;
 
 /// What lives on from snapshot to snapshot while the `Upstream` document stays the same.
 #[derive(Debug)]
 pub struct UpstreamState {
-    /// Names this state in the pools of all threads; never used twice.
-    pub id: u64,
     pub spec: Arc<Upstream>,
     /// Set where connections are TLS.
     pub tls: Option<UpstreamTrust>,
@@ -58,39 +30,94 @@ pub struct UpstreamState {
     pub credential: Option<Arc<Credential>>,
     /// What stands between requests and it.
     pub admission: Arc<Admission>,
-    /// True where at least one endpoint is a DNS name.
-    named: bool,
-    addresses: ArcSwap<Addresses>,
+    /// What is known about its endpoints; that of all states of this name.
+    pub roster: Arc<Roster>,
+    /// Where its endpoints come from.
+    pub sources: Arc<Sources>,
+    /// The only endpoint that there can be: there is nothing to choose.
+    sole: Option<Arc<Endpoint>>,
+    table: ArcSwap<Table>,
+    /// Held while the table is made anew.
+    renewing: Mutex<()>,
+    /// Where this gateway stands.
+    zone: Option<Arc<str>>,
     turn: AtomicUsize,
+    /// The version of the sources that the table has.
+    heard: AtomicU64,
 }
 
-/// Counts upstream states, so that each has an id of its own.
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+/// What a request wants of the choice.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// Equal keys go to the same endpoint.
+    pub key: Option<u64>,
+    /// It may be repeated, so that it can try what failed before.
+    pub safe: bool,
+    /// Pools of endpoints that it tried.
+    pub tried: &'a [u64],
+    /// Monotonic.
+    pub now: Duration,
+}
+
+/// An endpoint, and why.
+#[derive(Debug)]
+pub struct Picked {
+    pub endpoint: Arc<Endpoint>,
+    /// It is tried again after an ejection.
+    pub trial: bool,
+}
+
+/// Counts shelves in pools, so that each has a number of its own.
+static NEXT_POOL: AtomicU64 = AtomicU64::new(0);
 
 impl UpstreamState {
     /// Endpoints that are IP addresses can be used at once; names wait for their first resolution.
-    pub fn new(spec: Arc<Upstream>, tls: Option<UpstreamTrust>) -> Self {
-        let known: Vec<Address> = spec.endpoints.iter().filter_map(literal).collect();
-        Self {
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            named: known.len() < spec.endpoints.len(),
-            addresses: ArcSwap::from_pointee(Addresses::new(known)),
-            turn: AtomicUsize::new(0),
+    pub fn new(
+        spec: Arc<Upstream>,
+        tls: Option<UpstreamTrust>,
+        roster: Arc<Roster>,
+        zone: Option<Arc<str>>,
+    ) -> Self {
+        let sources = Arc::new(Sources::new(&spec));
+        Self::with(spec, tls, roster, zone, sources)
+    }
+
+    fn with(
+        spec: Arc<Upstream>,
+        tls: Option<UpstreamTrust>,
+        roster: Arc<Roster>,
+        zone: Option<Arc<str>>,
+        sources: Arc<Sources>,
+    ) -> Self {
+        let mut state = Self {
             admission: Arc::new(Admission::new(spec.concurrency)),
             spec,
             tls,
             retired: Arc::default(),
             credential: None,
+            roster,
+            sole: None,
+            table: ArcSwap::default(),
+            renewing: Mutex::default(),
+            zone,
+            turn: AtomicUsize::new(0),
+            heard: AtomicU64::new(u64::MAX),
+            sources,
+        };
+        state.catch_up(Duration::ZERO);
+        if state.sources.are_fixed() {
+            state.sole = state.only().filter(|_| state.len() == 1);
         }
+        state
     }
 
     /// The same upstream with other TLS: its connections are of a pool of their own.
     #[must_use]
     pub fn renewed(&self, tls: UpstreamTrust) -> Self {
-        let mut renewed = Self::new(Arc::clone(&self.spec), Some(tls));
+        let (roster, sources) = (Arc::clone(&self.roster), Arc::clone(&self.sources));
+        let mut renewed = Self::with(Arc::clone(&self.spec), Some(tls), roster, self.zone.clone(), sources);
         renewed.credential.clone_from(&self.credential);
         renewed.admission = Arc::clone(&self.admission);
-        renewed.addresses.store(self.addresses.load_full());
         renewed
     }
 
@@ -99,62 +126,139 @@ impl UpstreamState {
         self.spec.tls.as_ref().is_some_and(|tls| matches!(tls.shown, Shown::Workload { .. }))
     }
 
-    pub fn endpoints(&self) -> arc_swap::Guard<Arc<Addresses>> {
-        self.addresses.load()
-    }
-
-    /// Takes over what resolution found; an empty result leaves the last good one in place.
-    pub fn resolved(&self, addresses: Addresses) {
-        if !addresses.is_empty() && **self.addresses.load() != addresses {
-            self.addresses.store(Arc::new(addresses));
-        }
-    }
-
-    /// The next number for round robin.
-    pub fn turn(&self) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed)
-    }
-
     pub fn is_http2(&self) -> bool {
         self.spec.protocol == Protocol::Http2
     }
 
-    /// True where at least one endpoint is a DNS name.
-    pub fn needs_resolution(&self) -> bool {
-        self.named
+    /// The table as it is, with what is known about fitness now.
+    pub fn table(&self) -> Guard<Arc<Table>> {
+        let table = self.table.load();
+        if table.changes == self.roster.changes() {
+            return table;
+        }
+        self.refresh();
+        self.table.load()
     }
 
-    /// True while the upstream still has this address: names may come to mean others.
-    pub fn serves(&self, address: SocketAddr) -> bool {
-        !self.named || self.endpoints().contains(address)
-    }
-}
-
-/// The address of an endpoint written as one.
-pub fn literal(endpoint: &Endpoint) -> Option<Address> {
-    let ip: IpAddr = endpoint.host.parse().ok()?;
-    Some(Address { host: endpoint.host.clone(), address: SocketAddr::new(ip, endpoint.port) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Address, Addresses};
-
-    fn addresses(ports: &[u16]) -> Addresses {
-        Addresses::new(
-            ports
-                .iter()
-                .map(|port| Address { host: "a".into(), address: ([127, 0, 0, 1], *port).into() })
-                .collect(),
-        )
+    /// Endpoints known now.
+    pub fn len(&self) -> usize {
+        self.table.load().members.endpoints.len()
     }
 
-    #[test]
-    fn every_address_has_its_turn_and_all_are_tried_once() {
-        let three = addresses(&[1, 2, 3]);
-        let ports = |turn| three.in_turn(turn).map(|known| known.address.port()).collect::<Vec<_>>();
-        assert_eq!(ports(0), [1, 2, 3]);
-        assert_eq!(ports(4), [2, 3, 1]);
-        assert_eq!(addresses(&[]).in_turn(7).count(), 0);
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True where there is more than one endpoint to choose from.
+    pub fn is_balanced(&self) -> bool {
+        self.sole.is_none() && self.len() > 1
+    }
+
+    /// The first endpoint: the only one where it is not balanced.
+    pub fn only(&self) -> Option<Arc<Endpoint>> {
+        match &self.sole {
+            Some(sole) => Some(Arc::clone(sole)),
+            None => self.table.load().members.endpoints.first().cloned(),
+        }
+    }
+
+    /// Makes the table anew; one thread does it for all, and the others go on with the old one meanwhile.
+    fn refresh(&self) {
+        let _renewing = match self.renewing.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let changes = self.roster.changes();
+        let members = Arc::clone(&self.table.load().members);
+        self.table.store(Arc::new(Table::new(members, &self.spec.balancing, changes)));
+    }
+
+    /// Takes over what the sources found since the last time.
+    pub fn catch_up(&self, now: Duration) {
+        let version = self.sources.version();
+        if self.heard.swap(version, Ordering::AcqRel) != version {
+            self.resolved(self.sources.known(), now);
+        }
+    }
+
+    /// Takes over what the sources found. What was in use stays in its pool, with all that is known about it; what
+    /// is new starts slowly where starts are slow, but not where all is new.
+    fn resolved(&self, mut found: Vec<Address>, now: Duration) {
+        let _renewing = self.renewing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = Arc::clone(&self.table.load().members);
+        found.truncate(MAX_ENDPOINTS);
+        if found.iter().eq(before.endpoints.iter().map(|endpoint| &endpoint.at)) {
+            return;
+        }
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(found.len());
+        for at in found {
+            let twin =
+                |endpoint: &&Arc<Endpoint>| endpoint.at.address == at.address && endpoint.at.host == at.host;
+            if endpoints.iter().any(|endpoint| twin(&endpoint)) {
+                continue;
+            }
+            let known = before.endpoints.iter().find(twin);
+            let (state, new) = self.roster.state(at.address);
+            if new && !before.endpoints.is_empty() {
+                state.starts(now);
+            }
+            let pool = known.map_or_else(|| NEXT_POOL.fetch_add(1, Ordering::Relaxed), |known| known.pool);
+            endpoints.push(Arc::new(Endpoint::new(at, pool, state)));
+        }
+        self.roster.moved(self, &endpoints);
+        let how = &self.spec.balancing;
+        let members = Arc::new(Members::new(endpoints, how, self.zone.as_deref()));
+        self.table.store(Arc::new(Table::new(members, how, self.roster.changes())));
+    }
+
+    /// Chooses an endpoint. Takes no lock and no memory, except to look at an open circuit, and once after an
+    /// endpoint became fit or unfit.
+    pub fn pick(&self, want: &Want<'_>) -> Option<Picked> {
+        let table = self.table();
+        let endpoints = &table.members.endpoints;
+        if let [only] = &**endpoints {
+            return Some(Picked { endpoint: Arc::clone(only), trial: false });
+        }
+        let how = &self.spec.balancing;
+        if table.is_due(want.now)
+            && want.tried.is_empty()
+            && let Some(endpoint) = table.trial(how, want.safe, want.key, want.now)
+        {
+            return Some(Picked { endpoint: Arc::clone(endpoint), trial: true });
+        }
+        let draw = Draw { random: random::next(), key: want.key, tried: want.tried, now: want.now };
+        let endpoint = table.pick(how, &self.turn, &draw)?;
+        Some(Picked { endpoint: Arc::clone(endpoint), trial: false })
+    }
+
+    /// Takes note of what an exchange says about its endpoint; `took` is the time to the response head.
+    pub fn judge(&self, endpoint: &Endpoint, outcome: Outcome, took: Duration, now: Duration) {
+        let state = &endpoint.state;
+        let sample = match outcome {
+            Outcome::Good => took,
+            // Errors come fast: they must not look like a fast endpoint.
+            Outcome::Error | Outcome::Failure | Outcome::Rest(_) => {
+                let known = state.latency.estimate(now).max(0.0);
+                took.max(Duration::from_secs_f32(known * 2e-9))
+            }
+        };
+        state.latency.observe(sample, now);
+        if outcome == Outcome::Good && !state.circuit.troubled() {
+            return;
+        }
+        let members = Arc::clone(&self.table.load().members);
+        self.roster.note(state, outcome, (&self.spec.balancing, &members.endpoints), now);
+    }
+
+    /// Unused connections kept per thread and endpoint.
+    pub fn idle_each(&self) -> usize {
+        let all = self.spec.max_idle_per_thread;
+        if self.sole.is_some() { all } else { all.div_ceil(self.len().max(1)) }
+    }
+
+    /// Every address that is known now.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.table.load().members.endpoints.iter().map(|endpoint| endpoint.address()).collect()
     }
 }

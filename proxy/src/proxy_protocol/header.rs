@@ -252,6 +252,16 @@ impl Ends {
         [self.source.port(), self.destination.port()]
     }
 
+    /// The header of a connection that is the gateway's own, in version 1.
+    pub const fn own_line() -> &'static [u8] {
+        b"PROXY UNKNOWN\r\n"
+    }
+
+    /// The same in version 2 (the command LOCAL).
+    pub fn own_binary() -> Vec<u8> {
+        [&SIGNATURE[..], &[0x20, 0, 0, 0]].concat()
+    }
+
     /// A header of version 1.
     pub fn to_line(self) -> Vec<u8> {
         let [from, to] = self.ports();
@@ -318,7 +328,8 @@ mod tests {
         for (header, said) in [
             (b"PROXY TCP4 192.0.2.1 10.0.0.9 56324 443\r\n".to_vec(), v4),
             (b"PROXY TCP6 2001:db8::1 2001:db8::9 56324 443\r\n".to_vec(), v6),
-            (b"PROXY UNKNOWN\r\n".to_vec(), Header::Local),
+            (Ends::own_line().to_vec(), Header::Local),
+            (Ends::own_binary(), Header::Local),
             (b"PROXY UNKNOWN ffff:f ::1 1 2\r\n".to_vec(), Header::Local),
             (binary(0x21, 0x11, 12, &FOUR), v4),
             (six, v6),

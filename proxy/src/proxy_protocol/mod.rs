@@ -91,19 +91,21 @@ async fn header(stream: &mut TcpStream) -> Result<Option<Ends>, ProxyError> {
     }
 }
 
-/// Tells an endpoint whose connection this is.
+/// Tells an endpoint whose connection this is; without `ends`, that it is the gateway's own.
 ///
 /// # Errors
 /// Where the endpoint is gone.
 pub async fn write(
     stream: &mut TcpStream,
     version: ProxyVersion,
-    ends: Ends,
+    ends: Option<Ends>,
     name: Option<&str>,
 ) -> io::Result<()> {
-    let header = match version {
-        ProxyVersion::V1 => ends.to_line(),
-        ProxyVersion::V2 => ends.to_binary(name),
+    let header = match (version, ends) {
+        (ProxyVersion::V1, Some(ends)) => ends.to_line(),
+        (ProxyVersion::V2, Some(ends)) => ends.to_binary(name),
+        (ProxyVersion::V1, None) => Ends::own_line().to_vec(),
+        (ProxyVersion::V2, None) => Ends::own_binary(),
     };
     stream.write_all(&header).await
 }

@@ -20,6 +20,7 @@ use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
 use foregate_policy::routes::streams::StreamRoute;
 use foregate_policy::snapshot::Speaks;
+use smallvec::SmallVec;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -27,8 +28,10 @@ use crate::admission::clients::Seat;
 use crate::clock;
 use crate::connection::{Entry, ends};
 use crate::dispatch::DispatchError;
+use crate::dispatch::circuit::Outcome;
 use crate::dispatch::connect::{ConnectError, Opened, open};
-use crate::dispatch::upstream::{Address, UpstreamState};
+use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::upstream::{Picked, UpstreamState, Want};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
 use crate::handshake::vouch::Vouched;
@@ -183,15 +186,29 @@ async fn connect(
     for backend in route.in_turn(number) {
         let Some(upstream) = pinned.upstreams.get(backend.upstream) else { continue };
         life.upstream = Some(Arc::clone(&upstream.spec.name));
-        let endpoints = upstream.endpoints();
         let mut failed = DispatchError::NoEndpoint;
-        for endpoint in endpoints.in_turn(upstream.turn()).take(CONNECT_ATTEMPTS) {
-            match connected(upstream, endpoint, told, &life.name).await {
+        let mut tried: SmallVec<[u64; CONNECT_ATTEMPTS]> = SmallVec::new();
+        while tried.len() < CONNECT_ATTEMPTS {
+            let now = clock::monotonic();
+            // Nothing has been passed on yet: another endpoint may be tried whatever is spoken.
+            let want = Want { key: None, safe: true, tried: &tried, now };
+            let Some(Picked { endpoint, .. }) = upstream.pick(&want) else { break };
+            if tried.contains(&endpoint.pool) {
+                break;
+            }
+            tried.push(endpoint.pool);
+            let outcome = connected(upstream, &endpoint, told, &life.name).await;
+            if upstream.is_balanced() {
+                let verdict = if outcome.is_ok() { Outcome::Good } else { Outcome::Failure };
+                let then = clock::monotonic();
+                upstream.judge(&endpoint, verdict, then.saturating_sub(now), then);
+            }
+            match outcome {
                 Ok(opened) => {
-                    life.endpoint = Some(endpoint.address);
+                    life.endpoint = Some(endpoint.address());
                     return Ok((opened, upstream.spec.idle_timeout));
                 }
-                Err(source) => failed = DispatchError::Connect { endpoint: endpoint.address, source },
+                Err(source) => failed = DispatchError::Connect { endpoint: endpoint.address(), source },
             }
         }
         life.endpoint = failed.endpoint();
@@ -203,7 +220,7 @@ async fn connect(
 
 async fn connected(
     upstream: &UpstreamState,
-    endpoint: &Address,
+    endpoint: &Endpoint,
     told: Ends,
     name: &str,
 ) -> Result<Opened, ConnectError> {

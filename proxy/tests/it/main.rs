@@ -80,3 +80,5 @@ mod tls;
 mod tokens;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod upstreams;

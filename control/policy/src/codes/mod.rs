@@ -1,10 +1,12 @@
 //! Every code of a diagnostic, with its title, explanation and example.
 
 mod entries;
+mod parts;
 
 use foregate_filters::fault::Code;
 
-pub use self::entries::ALL;
+use self::entries::OF_DOCUMENTS;
+use self::parts::OF_PARTS;
 
 /// What `foregate explain` tells about a code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,11 @@ pub const STALE_ANSWERS: Code = Code(624);
 pub const KEY_EXPIRED: Code = Code(625);
 pub const GROUP_UNKNOWN: Code = Code(626);
 pub const CONSUMER_IDLE: Code = Code(627);
+pub const ENDPOINT_SOURCE: Code = Code(630);
+pub const ENDPOINTS_FILE: Code = Code(631);
+pub const HEALTH_CHECK: Code = Code(632);
+pub const BALANCING: Code = Code(633);
+pub const RETRY: Code = Code(634);
 pub const HOST_SHARED: Code = Code(640);
 pub const GRPC_OVER_HTTP1: Code = Code(641);
 pub const CHOICE_UNKNOWN: Code = Code(642);
@@ -71,6 +78,9 @@ pub const STREAM_HOSTNAME: Code = Code(674);
 pub const PROXY_LISTENERS: Code = Code(675);
 pub const DETECT_LISTENER: Code = Code(676);
 pub const CASE_VALUE: Code = Code(701);
+pub const BALANCING_IDLE: Code = Code(710);
+pub const RETRY_UNTIMED: Code = Code(711);
+pub const RETRY_POINTLESS: Code = Code(712);
 pub const ROUTE_SHADOWED: Code = Code(713);
 pub const ANY_ORIGIN: Code = Code(714);
 pub const CHOICE_UNREACHED: Code = Code(715);
@@ -78,11 +88,16 @@ pub const FAULTS_INJECTED: Code = Code(716);
 pub const FAIRNESS_CONSTANT: Code = Code(717);
 pub const PROXY_ANYONE: Code = Code(719);
 
+/// Every entry, in order.
+pub fn all() -> impl Iterator<Item = &'static Entry> {
+    OF_DOCUMENTS.iter().chain(OF_PARTS)
+}
+
 /// The entry of a code written as `FG0102`, `fg102` or `102`.
 pub fn find(text: &str) -> Option<&'static Entry> {
     let digits = text.trim_start_matches(['F', 'G', 'f', 'g']);
     let code = Code(digits.parse().ok()?);
-    ALL.iter().find(|entry| entry.code == code)
+    all().find(|entry| entry.code == code)
 }
 
 const fn entry(
@@ -97,7 +112,7 @@ const fn entry(
 
 #[cfg(test)]
 mod tests {
-    use super::{ALL, find};
+    use super::{all, find};
     use foregate_filters::fault::Code;
 
     /// Every constant of type `Code` in this text.
@@ -116,7 +131,7 @@ mod tests {
         known.extend(constants(include_str!("../../../../filters/src/fault.rs")));
         known.sort_unstable();
         assert!(known.len() > 40, "{known:?}");
-        let explained: Vec<u16> = ALL.iter().map(|entry| entry.code.0).collect();
+        let explained: Vec<u16> = all().map(|entry| entry.code.0).collect();
         assert_eq!(explained, known);
     }
 

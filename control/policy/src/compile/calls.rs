@@ -23,6 +23,7 @@ pub fn lowered<'a>(typed: &Typed<'a, grpc_route::Spec>) -> (Typed<'a, http_route
         filters: rule.filters.iter().map(RouteFilter::from).collect(),
         backend_refs: rule.backend_refs.iter().map(BackendRef::from).collect(),
         timeouts: None,
+        retry: None,
     };
     let spec = http_route::Spec {
         parent_refs: typed.spec.parent_refs.clone(),

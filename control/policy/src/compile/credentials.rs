@@ -9,6 +9,7 @@ use http::HeaderName;
 
 use crate::compile::Materials;
 use crate::documents::credentials::{ClientCredentials, Credentials, Fixed, JwtBearer};
+use crate::documents::endpoints::Endpoint;
 
 /// Bounds of a lifetime that a policy names.
 const LIFETIME: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
@@ -103,7 +104,10 @@ fn lifetime(said: Option<TimeSpan>, at: &Path, faults: &mut Vec<Fault>) {
 }
 
 /// True where all endpoints are on this machine, so that nobody else sees a plain connection.
-pub fn is_local(endpoints: &[String]) -> bool {
-    let host = |endpoint: &String| endpoint.rsplit_once(':').is_some_and(|(host, _)| is_loopback(host));
-    endpoints.iter().all(host)
+pub fn is_local(endpoints: &[Endpoint]) -> bool {
+    let host = |endpoint: &Endpoint| {
+        let pair = endpoint.address().and_then(|address| address.rsplit_once(':'));
+        pair.is_some_and(|(host, _)| is_loopback(host))
+    };
+    !endpoints.is_empty() && endpoints.iter().all(host)
 }

@@ -87,6 +87,7 @@ impl Compilation<'_> {
             .collect();
         told.extend(self.weak_introspection());
         told.extend(self.credentials_in_clear());
+        told.extend(self.idle_balancing());
         told.extend(routes.shadows.iter().filter_map(|(order, by)| self.shadowed(order, by)));
         self.warnings.append(&mut told);
     }
@@ -126,7 +127,7 @@ impl Compilation<'_> {
         let plain = self.documents.upstreams.iter().filter(|upstream| {
             upstream.spec.credentials.is_some()
                 && upstream.spec.tls.is_none()
-                && !is_local(&upstream.spec.endpoints)
+                && !(upstream.spec.endpoints_file.is_none() && is_local(&upstream.spec.endpoints))
         });
         plain
             .map(|upstream| {

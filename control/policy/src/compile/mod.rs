@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod balancing;
 mod calls;
 mod choices;
 mod concurrency;
@@ -8,6 +9,7 @@ mod consumers;
 mod credentials;
 mod describe;
 mod detect;
+mod endpoints;
 mod filters;
 mod fingerprint;
 mod gateways;
@@ -21,6 +23,7 @@ mod modifiers;
 mod partial;
 mod policies;
 mod proxy_protocol;
+mod retries;
 mod rules;
 mod streams;
 pub(crate) mod typed;
@@ -58,6 +61,11 @@ pub trait Materials: Resources {
 
     /// Says why a list of revoked certificates cannot be read; that the file does not exist is no reason.
     fn revocations(&self, _file: &FilePath) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Says why no endpoints can be read from this file.
+    fn endpoints(&self, _file: &FilePath) -> Result<(), String> {
         Ok(())
     }
 

@@ -54,7 +54,8 @@ impl<'a> Partial<'a> {
             | codes::LISTENER_TLS
             | codes::ROUTE_FILTER
             | codes::ROUTE_MATCH
-            | codes::NO_BACKEND => self.near.contains(&place) && self.holds(fault),
+            | codes::NO_BACKEND
+            | codes::ENDPOINT_SOURCE => self.near.contains(&place) && self.holds(fault),
             _ => false,
         }
     }

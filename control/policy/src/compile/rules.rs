@@ -22,7 +22,7 @@ use crate::document::{Document, Kind, ObjectName};
 use crate::documents::grpc_route::Match;
 use crate::documents::http_route::{self, Rule};
 use crate::documents::policy::TargetKind;
-use crate::route::{Action, Forward, Mirror, Route, Share, Timeouts, WeightedBackend};
+use crate::route::{Action, Forward, Mirror, Retry, Route, Share, Timeouts, WeightedBackend};
 use crate::routes::hosts::intersect;
 use crate::routes::matcher::{Conditions, PathMatcher};
 use crate::routes::paths::{Candidate, Order, Shadow};
@@ -51,6 +51,7 @@ struct Compiled {
     /// Upstreams that get copies, and of how many requests.
     mirrors: Vec<(usize, Share)>,
     timeouts: Timeouts,
+    retry: Option<Retry>,
 }
 
 impl Compilation<'_> {
@@ -219,6 +220,7 @@ impl Compilation<'_> {
             backends,
             mirrors,
             timeouts: Timeouts { request, backend_request },
+            retry: self.retry(document, rule, at),
         }
     }
 
@@ -309,6 +311,7 @@ impl Compiled {
             request_headers: self.modifiers.request_headers.clone(),
             response_headers: self.modifiers.response_headers.clone(),
             timeouts: self.timeouts,
+            retry: self.retry.clone(),
             description,
         }
     }

@@ -9,11 +9,11 @@ use foregate_filters::units::TimeSpan;
 
 use crate::codes;
 use crate::compile::typed::{Typed, spec};
-use crate::compile::{Compilation, concurrency, credentials};
+use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
-use crate::snapshot::{Endpoint, Model, Protocol, ProxyVersion, Upstream};
+use crate::snapshot::{Model, Protocol, ProxyVersion, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -41,6 +41,12 @@ impl Compilation<'_> {
             let mut faults = Vec::new();
             let mut upstream = Reader { typed, faults: &mut faults }.read();
             let (document, tls) = (typed.document, typed.spec.tls.clone());
+            if let Some(why) =
+                upstream.endpoints_file.as_ref().and_then(|file| self.materials.endpoints(file).err())
+            {
+                let at = spec().key("endpointsFile");
+                faults.push(Diagnostic::at(document, &at, codes::ENDPOINTS_FILE, why));
+            }
             upstream.credentials = typed.spec.credentials.clone().map(|mut credentials| {
                 let secrets = self.sources.root.join("secrets");
                 credentials.anchor(document.file.folder(), &secrets);
@@ -100,10 +106,7 @@ impl Reader<'_> {
     /// All but what is said of TLS.
     fn read(mut self) -> Upstream {
         let spec_of = &self.typed.spec;
-        let endpoints = spec_of.endpoints.iter().enumerate();
-        let endpoints = endpoints
-            .filter_map(|(index, text)| self.endpoint(text, &spec().key("endpoints").index(index)))
-            .collect();
+        let found = endpoints::endpoints(self.typed.document, spec_of, self.faults);
         let timeouts = spec().key("timeouts");
         let second = Duration::from_secs(1);
         let connect = (Duration::from_millis(1), 60 * second);
@@ -122,7 +125,10 @@ impl Reader<'_> {
         Upstream {
             concurrency,
             name: self.document().name.to_string().into(),
-            endpoints,
+            endpoints: found.addresses,
+            services: found.services,
+            endpoints_file: found.file,
+            balancing: balancing::balancing(self.typed.document, spec_of, self.faults),
             protocol,
             tls: None,
             connect_timeout,
@@ -136,62 +142,37 @@ impl Reader<'_> {
         }
     }
 
-    fn endpoint(&mut self, text: &str, at: &Path) -> Option<Endpoint> {
-        let endpoint = endpoint(text);
-        if endpoint.is_none() {
-            let message = format!("`{text}` is not host:port");
-            let help = "write it like crm.example.com:8443, 192.0.2.1:80 or [2001:db8::1]:80";
-            let diagnostic = Diagnostic::at(self.document(), at, Code::VALUE, message).help(help);
-            self.faults.push(diagnostic);
-        }
-        endpoint
-    }
-
     fn span(
         &mut self,
         span: Option<TimeSpan>,
         default: Duration,
-        (min, max): (Duration, Duration),
+        bounds: (Duration, Duration),
         at: &Path,
     ) -> Duration {
-        let Some(TimeSpan(span)) = span else { return default };
-        if !(min..=max).contains(&span) {
-            let message = format!("the time must be between {} and {}", TimeSpan(min), TimeSpan(max));
-            let diagnostic = Diagnostic::at(self.document(), at, Code::VALUE, message);
-            self.faults.push(diagnostic);
-        }
-        span
+        bounded(self.typed.document, span, default, bounds, at, self.faults)
     }
 }
 
-/// Reads `host:port`; IPv6 addresses stand in brackets.
-fn endpoint(text: &str) -> Option<Endpoint> {
-    let (host, port) = text.rsplit_once(':')?;
-    let port: u16 =
-        Some(port).filter(|port| !port.starts_with('+'))?.parse().ok().filter(|port| *port != 0)?;
-    if let Some(address) = host.strip_prefix('[') {
-        let address: std::net::Ipv6Addr = address.strip_suffix(']')?.parse().ok()?;
-        return Some(Endpoint { host: address.to_string().into(), port });
+/// A time span within bounds; the default where there is none.
+pub fn bounded(
+    document: &Document,
+    span: Option<TimeSpan>,
+    default: Duration,
+    (min, max): (Duration, Duration),
+    at: &Path,
+    faults: &mut Vec<Diagnostic>,
+) -> Duration {
+    let Some(TimeSpan(span)) = span else { return default };
+    if !(min..=max).contains(&span) {
+        let message = format!("the time must be between {} and {}", TimeSpan(min), TimeSpan(max));
+        faults.push(Diagnostic::at(document, at, Code::VALUE, message));
     }
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let name = host.strip_suffix('.').unwrap_or(host);
-    let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
-    let sound = if numeric {
-        name.parse::<std::net::Ipv4Addr>().is_ok()
-    } else {
-        name.len() <= 253 && name.split('.').all(label)
-    };
-    sound.then(|| Endpoint { host: host.to_ascii_lowercase().into(), port })
+    span
 }
 
 #[cfg(test)]
 mod tests {
-    use super::endpoint;
+    use crate::snapshot::Endpoint;
 
     #[test]
     fn endpoints_are_a_host_and_a_port() {
@@ -201,7 +182,7 @@ mod tests {
             ("[2001:DB8::1]:80", "2001:db8::1", 80),
             ("crm_1:1", "crm_1", 1),
         ] {
-            let endpoint = endpoint(text).unwrap();
+            let endpoint = Endpoint::parse(text).unwrap();
             assert_eq!((&*endpoint.host, endpoint.port), (host, port), "{text}");
         }
         for bad in [
@@ -220,7 +201,7 @@ mod tests {
             "1.2.3.256:80",
             "crm:+80",
         ] {
-            assert_eq!(endpoint(bad), None, "{bad}");
+            assert_eq!(Endpoint::parse(bad), None, "{bad}");
         }
     }
 }

@@ -88,6 +88,9 @@ pub struct Rule {
     pub backend_refs: Vec<BackendRef>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeouts: Option<Timeouts>,
+    /// Which failures are tried again on another endpoint; where absent, connections that fail or break off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
 }
 
 /// A request matches where all of these do.
@@ -379,4 +382,23 @@ pub struct Timeouts {
     /// For one attempt at a backend; at most `request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_request: Option<TimeSpan>,
+}
+
+/// Requests that are tried again (GEP-1731): only those whose method is idempotent and whose body can be
+/// repeated, and only before the response has begun.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "HTTPRouteRetry")]
+pub struct Retry {
+    /// Statuses that are tried again, beside connections that fail, break off or are late.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(range(min = 400, max = 599)))]
+    pub codes: Vec<u16>,
+    /// Further attempts after the first; 1 where absent, 0 for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 10))]
+    pub attempts: Option<u8>,
+    /// Least time before a retry, doubled with each, up to 1m; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<TimeSpan>,
 }

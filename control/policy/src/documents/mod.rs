@@ -1,9 +1,11 @@
 //! The documents people write: serde and schema types, no behaviour.
 
+pub mod balancing;
 pub mod case;
 pub mod concurrency;
 pub mod consumer;
 pub mod credentials;
+pub mod endpoints;
 pub mod gateway;
 pub mod grpc_route;
 pub mod http_route;

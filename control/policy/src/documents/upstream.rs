@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::PRECISE_HOSTNAME;
+use crate::documents::balancing::{
+    CircuitBreaker, HealthCheck, LoadBalancing, OutlierDetection, RetryConstraint, SessionPersistence,
+};
 use crate::documents::concurrency::Concurrency;
 use crate::documents::credentials::Credentials;
+use crate::documents::endpoints::{Dns, Endpoint};
 use crate::documents::gateway::SecretRef;
 
 /// An `Upstream` of `foregate.dev/v1alpha1`.
@@ -17,9 +21,15 @@ pub type Upstream = crate::documents::Resource<Spec>;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "UpstreamSpec")]
 pub struct Spec {
-    /// `host:port`; the host is a DNS name, an IPv4 address, or an IPv6 address in brackets.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 261)))]
-    pub endpoints: Vec<String>,
+    /// `host:port` each, or `{ address: "host:port", weight, zone, priority }`; may be absent beside `endpointsFile`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub endpoints: Vec<Endpoint>,
+    /// A YAML file with `endpoints: [..]` of IP addresses, relative to the policy file, read again when it changes.
+    /// In the policy folder its name ends otherwise than policies do, such as `crm.endpoints`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub endpoints_file: Option<String>,
     #[serde(default)]
     pub protocol: Protocol,
     /// Plain connections where absent.
@@ -41,6 +51,20 @@ pub struct Spec {
     /// How many requests it is given at once; found out by response times where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Dns>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_balancing: Option<LoadBalancing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<HealthCheck>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_constraint: Option<RetryConstraint>,
 }
 
 /// What is spoken to the endpoints.

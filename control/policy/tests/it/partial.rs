@@ -40,7 +40,9 @@ fn fields_not_supported_hide_nothing_in_any_kind_or_depth() {
             .replace("endpoints: ['crm:80']", "endpoints: [crm], nonsense: { a: 1 }"),
         route(
             "web",
-            &format!("rules:\n- {{ retry: {{}}, matches: [{{ path: {{ value: a }}, hots: [] }}], {CRM} }}")
+            &format!(
+                "rules:\n- {{ sessionPersistence: {{}}, matches: [{{ path: {{ value: a }}, hots: [] }}], {CRM} }}"
+            )
         )
     );
     assert_eq!(
@@ -50,9 +52,9 @@ fn fields_not_supported_hide_nothing_in_any_kind_or_depth() {
             "FG0102 4:88 unknown field `extra`",
             "FG0301 9:21 `crm` is not host:port",
             "FG0102 9:27 unknown field `nonsense`",
-            "FG0103 24:7 the field `retry` is not supported by this version",
-            "FG0205 24:45 the path must start with `/`",
-            "FG0102 24:50 unknown field `hots`",
+            "FG0103 24:7 the field `sessionPersistence` is not supported by this version",
+            "FG0205 24:58 the path must start with `/`",
+            "FG0102 24:63 unknown field `hots`",
         ]
     );
 }
@@ -154,12 +156,14 @@ fn a_misspelt_field_of_a_route_or_gateway_is_one_fault() {
 #[test]
 fn only_what_may_follow_from_an_unknown_field_is_taken_back() {
     // The rule with the slip excuses nothing in the other one.
-    let rules =
-        format!("rules:\n- {{ retry: {{}}, {CRM} }}\n- {{ {} }}\n- {{ name: c }}", CRM.replace("crm", "crn"));
+    let rules = format!(
+        "rules:\n- {{ sessionPersistence: {{}}, {CRM} }}\n- {{ {} }}\n- {{ name: c }}",
+        CRM.replace("crm", "crn")
+    );
     assert_eq!(
         faults(&format!("{BASE}{}", route("web", &rules))),
         [
-            "FG0103 24:7 the field `retry` is not supported by this version",
+            "FG0103 24:7 the field `sessionPersistence` is not supported by this version",
             "FG0304 25:66 there is no Upstream named `crn`",
             "FG0206 26:7 the rule leads nowhere: it has no backendRefs and does not redirect",
         ]
@@ -179,7 +183,7 @@ fn only_what_may_follow_from_an_unknown_field_is_taken_back() {
 
 #[test]
 fn a_document_that_lacks_a_required_field_is_not_read() {
-    let text = BASE.replace("endpoints: ['crm:80']", "endpoint: [crm]");
+    let text = BASE.replace("endpoints: ['crm:80']", "endpoints: [crm], healthCheck: { kind: TCP }");
     let got = faults(&(text + &route("web", &format!("rules: [{{ {CRM} }}]"))));
-    assert_eq!(got, ["FG0105 9:1 the field `endpoints` is missing", "FG0102 9:9 unknown field `endpoint`"]);
+    assert_eq!(got, ["FG0105 9:27 the field `type` is missing", "FG0102 9:42 unknown field `kind`"]);
 }

@@ -59,8 +59,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::UpstreamUnreachable | Reason::UpstreamTimeout => {
             "The upstream above does not answer: is it up, and does its address lead there?"
         }
-        Reason::UpstreamMalformed => {
-            "The upstream answered with what is not HTTP, or broke off; see its own log."
+        Reason::UpstreamMalformed => "The upstream answered with what is not HTTP; see its own log.",
+        Reason::UpstreamReset => {
+            "The upstream ended the connection before it had answered: did it crash, or was it stopped? See its log."
         }
         Reason::UpstreamUntrusted => {
             "The certificate of the upstream does not prove the name or identity that the Upstream asks for."

@@ -76,21 +76,21 @@ async fn a_silent_upstream_is_not_waited_for_longer_than_the_route_says() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_does_not_speak_http_is_malformed() {
-    for bytes in [
-        &b"SSH-2.0-OpenSSH_9.2\r\n"[..],
-        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-        b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na",
-        b"HTTP/1.1 200 OK\r\nBroken Header: x\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\nUnfinis",
-        b"HTTP/1.1 99999 OK\r\n\r\n",
-        b"",
+async fn an_upstream_that_does_not_speak_http_or_breaks_off_is_told_apart() {
+    for (reason, bytes) in [
+        ("UpstreamMalformed", &b"SSH-2.0-OpenSSH_9.2\r\n"[..]),
+        ("UpstreamMalformed", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
+        ("UpstreamMalformed", b"HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\na"),
+        ("UpstreamMalformed", b"HTTP/1.1 200 OK\r\nBroken Header: x\r\n\r\n"),
+        ("UpstreamReset", b"HTTP/1.1 200 OK\r\nUnfinis"),
+        ("UpstreamMalformed", b"HTTP/1.1 99999 OK\r\n\r\n"),
+        ("UpstreamReset", b""),
     ] {
         let upstream = saying(bytes).await;
         let gateway = Foregate::start(&policies::plain(upstream.address), Options::default()).await;
         let mut client = Client::http1(gateway.address("edge/http")).await;
         let reply = client.post("/", "body").await;
-        let want = (502, "UpstreamMalformed".to_owned(), "crm".to_owned());
+        let want = (502, reason.to_owned(), "crm".to_owned());
         assert_eq!(refusal(&gateway, &reply).await, want, "{}", String::from_utf8_lossy(bytes));
         assert_eq!(upstream.connections(), 1, "a request that may have had effects is not sent again");
     }
