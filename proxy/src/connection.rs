@@ -129,18 +129,9 @@ pub async fn serve(
         return;
     }
     let deadlines = gateway.deadlines;
-    let mut destination = if entry.tells { stream.local_addr().ok() } else { None };
-    if let Some(trusted) = &entry.proxies {
-        match Box::pin(proxy_protocol::read(&mut stream, peer, trusted, deadlines.head)).await {
-            Ok(Some(ends)) => (peer, destination) = (ends.source, Some(ends.destination)),
-            Ok(None) => {}
-            // Nothing may be answered: what is spoken is not known yet.
-            Err(_) => return,
-        }
-        if !seat.count(&gateway.capacity.clients, peer.ip()) {
-            return;
-        }
-    }
+    let Some(destination) = introduced(&gateway, &entry, (&mut stream, &mut peer), &mut seat).await else {
+        return;
+    };
     if entry.speaks != Speaks::Http
         && let spoken = Box::pin(spoken(&entry, &stream, &drain)).await
         && spoken != Some(Spoken::Http)
@@ -195,6 +186,25 @@ pub async fn serve(
     } else {
         serve_http1(connection, stream).await;
     }
+}
+
+/// Has whoever stands between say who the client is, where somebody does: `peer` is the client then. Gives where it
+/// connected to, where that is known; `None` where the connection is not served.
+async fn introduced(
+    gateway: &Gateway,
+    entry: &Entry,
+    (stream, peer): (&mut TcpStream, &mut SocketAddr),
+    seat: &mut Seat,
+) -> Option<Option<SocketAddr>> {
+    let mut destination = if entry.tells { stream.local_addr().ok() } else { None };
+    let Some(trusted) = &entry.proxies else { return Some(destination) };
+    match Box::pin(proxy_protocol::read(stream, *peer, trusted, gateway.deadlines.head)).await {
+        Ok(Some(ends)) => (*peer, destination) = (ends.source, Some(ends.destination)),
+        Ok(None) => {}
+        // Nothing may be answered: what is spoken is not known yet.
+        Err(_) => return None,
+    }
+    seat.count(&gateway.capacity.clients, peer.ip()).then_some(destination)
 }
 
 /// What is spoken on a new connection; `None` where it is not worth waiting for.

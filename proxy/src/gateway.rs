@@ -7,7 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use foregate_filters::chain::Refusal;
 use foregate_filters::edits::splice;
 use foregate_filters::filter::BodyNeed;
@@ -18,13 +17,13 @@ use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedB
 use foregate_policy::routes::RouteMiss;
 use foregate_policy::store::Store;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, LOCATION, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::admission::capacity::Capacity;
 use crate::admission::overloaded;
@@ -35,7 +34,6 @@ use crate::connection::Connection;
 use crate::dispatch::course::Course;
 use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer, Call, DispatchError, affinity};
-use crate::grpc;
 use crate::handshake::tally::Tally;
 use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
@@ -46,7 +44,7 @@ use crate::mirror;
 use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
 use crate::panics;
-use crate::problem;
+use crate::respond::{End, at, refuse};
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
@@ -125,16 +123,6 @@ async fn serve(
     Ok(response)
 }
 
-/// How a request that nothing refused goes on.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost every request is answered: a box would cost each of them"
-)]
-enum End {
-    Answered { route: Arc<Route>, backend: usize, answer: Answer, client: Option<OnUpgrade> },
-    Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
-}
-
 async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
     if life.connection.gateway.telemetry.must_refuse() {
         return Err(at(Step::Pin)(Reply::new(Reason::LogUnavailable)));
@@ -189,11 +177,6 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
             })
         }
     }
-}
-
-/// Turns a reply into a refusal at a step.
-fn at(step: Step) -> impl Fn(Reply) -> Refusal {
-    move |reply| Refusal { step, reply: Box::new(reply) }
 }
 
 fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
@@ -455,103 +438,4 @@ fn late(life: &Life, limit: Duration) -> Refusal {
         false => Reason::UpstreamTimeout,
     };
     at(Step::Dispatch)(Reply::new(reason).detail(format!("no response after {limit:?}")))
-}
-
-impl End {
-    /// respond: filters in reverse, edits once; record happens when the body ends.
-    fn respond(self, mut life: Box<Life>) -> Response<ResponseBody> {
-        match self {
-            Self::Redirected { route, location, status } => {
-                let mut response = Response::new(());
-                *response.status_mut() = status;
-                response.headers_mut().insert(LOCATION, location);
-                let response = seen(response, &mut life, &route, None);
-                response.map(|()| ResponseBody::own(Bytes::new(), life))
-            }
-            Self::Answered { route, backend, answer, client } => {
-                let Action::Forward(forward) = &route.action else { return internal(life) };
-                let backend = forward.backends.get(backend);
-                answered(life, &route, backend, answer, client)
-            }
-        }
-    }
-}
-
-/// Lets the filters see the response head, then applies every edit.
-fn seen<B>(
-    response: Response<B>,
-    life: &mut Life,
-    route: &Route,
-    backend: Option<&WeightedBackend>,
-) -> Response<B> {
-    let (mut head, body) = response.into_parts();
-    // The version is this connection's, not the upstream's: the codec finds the right one.
-    head.version = Version::HTTP_11;
-    head.extensions.clear();
-    route.chain.respond(&head, &mut life.ctx);
-    shape::response(&mut head.headers, life, Some(route), backend);
-    life.status = head.status.as_u16();
-    Response::from_parts(head, body)
-}
-
-fn answered(
-    mut life: Box<Life>,
-    route: &Route,
-    backend: Option<&WeightedBackend>,
-    answer: Answer,
-    client: Option<OnUpgrade>,
-) -> Response<ResponseBody> {
-    let Answer { mut response, mut lease, .. } = answer;
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client) = client else {
-            lease.abandon();
-            let reply =
-                Reply::new(Reason::UpstreamMalformed).detail("101 to a request that asked for no upgrade");
-            return refuse(life, at(Step::Dispatch)(reply));
-        };
-        let protocol = response.headers().get(UPGRADE).cloned();
-        let mut switched = Response::new(());
-        *switched.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-        *switched.headers_mut() = std::mem::take(response.headers_mut());
-        shape::end_to_end(switched.headers_mut());
-        let mut switched = seen(switched, &mut life, route, backend);
-        if let Some(protocol) = &protocol {
-            upgrade::ask(switched.headers_mut(), protocol);
-        }
-        upgrade::tunnel(client, response, life);
-        return switched.map(|()| ResponseBody::unrecorded());
-    }
-    shape::end_to_end(response.headers_mut());
-    let response = seen(response, &mut life, route, backend);
-    let end = route.timeouts.request.filter(|limit| !limit.is_zero());
-    let end = end.map(|limit| life.moment().monotonic.saturating_add(limit));
-    // That of a call is no later than the route's.
-    let end = life.grpc.and_then(|call| call.deadline).or(end);
-    let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(clock::monotonic()))));
-    response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life))
-}
-
-fn internal(life: Box<Life>) -> Response<ResponseBody> {
-    refuse(life, at(Step::Respond)(Reply::new(Reason::Internal)))
-}
-
-/// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457); trailers for a call.
-pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
-    let preflight = refusal.reply.reason == Reason::Preflight;
-    let refused = match life.grpc {
-        None if preflight => problem::bodiless(&refusal.reply),
-        None => problem::response(&refusal.reply, life.id),
-        Some(_) => grpc::refusal(&refusal.reply),
-    };
-    let (mut head, mut body) = refused.into_parts();
-    if life.is_head() {
-        // The length that GET would have, and nothing of that length (RFC 9110, section 9.3.2).
-        head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        body = Bytes::new();
-    }
-    shape::response(&mut head.headers, &life, None, None);
-    life.status = head.status.as_u16();
-    // A preflight is answered, and nobody is refused.
-    life.refusal = (!preflight).then_some(refusal);
-    Response::from_parts(head, ResponseBody::own(body, life))
 }

@@ -39,6 +39,7 @@ pub mod policies;
 pub mod problem;
 pub mod proxy_protocol;
 pub mod reload;
+pub mod respond;
 pub mod secrets;
 pub mod server;
 pub mod shape;

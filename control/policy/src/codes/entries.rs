@@ -264,13 +264,6 @@ pub const OF_DOCUMENTS: &[Entry] = &[
         "bundle: { path: models/none }",
         "bundle: { path: models/lead-score }",
     ),
-    entry(
-        Code::CLAIM_LIKENESS,
-        "Claim with nearly a name of ours",
-        "Any claim can be read by its name, so that a slip in `jwt.scopes` or `jwt.subject` reads a claim that no token has: the rule then refuses everybody. Write `jwt.claims[\"name\"]` where the claim is meant.",
-        "allow: '\"crm.read\" in jwt.scopez'",
-        "allow: '\"crm.read\" in jwt.scopes'",
-    ),
 ];
 
 impl Entry {

@@ -1,5 +1,7 @@
 //! What is told about codes of traffic, identities and lints, in order.
 
+use foregate_filters::fault::Code;
+
 use super::{
     ANY_ORIGIN, AUDIENCE_MISSING, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
     CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
@@ -53,6 +55,13 @@ pub const OF_PARTS: &[Entry] = &[
         "No route attaches to this gateway: it answers 404 to everything.",
         "kind: Gateway\nmetadata: { name: edge }",
         "kind: HTTPRoute\nspec: { parentRefs: [{ name: edge }] }",
+    ),
+    entry(
+        Code::CLAIM_LIKENESS,
+        "Claim with nearly a name of ours",
+        "Any claim can be read by its name, so that a slip in `jwt.scopes` or `jwt.subject` reads a claim that no token has: the rule then refuses everybody. Write `jwt.claims[\"name\"]` where the claim is meant.",
+        "allow: '\"crm.read\" in jwt.scopez'",
+        "allow: '\"crm.read\" in jwt.scopes'",
     ),
     entry(
         PLAIN_UNTIL,
