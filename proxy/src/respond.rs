@@ -1,4 +1,4 @@
-//! The last steps of a request: its response as filters, route and caller shall have it.
+//! How a request ends: the response as filters, route and caller want it.
 
 use std::sync::Arc;
 
