@@ -80,7 +80,7 @@ pub const OF_PARTS: &[Entry] = &[
     entry(
         CREDENTIALS_IN_CLEAR,
         "Credentials go over a plain connection",
-        "An upstream with credentials is spoken to without TLS: whoever sees the connection can use them. Endpoints on this machine are not meant.",
+        "An upstream with credentials is spoken to without TLS: whoever sees the connection can use them. This is refused, and only warned of with `insecure: { plainCredentials: true }`. Endpoints on this machine are not meant.",
         "endpoints: [\"crm.example.com:80\"]\ncredentials: { static: { header: x-api-key, value: { env: KEY } } }",
         "endpoints: [\"crm.example.com:443\"]\ntls: { mode: Simple }\ncredentials: { static: { header: x-api-key, value: { env: KEY } } }",
     ),

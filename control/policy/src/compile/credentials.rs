@@ -10,6 +10,7 @@ use http::HeaderName;
 use crate::compile::Materials;
 use crate::documents::credentials::{ClientCredentials, Credentials, Fixed, JwtBearer};
 use crate::documents::endpoints::Endpoint;
+use crate::documents::upstream;
 
 /// Bounds of a lifetime that a policy names.
 const LIFETIME: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
@@ -103,8 +104,15 @@ fn lifetime(said: Option<TimeSpan>, at: &Path, faults: &mut Vec<Fault>) {
     }
 }
 
+/// True where credentials go over connections that others may see: plain ones, to another machine.
+pub fn in_clear(said: &upstream::Spec) -> bool {
+    said.credentials.is_some()
+        && said.tls.is_none()
+        && !(said.endpoints_file.is_none() && is_local(&said.endpoints))
+}
+
 /// True where all endpoints are on this machine, so that nobody else sees a plain connection.
-pub fn is_local(endpoints: &[Endpoint]) -> bool {
+fn is_local(endpoints: &[Endpoint]) -> bool {
     let host = |endpoint: &Endpoint| {
         let pair = endpoint.address().and_then(|address| address.rsplit_once(':'));
         pair.is_some_and(|(host, _)| is_loopback(host))

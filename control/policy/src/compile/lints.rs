@@ -4,7 +4,7 @@ use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
 
 use crate::codes;
 use crate::compile::Compilation;
-use crate::compile::credentials::is_local;
+use crate::compile::credentials;
 use crate::compile::modifiers::Modifiers;
 use crate::compile::rules::Routes;
 use crate::compile::typed::{Typed, spec};
@@ -124,11 +124,7 @@ impl Compilation<'_> {
     }
 
     fn credentials_in_clear(&self) -> Vec<Diagnostic> {
-        let plain = self.documents.upstreams.iter().filter(|upstream| {
-            upstream.spec.credentials.is_some()
-                && upstream.spec.tls.is_none()
-                && !(upstream.spec.endpoints_file.is_none() && is_local(&upstream.spec.endpoints))
-        });
+        let plain = self.documents.upstreams.iter().filter(|upstream| credentials::in_clear(&upstream.spec));
         plain
             .map(|upstream| {
                 let message = "the credentials are sent over a plain connection";

@@ -121,6 +121,15 @@ impl Reader<'_> {
             let diagnostic = Diagnostic::at(self.document(), &at, codes::UPSTREAM_PROTOCOL, message);
             self.faults.push(diagnostic.help("remove them, or make the protocol Http1 or Http2"));
         }
+        let plain = credentials::in_clear(spec_of);
+        if plain && protocol != Protocol::Tcp && !spec_of.insecure.is_some_and(|said| said.plain_credentials)
+        {
+            let message = "the credentials would be sent over a plain connection";
+            let at = spec().key("credentials");
+            let help = "add tls: { mode: Simple }, or insecure: { plainCredentials: true } where nobody else is on the network";
+            let diagnostic = Diagnostic::at(self.document(), &at, codes::CREDENTIALS_IN_CLEAR, message);
+            self.faults.push(diagnostic.help(help));
+        }
         let concurrency = concurrency::read(self.typed.document, spec_of.concurrency.as_ref(), self.faults);
         Upstream {
             concurrency,

@@ -65,6 +65,19 @@ pub struct Spec {
     pub circuit_breaker: Option<CircuitBreaker>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_constraint: Option<RetryConstraint>,
+    /// Every weakening of a safe default, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure: Option<Insecure>,
+}
+
+/// What is given up on purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "UpstreamInsecure")]
+pub struct Insecure {
+    /// Credentials are sent over plain connections: whoever sees them can use them.
+    #[serde(default)]
+    pub plain_credentials: bool,
 }
 
 /// What is spoken to the endpoints.

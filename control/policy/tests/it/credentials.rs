@@ -10,7 +10,7 @@ fn text(endpoint: &str, credentials: &str) -> String {
 }
 
 fn faults(credentials: &str) -> Vec<String> {
-    let told = compiled(&text("crm:80", credentials)).map(drop).unwrap_err();
+    let told = compiled(&text("127.0.0.1:80", credentials)).map(drop).unwrap_err();
     told.iter().map(|fault| format!("{} {}", fault.code, fault.message)).collect()
 }
 
@@ -52,10 +52,12 @@ fn what_does_not_fit_together_is_told_at_its_place() {
 }
 
 #[test]
-fn credentials_in_clear_are_warned_of_but_on_this_machine() {
+fn credentials_in_clear_are_refused_but_on_this_machine_and_where_a_switch_says_so() {
     let fixed = "{ static: { header: x-api-key, value: { env: A } } }";
     let warnings = |text: &str| codes(&compiled(text).unwrap().warnings);
-    assert_eq!(warnings(&text("crm:80", fixed)), ["FG0622"]);
+    assert_eq!(codes(&compiled(&text("crm:80", fixed)).unwrap_err()), ["FG0622"]);
+    let switched = format!("{fixed}, insecure: {{ plainCredentials: true }}");
+    assert_eq!(warnings(&text("crm:80", &switched)), ["FG0622"]);
     assert!(warnings(&text("127.0.0.1:80", fixed)).is_empty());
     let secure = format!("{fixed}, tls: {{ mode: Simple }}");
     assert!(warnings(&text("crm:443", &secure)).is_empty());
