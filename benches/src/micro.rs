@@ -157,7 +157,7 @@ fn keys<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
         let (prefix, hash) = (prefix(&key).unwrap_or_default(), Digest::of_key(&key));
         let document = format!(
             "\n---\napiVersion: foregate.dev/v1alpha1\nkind: Consumer\nmetadata: {{ name: c{number} }}\n\
-             spec: {{ keys: [{{ prefix: {prefix}, hash: \"{hash}\" }}] }}"
+             spec: {{ keys: [{{ prefix: \"{prefix}\", hash: \"{hash}\" }}] }}"
         );
         policy.push_str(&document);
     }

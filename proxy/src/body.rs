@@ -27,12 +27,18 @@ const LINGER_BYTES: usize = 4 << 20;
 pub struct Progress {
     bytes: AtomicU64,
     done: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Progress {
     /// Bytes of content read from the client so far.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// True where the client broke it off, or sent what is no body.
+    pub fn broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// True once the client has sent all of it.
@@ -121,6 +127,9 @@ impl Body for RequestBody {
                     && let Some(data) = frame.data_ref()
                 {
                     progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                }
+                if frame.as_ref().is_some_and(Result::is_err) {
+                    progress.broken.store(true, Ordering::Relaxed);
                 }
                 if frame.is_none() || trailers || incoming.is_end_stream() {
                     progress.done.store(true, Ordering::Relaxed);

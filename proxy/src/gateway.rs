@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::admission::capacity::Capacity;
-use crate::admission::overloaded;
+use crate::admission::{Permit, overloaded};
 use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
 use crate::clock;
@@ -300,28 +300,7 @@ async fn dispatch<'a>(
     life.progress = body.progress();
     let started = clock::monotonic();
     permit.sent(started);
-    let limit = match &course {
-        None => time_for_call(life, route, started, time_for_answer(route))?,
-        Some(course) if life.grpc.is_some() => time_for_call(life, route, started, course.total)?,
-        // It keeps the times of the route itself, and says which endpoint was late.
-        Some(_) => None,
-    };
-    let mut sending = pin!(dispatch::send(&upstream, head, body, Call { now: started, course }));
-    let outcome = match limit {
-        Some(limit) => timeout(limit, sending.as_mut()).await.map_err(|_| late(life, limit))?,
-        None => sending.await,
-    };
-    let now = clock::monotonic();
-    let took = now.saturating_sub(started);
-    life.upstream_time = Some(took);
-    permit.answered(took, outcome.as_ref().map_or(true, Answer::is_unavailable), now);
-    let answer = outcome.map_err(|error| {
-        life.endpoint = error.endpoint();
-        if let DispatchError::Late { limit, .. } = error {
-            return late(life, limit);
-        }
-        at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
-    })?;
+    let answer = exchange(life, route, &upstream, (head, body), (course, permit), started).await?;
     life.endpoint = Some(answer.endpoint);
     if answer.response.status() == StatusCode::UNAUTHORIZED
         && let (Some(credential), Some(shown)) = (&upstream.credential, &shown)
@@ -329,6 +308,56 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
+}
+
+/// Waits for the answer, within the time of the route or of the caller.
+async fn exchange(
+    life: &mut Life,
+    route: &Route,
+    upstream: &Arc<UpstreamState>,
+    (head, body): (Parts, RequestBody),
+    (mut course, permit): (Option<Course<'_>>, Permit<'_>),
+    started: Duration,
+) -> Result<Answer, Refusal> {
+    let limit = match &mut course {
+        None => time_for_call(life, route, started, time_for_answer(route))?,
+        // It keeps the times itself, and says which endpoint was late.
+        Some(course) => {
+            if life.grpc.is_some() {
+                course.total = time_for_call(life, route, started, course.total)?;
+                course.of_caller = true;
+            }
+            None
+        }
+    };
+    let mut sending = pin!(dispatch::send(upstream, head, body, Call { now: started, course }));
+    let outcome = match limit {
+        Some(limit) => {
+            let Ok(outcome) = timeout(limit, sending.as_mut()).await else {
+                if life.still_sends() {
+                    permit.forget();
+                }
+                return Err(late(life, limit));
+            };
+            outcome
+        }
+        None => sending.await,
+    };
+    let now = clock::monotonic();
+    let took = now.saturating_sub(started);
+    life.upstream_time = Some(took);
+    match &outcome {
+        // What a client does to its body says nothing of the upstream.
+        Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),
+        _ => permit.answered(took, outcome.as_ref().map_or(true, Answer::is_unavailable), now),
+    }
+    outcome.map_err(|error| {
+        life.endpoint = error.endpoint();
+        if let DispatchError::Late { limit, .. } = error {
+            return late(life, limit);
+        }
+        at(Step::Dispatch)(Reply::new(error.reason()).rule(&upstream.spec.name).detail(error.to_string()))
+    })
 }
 
 /// Sends the copy of a request, shaped already, to an upstream that mirrors.
@@ -340,7 +369,7 @@ pub async fn send_copy(
     head: Parts,
     body: RequestBody,
 ) -> Result<Answer, DispatchError> {
-    let course = Course { retry: None, limit: None, total: None, key: None };
+    let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None };
     let call = Call { now: clock::monotonic(), course: upstream.is_balanced().then_some(course) };
     Box::pin(dispatch::send(upstream, head, body, call)).await
 }
@@ -397,7 +426,7 @@ fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course { retry: route.retry.as_ref(), limit, total, key })
+    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key })
 }
 
 /// Time until the response head must be there; `None` where the route switched the limit off.
@@ -430,7 +459,7 @@ fn time_for_call(
 
 /// Whose fault the delay is: a client that still sends its body, or the upstream.
 fn late(life: &Life, limit: Duration) -> Refusal {
-    let client = life.progress.as_ref().is_some_and(|progress| !progress.done());
+    let client = life.still_sends();
     let over = life.grpc.is_some_and(|call| call.left(clock::monotonic()).is_some_and(|left| left.is_zero()));
     let reason = match client {
         _ if over => Reason::DeadlineExceeded,

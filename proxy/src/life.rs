@@ -139,6 +139,11 @@ impl Life {
         self.ctx.moment
     }
 
+    /// True while the client sends a body that passes by.
+    pub fn still_sends(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| !progress.done())
+    }
+
     /// True where the client asked for a head alone.
     pub fn is_head(&self) -> bool {
         self.method == Method::HEAD

@@ -204,12 +204,12 @@ async fn accept(
         // But of a client that has too many already: those of others would wait behind it. Behind a proxy that will
         // say who the client is, it is counted once that is known.
         let mut seat = Seat::new([own, all], None);
-        let told = entry.load().proxies.is_some();
-        if !told && !seat.count(&gateway.capacity.clients, peer.ip()) {
+        let entry = Entry::clone(&entry.load());
+        if entry.proxies.is_none() && !seat.count(&gateway.capacity.clients, peer.ip()) {
             continue;
         }
         let Ok(stream) = stream.into_std() else { continue };
-        let (gateway, entry, drain) = (Arc::clone(&gateway), Entry::clone(&entry.load()), drain.clone());
+        let (gateway, drain) = (Arc::clone(&gateway), drain.clone());
         // A random worker takes the connection and keeps it: its socket is polled there and nowhere else.
         pingora_runtime::current_handle().spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {

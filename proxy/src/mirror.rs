@@ -117,6 +117,11 @@ fn copy(
     let upstream = life.live.upstreams.get(mirror.backend.upstream).map(Arc::clone)?;
     let telemetry = &life.connection.gateway.telemetry;
     let count = |outcome| telemetry.metrics().mirrored(&upstream.spec.name, outcome);
+    // Without what the document asks for nothing is sent, least of all what the client showed.
+    if upstream.spec.credentials.is_some() && upstream.credential.is_none() {
+        count(Outcome::Failed);
+        return None;
+    }
     let Some(permit) = Permit::take() else {
         count(Outcome::Busy);
         return None;

@@ -267,6 +267,10 @@ impl Shared {
         let before = kept.upstreams.0.iter().filter(|((name, _), _)| *name == spec.name);
         if let Some((_, (before, _))) = before.max_by_key(|(_, (_, used))| *used) {
             state.sources.inherit(&before.sources);
+            // What was learned of its limit stays true, and what is under way is counted on.
+            if before.spec.concurrency == spec.concurrency {
+                state.admission = Arc::clone(&before.admission);
+            }
             state.catch_up(clock::monotonic());
         }
         let state = Arc::new(state);

@@ -214,6 +214,11 @@ impl Permit<'_> {
         self.sent = now;
     }
 
+    /// What became of the request says nothing of the upstream.
+    pub fn forget(mut self) {
+        self.sent = Duration::ZERO;
+    }
+
     /// There is an answer after `took`, or a failure of the upstream. `now` is the monotonic time.
     pub fn answered(mut self, took: Duration, failed: bool, now: Duration) {
         self.answered = true;

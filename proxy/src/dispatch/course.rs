@@ -18,7 +18,7 @@ use crate::dispatch::connect::{self, ConnectError};
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::{self, Lease};
 use crate::dispatch::upstream::{UpstreamState, Want};
-use crate::dispatch::{Answer, DispatchError, Failure, exchange, may_repeat, repeatable};
+use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable};
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
 
@@ -27,6 +27,9 @@ const CONNECT_ATTEMPTS: usize = 3;
 
 /// Further attempts where the route says nothing: for connections that fail or break off.
 const ATTEMPTS: u8 = 1;
+
+/// Time without an answer after which an endpoint is to blame whatever its caller wanted.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// `grpc-status` of a server that is not available.
 const UNAVAILABLE: &[u8] = b"14";
@@ -40,6 +43,8 @@ pub struct Course<'a> {
     pub limit: Option<Duration>,
     /// Time for all of them.
     pub total: Option<Duration>,
+    /// That is the time that the caller gave: where it is short, the endpoint is not to blame.
+    pub of_caller: bool,
     /// Equal keys go to the same endpoint.
     pub key: Option<u64>,
 }
@@ -102,7 +107,8 @@ pub async fn send(
         let copy = if attempts.safe { repeatable(&request) } else { None };
         match attempts.one(&endpoint, request, fresh, now).await {
             Ok(answer) => {
-                let wanted = copy.filter(|_| attempts.retries_answer(&answer));
+                let over = attempts.over(clock::monotonic());
+                let wanted = copy.filter(|_| !over && attempts.retries_answer(&answer));
                 let Some(copy) = wanted.filter(|_| attempts.grant(trial)) else { return Ok(answer) };
                 request = copy;
             }
@@ -251,12 +257,13 @@ impl<'a> Attempts<'a> {
             let limit = clock::monotonic().saturating_sub(started);
             let late = DispatchError::Late { endpoint: address, limit };
             // A client that still sends its body is to blame itself.
-            let client = progress.is_some_and(|progress| !progress.done());
+            let hasty = self.course.of_caller && limit < PATIENCE;
+            let client = hasty || progress.is_some_and(|progress| !progress.done());
             return Err(if client { Failed::Client(late) } else { Failed::Broke(late) });
         };
-        outcome.map_err(|Failure { error, unsent, answered }| {
-            let user = error.is_user();
-            let error = DispatchError::Exchange { endpoint: address, source: error };
+        outcome.map_err(|mut failure| {
+            let (unsent, answered, user) = (failure.unsent.take(), failure.answered, failure.client);
+            let error = failure.told(address);
             match unsent {
                 Some(unsent) if idle => Failed::Closed(unsent),
                 Some(unsent) => Failed::Unsent(unsent, error),

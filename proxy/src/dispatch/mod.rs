@@ -64,6 +64,9 @@ pub enum DispatchError {
     Late { endpoint: SocketAddr, limit: Duration },
     #[error("{endpoint}: {source}")]
     Exchange { endpoint: SocketAddr, source: hyper::Error },
+    /// The client broke its body off, or sent what is no body.
+    #[error("{endpoint}: the body of the client is broken: {source}")]
+    Body { endpoint: SocketAddr, source: hyper::Error },
 }
 
 impl DispatchError {
@@ -77,13 +80,18 @@ impl DispatchError {
             Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => {
                 Reason::UpstreamUntrusted
             }
-            // The body that the client sends: where it breaks, the upstream is not to blame.
-            Self::Exchange { source, .. } if source.is_user() => Reason::BodyMalformed,
+            // The upstream is not to blame.
+            Self::Body { .. } => Reason::BodyMalformed,
             Self::Exchange { source, .. } if !source.is_parse() => Reason::UpstreamReset,
             Self::Connect { source: ConnectError::Http(_), .. } | Self::Exchange { .. } => {
                 Reason::UpstreamMalformed
             }
         }
+    }
+
+    /// True where the client is to blame.
+    pub const fn is_of_client(&self) -> bool {
+        matches!(self, Self::Body { .. })
     }
 
     /// The endpoint at fault, where one was chosen.
@@ -92,6 +100,7 @@ impl DispatchError {
             Self::NoEndpoint => None,
             Self::Connect { endpoint, .. }
             | Self::Late { endpoint, .. }
+            | Self::Body { endpoint, .. }
             | Self::Exchange { endpoint, .. } => Some(*endpoint),
         }
     }
@@ -133,13 +142,10 @@ pub async fn send(
         match exchange(lease, endpoint.address(), request).await {
             Ok(answer) => return Ok(answer),
             Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
-            Err(Failure { error, answered: false, .. }) => match copy {
+            Err(failure) => match copy.filter(|_| !failure.answered) {
                 Some(copy) => request = copy,
-                None => return Err(DispatchError::Exchange { endpoint: endpoint.address(), source: error }),
+                None => return Err(failure.told(endpoint.address())),
             },
-            Err(Failure { error, .. }) => {
-                return Err(DispatchError::Exchange { endpoint: endpoint.address(), source: error });
-            }
         }
     }
     // Boxed: the handshakes of TLS and HTTP are large and rare, and every request would carry their room.
@@ -159,9 +165,7 @@ async fn send_anew(
         .map_err(|source| DispatchError::Connect { endpoint: address, source })?;
     pool::share(upstream, &endpoint, &sender);
     let lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
-    exchange(lease, address, request)
-        .await
-        .map_err(|failure| DispatchError::Exchange { endpoint: address, source: failure.error })
+    exchange(lease, address, request).await.map_err(|failure| failure.told(address))
 }
 
 /// True where a request may be sent twice: its method is idempotent, and its body does not pass by.
@@ -193,6 +197,18 @@ struct Failure {
     unsent: Option<Box<Request<RequestBody>>>,
     /// True where the upstream had begun to answer.
     answered: bool,
+    /// The client's body broke: an HTTP/2 connection tells of it as of any other reset.
+    client: bool,
+}
+
+impl Failure {
+    fn told(self, endpoint: SocketAddr) -> DispatchError {
+        if self.client {
+            DispatchError::Body { endpoint, source: self.error }
+        } else {
+            DispatchError::Exchange { endpoint, source: self.error }
+        }
+    }
 }
 
 /// Sends the request on a connection; one on which it failed is of no more use.
@@ -201,6 +217,7 @@ fn exchange(
     endpoint: SocketAddr,
     request: Request<RequestBody>,
 ) -> impl Future<Output = Result<Answer, Failure>> {
+    let progress = request.body().progress();
     let sent = lease.send(request);
     async move {
         match sent.await {
@@ -209,8 +226,9 @@ fn exchange(
                 lease.abandon();
                 let unsent = failed.take_message().map(Box::new);
                 let error = failed.into_error();
-                let answered = error.is_parse() || error.is_user();
-                Err(Failure { error, unsent, answered })
+                let client = error.is_user() || progress.is_some_and(|progress| progress.broken());
+                let answered = error.is_parse() || client;
+                Err(Failure { error, unsent, answered, client })
             }
         }
     }

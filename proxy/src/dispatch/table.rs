@@ -321,7 +321,8 @@ fn scale(random: u64, count: usize) -> usize {
 
 /// Shares of 2^32: as many as are fit, with something to spare; what a level cannot take falls to the next.
 fn by_fitness(counts: &[(usize, usize)]) -> Vec<u64> {
-    let load = |(fit, all): &(usize, usize)| (fit * OVERPROVISION).checked_div(*all).unwrap_or(0).min(100);
+    // Rounded up: one that is fit among many is better than none.
+    let load = |(fit, all): &(usize, usize)| (fit * OVERPROVISION).div_ceil((*all).max(1)).min(100);
     let mut left = 100;
     let parts: Vec<usize> = counts
         .iter()

@@ -36,14 +36,15 @@ struct Streak {
 }
 
 impl Streak {
-    /// What to think of the endpoint after one more answer; `None` where that is as before.
+    /// What to think of the endpoint after one more answer; `None` where that is not sure yet.
     fn add(&mut self, good: bool, check: &Check) -> Option<bool> {
         (self.good, self.bad) = if good { (self.good + 1, 0) } else { (0, self.bad + 1) };
         let first = !std::mem::replace(&mut self.known, true);
-        if good && (first || self.good == check.healthy_threshold) {
+        // Said again and again: another watcher of the same endpoint may have said otherwise meanwhile.
+        if good && (first || self.good >= check.healthy_threshold) {
             return Some(true);
         }
-        (!good && (first || self.bad == check.unhealthy_threshold)).then_some(false)
+        (!good && self.bad >= check.unhealthy_threshold).then_some(false)
     }
 }
 
@@ -117,7 +118,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_first_answer_counts_and_then_so_many_in_a_row() {
+    fn a_first_good_answer_counts_and_then_so_many_in_a_row() {
         let second = Duration::from_secs(1);
         let check = Check {
             kind: CheckKind::Tcp,
@@ -128,10 +129,11 @@ mod tests {
         };
         let mut streak = Streak::default();
         let mut add = |good| streak.add(good, &check);
-        assert_eq!(add(false), Some(false));
+        // A check that begins knows nothing: one lost answer is no proof.
+        assert_eq!(add(false), None);
         assert_eq!([add(true), add(false), add(true), add(true)], [None, None, None, Some(true)]);
         assert_eq!([add(false), add(false), add(true)], [None; 3]);
-        assert_eq!([add(false), add(false), add(false), add(false)], [None, None, Some(false), None]);
+        assert_eq!([add(false), add(false), add(false), add(false)], [None, None, Some(false), Some(false)]);
         let mut streak = Streak::default();
         assert_eq!(streak.add(true, &check), Some(true));
     }

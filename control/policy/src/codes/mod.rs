@@ -86,6 +86,7 @@ pub const ANY_ORIGIN: Code = Code(714);
 pub const CHOICE_UNREACHED: Code = Code(715);
 pub const FAULTS_INJECTED: Code = Code(716);
 pub const FAIRNESS_CONSTANT: Code = Code(717);
+pub const FAIRNESS_FORGED: Code = Code(718);
 pub const PROXY_ANYONE: Code = Code(719);
 
 /// Every entry, in order.

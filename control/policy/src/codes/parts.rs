@@ -5,11 +5,11 @@ use foregate_filters::fault::Code;
 use super::{
     ANY_ORIGIN, AUDIENCE_MISSING, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
     CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
-    ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAULTS_INJECTED, GATEWAY_EMPTY, GROUP_UNKNOWN,
-    GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED, MODEL_UNUSED, NOT_GRANTED,
-    OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE, PROXY_LISTENERS, RETRY, RETRY_POINTLESS,
-    RETRY_UNTIMED, ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED, STALE_ANSWERS, STREAM_HOSTNAME,
-    STREAM_TAKEN, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED,
+    GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED,
+    MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
+    PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED,
+    STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -299,6 +299,13 @@ pub const OF_PARTS: &[Entry] = &[
         "Fairness among one tenant",
         "The key of `fairness` reads nothing of a request, so that all requests are of one tenant, and nobody is given a share.",
         "fairness: { key: '\"acme\"' }",
+        "fairness: { key: jwt.org_id }",
+    ),
+    entry(
+        FAIRNESS_FORGED,
+        "Fairness among tenants that clients make up",
+        "The key of `fairness` reads the request alone. A client that writes another one into every request is a new tenant each time, and takes the turns of all others while there is too much to do. What a token, an API key, a certificate or the address of a connection says cannot be made up.",
+        "fairness: { key: 'request.headers[\"x-tenant\"]' }",
         "fairness: { key: jwt.org_id }",
     ),
     entry(

@@ -35,8 +35,20 @@ impl Compilation<'_> {
         for target in &said.target_refs {
             let Some(backends) = self.backends(document, target) else { continue };
             for (index, choice) in said.choose.iter().enumerate() {
-                if backends.contains(&choice.backend) {
-                    continue;
+                let at = list.index(index).key("backend");
+                match backends.iter().filter(|name| **name == choice.backend).count() {
+                    0 => {}
+                    1 => continue,
+                    _ => {
+                        let message = format!(
+                            "`{}` names backends of several namespaces in the route `{}`",
+                            choice.backend, target.name
+                        );
+                        let help = "give the `Upstream`s names of their own";
+                        let diagnostic = Diagnostic::at(document, &at, codes::CHOICE_UNKNOWN, message);
+                        wrong.push(diagnostic.help(help));
+                        continue;
+                    }
                 }
                 let message = format!(
                     "no rule of the route `{}` leads to the backend `{}`",
@@ -44,7 +56,6 @@ impl Compilation<'_> {
                 );
                 let names: Vec<&str> = backends.iter().map(String::as_str).collect();
                 let help = suggest(&choice.backend, &names, "its backends");
-                let at = list.index(index).key("backend");
                 wrong.push(Diagnostic::at(document, &at, codes::CHOICE_UNKNOWN, message).help(help));
             }
         }
@@ -56,7 +67,7 @@ impl Compilation<'_> {
         let is = |document: &Document| {
             document.name.namespace == policy.name.namespace && *document.name.name == *target.name
         };
-        let mut names: Vec<String> = match target.kind {
+        let mut names: Vec<(String, Option<String>)> = match target.kind {
             // What only requests have is refused of connections elsewhere.
             TargetKind::Gateway | TargetKind::TCPRoute | TargetKind::TLSRoute => return None,
             TargetKind::HTTPRoute => {
@@ -65,7 +76,7 @@ impl Compilation<'_> {
                     return None;
                 }
                 let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-                backends.map(|backend| backend.name.clone()).collect()
+                backends.map(|backend| (backend.name.clone(), backend.namespace.clone())).collect()
             }
             TargetKind::GRPCRoute => {
                 let route = self.documents.grpc_routes.iter().find(|route| is(route.document))?;
@@ -73,11 +84,11 @@ impl Compilation<'_> {
                     return None;
                 }
                 let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-                backends.map(|backend| backend.name.clone()).collect()
+                backends.map(|backend| (backend.name.clone(), backend.namespace.clone())).collect()
             }
         };
         names.sort_unstable();
         names.dedup();
-        Some(names)
+        Some(names.into_iter().map(|(name, _)| name).collect())
     }
 }

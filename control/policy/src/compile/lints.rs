@@ -48,10 +48,17 @@ fn tenancy(policy: &Typed<'_, policy::Spec>, environment: &Environment) -> Optio
     let fairness = policy.spec.fairness.as_ref()?;
     let at = spec().key("fairness").key("key");
     let key = KeyExpression::new(&fairness.key, environment, &at).ok()?;
-    (key.reads() == Reads::NOTHING).then(|| {
-        let message = "the key is the same for all requests: they are of one tenant";
-        Diagnostic::at(policy.document, &at, codes::FAIRNESS_CONSTANT, message).warning()
-    })
+    let (code, message) = match key.reads() {
+        Reads::NOTHING => {
+            (codes::FAIRNESS_CONSTANT, "the key is the same for all requests: they are of one tenant")
+        }
+        Reads::REQUEST => (
+            codes::FAIRNESS_FORGED,
+            "the key is whatever a client writes: with ever new ones it takes all turns",
+        ),
+        _ => return None,
+    };
+    Some(Diagnostic::at(policy.document, &at, code, message).warning())
 }
 
 impl Compilation<'_> {

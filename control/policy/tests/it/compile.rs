@@ -71,7 +71,9 @@ fn fairness_among_one_tenant_is_warned_of_and_concurrency_has_its_defaults() {
     assert_eq!(brief(&constant.warnings).len(), 1);
     assert!(brief(&constant.warnings)[0].starts_with("FG0717 "), "{:?}", constant.warnings);
     assert_eq!(constant.upstreams[0].concurrency, Concurrency::default());
-    let said = with("{ key: request.path }", ", concurrency: { max: 20, queue: { size: 0, wait: 1s } }");
+    let forged = with("{ key: 'request.headers[\"x-tenant\"]' }", "");
+    assert!(brief(&forged.warnings)[0].starts_with("FG0718 "), "{:?}", forged.warnings);
+    let said = with("{ key: source.address }", ", concurrency: { max: 20, queue: { size: 0, wait: 1s } }");
     assert_eq!(brief(&said.warnings), [""; 0]);
     let (queue, wait) = (0, Duration::from_secs(1));
     assert_eq!(said.upstreams[0].concurrency, Concurrency { max: 20, min: 20, adaptive: true, queue, wait });

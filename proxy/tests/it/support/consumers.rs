@@ -26,7 +26,7 @@ impl Known {
 apiVersion: foregate.dev/v1alpha1
 kind: Consumer
 metadata: {{ name: {} }}
-spec: {{ keys: [{{ prefix: {prefix}, hash: \"{hash}\"{} }}]{} }}
+spec: {{ keys: [{{ prefix: \"{prefix}\", hash: \"{hash}\"{} }}]{} }}
 ---",
             self.name,
             comma(of_key),

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::Response;
+use serde_json::Value;
 
 use super::{ask_until, documents, endpoints, shown, unused_address, wait_state};
 use crate::support::client::Client;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
-use crate::support::upstream::{Upstream, empty, full};
+use crate::support::raw::RawClient;
+use crate::support::upstream::{Speak, Upstream, empty, full};
 
 /// A process of its own that answers everything with 302.
 async fn process() -> (Foregate, SocketAddr) {
@@ -182,4 +184,57 @@ async fn the_only_endpoint_is_always_used() {
     }
     status.store(200, Ordering::SeqCst);
     assert_eq!(client.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_that_clients_break_blame_no_endpoint() {
+    for (protocol, speak) in [("Http1", Speak::Http1), ("Http2", Speak::Http2)] {
+        let serve = async || Upstream::speaking(speak.clone(), |_| async { Response::new(empty()) }).await;
+        let upstreams = [serve().await, serve().await];
+        let addresses = upstreams.each_ref().map(|upstream| upstream.address);
+        let spec = format!(
+            "{}, protocol: {protocol}, circuitBreaker: {{ consecutiveFailures: 2 }}",
+            endpoints(&addresses)
+        );
+        let gateway = Foregate::start(&documents("", &spec), Options::default()).await;
+        for _ in 0..8 {
+            let mut client = RawClient::connect(gateway.address("edge/http")).await;
+            let head = "POST / HTTP/1.1\r\nHost: crm.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+            client.send(format!("{head}2\r\nhi\r\n")).await;
+            client.send("zz\r\n").await;
+            client.rest().await;
+        }
+        let told = |line: &Value| line["foregate.reason"] == "BodyMalformed";
+        gateway.access_log().wait_count("what broke", 8, told).await;
+        let shown = shown(&gateway).await;
+        assert!(shown.iter().all(|endpoint| endpoint["state"] == "fit"), "{protocol}: {shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn deadlines_of_callers_find_an_endpoint_that_hangs() {
+    let silent = Upstream::speaking(Speak::Http2, |_| std::future::pending()).await;
+    let good = Upstream::speaking(Speak::Http2, |_| async { Response::new(empty()) }).await;
+    let spec = format!(
+        "{}, protocol: Http2, loadBalancing: {{ policy: RoundRobin }}, circuitBreaker: {{ consecutiveFailures: 2 }}",
+        endpoints(&[silent.address, good.address])
+    );
+    let gateway = Foregate::start(&documents("", &spec), Options::default()).await;
+    let mut client = Client::http2(gateway.address("edge/http")).await;
+    let mut call = async |timeout: &str| {
+        let request = client.request("POST", "/crm.Leads/Get").header("content-type", "application/grpc");
+        client.send_empty(request.header("grpc-timeout", timeout)).await
+    };
+    // A caller in a hurry says nothing of the endpoint.
+    for _ in 0..8 {
+        call("20m").await;
+    }
+    assert!(shown(&gateway).await.iter().all(|endpoint| endpoint["state"] == "fit"));
+    for _ in 0..4 {
+        call("1100m").await;
+    }
+    wait_state(&gateway, silent.address, "ejected").await;
+    silent.forget();
+    assert_eq!(call("1100m").await.header("grpc-status"), "");
+    assert!(silent.received().is_empty());
 }
