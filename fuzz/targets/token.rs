@@ -101,6 +101,9 @@ fn issuer(issuer: &str) -> jwt::Spec {
 static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     let jwt = [issuer("https://idp.example.com/"), issuer("https://other.example.com/")];
     let specs = Specs {
+        fairness: None,
+        choose: &[],
+        inject: &[],
         name: "fuzz",
         at: Path::default(),
         addresses: None,
