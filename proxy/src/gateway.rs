@@ -278,7 +278,7 @@ async fn dispatch<'a>(
     // Before the head is shaped and moved out.
     life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
     let shown = credential(life, &upstream).await?;
-    let course = course(life, &head, route, &upstream);
+    let mut course = course(life, &head, route, &upstream);
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
@@ -300,38 +300,10 @@ async fn dispatch<'a>(
     life.progress = body.progress();
     let started = clock::monotonic();
     permit.sent(started);
-    let answer = exchange(life, route, &upstream, (head, body), (course, permit), started).await?;
-    life.endpoint = Some(answer.endpoint);
-    if answer.response.status() == StatusCode::UNAUTHORIZED
-        && let (Some(credential), Some(shown)) = (&upstream.credential, &shown)
-    {
-        credential.refused(shown, clock::monotonic());
-    }
-    Ok(Chosen { backend, answer })
-}
-
-/// Waits for the answer, within the time of the route or of the caller.
-async fn exchange(
-    life: &mut Life,
-    route: &Route,
-    upstream: &Arc<UpstreamState>,
-    (head, body): (Parts, RequestBody),
-    (mut course, permit): (Option<Course<'_>>, Permit<'_>),
-    started: Duration,
-) -> Result<Answer, Refusal> {
-    let limit = match &mut course {
-        None => time_for_call(life, route, started, time_for_answer(route))?,
-        // It keeps the times itself, and says which endpoint was late.
-        Some(course) => {
-            if life.grpc.is_some() {
-                course.total = time_for_call(life, route, started, course.total)?;
-                course.of_caller = true;
-            }
-            None
-        }
-    };
-    let mut sending = pin!(dispatch::send(upstream, head, body, Call { now: started, course }));
+    let limit = time_for_course(life, route, course.as_mut(), started)?;
+    let mut sending = pin!(dispatch::send(&upstream, head, body, Call { now: started, course }));
     let outcome = match limit {
+        None => sending.await,
         Some(limit) => {
             let Ok(outcome) = timeout(limit, sending.as_mut()).await else {
                 if life.still_sends() {
@@ -341,8 +313,40 @@ async fn exchange(
             };
             outcome
         }
-        None => sending.await,
     };
+    let answer = settled(life, &upstream, permit, started, outcome)?;
+    life.endpoint = Some(answer.endpoint);
+    if answer.response.status() == StatusCode::UNAUTHORIZED
+        && let (Some(credential), Some(shown)) = (&upstream.credential, &shown)
+    {
+        credential.refused(shown, clock::monotonic());
+    }
+    Ok(Chosen { backend, answer })
+}
+
+/// Time until there must be an answer; a course keeps it itself, and says which endpoint was late.
+fn time_for_course(
+    life: &Life,
+    route: &Route,
+    course: Option<&mut Course<'_>>,
+    started: Duration,
+) -> Result<Option<Duration>, Refusal> {
+    let Some(course) = course else { return time_for_call(life, route, started, time_for_answer(route)) };
+    if life.grpc.is_some() {
+        course.total = time_for_call(life, route, started, course.total)?;
+        course.of_caller = true;
+    }
+    Ok(None)
+}
+
+/// What came of the exchange, and what it says of the upstream.
+fn settled(
+    life: &mut Life,
+    upstream: &UpstreamState,
+    permit: Permit<'_>,
+    started: Duration,
+    outcome: Result<Answer, DispatchError>,
+) -> Result<Answer, Refusal> {
     let now = clock::monotonic();
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);

@@ -90,7 +90,14 @@ impl Roster {
     /// Requests go by this state from now on.
     pub fn show(&self, upstream: &Arc<UpstreamState>) {
         *self.in_force() = Arc::downgrade(upstream);
-        self.forget(&upstream.table().members.endpoints);
+        let table = upstream.table();
+        self.forget(&table.members.endpoints);
+        if upstream.spec.balancing.check.is_none() {
+            // Nobody would ever say otherwise.
+            for endpoint in table.members.endpoints.iter().filter(|endpoint| endpoint.state.unfit()) {
+                self.checked(&endpoint.state, true, "", clock::monotonic());
+            }
+        }
     }
 
     /// The same state has other endpoints now.
