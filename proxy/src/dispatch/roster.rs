@@ -100,6 +100,11 @@ impl Roster {
         }
     }
 
+    /// True where requests go by this state.
+    pub fn shows(&self, upstream: &Arc<UpstreamState>) -> bool {
+        std::ptr::eq(self.in_force().as_ptr(), Arc::as_ptr(upstream))
+    }
+
     /// The same state has other endpoints now.
     pub fn moved(&self, upstream: &UpstreamState, endpoints: &[Arc<Endpoint>]) {
         if std::ptr::eq(self.in_force().as_ptr(), upstream) {

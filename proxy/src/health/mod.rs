@@ -89,7 +89,10 @@ async fn round(
         let Some((endpoint, answer)) = asked.next().await else { return };
         let streak = streaks.entry(endpoint.address()).or_default();
         let why = answer.as_ref().err().map(String::as_str).unwrap_or_default();
-        if let Some(fit) = streak.add(answer.is_ok(), check) {
+        // What is not in force yet, or no more, has no say: its endpoints are those of others too.
+        if let Some(fit) = streak.add(answer.is_ok(), check)
+            && upstream.roster.shows(upstream)
+        {
             upstream.roster.checked(&endpoint.state, fit, why, clock::monotonic());
         }
     }
