@@ -40,6 +40,7 @@ pub mod step;
 #[cfg(test)]
 pub mod testing;
 pub mod timestamp;
+mod together;
 pub mod trace;
 pub mod units;
 pub mod verdict;
