@@ -42,6 +42,7 @@ pub mod reload;
 pub mod respond;
 pub mod secrets;
 pub mod server;
+mod services;
 pub mod shape;
 pub mod shared;
 pub mod stall;

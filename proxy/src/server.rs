@@ -4,42 +4,37 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::store::Store;
 use log::Level;
 use pingora_core::server::configuration::ServerConf;
-use pingora_core::server::{ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
-use pingora_core::services::Service;
+use pingora_core::server::{RunArgs, Server};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::admin::{self, AdminState};
+use crate::admin::AdminState;
 use crate::admission::capacity::{Bounds, Capacity};
-use crate::clock;
 use crate::decision_log::DecisionLogOptions;
 use crate::discovery::resolve;
-use crate::drain::{Drain, DrainStart, drain};
+use crate::drain::drain;
 use crate::failure::Failure;
 use crate::gateway::Gateway;
 use crate::handover::endpoint::HandoverEndpoint;
-use crate::handover::until::UntilHanded;
-use crate::handover::{Handover, HandoverError, HandoverOptions, admin_name};
+use crate::handover::{Handover, HandoverError, HandoverOptions};
 use crate::handshake::tally::Tally;
 use crate::identity::keep::{first, keep};
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
-use crate::listeners::{Connections, Listeners, Socket};
+use crate::listeners::{Connections, Listeners};
 use crate::open::Publications;
 use crate::panics;
 use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
 use crate::proxy_protocol;
 use crate::reload::Reload;
+use crate::services::{AdminEndpoint, DataPlane, PolicyWatch, Shutdown};
 use crate::shared::Shared;
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
@@ -49,9 +44,6 @@ use crate::telemetry::{Telemetry, TelemetryOptions};
 
 /// Time for the last log lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
-
-/// Time for requests on the admin connections of a process that was relieved.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// How the process runs.
 #[derive(Clone, Debug)]
@@ -295,182 +287,4 @@ fn identify(
     identity.measure(telemetry);
     background.spawn(keep(Arc::clone(&identity), source));
     Ok(identity)
-}
-
-/// The data plane: keeps the sockets as the published snapshot wants them.
-struct DataPlane {
-    listeners: Option<Listeners>,
-    wanted: watch::Receiver<Vec<Socket>>,
-    /// True once changes of policies are seen.
-    watched: watch::Receiver<bool>,
-    handover: Arc<Handover>,
-    /// Lets the listeners accept.
-    gate: watch::Sender<bool>,
-    drain: Drain,
-    failure: Arc<Failure>,
-    admin: Arc<AdminState>,
-    bound: watch::Sender<Bound>,
-}
-
-impl DataPlane {
-    /// Waits until changes of policies are seen and the admin endpoint has its socket: whoever waits for
-    /// readiness may change files at once. Where one of them never comes, the process ends anyway.
-    async fn complete(&mut self) {
-        let _ = self.watched.wait_for(|watched| *watched).await;
-        let _ = self.bound.subscribe().wait_for(|bound| bound.admin.is_some()).await;
-    }
-}
-
-#[async_trait]
-impl Service for DataPlane {
-    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let Some(mut listeners) = self.listeners.take() else { return };
-        let wanted = self.wanted.borrow_and_update().clone();
-        let errors = listeners.reconcile(&wanted).await;
-        if let Some(error) = errors.first() {
-            self.failure.tell(error.to_string());
-            return;
-        }
-        self.bound.send_modify(|bound| bound.listeners = listeners.bound());
-        let drain = self.drain.clone();
-        tokio::select! {
-            () = drain.wait() => return self.handover.withdraw_all(),
-            () = self.complete() => {}
-        }
-        // Nothing can go wrong any more that would end this process before the other one: now it may accept.
-        self.gate.send_replace(true);
-        self.admin.ready.store(true, Ordering::Release);
-        self.handover.serve();
-        loop {
-            tokio::select! {
-                () = self.drain.wait() => break,
-                changed = self.wanted.changed() => if changed.is_err() { break },
-            }
-            let wanted = self.wanted.borrow_and_update().clone();
-            for error in listeners.reconcile(&wanted).await {
-                event(Level::Error, "listener not opened", &[("error", error.to_string().into())]);
-            }
-            self.bound.send_modify(|bound| bound.listeners = listeners.bound());
-        }
-        self.handover.withdraw_all();
-    }
-
-    fn name(&self) -> &'static str {
-        "gateway"
-    }
-}
-
-/// Health, metrics and decisions, apart from the data plane.
-struct AdminEndpoint {
-    address: SocketAddr,
-    admin: Arc<AdminState>,
-    handover: Arc<Handover>,
-    failure: Arc<Failure>,
-    bound: watch::Sender<Bound>,
-}
-
-#[async_trait]
-impl Service for AdminEndpoint {
-    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let name = admin_name(self.address);
-        let listener = match self.handover.take(&name) {
-            Some(inherited) => inherited,
-            None => tokio::net::TcpListener::bind(self.address).await,
-        };
-        let listener = match listener {
-            Ok(listener) => listener,
-            Err(error) => {
-                return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address));
-            }
-        };
-        let address = listener.local_addr().unwrap_or(self.address);
-        event(Level::Info, "admin listening", &[("address", address.to_string().into())]);
-        self.handover.offer(name, &listener);
-        self.bound.send_modify(|bound| bound.admin = Some(address));
-        // Until then the process before tells how it stands.
-        self.handover.served().await;
-        let listener = UntilHanded { listener, handover: Arc::clone(&self.handover) };
-        if let Err(error) = axum::serve(listener, admin::router(Arc::clone(&self.admin))).await {
-            event(Level::Error, "admin ended", &[("error", error.to_string().into())]);
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "admin"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-}
-
-/// Keeps policies current.
-struct PolicyWatch {
-    reload: Arc<Reload>,
-    drain: Drain,
-    failure: Arc<Failure>,
-}
-
-#[async_trait]
-impl Service for PolicyWatch {
-    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let Reload { gateway, policies, admin, .. } = &*self.reload;
-        let status = crate::policies::status(&gateway.live.pin());
-        gateway.telemetry.metrics().reload_succeeded(&status.revision, clock::now().unix);
-        admin.config.store(Arc::new(status));
-        policies.commit();
-        if let Err(error) = Arc::clone(&self.reload).run(self.drain.clone()).await {
-            self.failure.tell(format!("cannot watch policies: {error}"));
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        "reload"
-    }
-
-    fn threads(&self) -> Option<usize> {
-        Some(1)
-    }
-}
-
-/// Ends the process in order.
-struct Shutdown {
-    start: DrainStart,
-    limit: Duration,
-    admin: Arc<AdminState>,
-    failure: Arc<Failure>,
-    handover: Arc<Handover>,
-}
-
-#[async_trait]
-impl ShutdownSignalWatch for Shutdown {
-    async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
-            return ShutdownSignal::FastShutdown;
-        };
-        tokio::select! {
-            () = self.failure.told() => return ShutdownSignal::FastShutdown,
-            _ = interrupt.recv() => return ShutdownSignal::FastShutdown,
-            _ = terminate.recv() => {}
-            () = self.handover.handed() => event(Level::Info, "handed over", &[]),
-        }
-        event(Level::Info, "drain started", &[("limit_seconds", self.limit.as_secs().into())]);
-        self.admin.draining.store(true, Ordering::Release);
-        self.start.start();
-        // Admin connections that were accepted an instant ago have said nothing yet.
-        let served = async {
-            if self.handover.is_handed() {
-                tokio::time::sleep(SETTLE).await;
-            }
-            self.start.finished(self.limit).await
-        };
-        let complete = tokio::select! {
-            complete = served => complete,
-            _ = interrupt.recv() => false,
-        };
-        event(Level::Info, "drain ended", &[("complete", complete.into())]);
-        ShutdownSignal::FastShutdown
-    }
 }
