@@ -25,6 +25,7 @@ pub mod json;
 pub mod jwt;
 pub mod keys;
 pub mod moment;
+mod parts;
 pub mod peer;
 pub mod principal;
 pub mod rate_limit;

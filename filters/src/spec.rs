@@ -1,25 +1,15 @@
 //! All filters, in the order they run; a new filter is one row here.
 
-use crate::addresses::{self, Addresses};
-use crate::api_key::{self, ApiKey};
-use crate::authorize::{self, Access, DEFAULT};
+use crate::authorize::{self, DEFAULT};
 use crate::chain::{Chain, Link, OF_ROUTE};
-use crate::choose::{self, Choose};
-use crate::cors::{self, Cors};
-use crate::enrich::{self, Enrich};
 use crate::expression::Environment;
-use crate::fairness::{self, Fairness};
 use crate::fault::{Code, Fault, Path};
-use crate::filter::Filter;
-use crate::identified::Identified;
-use crate::inject::{self, Inject};
-use crate::introspection::{self, Introspection};
-use crate::jwt::{self, Jwt};
-use crate::rate_limit::{self, Limits, RateLimit};
+use crate::parts::Parts;
 use crate::resources::Resources;
 use crate::shadow::Shadow;
 use crate::step::Step;
 use crate::together::{Ways, across};
+use crate::{addresses, api_key, choose, cors, enrich, fairness, inject, introspection, jwt, rate_limit};
 
 /// Every filter of a policy. The order of the variants is the order in which filters run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,23 +87,6 @@ pub struct PolicyFault {
 /// One bit of `RequestContext::allowed` for each.
 pub(crate) const MAX_POLICIES: usize = 32;
 
-/// The built filters of one policy, to be taken in run order.
-#[derive(Debug, Default)]
-struct Parts {
-    addresses: Option<Addresses>,
-    cors: Option<Cors>,
-    jwt: Option<Jwt>,
-    introspection: Option<Introspection>,
-    api_key: Option<ApiKey>,
-    identified: Option<Identified>,
-    fairness: Option<Fairness>,
-    enrich: Option<Enrich>,
-    access: Access,
-    limits: Limits,
-    choose: Option<Choose>,
-    inject: Option<Inject>,
-}
-
 impl FilterSpec {
     /// Every filter, first to last.
     pub const ALL: [Self; 15] = [
@@ -161,35 +134,6 @@ impl FilterSpec {
             Self::Inject => "inject",
         }
     }
-
-    fn take(self, parts: &mut Parts) -> Option<Box<dyn Filter>> {
-        match self {
-            Self::Addresses => boxed(parts.addresses.take()),
-            Self::Cors => boxed(parts.cors.take()),
-            Self::FloodLimit => self.limits(&mut parts.limits.flood),
-            Self::Jwt => boxed(parts.jwt.take()),
-            Self::Introspection => boxed(parts.introspection.take()),
-            Self::ApiKey => boxed(parts.api_key.take()),
-            Self::Identified => boxed(parts.identified.take()),
-            Self::Authorize => boxed(parts.access.admit.take()),
-            Self::RateLimit => self.limits(&mut parts.limits.admit),
-            Self::Fairness => boxed(parts.fairness.take()),
-            Self::Enrich => boxed(parts.enrich.take()),
-            Self::Decide => boxed(parts.access.decide.take()),
-            Self::ScoreLimit => self.limits(&mut parts.limits.score),
-            Self::Choose => boxed(parts.choose.take()),
-            Self::Inject => boxed(parts.inject.take()),
-        }
-    }
-
-    fn limits(self, limits: &mut Vec<rate_limit::Limit>) -> Option<Box<dyn Filter>> {
-        let limits = std::mem::take(limits);
-        boxed((!limits.is_empty()).then(|| RateLimit::new(self.step(), limits)))
-    }
-}
-
-fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
-    filter.map(|filter| Box::new(filter) as Box<dyn Filter>)
 }
 
 /// Builds the chain of a route from its policies, the gateway's before the route's own; every fault otherwise.
@@ -223,14 +167,15 @@ pub fn build_for(
     };
     for (index, policy) in &real {
         environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));
-        let parts = keep(*index, policy.build(*index, route, &environment, ways.several(), resources));
+        let parts =
+            keep(*index, Parts::build(policy, *index, route, &environment, ways.several(), resources));
         built.extend(parts.map(|parts| (*index, parts)));
     }
     if let Some((_, parts)) = built.first_mut() {
         parts.identified = ways.identified();
     }
     if let Some(cors) = route.cors {
-        let parts = Cors::build(cors, &route.at).map(|cors| Parts { cors: Some(cors), ..Parts::default() });
+        let parts = Parts::of_route(cors, &route.at);
         built.extend(keep(OF_ROUTE, parts).map(|parts| (OF_ROUTE, parts)));
     }
     let mut compared = Vec::new();
@@ -241,7 +186,9 @@ pub fn build_for(
             consumer: ways.api_key || own.api_key,
             ..environment.clone()
         };
-        if let Some(mut parts) = keep(*index, policy.build(*index, route, &seen, own.several(), resources)) {
+        if let Some(mut parts) =
+            keep(*index, Parts::build(policy, *index, route, &seen, own.several(), resources))
+        {
             parts.identified = own.identified();
             compared.push(Shadow::new(policy.name, links(&mut [(*index, parts)])));
         }
@@ -258,7 +205,7 @@ fn links(parts: &mut [(usize, Parts)]) -> Vec<Link> {
     for spec in FilterSpec::ALL {
         for (policy, parts) in &mut *parts {
             let (step, policy, section) = (spec.step(), *policy, spec.section());
-            links.extend(spec.take(parts).map(|filter| Link { step, policy, section, filter }));
+            links.extend(parts.take(spec).map(|filter| Link { step, policy, section, filter }));
         }
     }
     links
@@ -271,90 +218,8 @@ impl Specs<'_> {
         named.into_iter().find(|(_, empty)| !empty).map(|(section, _)| section)
     }
 
-    /// With `optional`, requests without credentials of one kind may bring those of another.
-    fn build(
-        &self,
-        index: usize,
-        route: &OfRoute<'_>,
-        environment: &Environment,
-        optional: bool,
-        resources: &dyn Resources,
-    ) -> Result<Parts, Vec<Fault>> {
-        let mut faults = self.names();
-        if self.shadow && !self.enrich.is_empty() {
-            let message = "a policy in shadow mode cannot enrich: requests would wait for it";
-            faults.push(Fault::new(Code::CONFLICT, self.at.key("enrich"), message));
-            return Err(faults);
-        }
-        // What a shadow counts is not what the policy counts once it is in force.
-        let limits_of = if self.shadow { format!("{} (shadow)", self.name) } else { self.name.to_owned() };
-        let bit = u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default();
-        let limit_at = self.at.key("rateLimit");
-        let parts = Parts {
-            addresses: self.addresses.map(Addresses::new),
-            cors: None,
-            jwt: (!self.jwt.is_empty())
-                .then(|| {
-                    let others = !self.introspection.is_empty();
-                    Jwt::build(self.jwt, self.name, others, &self.at.key("jwt"), resources)
-                })
-                .and_then(|jwt| kept(jwt, &mut faults))
-                .map(|jwt| jwt.optional(optional)),
-            introspection: (!self.introspection.is_empty())
-                .then(|| {
-                    let at = self.at.key("introspection");
-                    Introspection::build(self.introspection, self.name, optional, &at, resources)
-                })
-                .and_then(|introspection| kept(introspection, &mut faults)),
-            api_key: self
-                .api_key
-                .map(|spec| {
-                    let at = self.at.key("apiKey");
-                    ApiKey::build(spec, self.name, optional, resources.consumers(self.name), &at)
-                })
-                .and_then(|api_key| kept(api_key, &mut faults)),
-            identified: None,
-            fairness: self
-                .fairness
-                .map(|spec| Fairness::build(spec, environment, &self.at.key("fairness")))
-                .and_then(|fairness| kept(fairness, &mut faults)),
-            enrich: (!self.enrich.is_empty())
-                .then(|| Enrich::build(self.enrich, &self.at.key("enrich"), resources))
-                .and_then(|enrich| kept(enrich, &mut faults)),
-            access: kept(
-                Access::build(self.authorize, bit, self.anonymous, environment, &self.at.key("authorize")),
-                &mut faults,
-            )
-            .unwrap_or_default(),
-            limits: kept(
-                Limits::build(self.rate_limit, &limits_of, environment, &limit_at, resources),
-                &mut faults,
-            )
-            .unwrap_or_default(),
-            choose: self.choose(route, environment, &mut faults),
-            inject: self.inject(environment, &mut faults),
-        };
-        if faults.is_empty() { Ok(parts) } else { Err(faults) }
-    }
-
-    fn choose(
-        &self,
-        route: &OfRoute<'_>,
-        environment: &Environment,
-        faults: &mut Vec<Fault>,
-    ) -> Option<Choose> {
-        let at = self.at.key("choose");
-        kept(Choose::build(self.choose, route.backends, environment, &at), faults).flatten()
-    }
-
-    fn inject(&self, environment: &Environment, faults: &mut Vec<Fault>) -> Option<Inject> {
-        let built = (!self.inject.is_empty())
-            .then(|| Inject::build(self.inject, environment, &self.at.key("inject")));
-        built.and_then(|inject| kept(inject, faults))
-    }
-
     /// Names are labels, log fields and header text: short, plain, and unique within their list.
-    fn names(&self) -> Vec<Fault> {
+    pub(crate) fn names(&self) -> Vec<Fault> {
         let limits = self.rate_limit.iter().map(|limit| limit.name.as_str()).enumerate();
         let rules = self.authorize.iter().map(|rule| rule.name.as_str()).enumerate();
         let limits = limits.map(|(index, name)| ("rateLimit", index, name));
@@ -385,10 +250,6 @@ fn plain(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && name.bytes().all(rest)
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())
-}
-
-fn kept<T>(built: Result<T, Vec<Fault>>, faults: &mut Vec<Fault>) -> Option<T> {
-    built.map_err(|mut wrong| faults.append(&mut wrong)).ok()
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use crate::stall::StreamExecutor;
 use crate::stream::{Activity, ClientStream, Transport};
 use crate::streams;
 use crate::streams::detect::{self, Spoken};
-use crate::telemetry::metrics::Occupied;
+use crate::telemetry::occupancy::Occupied;
 
 /// Largest HTTP/1 head, in bytes; 431 above.
 const MAX_HEAD: u32 = 64 * 1024;

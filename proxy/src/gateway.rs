@@ -13,8 +13,7 @@ use foregate_filters::filter::BodyNeed;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
-use foregate_policy::route::{Action, Forward, Redirect, Route, Target, WeightedBackend};
-use foregate_policy::routes::RouteMiss;
+use foregate_policy::route::{Action, Forward, Route, WeightedBackend};
 use foregate_policy::store::Store;
 use futures_util::FutureExt;
 use http::header::{CONNECTION, EXPECT, HOST};
@@ -35,7 +34,6 @@ use crate::dispatch::course::Course;
 use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer, Call, DispatchError, affinity};
 use crate::handshake::tally::Tally;
-use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
 use crate::inject;
 use crate::life::Life;
@@ -45,15 +43,14 @@ use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
 use crate::panics;
 use crate::respond::{End, at, refuse};
+use crate::routing;
 use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
 use crate::telemetry::Telemetry;
 use crate::telemetry::random;
+use crate::timeouts::{DEFAULT_REQUEST_TIMEOUT, late, time_for_course};
 use crate::upgrade;
-
-/// Time for an upstream's response head where the route sets none.
-const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What all requests share.
 #[derive(Debug)]
@@ -136,7 +133,7 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     life.asked_host = head.headers.get(HOST).cloned();
     life.host = head::host(life.asked_host.as_ref()).into();
     life.path = head.uri.path().into();
-    let route = find_route(life, &head)?;
+    let route = routing::find_route(life, &head)?;
     let since = life.moment().monotonic;
     if let Some(call) = &mut life.grpc {
         call.read(&head.headers, since).map_err(|reply| Refusal { step: Step::Route, reply })?;
@@ -164,7 +161,7 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
 
     // shape and dispatch, or a redirect.
     match &route.action {
-        Action::Redirect(redirect) => redirected(life, &head, redirect, &route),
+        Action::Redirect(redirect) => routing::redirected(life, &head, redirect, &route),
         Action::Forward(forward) => {
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
             let chosen = dispatch(life, head, (sent, body), &route, forward, &hop).await?;
@@ -177,44 +174,6 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
             })
         }
     }
-}
-
-fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
-    let table = &life.live.snapshot.routes;
-    // What was agreed in TLS for one listener is not lent to another (RFC 9110, section 7.4).
-    let serving = |host: &str| table.listener(life.connection.port, life.connection.tls, host);
-    if let Some(name) = &life.connection.server_name
-        && **name != *life.host
-        && serving(name) != serving(&life.host)
-    {
-        let detail = format!("the connection was made for {name}");
-        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
-    }
-    if vouch::outdated(&life.connection, &life.live) {
-        let detail = "the connection was made before the listener asked for certificates";
-        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
-    }
-    // Nor is what held for a client that named none.
-    if let Some(unnamed) = &life.connection.unnamed
-        && table.named(life.connection.port, life.connection.tls, unnamed.hostname.as_deref())
-            != serving(&life.host)
-    {
-        let detail = "the connection was made for another listener";
-        return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
-    }
-    let found = table.find(life.connection.port, life.connection.tls, &life.host, head);
-    let route = Arc::clone(found.map_err(|miss| {
-        let detail = match miss {
-            RouteMiss::Host => "no listener or route serves this host",
-            RouteMiss::Rule => "no rule of this host matches",
-        };
-        at(Step::Route)(Reply::new(Reason::RouteNotFound).detail(detail))
-    })?);
-    life.ctx.route = Arc::clone(&route.name);
-    life.fingerprint = route.fingerprint;
-    life.metrics = Some(Arc::clone(life.live.metrics(route.id)));
-    life.route = Some(route.id);
-    Ok(route)
 }
 
 /// Leaves the body to stream past where no filter needs it; reads it whole where one does.
@@ -236,20 +195,6 @@ async fn read_body(
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
     Ok(RequestBody::from(whole))
-}
-
-fn redirected(life: &Life, head: &Parts, redirect: &Redirect, route: &Arc<Route>) -> Result<End, Refusal> {
-    let target = Target {
-        scheme: if life.connection.secure { "https" } else { "http" },
-        host: &life.host,
-        port: life.connection.port,
-        path: head.uri.path(),
-        query: head.uri.query(),
-    };
-    let location = HeaderValue::try_from(redirect.location(target)).map_err(|_| {
-        at(Step::Shape)(Reply::new(Reason::Internal).detail("the redirect is not a header value"))
-    })?;
-    Ok(End::Redirected { route: Arc::clone(route), location, status: redirect.status })
 }
 
 async fn dispatch<'a>(
@@ -322,21 +267,6 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
-}
-
-/// Time until there must be an answer; a course keeps it itself, and says which endpoint was late.
-fn time_for_course(
-    life: &Life,
-    route: &Route,
-    course: Option<&mut Course<'_>>,
-    started: Duration,
-) -> Result<Option<Duration>, Refusal> {
-    let Some(course) = course else { return time_for_call(life, route, started, time_for_answer(route)) };
-    if life.grpc.is_some() {
-        course.total = time_for_call(life, route, started, course.total)?;
-        course.of_caller = true;
-    }
-    Ok(None)
 }
 
 /// What came of the exchange, and what it says of the upstream.
@@ -431,44 +361,4 @@ fn course<'a>(
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
     Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key })
-}
-
-/// Time until the response head must be there; `None` where the route switched the limit off.
-fn time_for_answer(route: &Route) -> Option<Duration> {
-    let limit = match (route.timeouts.request, route.timeouts.backend_request) {
-        (Some(request), Some(attempt)) if !attempt.is_zero() && (request.is_zero() || attempt < request) => {
-            attempt
-        }
-        (Some(request), _) => request,
-        (None, Some(attempt)) => attempt,
-        (None, None) => DEFAULT_REQUEST_TIMEOUT,
-    };
-    (!limit.is_zero()).then_some(limit)
-}
-
-/// The same for calls, which may say themselves how long they wait; refused where that is over.
-fn time_for_call(
-    life: &Life,
-    route: &Route,
-    now: Duration,
-    limit: Option<Duration>,
-) -> Result<Option<Duration>, Refusal> {
-    let Some(call) = life.grpc else { return Ok(limit) };
-    let said = route.timeouts.request.or(route.timeouts.backend_request).is_some();
-    match call.wait(now, limit, said) {
-        Some(Duration::ZERO) => Err(late(life, Duration::ZERO)),
-        limit => Ok(limit),
-    }
-}
-
-/// Whose fault the delay is: a client that still sends its body, or the upstream.
-fn late(life: &Life, limit: Duration) -> Refusal {
-    let client = life.still_sends();
-    let over = life.grpc.is_some_and(|call| call.left(clock::monotonic()).is_some_and(|left| left.is_zero()));
-    let reason = match client {
-        _ if over => Reason::DeadlineExceeded,
-        true => Reason::BodyTimeout,
-        false => Reason::UpstreamTimeout,
-    };
-    at(Step::Dispatch)(Reply::new(reason).detail(format!("no response after {limit:?}")))
 }

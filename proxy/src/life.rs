@@ -21,9 +21,10 @@ use crate::live::Live;
 use crate::open::{Asked, Open};
 use crate::panics;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
-use crate::telemetry::metrics::{Occupied, RouteMetrics};
+use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
 use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
+use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::trace_context::TraceContext;
 
 /// The status of a request whose client left before there was an answer, as other proxies record it.

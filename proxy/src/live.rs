@@ -8,7 +8,7 @@ use foregate_policy::snapshot::Snapshot;
 
 use crate::dispatch::upstream::UpstreamState;
 use crate::owned::Owned;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::route_metrics::RouteMetrics;
 use crate::tls::PortTls;
 
 /// All that one request obeys, from its first step to its last.

@@ -21,8 +21,8 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
-use crate::telemetry::metrics::RouteMetrics;
 use crate::telemetry::random;
+use crate::telemetry::route_metrics::RouteMetrics;
 
 /// Age up to which an answer may come to its end although it is no longer allowed: a change of policy breaks no
 /// ordinary request off. Tunnels have no such time.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::clock;
-use crate::telemetry::metrics::Occupancy;
+use crate::telemetry::occupancy::Occupancy;
 use crate::telemetry::random;
 
 /// Between two looks.
@@ -121,7 +121,7 @@ mod tests {
     use std::time::Duration;
 
     use super::{FEWEST, Load, MOST, PART, Pressure, TARGET};
-    use crate::telemetry::metrics::Occupancy;
+    use crate::telemetry::occupancy::Occupancy;
 
     const LATE: Duration = Duration::from_millis(150);
 

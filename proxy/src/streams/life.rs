@@ -18,7 +18,7 @@ use crate::gateway::Gateway;
 use crate::panics;
 use crate::streams::relay::Passed;
 use crate::telemetry::explain::Explanation;
-use crate::telemetry::metrics::Occupied;
+use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
 
 /// One connection from its first byte to its record. Recorded exactly once: at its end, or when it is dropped.

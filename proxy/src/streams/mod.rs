@@ -43,7 +43,7 @@ use crate::stream::Transport;
 use crate::streams::detect::Spoken;
 use crate::streams::life::StreamLife;
 use crate::streams::relay::{Cut, Ended, Passed, relay};
-use crate::telemetry::metrics::Occupied;
+use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
 use crate::telemetry::record::End;
 

@@ -9,8 +9,9 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::telemetry::families::Families;
 use crate::telemetry::labels::RevisionLabels;
-use crate::telemetry::metrics::{Families, Metrics};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
 use crate::telemetry::sources::{Kind, Sources};
 

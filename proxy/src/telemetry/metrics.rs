@@ -1,65 +1,22 @@
 //! The metrics of the gateway: handles, what one record does to them.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use foregate_filters::context::{LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
-use foregate_filters::reason::Reason;
-use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::exemplar::HistogramWithExemplars;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::mirror::Outcome;
+use crate::telemetry::families::Families;
 use crate::telemetry::labels::{
-    AuditLabels, InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES,
-    OutcomeLabels, RefusalLabels, RevocationLabels, RouteLabels, STATUSES, ScoreLabels, ShadowLabels,
-    StatusLabels, outcome, status,
+    InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels,
+    ScoreLabels, ShadowLabels, outcome,
 };
-use crate::telemetry::record::{DecisionId, End, Record, Refusal};
+use crate::telemetry::occupancy::Occupancy;
+use crate::telemetry::record::Record;
+use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::series::{Budget, Series};
-
-/// Bounds of the request and upstream histograms, in seconds: 50 us to 10 s.
-const SECONDS: [f64; 17] = [
-    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
-
-/// Bounds of the enrich histogram, in seconds: 1 us to 100 ms.
-const ENRICH_SECONDS: [f64; 16] = [
-    0.000_001,
-    0.000_002_5,
-    0.000_005,
-    0.000_01,
-    0.000_025,
-    0.000_05,
-    0.000_1,
-    0.000_25,
-    0.000_5,
-    0.001,
-    0.002_5,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-];
-
-/// Bounds of the score histogram.
-const SCORES: [f64; 13] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
-
-/// Most routes that have series of their own; the others count as one.
-const MAX_ROUTES: usize = 4_096;
-
-/// Most refusal series, and as many audit series, that name their rule.
-const MAX_RULES: usize = 2_000;
-
-/// Most models, limits and listeners with series of their own.
-const MAX_NAMES: usize = 1_000;
 
 /// Every handle. One for the process; it outlives snapshots.
 #[derive(Debug, Default)]
@@ -74,51 +31,6 @@ pub struct Metrics {
     injections: Series<InjectionLabels, Counter>,
 }
 
-/// What is exported, and how much of it there may be.
-#[derive(Debug)]
-pub(crate) struct Families {
-    pub(crate) requests: Family<StatusLabels, Counter>,
-    pub(crate) durations: Family<RouteLabels, Exemplified, fn() -> Exemplified>,
-    pub(crate) upstream: Family<RouteLabels, Histogram, fn() -> Histogram>,
-    pub(crate) refusals: Family<RefusalLabels, Counter>,
-    pub(crate) audits: Family<AuditLabels, Counter>,
-    pub(crate) shadows: Family<ShadowLabels, Counter>,
-    pub(crate) mirrors: Family<MirrorLabels, Counter>,
-    pub(crate) injections: Family<InjectionLabels, Counter>,
-    pub(crate) revocations: Family<RevocationLabels, Counter>,
-    pub(crate) scores: Family<ScoreLabels, Counter>,
-    pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
-    pub(crate) enrich: Histogram,
-    pub(crate) limits: Family<LimitLabels, Counter>,
-    pub(crate) connections: Family<ListenerLabels, Gauge>,
-    pub(crate) in_flight: Occupancy,
-    pub(crate) reloads: Family<OutcomeLabels, Counter>,
-    pub(crate) reload_success: Gauge<f64, AtomicU64>,
-    pub(crate) revision: ArcSwap<Arc<str>>,
-    pub(crate) route_budget: Budget,
-    pub(crate) refusal_budget: Budget,
-    pub(crate) audit_budget: Budget,
-    pub(crate) name_budget: Budget,
-}
-
-type Exemplified = HistogramWithExemplars<DecisionId>;
-
-type ByRule = Series<Arc<str>, Counter>;
-
-/// The handles of one route. The same name gives the same handles, snapshot after snapshot.
-#[derive(Debug)]
-pub struct RouteMetrics {
-    name: Arc<str>,
-    families: Arc<Families>,
-    requests: [OnceLock<Counter>; STATUSES],
-    duration: OnceLock<Exemplified>,
-    upstream: OnceLock<Histogram>,
-    refusals: Series<(Step, Reason), Arc<ByRule>>,
-    audits: ByRule,
-    /// An answer on this route has stayed open for long.
-    stays_open: AtomicBool,
-}
-
 #[derive(Debug)]
 struct LimitMetrics {
     admitted: Counter,
@@ -129,26 +41,6 @@ struct LimitMetrics {
 struct ModelMetrics {
     outcomes: [Counter; OUTCOMES.len()],
     values: Histogram,
-}
-
-/// A gauge of how many there are now.
-#[derive(Clone, Debug, Default)]
-pub struct Occupancy(pub(crate) Gauge<i64, AtomicI64>);
-
-/// One of those counted by an [`Occupancy`]; counted until dropped.
-#[derive(Debug)]
-pub struct Occupied(Occupancy);
-
-fn seconds() -> Histogram {
-    Histogram::new(SECONDS)
-}
-
-fn exemplified() -> Exemplified {
-    HistogramWithExemplars::new(SECONDS.into_iter())
-}
-
-fn score_values() -> Histogram {
-    Histogram::new(SCORES)
 }
 
 impl Metrics {
@@ -287,141 +179,6 @@ impl Metrics {
     }
 }
 
-impl Default for Families {
-    fn default() -> Self {
-        Self {
-            requests: Family::default(),
-            durations: Family::new_with_constructor(exemplified),
-            upstream: Family::new_with_constructor(seconds),
-            refusals: Family::default(),
-            audits: Family::default(),
-            shadows: Family::default(),
-            mirrors: Family::default(),
-            injections: Family::default(),
-            revocations: Family::default(),
-            scores: Family::default(),
-            score_values: Family::new_with_constructor(score_values),
-            enrich: Histogram::new(ENRICH_SECONDS),
-            limits: Family::default(),
-            connections: Family::default(),
-            in_flight: Occupancy::default(),
-            reloads: Family::default(),
-            reload_success: Gauge::default(),
-            revision: ArcSwap::from_pointee(Arc::from("")),
-            route_budget: Budget::new(MAX_ROUTES),
-            refusal_budget: Budget::new(MAX_RULES),
-            audit_budget: Budget::new(MAX_RULES),
-            name_budget: Budget::new(MAX_NAMES),
-        }
-    }
-}
-
-impl RouteMetrics {
-    fn new(name: Arc<str>, families: Arc<Families>) -> Self {
-        Self {
-            name,
-            families,
-            requests: [const { OnceLock::new() }; STATUSES],
-            duration: OnceLock::new(),
-            upstream: OnceLock::new(),
-            refusals: Series::default(),
-            audits: Series::default(),
-            stays_open: AtomicBool::new(false),
-        }
-    }
-
-    /// True where an answer has stayed open for long, so that another may.
-    pub fn stays_open(&self) -> bool {
-        self.stays_open.load(Ordering::Relaxed)
-    }
-
-    /// Notes that an answer stays open for long.
-    pub fn stay_open(&self) {
-        if !self.stays_open() {
-            self.stays_open.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn labels(&self) -> RouteLabels {
-        RouteLabels { route: self.name.clone() }
-    }
-
-    fn observe(&self, record: &Record, kept: bool) {
-        let (place, label) = status(record.status);
-        if let Some(slot) = self.requests.get(place) {
-            let labels = || StatusLabels { route: self.name.clone(), status: label };
-            slot.get_or_init(|| self.families.requests.get_or_create_owned(&labels())).inc();
-        }
-        let ended = SystemTime::UNIX_EPOCH.checked_add(record.moment.unix + record.durations.total);
-        self.duration.get_or_init(|| self.families.durations.get_or_create_owned(&self.labels())).observe(
-            record.durations.total.as_secs_f64(),
-            kept.then_some(record.id),
-            ended,
-        );
-        if let Some(upstream) = record.durations.upstream {
-            self.upstream
-                .get_or_init(|| self.families.upstream.get_or_create_owned(&self.labels()))
-                .observe(upstream.as_secs_f64());
-        }
-        self.observe_verdict(record);
-    }
-
-    fn observe_verdict(&self, record: &Record) {
-        match &record.refusal {
-            // It was admitted, and counted so, when it came.
-            Some(refusal) if record.end == End::Revoked => {
-                let labels = RevocationLabels { route: self.name.clone(), reason: refusal.reason.name() };
-                self.families.revocations.get_or_create_owned(&labels).inc();
-            }
-            Some(refusal) => self.observe_refusal(refusal),
-            None => {}
-        }
-        for audit in &record.audits {
-            self.observe_audit(&audit.rule);
-        }
-    }
-
-    fn observe_refusal(&self, refusal: &Refusal) {
-        let kind = (refusal.step, refusal.reason);
-        // Steps and reasons are closed lists, so this level needs no bound.
-        let Some(rules) = self.refusals.find_or_make(&kind, &Budget::new(1), || (kind, Arc::default()))
-        else {
-            return;
-        };
-        let make = |rule: &str| {
-            let rule: Arc<str> = rule.into();
-            let labels = RefusalLabels {
-                route: self.name.clone(),
-                step: refusal.step.name(),
-                reason: refusal.reason.name(),
-                rule: rule.clone(),
-            };
-            (rule, self.families.refusals.get_or_create_owned(&labels))
-        };
-        let counter = rules
-            .find_or_make(&*refusal.rule, &self.families.refusal_budget, || make(&refusal.rule))
-            .or_else(|| rules.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
-        if let Some(counter) = counter {
-            counter.inc();
-        }
-    }
-
-    fn observe_audit(&self, rule: &str) {
-        let make = |rule: &str| {
-            let rule: Arc<str> = rule.into();
-            let labels = AuditLabels { route: self.name.clone(), rule: rule.clone() };
-            (rule, self.families.audits.get_or_create_owned(&labels))
-        };
-        let counter = self
-            .audits
-            .find_or_make(rule, &self.families.audit_budget, || make(rule))
-            .or_else(|| self.audits.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
-        if let Some(counter) = counter {
-            counter.inc();
-        }
-    }
-}
-
 impl ModelMetrics {
     fn new(model: &Arc<str>, families: &Families) -> Self {
         let counter =
@@ -433,30 +190,11 @@ impl ModelMetrics {
     }
 }
 
-impl Occupancy {
-    /// One more, until what is returned is dropped.
-    #[must_use]
-    pub fn enter(&self) -> Occupied {
-        self.0.inc();
-        Occupied(self.clone())
-    }
-
-    /// How many there are now.
-    pub fn count(&self) -> i64 {
-        self.0.get()
-    }
-}
-
-impl Drop for Occupied {
-    fn drop(&mut self) {
-        self.0.0.dec();
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MAX_ROUTES, MAX_RULES, Metrics};
+    use super::Metrics;
     use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::families::{MAX_ROUTES, MAX_RULES};
     use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{full_record, record};
     use std::collections::BTreeSet;

@@ -5,12 +5,15 @@ pub mod decisions;
 pub mod event;
 pub mod explain;
 pub mod exposition;
+mod families;
 pub mod json;
 mod labels;
 pub mod metrics;
+pub mod occupancy;
 mod process;
 pub mod random;
 pub mod record;
+pub mod route_metrics;
 pub mod series;
 pub mod sources;
 #[cfg(test)]
@@ -25,8 +28,9 @@ use crate::decision_log::{DecisionLog, DecisionLogOptions};
 use crate::telemetry::access_log::{AccessLog, LogQueue};
 use crate::telemetry::decisions::{Decisions, SAMPLE};
 use crate::telemetry::exposition::Exposition;
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Record;
+use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::sources::{Kind, Sources};
 
 /// How telemetry is set up.
