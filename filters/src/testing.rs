@@ -144,18 +144,6 @@ impl Keys for NoKeys {
     fn current(&self) -> Option<Arc<KeySet>> {
         Some(Arc::clone(&self.0))
     }
-
-    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
-        false
-    }
-
-    fn refetch<'a>(
-        &'a self,
-        _: Option<&'a str>,
-        _: Moment,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
-        Box::pin(std::future::ready(self.current()))
-    }
 }
 
 impl TestResources {

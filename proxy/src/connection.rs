@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use crate::admission::clients::Seat;
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
+use crate::handshake::vouch::Vouched;
 use crate::handshake::{Established, Unnamed, establish};
 use crate::proxy_protocol;
 use crate::proxy_protocol::header::Ends;
@@ -152,14 +153,7 @@ pub async fn serve(
     };
     let Established { transport, http2, server_name, unnamed, peer: certificate, vouched } = established;
     let secure = matches!(transport, Transport::Tls(_));
-    let drain = match vouched {
-        Some(vouched) => {
-            let (start, drain) = drain.of_one();
-            tokio::spawn(vouched.watch(Arc::clone(&gateway), start));
-            drain
-        }
-        None => drain,
-    };
+    let drain = Vouched::follow(vouched, &gateway, drain);
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines, http2);
     let Entry { port, tls, listener, .. } = entry;

@@ -28,6 +28,7 @@ pub mod life;
 pub mod lines;
 pub mod listeners;
 pub mod live;
+pub mod maybe_tls;
 pub mod mirror;
 pub mod oauth;
 pub mod open;

@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 use crate::clock;
 use crate::frames::{Frames, GOAWAY};
 use crate::lines::Lines;
+use crate::maybe_tls::MaybeTls;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
@@ -179,11 +180,7 @@ impl Activity {
 }
 
 /// A client's connection, plain or in TLS.
-#[derive(Debug)]
-pub enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type Transport = MaybeTls<TlsStream<TcpStream>>;
 
 /// A transport that ends by itself when its client is too slow.
 #[derive(Debug)]
@@ -255,7 +252,7 @@ impl ClientStream {
             let piece = poll_fn(|cx| {
                 let mut room = [0; PIECE];
                 let mut piece = ReadBuf::new(&mut room);
-                let read = ready!(self.poll_transport_read(cx, &mut piece));
+                let read = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut piece));
                 have.extend_from_slice(piece.filled());
                 Poll::Ready(read.map(|()| piece.filled().len()))
             });
@@ -359,13 +356,6 @@ impl ClientStream {
         let _ = Pin::new(&mut *self).poll_flush(cx);
         Err(kind.into())
     }
-
-    fn poll_transport_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
 }
 
 impl AsyncRead for ClientStream {
@@ -378,7 +368,7 @@ impl AsyncRead for ClientStream {
             buf.put_slice(&part);
             return Poll::Ready(Ok(()));
         }
-        if let Poll::Ready(outcome) = this.poll_transport_read(cx, buf) {
+        if let Poll::Ready(outcome) = Pin::new(&mut this.transport).poll_read(cx, buf) {
             let came = buf.filled().get(before..).unwrap_or_default();
             if !came.is_empty() && !this.reads_one_way(came) {
                 return Poll::Ready(this.refuse(cx, BAD_REQUEST, io::ErrorKind::InvalidData));
@@ -400,10 +390,7 @@ impl AsyncRead for ClientStream {
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        };
+        let written = Pin::new(&mut this.transport).poll_write(cx, buf);
         this.wrote(&written);
         this.progress(cx, written)
     }
@@ -414,35 +401,23 @@ impl AsyncWrite for ClientStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        };
+        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, bufs);
         this.wrote(&written);
         this.progress(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        };
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
         this.progress(cx, flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(cx)
     }
 }
 

@@ -108,18 +108,6 @@ impl Keys for DeclaredKeys {
     fn current(&self) -> Option<Arc<KeySet>> {
         self.0.clone()
     }
-
-    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
-        false
-    }
-
-    fn refetch<'a>(
-        &'a self,
-        _: Option<&'a str>,
-        _: Moment,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
-        Box::pin(ready(self.current()))
-    }
 }
 
 impl Introspector for DeclaredServer {

@@ -16,6 +16,7 @@ use tokio_rustls::client::TlsStream;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::Sender;
 use crate::dispatch::upstream::UpstreamState;
+use crate::maybe_tls::MaybeTls;
 use crate::proxy_protocol;
 use crate::proxy_protocol::header::Ends;
 
@@ -41,11 +42,7 @@ pub enum ConnectError {
 }
 
 /// A connection that stands, before anything is said on it.
-#[derive(Debug)]
-pub enum Opened {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub type Opened = MaybeTls<TlsStream<TcpStream>>;
 
 /// Connects within the upstream's connect timeout. The connection is in no pool. Where the upstream wants to
 /// know, `ends` are told it; none where it is a connection of our own.

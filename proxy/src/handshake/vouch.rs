@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::clock;
 use crate::connection::Connection;
-use crate::drain::DrainStart;
+use crate::drain::{Drain, DrainStart};
 use crate::gateway::Gateway;
 use crate::identity::clients::ClientTrust;
 use crate::live::Live;
@@ -59,8 +59,16 @@ impl Vouched {
         Self { port, ground: Ground::Client { trust, chain, server_name }, until }
     }
 
+    /// The drain of a connection, which starts too once nothing vouches for it any more.
+    pub fn follow(vouched: Option<Self>, gateway: &Arc<Gateway>, drain: Drain) -> Drain {
+        let Some(vouched) = vouched else { return drain };
+        let (start, drain) = drain.of_one();
+        tokio::spawn(vouched.watch(Arc::clone(gateway), start));
+        drain
+    }
+
     /// Starts the drain of the connection once nothing vouches for it any more; ends with the connection.
-    pub async fn watch(mut self, gateway: Arc<Gateway>, drain: DrainStart) {
+    async fn watch(mut self, gateway: Arc<Gateway>, drain: DrainStart) {
         let mut published = gateway.published.subscribe();
         loop {
             let now = clock::now().unix;

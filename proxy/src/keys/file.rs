@@ -86,14 +86,6 @@ impl Keys for FileKeys {
     fn current(&self) -> Option<Arc<KeySet>> {
         Some(self.current.load_full())
     }
-
-    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
-        false
-    }
-
-    fn refetch<'a>(&'a self, _: Option<&'a str>, _: Moment) -> Refetched<'a> {
-        Box::pin(std::future::ready(self.current()))
-    }
 }
 
 fn read(path: &std::path::Path) -> Result<KeySet, KeysError> {

@@ -134,14 +134,6 @@ impl Keys for FixedKeys {
     fn current(&self) -> Option<Arc<KeySet>> {
         self.0.clone()
     }
-
-    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
-        false
-    }
-
-    fn refetch<'a>(&'a self, _: Option<&'a str>, _: Moment) -> Refetched<'a> {
-        Box::pin(std::future::ready(self.0.clone()))
-    }
 }
 
 /// Usable keys in a slot that is filled later.

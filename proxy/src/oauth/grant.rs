@@ -5,7 +5,6 @@ use std::time::Duration;
 use foregate_filters::fault::{Fault, Path};
 use foregate_filters::moment::Moment;
 use foregate_policy::documents::credentials::{ClientCredentials, JwtBearer};
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -158,18 +157,7 @@ impl Grant {
                 form.add(name, value);
             }
         }
-        let json = http.any_status(MAX_ANSWER, |client| {
-            let request = client
-                .post(url)
-                .header(ACCEPT, "application/json")
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.bytes());
-            match authorization {
-                Some(value) => request.header(AUTHORIZATION, value),
-                None => request,
-            }
-        });
-        let json = json.await?;
+        let json = http.form(MAX_ANSWER, url, form, authorization).await?;
         let body = Zeroizing::new(json.body);
         if json.status != StatusCode::OK {
             return Err(refused(json.status, &body));

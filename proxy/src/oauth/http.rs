@@ -4,10 +4,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
+
+use crate::oauth::form::Form;
 
 /// For a whole exchange: requests wait for it.
 pub const TOTAL: Duration = Duration::from_secs(5);
@@ -77,7 +79,7 @@ impl Http {
     ///
     /// # Errors
     /// No answer, or one of status 200 that is not as it must be.
-    pub async fn any_status(
+    async fn any_status(
         &self,
         max: usize,
         request: impl FnOnce(&Client) -> RequestBuilder,
@@ -90,6 +92,32 @@ impl Http {
             Err(_) if status != StatusCode::OK => Ok(Json { status, headers, body: Vec::new() }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Posts a form (RFC 6749, appendix B), with what proves who asks; gives an answer of whatever status. The
+    /// body of one that is not 200 is empty where it is not JSON or too large.
+    ///
+    /// # Errors
+    /// No answer, or one of status 200 that is not as it must be.
+    pub async fn form(
+        &self,
+        max: usize,
+        url: Url,
+        form: Form,
+        authorization: Option<HeaderValue>,
+    ) -> Result<Json, HttpError> {
+        let request = |client: &Client| {
+            let request = client
+                .post(url)
+                .header(ACCEPT, "application/json")
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.bytes());
+            match authorization {
+                Some(value) => request.header(AUTHORIZATION, value),
+                None => request,
+            }
+        };
+        self.any_status(max, request).await
     }
 
     fn client(&self) -> Result<&Client, HttpError> {

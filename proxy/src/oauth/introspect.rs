@@ -11,7 +11,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use foregate_filters::introspector::{Introspector, NotAnswered};
 use http::StatusCode;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
@@ -187,18 +186,8 @@ impl Shared {
         form.add("token_type_hint", "access_token");
         let unfit = || HttpError::Client("the secret is not fit for it any more".to_owned());
         let authorization = self.proof.apply(&mut form, clock::now()).ok_or_else(unfit)?;
-        let json = self.http.json(MAX_ANSWER, |client| {
-            let request = client
-                .post(url)
-                .header(ACCEPT, "application/json")
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .body(form.bytes());
-            match authorization {
-                Some(value) => request.header(AUTHORIZATION, value),
-                None => request,
-            }
-        });
-        json.await.map(|json| json.body)
+        let json = self.http.form(MAX_ANSWER, url, form, authorization).await?;
+        if json.status == StatusCode::OK { Ok(json.body) } else { Err(HttpError::Status(json.status)) }
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {

@@ -88,14 +88,7 @@ pub async fn serve(
         () = drain.noticed() => return,
     };
     let Arrived { mut transport, name, tls, peer, vouched } = arrived;
-    let drain = match vouched {
-        Some(vouched) => {
-            let (start, drain) = drain.of_one();
-            tokio::spawn(vouched.watch(Arc::clone(&gateway), start));
-            drain
-        }
-        None => drain,
-    };
+    let drain = Vouched::follow(vouched, &gateway, drain);
     let mut life =
         StreamLife::new(Arc::clone(&gateway), (client.peer, tls), Arc::clone(&entry.listener), name, open);
     life.ctx.peer = peer;

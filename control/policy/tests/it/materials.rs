@@ -106,18 +106,6 @@ impl Keys for NoKeys {
     fn current(&self) -> Option<Arc<KeySet>> {
         None
     }
-
-    fn may_refetch(&self, _: Option<&str>, _: Moment) -> bool {
-        false
-    }
-
-    fn refetch<'a>(
-        &'a self,
-        _: Option<&'a str>,
-        _: Moment,
-    ) -> Pin<Box<dyn Future<Output = Option<Arc<KeySet>>> + Send + 'a>> {
-        Box::pin(ready(None))
-    }
 }
 
 impl Introspector for Silent {
