@@ -11,7 +11,6 @@ use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::key_set::KeySet;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
-use foregate_filters::moment::Moment;
 use foregate_filters::rate_limit::limiter::{CAPACITY, Limiter, Rate};
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;

@@ -1,8 +1,7 @@
 //! No token gets in that was not signed, and none makes the gateway panic.
 #![no_main]
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;

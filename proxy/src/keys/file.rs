@@ -13,7 +13,7 @@ use foregate_filters::keys::Keys;
 use foregate_filters::moment::Moment;
 
 use crate::clock;
-use crate::keys::{KeysError, KeysStatus, Refetched};
+use crate::keys::{KeysError, KeysStatus};
 
 /// A JWK set or PEM file, and the keys last read from it.
 #[derive(Debug)]

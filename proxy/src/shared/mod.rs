@@ -98,14 +98,14 @@ impl Shared {
     /// The part of this name, made where there is none. `tell` makes known one that was made now.
     fn part<K: Eq + Hash, V: Clone, E>(
         &self,
-        shelf: impl FnOnce(&mut Kept) -> &mut Shelf<K, V>,
+        of: impl FnOnce(&mut Kept) -> &mut Shelf<K, V>,
         key: K,
         make: impl FnOnce() -> Result<V, E>,
         tell: impl FnOnce(&Telemetry, &V),
     ) -> Result<V, E> {
         let mut kept = self.kept();
         let attempt = kept.attempt;
-        let (part, new) = shelf(&mut kept).take(key, attempt, make)?;
+        let (part, new) = of(&mut kept).take(key, attempt, make)?;
         drop(kept);
         if let (true, Some(telemetry)) = (new, &self.telemetry) {
             tell(telemetry, &part);
