@@ -26,13 +26,23 @@ pub fn key(upstream: &UpstreamState, head: &Parts, ctx: &mut RequestContext, sec
         return Some(of_session(session, headers, ctx, secure));
     }
     match how.hash_on.as_ref()? {
-        HashOn::Source => Some(match ctx.client.address {
-            IpAddr::V4(address) => hash(&address.octets()),
-            IpAddr::V6(address) => hash(&address.octets()),
-        }),
+        HashOn::Source => Some(of_address(ctx.client.address)),
         HashOn::Header(name) => headers.get(name).map(of_value),
         HashOn::Cookie(name) => cookie(headers, name).map(hash),
         HashOn::Expression(key) => key.0.evaluate(&Scope { head, ctx }, |key| hash(key.as_bytes())).ok(),
+    }
+}
+
+/// The key of a connection that is passed on unread: its client, where its upstream hashes.
+pub fn of_connection(upstream: &UpstreamState, client: IpAddr) -> Option<u64> {
+    let how = &upstream.spec.balancing;
+    (how.hash_on == Some(HashOn::Source) && upstream.is_balanced()).then(|| of_address(client))
+}
+
+fn of_address(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => hash(&address.octets()),
+        IpAddr::V6(address) => hash(&address.octets()),
     }
 }
 

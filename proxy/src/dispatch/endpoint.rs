@@ -59,6 +59,23 @@ impl Endpoint {
     }
 }
 
+/// One exchange or connection that is under way with an endpoint, until it is dropped.
+#[derive(Debug)]
+pub struct Outstanding(Arc<EndpointState>);
+
+impl Outstanding {
+    pub fn new(state: &Arc<EndpointState>) -> Self {
+        state.outstanding.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(state))
+    }
+}
+
+impl Drop for Outstanding {
+    fn drop(&mut self) {
+        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What is known about one address, whatever names and documents led to it.
 #[derive(Debug)]
 pub struct EndpointState {
@@ -67,7 +84,7 @@ pub struct EndpointState {
     pub circuit: Circuit,
     /// Set while checks say that it is unfit.
     unfit: AtomicBool,
-    /// Exchanges under way.
+    /// Exchanges and connections under way: see [`Outstanding`].
     outstanding: AtomicU32,
     /// Since when it is in use (again), in nanoseconds; 0 where it was from the beginning.
     since: AtomicU64,
@@ -86,14 +103,6 @@ impl EndpointState {
             since: AtomicU64::new(0),
             unused: AtomicU64::new(0),
         }
-    }
-
-    pub fn begin(&self) {
-        self.outstanding.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn end(&self) {
-        self.outstanding.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub fn outstanding(&self) -> u32 {

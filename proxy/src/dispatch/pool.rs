@@ -12,10 +12,11 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 
-use crate::body::{Progress, RequestBody};
+use crate::body::RequestBody;
 use crate::clock;
-use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::endpoint::{Endpoint, Outstanding};
 use crate::dispatch::upstream::UpstreamState;
+use crate::progress::Progress;
 
 /// Connections put back between two looks at all of a thread's idle connections.
 const SWEEP_EVERY: u32 = 256;
@@ -151,8 +152,8 @@ pub struct Lease {
     sender: Option<Sender>,
     /// Tells whether a streaming request body was sent to its end.
     request: Option<Arc<Progress>>,
-    /// It counts among the outstanding exchanges of its endpoint.
-    counted: bool,
+    /// Set where it counts among the outstanding exchanges of its endpoint.
+    _outstanding: Option<Outstanding>,
 }
 
 impl Lease {
@@ -162,15 +163,14 @@ impl Lease {
         sender: Sender,
         request: Option<Arc<Progress>>,
     ) -> Self {
-        Self { upstream, endpoint, sender: Some(sender), request, counted: false }
+        Self { upstream, endpoint, sender: Some(sender), request, _outstanding: None }
     }
 
     /// Counts it among the outstanding exchanges of its endpoint, until it ends.
     #[must_use]
-    pub fn counted(mut self) -> Self {
-        self.endpoint.state.begin();
-        self.counted = true;
-        self
+    pub fn counted(self) -> Self {
+        let outstanding = Outstanding::new(&self.endpoint.state);
+        Self { _outstanding: Some(outstanding), ..self }
     }
 
     /// Sends the request of this exchange, at once; the answer is waited for.
@@ -202,13 +202,5 @@ impl Lease {
     /// The connection is of no more use.
     pub fn abandon(&mut self) {
         self.sender = None;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if self.counted {
-            self.endpoint.state.end();
-        }
     }
 }

@@ -11,6 +11,7 @@ use foregate_policy::snapshot::{Concurrency, Endpoint as Written, Protocol, Upst
 
 use crate::clock;
 use crate::dispatch::circuit::Outcome;
+use crate::dispatch::endpoint::Outstanding;
 use crate::dispatch::maglev::mix;
 use crate::dispatch::roster::Roster;
 use crate::dispatch::table::{Draw, Members, Table};
@@ -87,7 +88,7 @@ fn a_slow_endpoint_gets_less_and_an_unknown_one_is_tried() {
     upstream.table().members.endpoints[0].state.latency.observe(MS, NOW);
     let seen = shares(&upstream, 1_000);
     assert_eq!(seen.get(&at(&upstream, 1)), Some(&1_000), "nothing known, nothing outstanding: {seen:?}");
-    upstream.table().members.endpoints[1].state.begin();
+    let _asked = Outstanding::new(&upstream.table().members.endpoints[1].state);
     let seen = shares(&upstream, 1_000);
     assert_eq!(seen.get(&at(&upstream, 0)), Some(&1_000), "one at a time until it is known: {seen:?}");
 }
@@ -98,9 +99,8 @@ fn the_least_asked_is_chosen_by_weight() {
     endpoints[0].weight = 3;
     let upstream = state(endpoints, of(Algorithm::LeastRequest));
     let endpoints = upstream.table().members.endpoints.to_vec();
-    for _ in 0..400 {
-        upstream.pick(&want(None)).unwrap().endpoint.state.begin();
-    }
+    let _asked: Vec<Outstanding> =
+        (0..400).map(|_| Outstanding::new(&upstream.pick(&want(None)).unwrap().endpoint.state)).collect();
     let outstanding: Vec<u32> = endpoints.iter().map(|endpoint| endpoint.state.outstanding()).collect();
     assert!((280..=320).contains(&outstanding[0]), "{outstanding:?}");
 }

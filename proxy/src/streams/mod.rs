@@ -27,11 +27,11 @@ use tokio::time::timeout;
 use crate::admission::clients::Seat;
 use crate::clock;
 use crate::connection::{Entry, ends};
-use crate::dispatch::DispatchError;
 use crate::dispatch::circuit::Outcome;
 use crate::dispatch::connect::{ConnectError, Opened, open};
-use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::endpoint::{Endpoint, Outstanding};
 use crate::dispatch::upstream::{Picked, UpstreamState, Want};
+use crate::dispatch::{DispatchError, affinity};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
 use crate::handshake::vouch::Vouched;
@@ -59,6 +59,9 @@ pub struct Client {
     /// What its first bytes were found to be, where somebody looked.
     pub spoken: Spoken,
 }
+
+/// A connection to an upstream, the time for which nothing may pass, and its place in the choices of others.
+type Connected = (Opened, Duration, Outstanding);
 
 /// A client's connection, ready to be passed on.
 struct Arrived {
@@ -95,7 +98,7 @@ pub async fn serve(
     // Counted first: a publication in between is asked about once too often, not once too seldom.
     let seen = gateway.publications.count();
     match admit(&mut life, &entry, client).await {
-        Ok((mut upstream, silence)) => {
+        Ok((mut upstream, silence, _outstanding)) => {
             pass(&mut life, (&mut transport, &mut upstream), &entry, silence, (&drain, seen)).await;
         }
         Err(refusal) => {
@@ -145,8 +148,8 @@ fn at(step: Step, reason: Reason, detail: impl Into<Box<str>>) -> Refusal {
     Refusal { step, reply: Box::new(Reply::new(reason).detail(detail)) }
 }
 
-/// Finds the route, asks its filters, and connects to an upstream. Gives the time for which nothing may pass.
-async fn admit(life: &mut StreamLife, entry: &Entry, client: Client) -> Result<(Opened, Duration), Refusal> {
+/// Finds the route, asks its filters, and connects to an upstream.
+async fn admit(life: &mut StreamLife, entry: &Entry, client: Client) -> Result<Connected, Refusal> {
     if life.gateway.telemetry.must_refuse() {
         return Err(at(Step::Pin, Reason::LogUnavailable, ""));
     }
@@ -172,24 +175,27 @@ async fn connect(
     pinned: &Live,
     route: &StreamRoute,
     told: Ends,
-) -> Result<(Opened, Duration), Refusal> {
+) -> Result<Connected, Refusal> {
     let mut last = at(Step::Dispatch, Reason::BackendInvalid, "the route names no upstream");
     #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits will do")]
     let number = random::next() as u32;
     for backend in route.in_turn(number) {
         let Some(upstream) = pinned.upstreams.get(backend.upstream) else { continue };
         life.upstream = Some(Arc::clone(&upstream.spec.name));
+        let key = affinity::of_connection(upstream, life.ctx.client.address);
         let mut failed = DispatchError::NoEndpoint;
         let mut tried: SmallVec<[u64; CONNECT_ATTEMPTS]> = SmallVec::new();
         while tried.len() < CONNECT_ATTEMPTS {
             let now = clock::monotonic();
             // Nothing has been passed on yet: another endpoint may be tried whatever is spoken.
-            let want = Want { key: None, safe: true, tried: &tried, now };
+            let want = Want { key, safe: true, tried: &tried, now };
             let Some(Picked { endpoint, .. }) = upstream.pick(&want) else { break };
             if tried.contains(&endpoint.pool) {
                 break;
             }
             tried.push(endpoint.pool);
+            // From now on: many that connect at once must see one another.
+            let outstanding = Outstanding::new(&endpoint.state);
             let outcome = connected(upstream, &endpoint, told, &life.name).await;
             if upstream.is_balanced() {
                 let verdict = if outcome.is_ok() { Outcome::Good } else { Outcome::Failure };
@@ -199,7 +205,7 @@ async fn connect(
             match outcome {
                 Ok(opened) => {
                     life.endpoint = Some(endpoint.address());
-                    return Ok((opened, upstream.spec.idle_timeout));
+                    return Ok((opened, upstream.spec.idle_timeout, outstanding));
                 }
                 Err(source) => failed = DispatchError::Connect { endpoint: endpoint.address(), source },
             }

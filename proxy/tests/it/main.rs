@@ -11,6 +11,8 @@ mod binary_upgrade;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod body_deadlines;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;
@@ -68,6 +70,8 @@ mod reload;
 mod secrets;
 #[cfg(test)]
 mod shadow;
+#[cfg(test)]
+mod stream_balancing;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

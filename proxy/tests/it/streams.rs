@@ -73,7 +73,7 @@ pub(crate) fn upstream(name: &str, endpoint: impl Display, more: &str) -> String
 }
 
 /// Everything on one TCP port to one endpoint, for those whom a policy lets in.
-fn tcp(endpoint: impl Display, more: &str, said: &str) -> String {
+pub(crate) fn tcp(endpoint: impl Display, more: &str, said: &str) -> String {
     [
         gateway(&[TCP]),
         route("TCPRoute", "db", "", &[("db", 1)]),
@@ -84,7 +84,7 @@ fn tcp(endpoint: impl Display, more: &str, said: &str) -> String {
 }
 
 /// Says its name, then gives back what it gets, and says how much it was once the client has closed.
-async fn parrot(name: &'static str) -> Upstream {
+pub(crate) async fn parrot(name: &'static str) -> Upstream {
     Upstream::raw(move |stream, _| async move {
         let _ = talk(stream, name).await;
     })

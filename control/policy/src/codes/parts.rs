@@ -9,7 +9,7 @@ use super::{
     GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED,
     MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
     PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED,
-    STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -314,5 +314,12 @@ pub const OF_PARTS: &[Entry] = &[
         "Whoever reaches the listener may claim to come from any address, and pass every rule that reads it. It is safe only where nobody but the load balancer can reach the port.",
         "proxyProtocol: { from: [0.0.0.0/0] }",
         "proxyProtocol: { from: [10.0.0.0/24] }",
+    ),
+    entry(
+        UNREAD,
+        "What connections that are passed on unread cannot obey",
+        "With `protocol: Tcp` the gateway reads nothing of what passes: there is no header or cookie to hash, no session to set, no status to judge, no request to count or to send again. What asks for one is refused rather than left standing as if it were obeyed. Connections are spread by those that are open (PeakEwma, LeastRequest, RoundRobin) or by the address of the client (Maglev).",
+        "protocol: Tcp\nloadBalancing: { policy: Maglev, hashOn: { header: x-org-id } }",
+        "protocol: Tcp\nloadBalancing: { policy: Maglev }",
     ),
 ];

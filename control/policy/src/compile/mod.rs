@@ -27,6 +27,7 @@ mod retries;
 mod rules;
 mod streams;
 pub(crate) mod typed;
+mod unread;
 mod upstream_tls;
 mod upstreams;
 

@@ -42,7 +42,8 @@ struct Said<'a> {
 }
 
 /// What a policy asks of requests, which a connection has none of.
-const OF_REQUESTS: [&str; 5] = ["jwt", "introspection", "apiKey", "enrich", "body"];
+const OF_REQUESTS: [&str; 8] =
+    ["jwt", "introspection", "apiKey", "fairness", "enrich", "choose", "inject", "body"];
 
 impl<'a> Compilation<'a> {
     pub fn streams<'p>(
@@ -261,7 +262,10 @@ fn asks(policy: &Prepared<'_>, section: &str) -> bool {
         "jwt" => !said.jwt.is_empty(),
         "introspection" => !said.introspection.is_empty(),
         "apiKey" => said.api_key.is_some(),
+        "fairness" => said.fairness.is_some(),
         "enrich" => !said.enrich.is_empty(),
+        "choose" => !said.choose.is_empty(),
+        "inject" => !said.inject.is_empty(),
         "body" => said.body.is_some(),
         _ => false,
     }

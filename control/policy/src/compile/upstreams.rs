@@ -9,7 +9,7 @@ use foregate_filters::units::TimeSpan;
 
 use crate::codes;
 use crate::compile::typed::{Typed, spec};
-use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints};
+use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints, unread};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
@@ -120,6 +120,9 @@ impl Reader<'_> {
             let at = spec().key("credentials");
             let diagnostic = Diagnostic::at(self.document(), &at, codes::UPSTREAM_PROTOCOL, message);
             self.faults.push(diagnostic.help("remove them, or make the protocol Http1 or Http2"));
+        }
+        if protocol == Protocol::Tcp {
+            unread::check(self.typed.document, spec_of, self.faults);
         }
         let plain = credentials::in_clear(spec_of);
         if plain && protocol != Protocol::Tcp && !spec_of.insecure.is_some_and(|said| said.plain_credentials)

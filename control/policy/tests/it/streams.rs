@@ -134,6 +134,10 @@ fn faults_have_code_and_place() {
             tcp(r#"authorize: [{ name: named, allow: 'request.host == "a"' }]"#),
             "FG0672 21:17 `request.host` is read",
         ),
+        (
+            tcp(&format!("{ALL}\n  choose: [{{ name: all, when: 'true', backend: db }}]")),
+            "FG0672 22:3 `choose` asks for requests",
+        ),
         (tcp(&format!("{ALL}\n  body: {{ maxSize: 1MiB }}")), "FG0672 22:3 `body` asks for requests"),
         (
             gateway(&[HTTP])
@@ -228,6 +232,44 @@ fn faults_have_code_and_place() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n\n"));
+}
+
+#[test]
+fn what_only_requests_could_obey_is_refused_of_upstreams_that_pass_connections_on() {
+    let documents = |more: &str| {
+        gateway(&[TCP])
+            + &route("TCPRoute", "db", "")
+            + &policy("TCPRoute", "db", ALL)
+            + &upstream(&format!(", protocol: Tcp, {more}"))
+    };
+    for (more, want) in [
+        (
+            "loadBalancing: { policy: Maglev, hashOn: { header: x-org } }",
+            "a connection that is passed on unread has no header",
+        ),
+        ("loadBalancing: { policy: Maglev, hashOn: { cookie: org } }", "has no cookie"),
+        (
+            "loadBalancing: { policy: Maglev, hashOn: { expression: source.address } }",
+            "has not what an expression reads",
+        ),
+        ("sessionPersistence: { type: Cookie }", "has no cookie or header of a session"),
+        ("outlierDetection: { consecutiveErrors: 3 }", "has no status"),
+        ("retryConstraint: {}", "has no request to be tried again"),
+        ("concurrency: { max: 10 }", "has no request to be counted"),
+        ("maxIdlePerThread: 3", "has no end after which it serves another client"),
+    ] {
+        let told = brief(&compiled(&documents(more)).map(drop).unwrap_err());
+        let found = |told: &String| told.starts_with("FG0732 26:") && told.contains(want);
+        assert!(told.iter().any(found), "{more}: {told:?}");
+    }
+    for more in [
+        "loadBalancing: { policy: Maglev }",
+        "loadBalancing: { policy: Maglev, hashOn: { sourceAddress: true } }",
+        "loadBalancing: { policy: LeastRequest, slowStart: 10s }, circuitBreaker: { consecutiveFailures: 2 }",
+        "healthCheck: { type: TCP }, timeouts: { idle: 12h }, dns: { maxStale: 1h }",
+    ] {
+        compiled(&documents(more)).unwrap();
+    }
 }
 
 #[test]
