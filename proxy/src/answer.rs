@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use foregate_filters::chain::Refusal;
 use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
+use foregate_filters::verdict::Reply;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -15,6 +17,7 @@ use tokio::time::Sleep;
 use crate::dispatch::pool::Lease;
 use crate::grpc;
 use crate::life::Life;
+use crate::respond::at;
 use crate::stall;
 use crate::telemetry::record::End;
 
@@ -25,6 +28,8 @@ pub enum AnswerError {
     Upstream(#[from] hyper::Error),
     #[error("the response was not complete in time")]
     Deadline,
+    #[error("nothing of the request body came for too long")]
+    BodyTimeout,
     #[error("what is in force no longer allows the request")]
     Revoked,
 }
@@ -119,6 +124,17 @@ fn is_call(life: Option<&Life>) -> bool {
     life.is_some_and(|life| life.grpc.is_some())
 }
 
+/// True where the upstream broke off because the client kept it waiting: the record says so.
+fn kept_waiting(life: Option<&mut Box<Life>>) -> bool {
+    let Some(life) = life else { return false };
+    let late = life.progress.as_ref().is_some_and(|progress| progress.late());
+    if late {
+        let reply = Reply::new(Reason::BodyTimeout).detail("the answer had begun, and no more of the body came");
+        life.refusal = Some(at(Step::Dispatch)(reply));
+    }
+    late
+}
+
 /// True once the request would no longer be admitted. It is asked about when something new is in force; to learn
 /// of that while the upstream is silent, the body begins to watch when it first has to wait.
 fn revoked(
@@ -158,6 +174,12 @@ impl Body for ResponseBody {
                         Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
                         Some(Poll::Pending) | None => Poll::Pending,
                     },
+                    Poll::Ready(Some(Err(_))) if kept_waiting(this.life.as_mut()) => {
+                        if is_call(this.life.as_deref()) {
+                            return this.broken_off(Reason::BodyTimeout, End::Idle);
+                        }
+                        Poll::Ready(Some(Err(AnswerError::BodyTimeout)))
+                    }
                     Poll::Ready(frame) => Poll::Ready(frame.map(|frame| frame.map_err(AnswerError::from))),
                 };
                 // What has come to its end has nothing left to be ended.
@@ -190,6 +212,7 @@ impl Body for ResponseBody {
                 }
             }
             Poll::Ready(Some(Err(AnswerError::Revoked))) => this.finish(End::Revoked),
+            Poll::Ready(Some(Err(AnswerError::BodyTimeout))) => this.finish(End::Idle),
             Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
             Poll::Ready(None) => {
                 this.release();

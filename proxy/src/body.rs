@@ -2,13 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::admission::bodies::Share;
 use crate::mirror::Tee;
 use crate::owned::Owned;
+use crate::progress::Progress;
 use bytes::{Bytes, BytesMut};
 use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
@@ -22,29 +22,13 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Most that is read of a refused body.
 const LINGER_BYTES: usize = 4 << 20;
 
-/// How far a request body has come.
-#[derive(Debug, Default)]
-pub struct Progress {
-    bytes: AtomicU64,
-    done: AtomicBool,
-    broken: AtomicBool,
-}
-
-impl Progress {
-    /// Bytes of content read from the client so far.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
-    /// True where the client broke it off, or sent what is no body.
-    pub fn broken(&self) -> bool {
-        self.broken.load(Ordering::Relaxed)
-    }
-
-    /// True once the client has sent all of it.
-    pub fn done(&self) -> bool {
-        self.done.load(Ordering::Relaxed)
-    }
+/// Why a request body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    #[error("{0}")]
+    Client(#[from] hyper::Error),
+    #[error("nothing of the body came for too long")]
+    Late,
 }
 
 /// The body sent to an upstream.
@@ -105,17 +89,21 @@ impl From<Bytes> for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(incoming, progress, owned) => {
-                let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let mut frame = match Pin::new(&mut *incoming).poll_frame(cx) {
+                    Poll::Ready(frame) => frame.map(|frame| frame.map_err(BodyError::from)),
+                    Poll::Pending if progress.waits(cx) => Some(Err(BodyError::Late)),
+                    Poll::Pending => return Poll::Pending,
+                };
                 let mut trailers = false;
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(fields) = frame.trailers_mut()
@@ -126,13 +114,13 @@ impl Body for RequestBody {
                 if let Some(Ok(frame)) = &frame
                     && let Some(data) = frame.data_ref()
                 {
-                    progress.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+                    progress.comes(data.len());
                 }
                 if frame.as_ref().is_some_and(Result::is_err) {
-                    progress.broken.store(true, Ordering::Relaxed);
+                    progress.breaks();
                 }
                 if frame.is_none() || trailers || incoming.is_end_stream() {
-                    progress.done.store(true, Ordering::Relaxed);
+                    progress.ends();
                 }
                 Poll::Ready(frame)
             }

@@ -38,6 +38,7 @@ pub mod part_metrics;
 pub mod path;
 pub mod policies;
 pub mod problem;
+pub mod progress;
 pub mod proxy_protocol;
 pub mod reload;
 pub mod respond;

@@ -9,17 +9,19 @@ use foregate_filters::chain::Refusal;
 use foregate_filters::context::{Client, RequestContext};
 use foregate_filters::moment::Moment;
 use foregate_policy::description::Description;
+use foregate_policy::route::Route;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Version};
 use http_body::Body;
 
-use crate::body::Progress;
 use crate::clock;
 use crate::connection::Connection;
 use crate::grpc::Call;
 use crate::live::Live;
 use crate::open::{Asked, Open};
 use crate::panics;
+use crate::progress::{Progress, Silence};
+use crate::stream::Deadlines;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
@@ -195,6 +197,18 @@ impl Life {
     /// Counts response body bytes handed to the client.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
+        if let Some(progress) = &self.progress {
+            progress.answers(bytes);
+        }
+    }
+
+    /// The answer has begun: a body that is still on its way must keep coming. That of a call, and of a route whose
+    /// time for requests is switched off, is a stream: it may be silent for as long as a tunnel.
+    pub fn hurry(&self, route: &Route) {
+        let Some(progress) = self.progress.as_ref().filter(|progress| !progress.done()) else { return };
+        let Deadlines { body, tunnel, .. } = self.connection.gateway.deadlines;
+        let streams = self.grpc.is_some() || route.timeouts.request.is_some_and(|limit| limit.is_zero());
+        progress.watch(if streams { Silence::OfBoth(tunnel) } else { Silence::OfClient(body) });
     }
 
     /// Makes the one record of this request; later calls do nothing.

@@ -14,7 +14,7 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::timeout;
 
-use crate::body::RequestBody;
+use crate::body::{BodyError, RequestBody};
 use crate::dispatch::Answer;
 use crate::dispatch::upstream::UpstreamState;
 use crate::gateway;
@@ -244,7 +244,7 @@ pub struct Tee {
 
 impl Tee {
     /// The next frame of the body.
-    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {

@@ -102,6 +102,7 @@ fn answered(
         upgrade::tunnel(client, response, life);
         return switched.map(|()| ResponseBody::unrecorded());
     }
+    life.hurry(route);
     shape::end_to_end(response.headers_mut());
     let response = seen(response, &mut life, route, backend);
     let end = route.timeouts.request.filter(|limit| !limit.is_zero());

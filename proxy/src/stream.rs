@@ -24,11 +24,12 @@ use crate::maybe_tls::MaybeTls;
 pub struct Deadlines {
     /// From the first byte of a head to its end; for TLS, the handshake as well.
     pub head: Duration,
-    /// For a body that filters wait for, from its first read to its end.
+    /// For a body that filters wait for, from its first read to its end; for one that streams, between two pieces
+    /// once its answer has begun.
     pub body: Duration,
     /// Between requests; also for a client to take something of a response.
     pub idle: Duration,
-    /// Between two pieces of a tunnel, whichever way.
+    /// Between two pieces of a tunnel or a call, whichever way.
     pub tunnel: Duration,
 }
 

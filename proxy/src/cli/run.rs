@@ -50,13 +50,13 @@ pub(super) struct Run {
     /// Time for a request head, from its first byte; also for a TLS handshake.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     head_timeout: TimeSpan,
-    /// Time for a body that filters wait for.
+    /// Time for a body that filters wait for; also between two pieces of one that streams, once its answer has begun.
     #[arg(long, value_name = "TIME", default_value = "30s")]
     body_timeout: TimeSpan,
     /// Time a connection may stay idle between requests, and a client may take nothing of a response.
     #[arg(long, value_name = "TIME", default_value = "75s")]
     idle_timeout: TimeSpan,
-    /// Time a WebSocket may be silent.
+    /// Time a WebSocket or gRPC call may be silent.
     #[arg(long, value_name = "TIME", default_value = "1h")]
     tunnel_timeout: TimeSpan,
     /// Longest time to finish what is under way, after SIGTERM.
