@@ -18,7 +18,7 @@ use crate::dispatch::connect::{self, ConnectError};
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::{self, Lease};
 use crate::dispatch::upstream::{UpstreamState, Want};
-use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable};
+use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable, unwanted};
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
 
@@ -110,6 +110,7 @@ pub async fn send(
                 let over = attempts.over(clock::monotonic());
                 let wanted = copy.filter(|_| !over && attempts.retries_answer(&answer));
                 let Some(copy) = wanted.filter(|_| attempts.grant(trial)) else { return Ok(answer) };
+                unwanted::release(answer);
                 request = copy;
             }
             Err(Failed::Client(error) | Failed::Began(error)) => return Err(error),

@@ -14,6 +14,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+pub mod unwanted;
 pub mod upstream;
 
 use std::future::Future;

@@ -258,3 +258,27 @@ async fn a_stream_that_was_answered_early_goes_on() {
     drop(feed);
     assert_eq!(crate::support::client::Reply::read(response).await.unwrap().text(), "all of it");
 }
+
+#[tokio::test]
+async fn an_answer_that_is_tried_again_gives_its_connection_back() {
+    const SMALL: usize = 1_000;
+    const LARGE: usize = 1_000_000;
+    for (size, connections) in [(SMALL, 1), (LARGE, 4)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let upstream = Upstream::start(move |_| {
+            let last = asked.fetch_add(1, Ordering::SeqCst) % 4 == 3;
+            async move {
+                let status = if last { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                Response::builder().status(status).body(full(vec![b'x'; size])).unwrap()
+            }
+        })
+        .await;
+        // Time enough for what nobody wants to be read.
+        let rule = "retry: { codes: [503], attempts: 3, backoff: 300ms }";
+        let gateway = Foregate::start(&documents(rule, &endpoints(&[upstream.address])), Options::default()).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        let reply = client.get("/").await;
+        assert_eq!((reply.status, reply.body.len()), (200, size));
+        assert_eq!(upstream.connections(), connections, "with {size} bytes");
+    }
+}
