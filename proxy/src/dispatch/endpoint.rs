@@ -42,6 +42,8 @@ pub struct Endpoint {
     pub at: Address,
     /// Names its shelf in the pools of all threads; never used twice.
     pub pool: u64,
+    /// Set once it is in use no more: its connections serve no further request. Shared by all of this pool.
+    pub gone: Arc<AtomicBool>,
     /// Hash of the address: the same in every gateway.
     pub seed: u64,
     /// Shared by all states of the upstream, past and to come.
@@ -51,7 +53,14 @@ pub struct Endpoint {
 impl Endpoint {
     pub fn new(at: Address, pool: u64, state: Arc<EndpointState>) -> Self {
         let seed = maglev::hash(at.address.to_string().as_bytes());
-        Self { at, pool, seed, state }
+        Self { at, pool, gone: Arc::default(), seed, state }
+    }
+
+    /// The same endpoint, of which its source tells something else now: its connections serve on.
+    #[must_use]
+    pub fn told(&self, at: Address) -> Self {
+        let (gone, state) = (Arc::clone(&self.gone), Arc::clone(&self.state));
+        Self { at, pool: self.pool, gone, seed: self.seed, state }
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -3,14 +3,16 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::{Future, pending};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::body::RequestBody;
 use crate::clock;
@@ -41,32 +43,73 @@ struct Shelf {
     timeout: Duration,
     /// That of the upstream.
     retired: Arc<AtomicBool>,
+    /// That of the endpoint.
+    gone: Arc<AtomicBool>,
+}
+
+impl Shelf {
+    /// True where its connections may serve on.
+    fn serves(&self) -> bool {
+        !self.retired.load(Ordering::Relaxed) && !self.gone.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Default)]
 struct Pool {
     shelves: HashMap<u64, Shelf, ahash::RandomState>,
     returned: u32,
-    /// [`RETIRED`] as this thread last saw it.
+    /// [`LEFT`] as this thread last saw it.
     seen: u64,
+    /// True once a task of this thread waits for those that leave.
+    waits: bool,
 }
 
-/// Counts the upstreams that were retired, so that threads look for their connections.
-static RETIRED: AtomicU64 = AtomicU64::new(0);
+/// Counts times that upstreams or endpoints left, so that threads look for their connections.
+static LEFT: AtomicU64 = AtomicU64::new(0);
 
-/// Lets go of the connections of an upstream: idle ones when their thread next has to do with the pool,
-/// those in use when their exchange ends.
+/// Tells of each, so that threads do so at once: one that serves nothing has no other cause to look.
+static TOLD: LazyLock<watch::Sender<()>> = LazyLock::new(|| watch::channel(()).0);
+
+/// Lets go of the connections of an upstream: idle ones at once, those in use when their exchange ends.
 pub fn retire(upstream: &UpstreamState) {
     upstream.retired.store(true, Ordering::Relaxed);
-    RETIRED.fetch_add(1, Ordering::Release);
+    tell();
+}
+
+/// The same for endpoints that their upstream has no more.
+pub fn leave(endpoints: &[Arc<Endpoint>]) {
+    for endpoint in endpoints {
+        endpoint.gone.store(true, Ordering::Relaxed);
+    }
+    if !endpoints.is_empty() {
+        tell();
+    }
+}
+
+fn tell() {
+    LEFT.fetch_add(1, Ordering::Release);
+    TOLD.send_replace(());
 }
 
 impl Pool {
-    fn forget_retired(&mut self) {
-        let retired = RETIRED.load(Ordering::Acquire);
-        if self.seen != retired {
-            self.seen = retired;
-            self.shelves.retain(|_, shelf| !shelf.retired.load(Ordering::Relaxed));
+    fn forget_left(&mut self) {
+        let left = LEFT.load(Ordering::Acquire);
+        if self.seen != left {
+            self.seen = left;
+            self.shelves.retain(|_, shelf| shelf.serves());
+        }
+    }
+
+    /// Waits for those that leave, on this thread, for as long as it serves.
+    fn wait(&mut self) {
+        if let (false, Ok(runtime)) = (self.waits, Handle::try_current()) {
+            self.waits = true;
+            let mut told = TOLD.subscribe();
+            runtime.spawn(async move {
+                while told.changed().await.is_ok() {
+                    POOL.with_borrow_mut(Pool::forget_left);
+                }
+            });
         }
     }
 }
@@ -81,7 +124,7 @@ thread_local! {
 /// `now` is the monotonic time.
 pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Option<(Sender, Duration)> {
     POOL.with_borrow_mut(|pool| {
-        pool.forget_retired();
+        pool.forget_left();
         let shelf = pool.shelves.get_mut(&endpoint.pool)?;
         while let Some(found) = shelf.idle.pop() {
             let idle = now.saturating_sub(found.since);
@@ -114,10 +157,11 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
     }
     let now = clock::monotonic();
     POOL.with_borrow_mut(|pool| {
-        pool.forget_retired();
-        if upstream.retired.load(Ordering::Relaxed) {
+        pool.forget_left();
+        if upstream.retired.load(Ordering::Relaxed) || endpoint.gone.load(Ordering::Relaxed) {
             return;
         }
+        pool.wait();
         pool.returned = pool.returned.wrapping_add(1);
         if pool.returned.is_multiple_of(SWEEP_EVERY) {
             pool.shelves.retain(|_, shelf| {
@@ -130,6 +174,7 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
         shelf.timeout = upstream.spec.idle_timeout;
         if !Arc::ptr_eq(&shelf.retired, &upstream.retired) {
             shelf.retired = Arc::clone(&upstream.retired);
+            shelf.gone = Arc::clone(&endpoint.gone);
         }
         if shelf.idle.len() < upstream.idle_each() {
             shelf.idle.push(Idle { sender, since: now });

@@ -12,6 +12,7 @@ use crate::admission::Admission;
 use crate::discovery::Sources;
 use crate::dispatch::circuit::Outcome;
 use crate::dispatch::endpoint::{Address, Endpoint};
+use crate::dispatch::pool;
 use crate::dispatch::roster::Roster;
 use crate::dispatch::table::{Draw, MAX_ENDPOINTS, Members, Table};
 use crate::dispatch::tls::UpstreamTrust;
@@ -203,13 +204,20 @@ impl UpstreamState {
             if new && !before.endpoints.is_empty() {
                 state.starts(now);
             }
-            let pool = known.map_or_else(|| NEXT_POOL.fetch_add(1, Ordering::Relaxed), |known| known.pool);
-            endpoints.push(Arc::new(Endpoint::new(at, pool, state)));
+            let endpoint = match known {
+                Some(known) => known.told(at),
+                None => Endpoint::new(at, NEXT_POOL.fetch_add(1, Ordering::Relaxed), state),
+            };
+            endpoints.push(Arc::new(endpoint));
         }
+        let stays =
+            |one: &&Arc<Endpoint>| endpoints.iter().any(|endpoint| Arc::ptr_eq(&endpoint.gone, &one.gone));
+        let left: Vec<_> = before.endpoints.iter().filter(|one| !stays(one)).cloned().collect();
         self.roster.moved(self, &endpoints);
         let how = &self.spec.balancing;
         let members = Arc::new(Members::new(endpoints, how, self.zone.as_deref()));
         self.table.store(Arc::new(Table::new(members, how, self.roster.changes())));
+        pool::leave(&left);
     }
 
     /// Chooses an endpoint. Takes no lock and no memory, except to look at an open circuit, and once after an
@@ -221,7 +229,7 @@ impl UpstreamState {
             return Some(Picked { endpoint: Arc::clone(only), trial: false });
         }
         let how = &self.spec.balancing;
-        if table.is_due(want.now)
+        if table.is_due(want.now, want.safe)
             && want.tried.is_empty()
             && let Some(endpoint) = table.trial(how, want.safe, want.key, want.now)
         {

@@ -3,11 +3,17 @@
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use http::Response;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::mpsc;
+
 use super::name_server::{NameServer, Said};
 use super::{documents, shown};
 use crate::support::client::Client;
 use crate::support::process::{Foregate, Options};
-use crate::support::upstream::{Upstream, full};
+use crate::support::upstream::{Upstream, empty, full};
 use crate::support::within;
 
 const LOCAL: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -177,4 +183,54 @@ async fn a_new_document_keeps_what_is_known_of_its_endpoints() {
         assert_eq!(client.get("/").await.text(), "good");
     }
     assert_eq!(bad.received().len(), before);
+}
+
+/// Answers everything, and tells of every connection that has ended.
+async fn telling(http2: bool) -> (Upstream, mpsc::UnboundedReceiver<()>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let upstream = Upstream::raw(move |stream, _| {
+        let tell = tell.clone();
+        async move {
+            let answer = service_fn(|_| async { Ok::<_, hyper::Error>(Response::new(empty())) });
+            let stream = TokioIo::new(stream);
+            let _ = if http2 {
+                http2::Builder::new(TokioExecutor::new()).serve_connection(stream, answer).await
+            } else {
+                http1::Builder::new().serve_connection(stream, answer).await
+            };
+            let _ = tell.send(());
+        }
+    })
+    .await;
+    (upstream, told)
+}
+
+#[tokio::test]
+async fn connections_to_an_endpoint_that_leaves_are_closed_at_once() {
+    for (http2, protocol) in [(false, "Http1"), (true, "Http2")] {
+        let (leaves, mut closed) = telling(http2).await;
+        let (stays, mut kept) = telling(http2).await;
+        let file = |addresses: &[SocketAddr]| super::endpoints(addresses) + "\n";
+        let options =
+            Options::default().file("found/crm.endpoints", file(&[leaves.address, stays.address]));
+        let spec = format!(
+            "endpointsFile: found/crm.endpoints, protocol: {protocol}, timeouts: {{ idle: 1h }}, \
+             loadBalancing: {{ policy: RoundRobin }}"
+        );
+        let gateway = Foregate::start(&documents("", &spec), options).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        for _ in 0..4 {
+            assert_eq!(client.get("/").await.status, 200);
+        }
+        assert_eq!((leaves.connections(), stays.connections()), (1, 1));
+        gateway.write("found/crm.endpoints", file(&[stays.address]));
+        // No request comes that would have its thread look.
+        within("the connection to be closed", closed.recv()).await.unwrap();
+        assert_eq!(client.get("/").await.status, 200);
+        assert_eq!(stays.connections(), 1, "what stays serves on");
+        assert!(kept.try_recv().is_err());
+        // The same where the whole upstream is another.
+        gateway.publish(&documents("", &format!("{spec}, maxIdlePerThread: 7"))).await;
+        within("the other connection to be closed", kept.recv()).await.unwrap();
+    }
 }
