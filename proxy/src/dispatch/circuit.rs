@@ -31,6 +31,11 @@ impl Cause {
             Self::Rest => "retry_after",
         }
     }
+
+    /// When a request may try; `safe` where it may be repeated. Who asked for a rest has had it.
+    fn due(self, until: Duration, safe: bool) -> Duration {
+        if safe || self == Self::Rest { until } else { until.saturating_add(UNSAFE_DELAY) }
+    }
 }
 
 /// What one exchange says about its endpoint.
@@ -119,6 +124,11 @@ impl Circuit {
         }
     }
 
+    /// When a request may try that may be repeated, and when any may.
+    pub fn due(&self) -> Option<(Duration, Duration)> {
+        self.until().map(|(until, cause)| (until, cause.due(until, false)))
+    }
+
     /// True while one request is trying.
     pub fn on_trial(&self) -> bool {
         self.troubled() && matches!(self.inner().state, State::Half { .. })
@@ -131,8 +141,7 @@ impl Circuit {
         }
         let mut inner = self.inner();
         let (State::Open { until, cause } | State::Half { until, cause }) = inner.state else { return false };
-        let due = if safe || cause == Cause::Rest { until } else { until.saturating_add(UNSAFE_DELAY) };
-        if now < due {
+        if now < cause.due(until, safe) {
             return false;
         }
         inner.state = State::Half { until: now.saturating_add(TRIAL), cause };

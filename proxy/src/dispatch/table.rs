@@ -48,8 +48,10 @@ pub struct Table {
     levels: Vec<Level>,
     /// True where too few are fit, so that all are used.
     pub panic: bool,
-    /// When the next open circuit may be tried, in nanoseconds.
+    /// When the next open circuit may be tried by a request that may be repeated, in nanoseconds.
     due: AtomicU64,
+    /// The same for any request.
+    due_unsafe: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -153,22 +155,28 @@ impl Table {
                 schedule: schedule(&members, chosen.iter().filter(fit).copied()),
             });
         }
-        let table = Self { members, changes, fit, levels, panic, due: AtomicU64::new(u64::MAX) };
+        let never = || AtomicU64::new(u64::MAX);
+        let table = Self { members, changes, fit, levels, panic, due: never(), due_unsafe: never() };
         table.reckon(how);
         table
     }
 
-    /// True where some open circuit may be tried.
-    pub fn is_due(&self, now: Duration) -> bool {
-        self.due.load(Ordering::Relaxed) <= nanos(now)
+    /// True where some open circuit may be tried; `safe` where the request may be repeated.
+    pub fn is_due(&self, now: Duration, safe: bool) -> bool {
+        let due = if safe { &self.due } else { &self.due_unsafe };
+        due.load(Ordering::Relaxed) <= nanos(now)
     }
 
     /// Works out when the next trial is due.
     fn reckon(&self, how: &Balancing) {
         let states = self.members.endpoints.iter().map(|endpoint| &endpoint.state);
         let tried = states.filter(|state| !(how.check.is_some() && state.unfit()));
-        let due = tried.filter_map(|state| state.circuit.until()).map(|(until, _)| nanos(until)).min();
-        self.due.store(due.unwrap_or(u64::MAX), Ordering::Relaxed);
+        let (mut due, mut due_unsafe) = (u64::MAX, u64::MAX);
+        for (safe, any) in tried.filter_map(|state| state.circuit.due()) {
+            (due, due_unsafe) = (due.min(nanos(safe)), due_unsafe.min(nanos(any)));
+        }
+        self.due.store(due, Ordering::Relaxed);
+        self.due_unsafe.store(due_unsafe, Ordering::Relaxed);
     }
 
     /// An endpoint that was ejected and may be tried again, by this request; `safe` where that may be repeated. A
@@ -190,9 +198,12 @@ impl Table {
                 let meant = self.members.levels.iter().filter_map(|level| self.members.meant(level, key));
                 meant.filter_map(|index| self.members.at(index)).find(tries)
             }
-        }?;
-        self.reckon(how);
-        Some(chosen)
+        };
+        // One without a key looked at all of them: the next need not where nothing was due after all.
+        if chosen.is_some() || key.is_none() {
+            self.reckon(how);
+        }
+        chosen
     }
 
     /// True where requests may go to this member.

@@ -182,6 +182,9 @@ fn an_ejected_endpoint_is_tried_by_one_request_and_comes_back() {
     let pick = |now, safe| upstream.pick(&Want { key: None, safe, tried: &[], now }).unwrap();
     assert!(!pick(NOW, true).trial);
     let later = NOW + 1_200 * MS;
+    let table = upstream.table();
+    assert!(table.is_due(later, true) && !table.is_due(later, false), "no request looks at all for nothing");
+    drop(table);
     assert!(!pick(later, false).trial, "what may be repeated comes first");
     let trial = pick(later, true);
     assert!(trial.trial && trial.endpoint.address() == at(&upstream, 0));
