@@ -1,4 +1,4 @@
-//! Cross-origin requests: answers preflights, tells browsers which scripts may read (Fetch).
+//! Cross-origin requests: tells browsers which scripts may read what (Fetch).
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -18,7 +18,7 @@ use crate::reason::Reason;
 use crate::verdict::{Reply, Verdict};
 
 /// The name of its refusals.
-const RULE: &str = "cors";
+pub(crate) const RULE: &str = "cors";
 
 /// Seconds for which a browser may keep the answer to a preflight, where nothing is said (Gateway API).
 const MAX_AGE: u32 = 5;
@@ -73,8 +73,8 @@ pub enum AllowedMethod {
     Any,
 }
 
-/// Marks responses for the origins allowed, and answers preflights itself.
-#[derive(Debug)]
+/// Marks responses for the origins allowed, refusals too; preflights are answered by `Preflight`.
+#[derive(Clone, Debug)]
 pub struct Cors {
     origins: Origins,
     credentials: bool,
@@ -84,14 +84,14 @@ pub struct Cors {
     max_age: HeaderValue,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Origins {
     Any,
     These(Vec<Origin>),
 }
 
 /// An origin, or all below one.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Origin {
     https: bool,
     /// In lower case; empty for every host; with a dot in front for every host below.
@@ -100,7 +100,7 @@ struct Origin {
 }
 
 /// What a preflight is told may be used.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Allowed {
     /// What needs no permission.
     Nothing,
@@ -177,7 +177,8 @@ impl Cors {
         matches!(self.origins, Origins::Any) && !self.credentials
     }
 
-    fn allows(&self, head: &request::Parts) -> bool {
+    /// True where scripts of the origin that the request names may call.
+    pub(crate) fn allows(&self, head: &request::Parts) -> bool {
         let mut sent = head.headers.get_all(ORIGIN).iter();
         let (Some(origin), None) = (sent.next(), sent.next()) else { return false };
         match &self.origins {
@@ -189,7 +190,8 @@ impl Cors {
         }
     }
 
-    fn preflight(&self, head: &request::Parts) -> Reply {
+    /// The answer to a preflight of an origin that is allowed.
+    pub(crate) fn preflight(&self, head: &request::Parts) -> Reply {
         let answer = |asked: HeaderName, allowed: &Allowed| match allowed {
             Allowed::Nothing => None,
             Allowed::These(list) => Some(list.clone()),
@@ -218,9 +220,6 @@ impl Filter for Cors {
         let Some(origin) = head.headers.get(ORIGIN) else { return Verdict::Continue };
         // What the upstream says of origins is replaced: the route has decided.
         if !self.allows(head) {
-            if is_preflight(head) {
-                return Reply::new(Reason::OriginDenied).rule(RULE).into();
-            }
             let said = [
                 ACCESS_CONTROL_ALLOW_ORIGIN,
                 ACCESS_CONTROL_ALLOW_CREDENTIALS,
@@ -237,7 +236,7 @@ impl Filter for Cors {
             HeaderEdit::Remove(ACCESS_CONTROL_ALLOW_CREDENTIALS)
         });
         if is_preflight(head) {
-            return self.preflight(head).into();
+            return Verdict::Continue;
         }
         edits.push(match &self.expose {
             Some(expose) => HeaderEdit::Set(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone()),
@@ -345,6 +344,7 @@ mod tests {
     use crate::edits::HeaderEdit;
     use crate::fault::Path;
     use crate::filter::Filter;
+    use crate::preflight::Preflight;
     use crate::testing::{Call, get};
     use crate::verdict::Verdict;
 
@@ -356,7 +356,8 @@ mod tests {
     /// The verdict, and the edits of the response, one a line.
     fn told(filter: &Cors, call: &Call) -> (String, Vec<String>) {
         let mut ctx = call.context();
-        let verdict = match filter.on_request(&call.head(), &mut ctx) {
+        assert_eq!(filter.on_request(&call.head(), &mut ctx), Verdict::Continue);
+        let verdict = match Preflight(filter.clone()).on_request(&call.head(), &mut ctx) {
             Verdict::Reply(reply) => {
                 let headers = reply.headers.iter().map(|(name, value)| format!(" {name}={value:?}"));
                 format!("{}{}", reply.reason, headers.collect::<String>())
@@ -437,7 +438,7 @@ mod tests {
             ]
         );
         let (verdict, edits) = told(&filter, &preflight("https://evil.test", "PUT", ""));
-        assert_eq!((verdict.as_str(), edits.len()), ("OriginDenied", 1));
+        assert_eq!((verdict.as_str(), edits.len()), ("OriginDenied", 4));
         let (verdict, _) =
             told(&filter, &preflight("https://app.test", "PUT", "").header("origin", "https://b.test"));
         assert_eq!(verdict, "OriginDenied");

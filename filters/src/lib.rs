@@ -29,6 +29,7 @@ mod parts;
 pub mod peer;
 pub mod principal;
 pub mod rate_limit;
+pub mod preflight;
 pub mod reason;
 pub mod resources;
 pub mod rule;

@@ -14,6 +14,7 @@ use crate::identified::Identified;
 use crate::inject::Inject;
 use crate::introspection::Introspection;
 use crate::jwt::Jwt;
+use crate::preflight::Preflight;
 use crate::rate_limit::{self, Limits, RateLimit};
 use crate::resources::Resources;
 use crate::spec::{FilterSpec, OfRoute, Specs};
@@ -23,6 +24,7 @@ use crate::spec::{FilterSpec, OfRoute, Specs};
 pub(crate) struct Parts {
     addresses: Option<Addresses>,
     cors: Option<Cors>,
+    preflight: Option<Preflight>,
     jwt: Option<Jwt>,
     introspection: Option<Introspection>,
     api_key: Option<ApiKey>,
@@ -58,6 +60,7 @@ impl Parts {
         let parts = Self {
             addresses: specs.addresses.map(Addresses::new),
             cors: None,
+            preflight: None,
             jwt: (!specs.jwt.is_empty())
                 .then(|| {
                     let others = !specs.introspection.is_empty();
@@ -104,7 +107,11 @@ impl Parts {
 
     /// What the rule of a route itself asks for.
     pub(crate) fn of_route(cors: &cors::Spec, at: &Path) -> Result<Self, Vec<Fault>> {
-        Cors::build(cors, at).map(|cors| Self { cors: Some(cors), ..Self::default() })
+        Cors::build(cors, at).map(|cors| Self {
+            preflight: Some(Preflight(cors.clone())),
+            cors: Some(cors),
+            ..Self::default()
+        })
     }
 
     /// The filter of this kind, where the policy asks for it.
@@ -113,6 +120,7 @@ impl Parts {
             FilterSpec::Addresses => boxed(self.addresses.take()),
             FilterSpec::Cors => boxed(self.cors.take()),
             FilterSpec::FloodLimit => limits(spec, &mut self.limits.flood),
+            FilterSpec::Preflight => boxed(self.preflight.take()),
             FilterSpec::Jwt => boxed(self.jwt.take()),
             FilterSpec::Introspection => boxed(self.introspection.take()),
             FilterSpec::ApiKey => boxed(self.api_key.take()),

@@ -16,10 +16,12 @@ use crate::{addresses, api_key, choose, cors, enrich, fairness, inject, introspe
 pub enum FilterSpec {
     /// First: it learns the client address that all others may read.
     Addresses,
-    /// Asked for by the route. Before all that refuses, so that scripts can read why: a preflight carries no credentials.
+    /// Asked for by the route. Before all that refuses, so that scripts can read why.
     Cors,
     /// Limits that read neither token nor score, before any costly check.
     FloodLimit,
+    /// Answers the preflights of `Cors`: they carry no credentials, but may be a flood.
+    Preflight,
     Jwt,
     /// Tokens that are no JWT of a listed issuer: the authorization server is asked.
     Introspection,
@@ -89,10 +91,11 @@ pub(crate) const MAX_POLICIES: usize = 32;
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Addresses,
         Self::Cors,
         Self::FloodLimit,
+        Self::Preflight,
         Self::Jwt,
         Self::Introspection,
         Self::ApiKey,
@@ -110,7 +113,7 @@ impl FilterSpec {
     /// The step the filter runs in.
     pub const fn step(self) -> Step {
         match self {
-            Self::Addresses | Self::Cors | Self::FloodLimit => Step::Guard,
+            Self::Addresses | Self::Cors | Self::FloodLimit | Self::Preflight => Step::Guard,
             Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
             Self::Authorize | Self::RateLimit | Self::Fairness => Step::Admit,
             Self::Enrich => Step::Enrich,
@@ -122,7 +125,7 @@ impl FilterSpec {
     pub const fn section(self) -> &'static str {
         match self {
             Self::Addresses => "addresses",
-            Self::Cors => "cors",
+            Self::Cors | Self::Preflight => "cors",
             Self::FloodLimit | Self::RateLimit | Self::ScoreLimit => "rateLimit",
             Self::Jwt => "jwt",
             Self::Introspection => "introspection",

@@ -343,6 +343,7 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
     match filter {
         FilterSpec::Addresses => ("addresses", "AddressDenied"),
         FilterSpec::Cors => ("cors", "OriginDenied"),
+        FilterSpec::Preflight => ("preflight", "OriginDenied"),
         FilterSpec::FloodLimit | FilterSpec::RateLimit | FilterSpec::ScoreLimit => {
             ("rate_limit", "RateLimited")
         }

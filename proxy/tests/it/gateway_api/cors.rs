@@ -140,6 +140,32 @@ async fn a_preflight_finds_the_rule_of_the_method_that_it_asks_for() {
 }
 
 #[tokio::test]
+async fn a_flood_of_preflights_is_refused_so_that_scripts_can_read_why() {
+    let rules = format!("  - {{ {} }}\n", filter("allowOrigins: ['https://app.test']", "one"));
+    let few = "
+apiVersion: foregate.dev/v1alpha1
+kind: Policy
+metadata: { name: few }
+spec:
+  targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: all }]
+  rateLimit: [{ name: few, key: source.address, limit: 4, per: 1h }]
+---";
+    let documents = [policies::GATEWAY, &policies::route("all", &rules), few].concat();
+    let world = World::new(&["one"], &documents).await;
+    let asks = [APP, ("access-control-request-method", "GET")];
+    // Each row is asked by HTTP/1.1 and by HTTP/2.
+    let marked = [("access-control-allow-origin", "https://app.test")];
+    world
+        .check(&[
+            Row { send: &asks, ..answered("OPTIONS crm.test /", 204) },
+            Row { send: &asks, ..answered("OPTIONS crm.test /", 204) },
+            Row { send: &asks, reply: &marked, ..answered("OPTIONS crm.test /", 429) },
+            Row { send: &[APP], reply: &marked, ..answered("GET crm.test /", 429) },
+        ])
+        .await;
+}
+
+#[tokio::test]
 async fn a_preflight_needs_no_key_and_a_refusal_can_be_read() {
     let rules = format!("  - {{ {} }}\n", filter("allowOrigins: ['https://app.test']", "one"));
     let closed = "
