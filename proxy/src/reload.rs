@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use crate::admin::AdminState;
-use crate::discovery::{self, resolve};
+use crate::discovery::{self, Looks};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
@@ -170,13 +170,14 @@ async fn another(identity: &mut Option<watch::Receiver<u64>>) {
     std::future::pending::<()>().await;
 }
 
-/// Looks the names of all upstreams up again and again.
+/// Looks the names of all upstreams up again and again, each on its own.
 async fn keep_resolved(gateway: Arc<Gateway>) {
     let mut ticks = tokio::time::interval(discovery::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looks = Looks::default();
     loop {
         ticks.tick().await;
-        resolve(&gateway.live.pin().upstreams).await;
+        looks.begin(&gateway.live.pin().upstreams);
     }
 }
 

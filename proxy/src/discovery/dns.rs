@@ -18,12 +18,16 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::RData;
 use hickory_resolver::system_conf::read_system_conf;
+use tokio::time::timeout;
 
 use crate::discovery::{Found, Source};
 use crate::dispatch::endpoint::Address;
 
 /// Time for one question to one server.
 const QUESTION: Duration = Duration::from_secs(2);
+
+/// Time for the addresses of one target of a service: a look at all of them has more.
+const TARGET: Duration = Duration::from_secs(2);
 
 /// Targets of one service that are looked up.
 const MAX_TARGETS: usize = 256;
@@ -171,7 +175,13 @@ impl Source for Services {
         });
         let records: Vec<_> = records.take(MAX_TARGETS).collect();
         let names: Vec<String> = records.iter().map(|service| service.target.to_utf8()).collect();
-        let looked = join_all(names.iter().map(|name| self.resolver.addresses(name))).await;
+        // A target that is slow keeps the addresses that it had, and the others their time.
+        let resolver = &self.resolver;
+        let looked = names.iter().map(|name| async move {
+            let looked = timeout(TARGET, resolver.addresses(name)).await;
+            looked.unwrap_or_else(|_| Err(format!("{name}: no answer in time")))
+        });
+        let looked = join_all(looked).await;
         let (mut all, mut targets) = (Vec::new(), HashMap::new());
         let mut failure = None;
         for ((service, name), looked) in records.iter().zip(names).zip(looked) {

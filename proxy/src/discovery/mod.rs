@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use foregate_policy::snapshot::Upstream;
 use futures_util::future::join_all;
 use log::Level;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::clock;
@@ -27,6 +28,9 @@ pub const TICK: Duration = Duration::from_secs(1);
 
 /// Time for one look.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// Looks under way at once: names beyond wait for one of these to end, which takes no longer than [`LIMIT`].
+const MAX_LOOKS: usize = 256;
 
 /// What a source found.
 #[derive(Debug)]
@@ -65,11 +69,12 @@ struct Watched {
 }
 
 impl Watched {
-    /// Looks, where it is time to: true where what it tells has changed.
-    async fn look(&mut self, upstream: &str) -> Option<bool> {
-        if clock::monotonic() < self.due {
-            return None;
-        }
+    fn new(source: Box<dyn Source>) -> Self {
+        Self { source, found: Vec::new(), due: Duration::ZERO, good: Duration::ZERO }
+    }
+
+    /// Looks: true where what it tells has changed.
+    async fn look(&mut self, upstream: &str) -> bool {
         let looked = timeout(LIMIT, self.source.look()).await;
         let now = clock::monotonic();
         let failure = match looked {
@@ -77,11 +82,11 @@ impl Watched {
                 (self.due, self.good) = (now.saturating_add(lasts), now.saturating_add(lasts));
                 let changed = self.found != found;
                 self.found = found;
-                return Some(changed);
+                return changed;
             }
             Ok(Ok(Found::Same(lasts))) => {
                 (self.due, self.good) = (now.saturating_add(lasts), now.saturating_add(lasts));
-                return Some(false);
+                return false;
             }
             Ok(Err(failure)) => failure,
             Err(_) => "no answer in time".to_owned(),
@@ -100,12 +105,12 @@ impl Watched {
             ("endpoints", self.found.len().into()),
         ];
         event(Level::Warn, "resolution failed", &fields);
-        Some(lost)
+        lost
     }
 }
 
 /// What a source told last.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Memory {
     name: String,
     found: Vec<Address>,
@@ -117,9 +122,9 @@ struct Memory {
 pub struct Sources {
     /// Those that the document has as addresses.
     fixed: Vec<Address>,
-    /// Held while sources are looked at.
-    watched: Mutex<Vec<Watched>>,
-    /// What each told last, by name, and until when that was good: nobody has to wait for a look.
+    /// Each is held while it is looked at, apart from the others: a slow one holds up nobody.
+    watched: Box<[Arc<Mutex<Watched>>]>,
+    /// What each told last, in the same order, and until when that was good: nobody has to wait for a look.
     memory: StdMutex<Vec<Memory>>,
     are_fixed: bool,
     /// Counts what was found anew.
@@ -141,15 +146,12 @@ impl Sources {
         if let Some(file) = &spec.endpoints_file {
             sources.push(Box::new(EndpointsFile::new(file.clone())));
         }
-        let watched: Vec<Watched> = sources
-            .into_iter()
-            .map(|source| Watched { source, found: Vec::new(), due: Duration::ZERO, good: Duration::ZERO })
-            .collect();
+        let memory = |source: &dyn Source| Memory { name: source.name(), ..Memory::default() };
         Self {
-            memory: StdMutex::default(),
-            are_fixed: watched.is_empty(),
+            are_fixed: sources.is_empty(),
             version: AtomicU64::new(0),
-            watched: Mutex::new(watched),
+            memory: StdMutex::new(sources.iter().map(|source| memory(&**source)).collect()),
+            watched: sources.into_iter().map(|source| Arc::new(Mutex::new(Watched::new(source)))).collect(),
             fixed,
         }
     }
@@ -172,26 +174,24 @@ impl Sources {
     /// Takes over what another one knows by the same sources: a new document need not ask again to begin with.
     pub fn inherit(&self, other: &Self) {
         let theirs = other.memory().clone();
-        // Nobody looks at sources that are new.
-        let Ok(mut mine) = self.watched.try_lock() else { return };
-        for watched in mine.iter_mut() {
+        for (index, watched) in self.watched.iter().enumerate() {
+            // Nobody looks at sources that are new.
+            let Ok(mut watched) = watched.try_lock() else { continue };
             let name = watched.source.name();
             if let Some(known) = theirs.iter().find(|known| known.name == name) {
                 watched.found.clone_from(&known.found);
                 watched.good = known.good;
             }
+            self.remember(index, &watched);
         }
-        self.remember(&mine);
         self.version.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn remember(&self, watched: &[Watched]) {
-        let memory = watched.iter().map(|watched| Memory {
-            name: watched.source.name(),
-            found: watched.found.clone(),
-            good: watched.good,
-        });
-        *self.memory() = memory.collect();
+    fn remember(&self, index: usize, watched: &Watched) {
+        if let Some(memory) = self.memory().get_mut(index) {
+            memory.found.clone_from(&watched.found);
+            memory.good = watched.good;
+        }
     }
 
     /// A number that grows with everything found anew.
@@ -199,25 +199,55 @@ impl Sources {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Looks at every source that is due.
-    async fn look(&self, upstream: &str) {
-        let mut watched = self.watched.lock().await;
-        let looked = join_all(watched.iter_mut().map(|watched| watched.look(upstream))).await;
-        if looked.iter().any(Option::is_some) {
-            self.remember(&watched);
-        }
-        if looked.contains(&Some(true)) {
-            self.version.fetch_add(1, Ordering::AcqRel);
-        }
+    /// The sources that are due, and at which nobody looks now.
+    fn due(&self) -> Vec<(usize, OwnedMutexGuard<Watched>)> {
+        let now = clock::monotonic();
+        let free = self.watched.iter().enumerate().filter_map(|(index, watched)| {
+            let watched = Arc::clone(watched).try_lock_owned().ok()?;
+            (watched.due <= now).then_some((index, watched))
+        });
+        free.collect()
     }
 }
 
-/// Looks at every source of these upstreams that is due, all at the same time.
-pub async fn resolve(upstreams: &[Arc<UpstreamState>]) {
-    join_all(upstreams.iter().filter(|upstream| !upstream.sources.are_fixed()).map(resolve_one)).await;
+/// Looks at one source, and takes over what it tells.
+async fn look(upstream: Arc<UpstreamState>, index: usize, mut watched: OwnedMutexGuard<Watched>) {
+    let sources = &upstream.sources;
+    let changed = watched.look(&upstream.spec.name).await;
+    sources.remember(index, &watched);
+    if changed {
+        sources.version.fetch_add(1, Ordering::AcqRel);
+        upstream.catch_up(clock::monotonic());
+    }
 }
 
-async fn resolve_one(upstream: &Arc<UpstreamState>) {
-    upstream.sources.look(&upstream.spec.name).await;
-    upstream.catch_up(clock::monotonic());
+/// Looks at every source of these upstreams that is due, all at the same time, and waits for all of them.
+pub async fn resolve(upstreams: &[Arc<UpstreamState>]) {
+    let looks = upstreams.iter().flat_map(|upstream| {
+        let due = upstream.sources.due().into_iter();
+        due.map(|(index, watched)| look(Arc::clone(upstream), index, watched))
+    });
+    join_all(looks).await;
+}
+
+/// Looks under way. What they found counts as soon as each has ended, and all end when this is dropped.
+#[derive(Debug, Default)]
+pub struct Looks(JoinSet<()>);
+
+impl Looks {
+    /// Begins to look at every source of these upstreams that is due, and waits for none.
+    pub fn begin(&mut self, upstreams: &[Arc<UpstreamState>]) {
+        while self.0.try_join_next().is_some() {}
+        let now = clock::monotonic();
+        for upstream in upstreams.iter().filter(|upstream| !upstream.sources.are_fixed()) {
+            // Another state of the same upstream may have looked.
+            upstream.catch_up(now);
+            for (index, watched) in upstream.sources.due() {
+                if self.0.len() >= MAX_LOOKS {
+                    return;
+                }
+                self.0.spawn(look(Arc::clone(upstream), index, watched));
+            }
+        }
+    }
 }

@@ -94,6 +94,31 @@ async fn the_last_answer_is_used_while_dns_fails_and_within_a_bound() {
 }
 
 #[tokio::test]
+async fn a_name_that_is_not_answered_holds_up_no_other() {
+    let server = NameServer::start().await;
+    let (first, second) = two_on_one_port().await;
+    let (slow, quick) = ("slow.example.com", "quick.example.com");
+    server.say(slow, Said::Addresses(vec![Ipv4Addr::new(127, 0, 0, 3)]));
+    server.say(quick, Said::Addresses(vec![LOCAL]));
+    // Of one upstream, and of two.
+    let port = first.address.port();
+    let spec = format!("endpoints: [\"{slow}:{port}\", \"{quick}:{port}\"], {}", dns(&server, ""));
+    let gateway = Foregate::start(&documents("", &spec), Options::default()).await;
+    let others = SocketAddr::from(([127, 0, 0, 3], port));
+    wait_addresses(&gateway, &[others, first.address]).await;
+    server.keep_silent(slow);
+    server.asked_again(slow, 1).await;
+    let failed = || {
+        let events = gateway.events().all();
+        events.iter().filter(|event| event["event.name"] == "resolution failed").count()
+    };
+    assert_eq!(failed(), 0);
+    server.say(quick, Said::Addresses(vec![Ipv4Addr::new(127, 0, 0, 2)]));
+    wait_addresses(&gateway, &[others, second]).await;
+    assert_eq!(failed(), 0, "the other name is waited for still");
+}
+
+#[tokio::test]
 async fn a_name_that_nobody_knows_is_503() {
     let server = NameServer::start().await;
     let spec = format!("endpoints: [\"nobody.example.com:80\"], {}", dns(&server, ""));

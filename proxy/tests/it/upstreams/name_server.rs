@@ -1,11 +1,13 @@
 //! A small DNS server that answers as a test wants.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+
+use crate::support::within;
 
 const A: u16 = 1;
 const SRV: u16 = 33;
@@ -23,7 +25,9 @@ struct State {
     names: HashMap<String, Said>,
     /// SERVFAIL to everything.
     fails: bool,
-    questions: usize,
+    /// No answer to questions for these.
+    silent: HashSet<String>,
+    questions: HashMap<String, usize>,
 }
 
 /// A server on a free port of 127.0.0.1; ends when dropped. Its answers live for one second.
@@ -61,9 +65,26 @@ impl NameServer {
         self.state.lock().unwrap().fails = fails;
     }
 
+    /// Questions for this name are not answered any more.
+    pub fn keep_silent(&self, name: &str) {
+        self.state.lock().unwrap().silent.insert(name.to_owned());
+    }
+
     /// Questions so far.
     pub fn questions(&self) -> usize {
-        self.state.lock().unwrap().questions
+        self.state.lock().unwrap().questions.values().sum()
+    }
+
+    /// Waits until a name was asked for so many times more.
+    pub async fn asked_again(&self, name: &str, more: usize) {
+        let count = || self.state.lock().unwrap().questions.get(name).copied().unwrap_or(0);
+        let wanted = count() + more;
+        within("questions", async {
+            while count() < wanted {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 }
 
@@ -87,8 +108,12 @@ fn answer(message: &[u8], state: &mut State) -> Option<Vec<u8>> {
     }
     let question = message.get(12..at + 4)?;
     let kind = u16::from_be_bytes([message[at], message[at + 1]]);
-    state.questions += 1;
-    let said = state.names.get(&labels.join("."));
+    let name = labels.join(".");
+    *state.questions.entry(name.clone()).or_default() += 1;
+    if state.silent.contains(&name) {
+        return None;
+    }
+    let said = state.names.get(&name);
     let code: u8 = match said {
         _ if state.fails => 2,
         None => 3,
