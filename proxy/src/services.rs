@@ -66,6 +66,10 @@ impl Service for DataPlane {
             () = drain.wait() => return self.handover.withdraw_all(),
             () = self.complete() => {}
         }
+        if let Err(error) = self.handover.confirmed().await {
+            self.failure.tell(error.to_string());
+            return;
+        }
         // Nothing can go wrong any more that would end this process before the other one: now it may accept.
         self.gate.send_replace(true);
         self.admin.ready.store(true, Ordering::Release);

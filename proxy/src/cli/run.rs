@@ -78,6 +78,9 @@ pub(super) struct Run {
     /// drains and ends. Where this one cannot start, that one goes on.
     #[arg(long, requires = "upgrade_socket")]
     upgrade: bool,
+    /// Time for a new process to become ready once it has the sockets; one that is late ends, and the old one goes on.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    upgrade_timeout: TimeSpan,
     /// Zone that this gateway stands in: endpoints of upstreams that name it are used first.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
@@ -148,7 +151,11 @@ impl Run {
             capacity: self.capacity.bounds(),
             connections: self.capacity.connections(),
             identity: self.identity,
-            handover: self.upgrade_socket.map(|socket| HandoverOptions { socket, take_over: self.upgrade }),
+            handover: self.upgrade_socket.map(|socket| HandoverOptions {
+                socket,
+                take_over: self.upgrade,
+                patience: self.upgrade_timeout.0,
+            }),
             zone: self.zone.map(Into::into),
         }
     }

@@ -1,6 +1,7 @@
 //! A new process takes the listening sockets of this one, which then drains.
 
 pub mod endpoint;
+pub mod talk;
 pub mod until;
 pub mod wire;
 
@@ -20,24 +21,11 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use crate::handover::talk::Answer;
 use crate::telemetry::event::event;
 
-/// The first words of a new process; the number changes with what is said.
-const HELLO: &str = "foregate handover 1";
-/// Behind the last socket.
-const END: &str = "end";
-/// The new process serves.
-const SERVING: &str = "serving";
-/// The old process accepts no more.
-const DRAINING: &str = "draining";
 /// The name of the socket on which the next process will ask.
 const NEXT: &str = "handover";
-
-/// Time for the other process to say its next word.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Sockets that one process may hand over.
-const MAX_SOCKETS: usize = 4096;
 
 /// Where sockets are handed over, and whether this process begins with those of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +34,8 @@ pub struct HandoverOptions {
     pub socket: PathBuf,
     /// True where this process is the new one.
     pub take_over: bool,
+    /// Time for the other process to say its next word: for a new one to become ready, above all.
+    pub patience: Duration,
 }
 
 /// Why no sockets were taken over.
@@ -57,6 +47,10 @@ pub enum HandoverError {
     Busy(PathBuf),
     #[error("{0}: {1}")]
     Socket(PathBuf, io::Error),
+    #[error("the process before serves on: this one was not ready in time (--upgrade-timeout)")]
+    Late,
+    #[error("the process before does not say whether this one may serve: {0}")]
+    Undecided(io::Error),
 }
 
 /// Sockets that this process was given or may give away, by name.
@@ -94,10 +88,10 @@ impl Handover {
     pub fn begin(options: Option<HandoverOptions>) -> Result<Self, HandoverError> {
         let mut inherited = HashMap::new();
         let mut before = None;
-        if let Some(HandoverOptions { socket, take_over }) = &options {
+        if let Some(HandoverOptions { socket, take_over, patience }) = &options {
             if *take_over {
                 let refused = |error| HandoverError::Refused(socket.clone(), error);
-                let (stream, sockets) = take(socket).map_err(refused)?;
+                let (stream, sockets) = talk::take(socket, *patience).map_err(refused)?;
                 (before, inherited) = (Some(stream), sockets);
             } else if StdUnixStream::connect(socket).is_ok() {
                 return Err(HandoverError::Busy(socket.clone()));
@@ -150,6 +144,24 @@ impl Handover {
         lock(&self.offered).clear();
     }
 
+    /// Asks the process before, where there is one, whether this one may serve. Before it does not accept: one that
+    /// comes too late would serve beside the old one for ever.
+    ///
+    /// # Errors
+    /// `Late` where it may not, `Undecided` where nothing is said.
+    pub async fn confirmed(&self) -> Result<(), HandoverError> {
+        let before = lock(&self.before).take();
+        let Some(mut stream) = before else { return Ok(()) };
+        let asked = spawn_blocking(move || talk::ready(&mut stream).map(|answer| (answer, stream))).await;
+        match asked.unwrap_or_else(|_| Err(io::Error::other("a defect"))) {
+            Ok((Answer::Go, stream)) => *lock(&self.before) = Some(stream),
+            Ok((Answer::Gone, _)) => event(Level::Warn, "the process before is gone", &[]),
+            Ok((Answer::Late, _)) => return Err(HandoverError::Late),
+            Err(error) => return Err(HandoverError::Undecided(error)),
+        }
+        Ok(())
+    }
+
     /// From now on this process serves.
     pub fn serve(&self) {
         self.serving.send_replace(true);
@@ -175,7 +187,7 @@ impl Handover {
     /// Tells the process before that this one serves, then waits for the next.
     ///
     /// # Errors
-    /// Where the socket cannot be opened.
+    /// Where the socket cannot be opened, or the process before serves on.
     pub async fn run(self: Arc<Self>) -> Result<(), HandoverError> {
         let Some(options) = self.options.clone() else { return Ok(()) };
         let inherited = lock(&self.inherited).remove(NEXT);
@@ -189,11 +201,14 @@ impl Handover {
         self.served().await;
         let before = lock(&self.before).take();
         if let Some(stream) = before {
-            let told = spawn_blocking(move || relieve(stream)).await;
-            let outcome = told.unwrap_or_else(|_| Err(io::Error::other("a defect")));
-            match outcome {
-                Ok(()) => event(Level::Info, "took over", &[]),
-                Err(error) => event(Level::Warn, "took over", &[("error", error.to_string().into())]),
+            let mut stream = stream;
+            let patience = options.patience;
+            let told = spawn_blocking(move || talk::relieve(&mut stream, patience)).await;
+            match told.unwrap_or_else(|_| Err(io::Error::other("a defect"))) {
+                Ok(Answer::Go) => event(Level::Info, "took over", &[]),
+                Ok(Answer::Gone) => event(Level::Warn, "the process before is gone", &[]),
+                Ok(Answer::Late) => return Err(self.give_back(HandoverError::Late)),
+                Err(error) => return Err(self.give_back(HandoverError::Undecided(error))),
             }
         }
         // What nobody wanted is closed: connections to it would wait for an accept that never comes.
@@ -207,10 +222,9 @@ impl Handover {
                     continue;
                 }
             };
-            let handover = Arc::clone(&self);
-            let socket = options.socket.clone();
-            let outcome = match may_ask(&stream, &socket).and_then(|()| stream.into_std()) {
-                Ok(stream) => spawn_blocking(move || handover.give(stream)).await,
+            let (handover, patience) = (Arc::clone(&self), options.patience);
+            let outcome = match may_ask(&stream, &options.socket).and_then(|()| stream.into_std()) {
+                Ok(stream) => spawn_blocking(move || handover.give(stream, patience)).await,
                 Err(error) => Ok(Err(error)),
             };
             match outcome.unwrap_or_else(|_| Err(io::Error::other("a defect"))) {
@@ -220,31 +234,27 @@ impl Handover {
         }
     }
 
+    /// The sockets are those of the process before, which serves on: this one stops accepting and ends.
+    fn give_back(&self, why: HandoverError) -> HandoverError {
+        self.handed.send_replace(true);
+        self.withdraw_all();
+        why
+    }
+
     /// Gives every socket to a new process, and waits until it serves.
-    fn give(&self, mut stream: StdUnixStream) -> io::Result<()> {
-        patient(&stream)?;
-        if wire::receive(&mut stream)?.name != HELLO {
-            return Err(io::Error::other("the other process speaks another version"));
-        }
+    fn give(&self, mut stream: StdUnixStream, patience: Duration) -> io::Result<()> {
         let offered = {
             let offered = lock(&self.offered);
             let copies =
                 offered.iter().map(|(name, socket)| socket.try_clone().map(|copy| (name.clone(), copy)));
             copies.collect::<io::Result<Vec<_>>>()?
         };
-        for (name, socket) in &offered {
-            wire::send(&mut stream, name, Some(socket.as_fd()))?;
-        }
-        wire::send(&mut stream, END, None)?;
-        event(Level::Info, "sockets given", &[("sockets", offered.len().into())]);
+        let given = || event(Level::Info, "sockets given", &[("sockets", offered.len().into())]);
+        talk::give(&mut stream, &offered, given, patience)?;
         drop(offered);
-        if wire::receive(&mut stream)?.name != SERVING {
-            return Err(io::Error::other("the other process does not serve"));
-        }
         self.handed.send_replace(true);
         self.withdraw_all();
-        // The other side serves whether it reads this or not.
-        let _ = wire::send(&mut stream, DRAINING, None);
+        talk::stopped(&mut stream);
         Ok(())
     }
 
@@ -261,38 +271,6 @@ impl Handover {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn patient(stream: &StdUnixStream) -> io::Result<()> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
-}
-
-/// Asks the process before for its sockets.
-fn take(path: &Path) -> io::Result<(StdUnixStream, HashMap<String, OwnedFd>)> {
-    let mut stream = StdUnixStream::connect(path)?;
-    patient(&stream)?;
-    wire::send(&mut stream, HELLO, None)?;
-    let mut sockets = HashMap::new();
-    while sockets.len() < MAX_SOCKETS {
-        let wire::Message { name, socket } = wire::receive(&mut stream)?;
-        match socket {
-            Some(socket) => drop(sockets.insert(name, socket)),
-            None if name == END => return Ok((stream, sockets)),
-            None => return Err(io::Error::other("a name without a socket")),
-        }
-    }
-    Err(io::Error::other("too many sockets"))
-}
-
-/// Tells the process before that it is not needed any more.
-fn relieve(mut stream: StdUnixStream) -> io::Result<()> {
-    wire::send(&mut stream, SERVING, None)?;
-    match wire::receive(&mut stream)?.name.as_str() {
-        DRAINING => Ok(()),
-        _ => Err(io::Error::other("the process before says nothing of a drain")),
-    }
 }
 
 /// Opens the socket for this user alone. Under another name first: it is never there with other permissions.

@@ -1,9 +1,13 @@
 //! A new process takes over under load: no request fails, nothing closes unannounced.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use foregate::handover::talk::{self, Answer};
+use foregate::handover::wire;
 use tokio::task::JoinSet;
 
 use crate::support::client::{Client, Reply, connect};
@@ -12,6 +16,9 @@ use crate::support::process::{Foregate, Options};
 use crate::support::raw::RawClient;
 use crate::support::upstream::{Upstream, empty};
 use crate::support::within;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Clients that send one request after the other, and what became of them.
 struct Load {
@@ -167,6 +174,67 @@ async fn where_the_new_process_cannot_start_the_old_one_goes_on() {
     assert_eq!(old.admin_page("/readyz").await.0, 200);
     let new = Foregate::start(&policies, handover(&socket).args(&["--upgrade"])).await;
     assert_eq!(new.address("edge/http"), old.address("edge/http"));
+}
+
+#[tokio::test]
+async fn a_new_process_that_is_late_does_not_serve_and_the_old_one_does() {
+    let upstream = Upstream::answering("hello").await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("upgrade.sock");
+    let policies = policies::plain(upstream.address);
+    let old = Foregate::start(&policies, handover(&socket).args(&["--upgrade-timeout", "1s"])).await;
+    // One that takes the sockets and is not heard of again in time.
+    let path = socket.clone();
+    let taken = tokio::task::spawn_blocking(move || talk::take(&path, PATIENCE)).await.unwrap();
+    let (mut slow, sockets) = taken.unwrap();
+    old.event("sockets given").await;
+    let failed = old.event("handover failed").await;
+    assert_eq!(failed["error"], "the other process is late", "{failed}");
+    assert_eq!(Client::http1(old.address("edge/http")).await.get("/").await.status, 200);
+    let answer = tokio::task::spawn_blocking(move || talk::ready(&mut slow)).await.unwrap();
+    assert_eq!(answer.unwrap(), Answer::Late, "and it is told so when it is");
+    drop(sockets);
+    let mut old = old;
+    let new = Foregate::start(&policies, handover(&socket).args(&["--upgrade"])).await;
+    assert!(old.exit().await.success());
+    assert_eq!(Client::http1(new.address("edge/http")).await.get("/").await.status, 200);
+}
+
+/// An old process that gives nothing, and whose last word this is.
+fn predecessor(socket: &Path, last: Option<&'static str>) -> std::thread::JoinHandle<Vec<String>> {
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let hello = wire::receive(&mut stream).unwrap().name;
+        wire::send(&mut stream, "end", None).unwrap();
+        let said = vec![hello, wire::receive(&mut stream).unwrap().name];
+        if let Some(last) = last {
+            wire::send(&mut stream, last, None).unwrap();
+            // Until the other side has gone.
+            let _ = wire::receive(&mut stream);
+        }
+        said
+    })
+}
+
+#[tokio::test]
+async fn a_new_process_serves_only_where_the_old_one_lets_it_or_is_gone() {
+    let upstream = Upstream::answering("hello").await;
+    let folder = tempfile::tempdir().unwrap();
+    let policies = policies::plain(upstream.address);
+    let socket = folder.path().join("late.sock");
+    let old = predecessor(&socket, Some("late"));
+    let (status, told) = Foregate::refused(&policies, handover(&socket).args(&["--upgrade"])).await;
+    assert!(status.code() == Some(1) && told.contains("serves on"), "{told}");
+    assert_eq!(old.join().unwrap()[1], "ready");
+    assert!(socket.exists(), "it is that of the other process");
+
+    let socket = folder.path().join("gone.sock");
+    let old = predecessor(&socket, None);
+    let new = Foregate::start(&policies, handover(&socket).args(&["--upgrade"])).await;
+    new.event("the process before is gone").await;
+    old.join().unwrap();
+    assert_eq!(Client::http1(new.address("edge/http")).await.get("/").await.status, 200);
 }
 
 #[tokio::test]
