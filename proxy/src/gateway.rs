@@ -5,6 +5,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use foregate_filters::chain::Refusal;
@@ -246,6 +247,10 @@ async fn dispatch<'a>(
     let started = clock::monotonic();
     permit.sent(started);
     let limit = time_for_course(life, route, course.as_mut(), started)?;
+    let tries = AtomicU32::new(0);
+    if let Some(course) = &mut course {
+        course.tries = Some(&tries);
+    }
     let mut sending = pin!(dispatch::send(&upstream, head, body, Call { now: started, course }));
     let outcome = match limit {
         None => sending.await,
@@ -259,6 +264,7 @@ async fn dispatch<'a>(
             outcome
         }
     };
+    life.tries = tries.load(Ordering::Relaxed);
     let answer = settled(life, &upstream, permit, started, outcome)?;
     life.endpoint = Some(answer.endpoint);
     if answer.response.status() == StatusCode::UNAUTHORIZED
@@ -303,7 +309,7 @@ pub async fn send_copy(
     head: Parts,
     body: RequestBody,
 ) -> Result<Answer, DispatchError> {
-    let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None };
+    let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None, tries: None };
     let call = Call { now: clock::monotonic(), course: upstream.is_balanced().then_some(course) };
     Box::pin(dispatch::send(upstream, head, body, call)).await
 }
@@ -360,5 +366,5 @@ fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key })
+    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key, tries: None })
 }

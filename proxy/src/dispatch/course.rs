@@ -1,7 +1,7 @@
 //! The course of a request that has several endpoints, or may be tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use foregate_policy::route::Retry;
@@ -47,6 +47,8 @@ pub struct Course<'a> {
     pub of_caller: bool,
     /// Equal keys go to the same endpoint.
     pub key: Option<u64>,
+    /// Counts how often it was tried, for whoever is told of it.
+    pub tries: Option<&'a AtomicU32>,
 }
 
 /// An attempt that brought no response.
@@ -105,7 +107,9 @@ pub async fn send(
             },
         };
         let copy = if attempts.safe { repeatable(&request) } else { None };
-        match attempts.one(&endpoint, request, fresh, now).await {
+        let outcome = attempts.one(&endpoint, request, fresh, now).await;
+        attempts.count(&outcome);
+        match outcome {
             Ok(answer) => {
                 let over = attempts.over(clock::monotonic());
                 let wanted = copy.filter(|_| !over && attempts.retries_answer(&answer));
@@ -157,6 +161,13 @@ impl<'a> Attempts<'a> {
             pause: course.retry.map_or(Duration::ZERO, |retry| retry.backoff),
             end: course.total.map(|total| now.saturating_add(total)),
             ends: None,
+        }
+    }
+
+    /// Counts what an endpoint was asked, or could not be.
+    fn count(&self, outcome: &Result<Answer, Failed>) {
+        if let (Some(tries), false) = (self.course.tries, matches!(outcome, Err(Failed::Closed(_)))) {
+            tries.fetch_add(1, Ordering::Relaxed);
         }
     }
 

@@ -37,6 +37,8 @@ pub struct StreamLife {
     pub route: Option<Arc<StreamRoute>>,
     pub upstream: Option<Arc<str>>,
     pub endpoint: Option<SocketAddr>,
+    /// Endpoints that were connected to, or could not be.
+    pub attempts: u32,
     pub upstream_time: Option<Duration>,
     pub refusal: Option<Refusal>,
     /// What passed the client's end.
@@ -72,6 +74,7 @@ impl StreamLife {
             route: None,
             upstream: None,
             endpoint: None,
+            attempts: 0,
             upstream_time: None,
             refusal: None,
             client: Arc::default(),
@@ -112,6 +115,7 @@ impl StreamLife {
             consumer: None,
             upstream: self.upstream.take(),
             endpoint: self.endpoint,
+            attempts: self.attempts,
             durations: Durations {
                 total: now.saturating_sub(self.ctx.moment.monotonic),
                 upstream: self.upstream_time,

@@ -194,6 +194,7 @@ async fn connect(
                 break;
             }
             tried.push(endpoint.pool);
+            life.attempts += 1;
             // From now on: many that connect at once must see one another.
             let outstanding = Outstanding::new(&endpoint.state);
             let outcome = connected(upstream, &endpoint, told, &life.name).await;

@@ -212,6 +212,9 @@ impl Record {
         if let Some(endpoint) = &self.endpoint {
             map.serialize_entry("foregate.endpoint", endpoint)?;
         }
+        if self.attempts > 1 {
+            map.serialize_entry("foregate.attempts", &self.attempts)?;
+        }
         if let Some(time) = self.durations.upstream {
             map.serialize_entry("foregate.upstream_duration_us", &micros(time))?;
         }

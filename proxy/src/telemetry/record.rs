@@ -140,6 +140,8 @@ pub struct Record {
     /// Name of the upstream.
     pub upstream: Option<Arc<str>>,
     pub endpoint: Option<SocketAddr>,
+    /// How often it was tried to have an answer; 0 where it came to none.
+    pub attempts: u32,
     pub durations: Durations,
     /// Bytes of the request body.
     pub bytes_received: u64,

@@ -48,6 +48,7 @@ pub fn record() -> Record {
         consumer: None,
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),
+        attempts: 1,
         durations: Durations {
             total: Duration::from_micros(1_234),
             upstream: Some(Duration::from_micros(900)),

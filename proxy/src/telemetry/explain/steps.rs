@@ -204,6 +204,9 @@ fn dispatched(record: &Record, upstream: &Arc<str>, description: &Description) -
     if let Some(endpoint) = &record.endpoint {
         dispatch.input("endpoint", endpoint.to_string());
     }
+    if record.attempts > 1 {
+        dispatch.input("attempts", record.attempts);
+    }
     dispatch.took(record.durations.upstream);
     match &record.refusal {
         Some(refusal) if refusal.step == Step::Dispatch => dispatch.refuse(record),

@@ -275,10 +275,15 @@ async fn an_answer_that_is_tried_again_gives_its_connection_back() {
         .await;
         // Time enough for what nobody wants to be read.
         let rule = "retry: { codes: [503], attempts: 3, backoff: 300ms }";
-        let gateway = Foregate::start(&documents(rule, &endpoints(&[upstream.address])), Options::default()).await;
+        let options = Options::default().args(&["--decision-sample", "1/1"]);
+        let gateway = Foregate::start(&documents(rule, &endpoints(&[upstream.address])), options).await;
         let mut client = Client::http1(gateway.address("edge/http")).await;
         let reply = client.get("/").await;
         assert_eq!((reply.status, reply.body.len()), (200, size));
+        let record = gateway.access_log().wait("a record", |line| line["url.path"] == "/").await;
+        assert_eq!(record["foregate.attempts"], 4);
+        let (_, page) = gateway.admin_page(&format!("/decisions/{}", reply.decision())).await;
+        assert!(page.contains("attempts"), "{page}");
         assert_eq!(upstream.connections(), connections, "with {size} bytes");
     }
 }
