@@ -67,7 +67,7 @@ impl Policies {
         let sources = load_folder(&self.source.folder)?;
         let snapshot = compile(&sources, &*self.shared, self.source.options)?;
         let upstreams = snapshot.upstreams.iter().map(|spec| {
-            let file = spec.tls.as_ref().and_then(|tls| tls.ca_file.clone()).unwrap_or_default();
+            let file = spec.tls.as_ref().and_then(|tls| tls.ca_files.first().cloned()).unwrap_or_default();
             self.shared
                 .upstream(spec)
                 .map_err(|error| Box::new(Diagnostic::file(&file, Code::FILE, error.to_string())))

@@ -97,7 +97,7 @@ impl Reload {
         let source = &self.policies.source;
         let bundles = live.snapshot.models.iter().map(|model| model.bundle.as_path());
         let authorities = live.snapshot.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
-        let authorities = authorities.filter_map(|tls| tls.ca_file.as_deref().and_then(Path::parent));
+        let authorities = authorities.flat_map(|tls| &tls.ca_files).filter_map(|file| file.parent());
         // Named besides the folder itself: mounted secrets are often a link.
         let secrets = source.folder.join("secrets");
         let folders =

@@ -16,6 +16,7 @@ pub enum Kind {
     GrpcRoute,
     TcpRoute,
     TlsRoute,
+    BackendTlsPolicy,
     ReferenceGrant,
     Upstream,
     Policy,
@@ -42,12 +43,13 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TcpRoute,
         Self::TlsRoute,
+        Self::BackendTlsPolicy,
         Self::ReferenceGrant,
         Self::Upstream,
         Self::Policy,
@@ -64,6 +66,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
             Self::TlsRoute => "TLSRoute",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::Upstream => "Upstream",
             Self::Policy => "Policy",
@@ -81,6 +84,7 @@ impl Kind {
             | Self::GrpcRoute
             | Self::TcpRoute
             | Self::TlsRoute
+            | Self::BackendTlsPolicy
             | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
             Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {
                 "foregate.dev/v1alpha1"

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::document::Kind;
 use crate::documents::{
-    case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant, stream_route, upstream,
+    backend_tls, case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant, stream_route, upstream,
 };
 
 /// Where editors find the schema of this version.
@@ -19,6 +19,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::HttpRoute => generate::<http_route::HttpRoute>(),
         Kind::TcpRoute => generate::<stream_route::TcpRoute>(),
         Kind::TlsRoute => generate::<stream_route::TlsRoute>(),
+        Kind::BackendTlsPolicy => generate::<backend_tls::BackendTlsPolicy>(),
         Kind::GrpcRoute => generate::<grpc_route::GrpcRoute>(),
         Kind::ReferenceGrant => generate::<reference_grant::ReferenceGrant>(),
         Kind::Upstream => generate::<upstream::Upstream>(),

@@ -240,9 +240,19 @@ pub enum ProxyVersion {
 pub struct UpstreamTls {
     /// Name sent in SNI and looked for in the certificate; the endpoint's host where absent.
     pub server_name: Option<Box<str>>,
-    /// PEM file of trusted authorities; those of the system where absent.
-    pub ca_file: Option<PathBuf>,
+    /// PEM files of trusted authorities; those of the system where there are none.
+    pub ca_files: Vec<PathBuf>,
+    /// Names of which the certificate must have one; where there are none, the name that is sent.
+    pub alt_names: Vec<AltName>,
     pub shown: Shown,
+}
+
+/// A name that a certificate may have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AltName {
+    /// In lower case; `*.` in front stands for one label.
+    Dns(Box<str>),
+    Uri(Box<str>),
 }
 
 /// What we prove to an upstream.

@@ -8,7 +8,6 @@ use crate::documents::{HEADER_NAME, HOSTNAME, INSTANT, LABEL, OBJECT_NAME};
 /// Kinds of Gateway API and of later versions, as `apiVersion` group and kind.
 pub const KINDS: &[(&str, &str)] = &[
     ("gateway.networking.k8s.io", "UDPRoute"),
-    ("gateway.networking.k8s.io", "BackendTLSPolicy"),
     ("gateway.networking.k8s.io", "GatewayClass"),
     ("gateway.networking.k8s.io", "ListenerSet"),
 ];
@@ -61,6 +60,8 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
         "spec.listeners.allowedRoutes.namespaces.selector",
         "use `from: Same` or `from: All`",
     ),
+    (Some(Kind::BackendTlsPolicy), "spec.targetRefs.sectionName", "target the whole Upstream"),
+    (Some(Kind::BackendTlsPolicy), "spec.options", "remove it: there are no options of TLS to upstreams"),
     (Some(Kind::HttpRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
     (Some(Kind::TcpRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
     (Some(Kind::TlsRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
@@ -104,6 +105,7 @@ const VALUES: &[(Kind, &str, &[&str])] = &[
     (Kind::Gateway, "spec.listeners.protocol", &["UDP"]),
     (Kind::Gateway, "spec.listeners.allowedRoutes.namespaces.from", &["Selector", "None"]),
     (Kind::Gateway, "spec.addresses.type", &["Hostname", "NamedAddress"]),
+    (Kind::BackendTlsPolicy, "spec.targetRefs.kind", &["Service"]),
     (Kind::HttpRoute, "spec.parentRefs.kind", &["Service", "ListenerSet"]),
     (Kind::HttpRoute, "spec.rules.filters.type", &["ExtensionRef", "ExternalAuth"]),
     (Kind::HttpRoute, "spec.rules.filters.requestMirror.backendRef.kind", &["Service", "ServiceImport"]),

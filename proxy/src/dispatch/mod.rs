@@ -1,6 +1,7 @@
 //! Sends a request to one endpoint of an upstream and brings back its answer.
 
 pub mod affinity;
+pub mod alt_names;
 pub mod budget;
 pub mod circuit;
 pub mod connect;

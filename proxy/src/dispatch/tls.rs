@@ -1,6 +1,6 @@
 //! TLS towards upstreams: whom to trust, and what to speak.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foregate_policy::snapshot::{Protocol, Shown, UpstreamTls};
@@ -8,6 +8,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
 use crate::clock;
+use crate::dispatch::alt_names::AltNameVerifier;
 use crate::identity::peers::{PeerVerifier, Shows};
 use crate::identity::set::Set;
 use crate::identity::trust::Trust;
@@ -63,11 +64,13 @@ pub fn config(
             }
         }
         shown @ (Shown::Nothing | Shown::Certificate(_)) => {
-            let roots = match &tls.ca_file {
-                Some(file) => authorities(file)?,
-                None => system_authorities()?,
+            let roots = roots(&tls.ca_files)?;
+            let builder = if tls.alt_names.is_empty() {
+                builder.with_root_certificates(roots)
+            } else {
+                let verifier = AltNameVerifier::new(roots, tls.alt_names.clone());
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
             };
-            let builder = builder.with_root_certificates(roots);
             match shown {
                 Shown::Certificate(files) => {
                     builder.with_client_cert_resolver(Arc::new(Shows(Arc::new(certificate(files)?))))
@@ -83,6 +86,18 @@ pub fn config(
         Protocol::Tcp => Vec::new(),
     };
     Ok(UpstreamTrust { config: Arc::new(config), peers, identity: identity.map(Set::mark) })
+}
+
+/// The authorities in these files; those of the system where there are none.
+fn roots(files: &[PathBuf]) -> Result<RootCertStore, TlsError> {
+    if files.is_empty() {
+        return system_authorities();
+    }
+    let mut roots = RootCertStore::empty();
+    for file in files {
+        roots.extend(authorities(file)?.roots);
+    }
+    Ok(roots)
 }
 
 /// The authorities in a PEM file; at least one.

@@ -40,8 +40,8 @@ impl Shared {
     /// # Errors
     /// Where its trusted authorities cannot be read.
     pub fn upstream(&self, spec: &Arc<Upstream>) -> Result<Arc<UpstreamState>, TlsError> {
-        let authorities = spec.tls.as_ref().and_then(|tls| tls.ca_file.as_ref());
-        let mut bytes = authorities.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        let authorities = spec.tls.iter().flat_map(|tls| &tls.ca_files);
+        let mut bytes: Vec<u8> = authorities.filter_map(|file| std::fs::read(file).ok()).flatten().collect();
         if let Some(Shown::Certificate(files)) = spec.tls.as_ref().map(|tls| &tls.shown) {
             // A changed certificate is another identity; of the key itself nothing is kept.
             bytes.extend(std::fs::read(&files.certificate).unwrap_or_default());

@@ -4,7 +4,7 @@ use foregate_filters::fault::Code;
 
 use super::{
     ANY_ORIGIN, AUDIENCE_MISSING, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
-    CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
+    BACKEND_TLS, CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
     ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED,
     GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED,
     MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
@@ -321,5 +321,12 @@ pub const OF_PARTS: &[Entry] = &[
         "With `protocol: Tcp` the gateway reads nothing of what passes: there is no header or cookie to hash, no session to set, no status to judge, no request to count or to send again. What asks for one is refused rather than left standing as if it were obeyed. Connections are spread by those that are open (PeakEwma, LeastRequest, RoundRobin) or by the address of the client (Maglev).",
         "protocol: Tcp\nloadBalancing: { policy: Maglev, hashOn: { header: x-org-id } }",
         "protocol: Tcp\nloadBalancing: { policy: Maglev }",
+    ),
+    entry(
+        BACKEND_TLS,
+        "TLS to an upstream is said twice",
+        "A BackendTLSPolicy says how the endpoints of an Upstream prove who they are, and so do another one or the Upstream itself. Neither is more right than the other, and a mixture of both would be what nobody wrote.",
+        "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"], tls: { mode: Simple } }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
+        "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"] }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
     ),
 ];

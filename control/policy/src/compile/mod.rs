@@ -1,6 +1,7 @@
 //! The only road from documents to a snapshot.
 
 mod attach;
+mod backend_tls;
 mod balancing;
 mod calls;
 mod choices;
@@ -104,6 +105,7 @@ pub(crate) struct Documents<'a> {
     tcp_routes: Vec<Typed<'a, crate::documents::stream_route::TcpSpec>>,
     tls_routes: Vec<Typed<'a, crate::documents::stream_route::TlsSpec>>,
     grpc_routes: Vec<Typed<'a, crate::documents::grpc_route::Spec>>,
+    backend_tls: Vec<Typed<'a, crate::documents::backend_tls::Spec>>,
     grants: Vec<Typed<'a, crate::documents::reference_grant::Spec>>,
     upstreams: Vec<Typed<'a, crate::documents::upstream::Spec>>,
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
@@ -147,7 +149,8 @@ pub fn compile(
         revision: revision(sources).into(),
         policies_missing: false,
     };
-    let upstreams = work.upstreams();
+    let backend_tls = work.backend_tls();
+    let upstreams = work.upstreams(&backend_tls);
     let models = work.models();
     let gateways = work.gateways();
     work.weak_listeners();

@@ -52,6 +52,7 @@ pub fn read<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Documents
             Kind::GrpcRoute => documents.grpc_routes.extend(resource(document, &root, faults)),
             Kind::TcpRoute => documents.tcp_routes.extend(resource(document, &root, faults)),
             Kind::TlsRoute => documents.tls_routes.extend(resource(document, &root, faults)),
+            Kind::BackendTlsPolicy => documents.backend_tls.extend(resource(document, &root, faults)),
             Kind::ReferenceGrant => documents.grants.extend(resource(document, &root, faults)),
             Kind::Upstream => documents.upstreams.extend(resource(document, &root, faults)),
             Kind::Policy => documents.policies.extend(resource(document, &root, faults)),

@@ -19,7 +19,8 @@ impl Compilation<'_> {
         }
         UpstreamTls {
             server_name: tls.server_name.as_deref().map(Into::into),
-            ca_file,
+            ca_files: ca_file.into_iter().collect(),
+            alt_names: Vec::new(),
             shown: self.shown(document, tls, &at),
         }
     }

@@ -8,6 +8,7 @@ use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 
 use crate::codes;
+use crate::compile::backend_tls::BackendTls;
 use crate::compile::typed::{Typed, spec};
 use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints, unread};
 use crate::diagnostic::Diagnostic;
@@ -34,12 +35,13 @@ pub struct Models {
 
 impl Compilation<'_> {
     /// One entry for each sound document, in the same order as `documents.upstreams`.
-    pub fn upstreams(&mut self) -> Vec<Arc<Upstream>> {
+    pub fn upstreams(&mut self, backend_tls: &BackendTls) -> Vec<Arc<Upstream>> {
         let mut upstreams = Vec::new();
         for index in 0..self.documents.upstreams.len() {
             let Some(typed) = self.documents.upstreams.get(index) else { continue };
             let mut faults = Vec::new();
-            let mut upstream = Reader { typed, faults: &mut faults }.read();
+            let told = backend_tls.get(&typed.document.name);
+            let mut upstream = Reader { typed, faults: &mut faults, tls: told.is_some() }.read();
             let (document, tls) = (typed.document, typed.spec.tls.clone());
             if let Some(why) =
                 upstream.endpoints_file.as_ref().and_then(|file| self.materials.endpoints(file).err())
@@ -54,7 +56,7 @@ impl Compilation<'_> {
                 faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
                 credentials
             });
-            upstream.tls = tls.map(|tls| self.upstream_tls(document, &tls));
+            upstream.tls = tls.map(|tls| self.upstream_tls(document, &tls)).or_else(|| told.cloned());
             self.faults.append(&mut faults);
             upstreams.push(Arc::new(upstream));
         }
@@ -96,6 +98,8 @@ impl From<upstream::Protocol> for Protocol {
 struct Reader<'a> {
     typed: &'a Typed<'a, upstream::Spec>,
     faults: &'a mut Vec<Diagnostic>,
+    /// TLS is said of it by a policy.
+    tls: bool,
 }
 
 impl Reader<'_> {
@@ -124,7 +128,7 @@ impl Reader<'_> {
         if protocol == Protocol::Tcp {
             unread::check(self.typed.document, spec_of, self.faults);
         }
-        let plain = credentials::in_clear(spec_of);
+        let plain = !self.tls && credentials::in_clear(spec_of);
         if plain && protocol != Protocol::Tcp && !spec_of.insecure.is_some_and(|said| said.plain_credentials)
         {
             let message = "the credentials would be sent over a plain connection";

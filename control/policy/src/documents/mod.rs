@@ -1,5 +1,6 @@
 //! The documents people write: serde and schema types, no behaviour.
 
+pub mod backend_tls;
 pub mod balancing;
 pub mod case;
 pub mod concurrency;

@@ -134,7 +134,7 @@ fn certificates_files_and_port_zero_are_resolved() {
     let tls = snapshot.listeners[0].tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].certificate, Path::new("policies/secrets/web/tls.crt"));
     let upstream = snapshot.upstreams[0].tls.as_ref().unwrap();
-    assert_eq!(upstream.ca_file.as_deref(), Some(Path::new("policies/roots.pem")));
+    assert_eq!(upstream.ca_files, [Path::new("policies/roots.pem")]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod backend_tls;
 mod balancing;
 mod cases;
 mod compile;

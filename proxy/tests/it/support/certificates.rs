@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
@@ -38,9 +38,16 @@ impl Authority {
 
     /// A certificate for DNS names or IP addresses.
     pub fn leaf(&self, names: &[&str]) -> Leaf {
+        self.leaf_of(names, &[])
+    }
+
+    /// A certificate for DNS names and URIs.
+    pub fn leaf_of(&self, names: &[&str], uris: &[&str]) -> Leaf {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.subject_alt_names.extend(uris.iter().map(|uri| SanType::URI((*uri).to_owned().try_into().unwrap())));
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
         Leaf { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 

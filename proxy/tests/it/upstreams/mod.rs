@@ -1,6 +1,7 @@
 //! Several endpoints: chosen, checked, spared, tried again, found.
 
 mod affinity;
+mod backend_tls;
 mod checks;
 mod discovery;
 mod name_server;
