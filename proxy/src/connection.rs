@@ -1,6 +1,7 @@
 //! One client connection: TLS, the choice of HTTP version, requests until its end.
 
 use std::future::Future;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::admission::clients::Seat;
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
 use crate::handshake::vouch::Vouched;
-use crate::handshake::{Established, Unnamed, establish};
+use crate::handshake::{Established, Unnamed, establish, speaks_tls};
 use crate::proxy_protocol;
 use crate::proxy_protocol::header::Ends;
 use crate::shape::address_value;
@@ -110,6 +111,8 @@ pub struct Entry {
     pub tls: bool,
     pub listener: Arc<str>,
     pub speaks: Speaks,
+    /// True where the name that a client asks for in TLS tells which of several it means.
+    pub by_name: bool,
     /// Set where a header of the PROXY protocol is expected: from where it is believed.
     pub proxies: Option<Arc<Networks>>,
     /// True where some upstream wants to know where clients connected to.
@@ -119,7 +122,7 @@ pub struct Entry {
 /// Serves a connection to its end. Every fault ends it quietly: there is nobody left to tell.
 pub async fn serve(
     gateway: Arc<Gateway>,
-    entry: Entry,
+    mut entry: Entry,
     (mut stream, mut peer): (TcpStream, SocketAddr),
     drain: Drain,
     mut seat: Seat,
@@ -133,6 +136,10 @@ pub async fn serve(
     let Some(destination) = introduced(&gateway, &entry, (&mut stream, &mut peer), &mut seat).await else {
         return;
     };
+    if entry.by_name {
+        let Some(speaks) = Box::pin(meant(&gateway, &entry, &stream, &drain)).await else { return };
+        entry.speaks = speaks;
+    }
     if entry.speaks != Speaks::Http
         && let spoken = Box::pin(spoken(&entry, &stream, &drain)).await
         && spoken != Some(Spoken::Http)
@@ -199,6 +206,24 @@ async fn introduced(
         Err(_) => return None,
     }
     seat.count(&gateway.capacity.clients, peer.ip()).then_some(destination)
+}
+
+/// What the listener speaks whose name the client asks for; `None` where there is none, or nobody says anything.
+async fn meant(gateway: &Gateway, entry: &Entry, stream: &TcpStream, drain: &Drain) -> Option<Speaks> {
+    let reading = async {
+        if !speaks_tls(stream).await? {
+            // The handshake knows whether plain connections are taken for a while.
+            return Ok::<_, io::Error>(Some(Speaks::Http));
+        }
+        let name = streams::hello::server_name(stream).await?;
+        let live = gateway.live.pin();
+        let terms = live.tls.get(&entry.port).and_then(|tls| tls.terms(name.as_deref()));
+        Ok(terms.map(|terms| terms.speaks))
+    };
+    tokio::select! {
+        meant = timeout(gateway.deadlines.head, reading) => meant.ok()?.ok()?,
+        () = drain.noticed() => None,
+    }
 }
 
 /// What is spoken on a new connection; `None` where it is not worth waiting for.

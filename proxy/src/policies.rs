@@ -11,7 +11,7 @@ use foregate_filters::fault::Code;
 use foregate_policy::compile::{Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::load::load_folder;
-use foregate_policy::snapshot::{Listener, Snapshot};
+use foregate_policy::snapshot::{Listener, Snapshot, Speaks};
 use log::Level;
 use tokio::time::timeout;
 
@@ -147,9 +147,11 @@ impl Policies {
             if sockets.iter().any(|socket| socket.address == address && socket.entry.port == listener.port) {
                 continue;
             }
+            let by_name = shared_by_name(&snapshot.listeners, listener.port);
             let entry = Entry {
                 port: listener.port,
-                tls: listener.tls.is_some(),
+                tls: by_name || listener.tls.is_some(),
+                by_name,
                 listener: name.into(),
                 speaks: listener.speaks,
                 proxies: listener.proxies.as_ref().map(|from| Arc::new(Networks::new(from))),
@@ -198,6 +200,13 @@ fn port_renewed(tls: &Arc<PortTls>, set: &Set) -> Arc<PortTls> {
         },
         Arc::new,
     )
+}
+
+/// True where some listeners of a port read requests inside TLS, and others pass connections on.
+fn shared_by_name(listeners: &[Listener], port: u16) -> bool {
+    let mut here = listeners.iter().filter(|one| one.port == port);
+    let requests = |one: &Listener| one.tls.is_some() && one.speaks == Speaks::Http;
+    here.clone().any(requests) && here.any(|one| one.speaks.is_tls())
 }
 
 fn port_tls(

@@ -73,11 +73,6 @@ impl Speaks {
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Passthrough)
     }
-
-    /// True where two listeners, both with TLS that ends here or both without, may share a port.
-    pub fn shares_port(self, other: Self) -> bool {
-        self == other || (self.is_tls() && other.is_tls())
-    }
 }
 
 /// How a listener proves its name, and what it asks of clients.

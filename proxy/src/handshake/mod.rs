@@ -160,7 +160,7 @@ fn peer(terms: &Terms, connection: &ServerConnection) -> Result<Option<Peer>, ru
 }
 
 /// Looks whether the client speaks TLS, without taking a byte.
-async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
+pub async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0u8; 1];
     match stream.peek(&mut first).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -71,6 +71,8 @@ mod secrets;
 #[cfg(test)]
 mod shadow;
 #[cfg(test)]
+mod shared_port;
+#[cfg(test)]
 mod stream_balancing;
 #[cfg(test)]
 mod streams;

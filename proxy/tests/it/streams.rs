@@ -107,7 +107,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, name: &str) -> i
 }
 
 /// Says something, closes, and reads all that comes back.
-async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, text: &str) -> io::Result<String> {
+pub(crate) async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, text: &str) -> io::Result<String> {
     stream.write_all(text.as_bytes()).await?;
     stream.shutdown().await?;
     let mut answer = Vec::new();
@@ -314,7 +314,7 @@ async fn a_drain_waits_for_connections_until_its_deadline() {
 }
 
 /// A server that speaks TLS and then is a parrot.
-async fn tls_parrot(authority: &Authority, name: &'static str) -> Upstream {
+pub(crate) async fn tls_parrot(authority: &Authority, name: &'static str) -> Upstream {
     let acceptor = TlsAcceptor::from(authority.leaf(&[name]).server(&[]));
     Upstream::raw(move |stream, _| {
         let acceptor = acceptor.clone();

@@ -37,7 +37,26 @@ pub struct Served {
     pub proxies: Option<Arc<[IpNet]>>,
 }
 
+impl Served {
+    /// True where connections begin with TLS, whoever ends it.
+    pub fn begins_with_tls(&self) -> bool {
+        self.tls.is_some() || self.speaks.is_tls()
+    }
+}
+
 impl Gateways<'_> {
+    /// True for a listener whose names must be known to the routes of requests (`http`), or of connections, on its
+    /// port: it shares that with such listeners, and its names are not theirs.
+    pub fn is_beside(&self, served: &Served, http: bool) -> bool {
+        let reads = |other: &Served| other.speaks == Speaks::Http;
+        let all = self.0.iter().flat_map(|gateway| &gateway.listeners);
+        served.begins_with_tls()
+            && reads(served) != http
+            && all.into_iter().any(|other| {
+                other.port == served.port && other.begins_with_tls() && reads(other) == http
+            })
+    }
+
     pub fn find(&self, name: &ObjectName) -> Option<usize> {
         self.0.iter().position(|gateway| gateway.document.name == *name)
     }
@@ -135,8 +154,12 @@ impl<'a> Compilation<'a> {
                 if self.is_partial(other_gateway.document) || self.is_partial(gateway.document) {
                     return None;
                 }
-                let same_protocol = other.speaks.shares_port(served.speaks)
-                    && (served.speaks.is_tls() || other.tls.is_some() == served.tls.is_some());
+                let same_protocol = match (served.begins_with_tls(), other.begins_with_tls()) {
+                    // The name that a client asks for tells which is meant.
+                    (true, true) => true,
+                    (false, false) => served.speaks == other.speaks,
+                    _ => false,
+                };
                 if served.port == 0 && !same_protocol {
                     None
                 } else if !same_protocol {

@@ -66,8 +66,8 @@ impl Compilation<'_> {
         let mut routes = Routes::default();
         let mut builder = TableBuilder::default();
         for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            if carries(Kind::HttpRoute, served.speaks) {
-                builder.listener(served.port, served.tls.is_some(), served.hostname.as_deref());
+            if carries(Kind::HttpRoute, served.speaks) || gateways.is_beside(served, true) {
+                builder.listener(served.port, served.begins_with_tls(), served.hostname.as_deref());
             }
         }
         let mut claims: Vec<Claim<'_>> = Vec::new();

@@ -54,7 +54,7 @@ impl<'a> Compilation<'a> {
     ) -> Streams<'p> {
         let mut streams = Streams::default();
         for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            if served.speaks != Speaks::Http {
+            if served.speaks != Speaks::Http || gateways.is_beside(served, false) {
                 streams.table.listener(served.port, served.hostname.as_deref());
             }
         }

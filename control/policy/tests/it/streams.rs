@@ -114,6 +114,23 @@ fn requests_and_everything_else_share_a_port_where_a_policy_says_so() {
 }
 
 #[test]
+fn what_begins_with_tls_shares_a_port_by_name() {
+    let web = "{ name: web, protocol: HTTPS, port: 443, hostname: web.test, tls: { certificateRefs: [{ name: web }] } }";
+    let text = gateway(&[THROUGH, web])
+        + &route("TLSRoute", "db", "  hostnames: ['*.test']\n")
+        + &policy("TLSRoute", "db", ALL)
+        + &upstream(", protocol: Tcp");
+    let snapshot = compiled(&text).unwrap();
+    let name = |name| snapshot.streams.find(443, name).map(|route| route.name.to_string());
+    assert_eq!((name("a.test").as_deref(), name("web.test")), (Some("db/0"), None), "it is that of requests");
+    let serving = |host| snapshot.routes.listener(443, true, host);
+    assert!(serving("web.test").is_some() && serving("a.test") != serving("web.test"));
+    let plain = compiled(&text.replace("protocol: HTTPS, port: 443", "protocol: HTTP, port: 443"));
+    let told = brief(&plain.map(drop).unwrap_err());
+    assert!(told.iter().any(|told| told.contains("speaks another protocol on port 443")), "{told:?}");
+}
+
+#[test]
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn faults_have_code_and_place() {
     let mut differences = Vec::new();
