@@ -44,6 +44,8 @@ pub struct Arrival {
 pub struct Outcome {
     pub route: Option<Name>,
     pub verdict: Verdict,
+    /// Of a connection, which has no status.
+    pub connection: bool,
 }
 
 #[derive(Debug)]
@@ -103,12 +105,13 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
         }
         None => Verdict::Waits,
     };
-    Outcome { route: Some(route.name.clone()), verdict }
+    Outcome { route: Some(route.name.clone()), verdict, connection: false }
 }
 
-fn missed() -> Outcome {
+pub fn missed() -> Outcome {
     let (reason, rule, detail) = (Reason::RouteNotFound, Box::default(), Box::default());
-    Outcome { route: None, verdict: Verdict::Refused { reason, step: Step::Route, rule, detail } }
+    let verdict = Verdict::Refused { reason, step: Step::Route, rule, detail };
+    Outcome { route: None, verdict, connection: false }
 }
 
 /// A fault that every such request meets.
@@ -138,7 +141,8 @@ fn filter(
     at_once(route.chain.run_body(head, ctx))
 }
 
-fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
+/// `None` where it would have to wait.
+pub fn at_once<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
@@ -185,7 +189,14 @@ pub fn compare(snapshot: &Snapshot, expect: &Expect, outcome: &Outcome) -> Vec<S
     match (expect.reply, status) {
         (Some(wanted), Some(status)) if wanted == status.as_u16() => {}
         (Some(wanted), _) => differs("reply", &wanted.to_string()),
-        (None, _) if !matches!(outcome.verdict, Verdict::Forwarded { .. }) => differs("to be", "forwarded"),
+        (None, _) if expect.refused => {
+            if !matches!(outcome.verdict, Verdict::Refused { .. }) {
+                differs("to be", "refused");
+            }
+        }
+        (None, _) if !matches!(outcome.verdict, Verdict::Forwarded { .. }) => {
+            differs("to be", if outcome.connection { "passed on" } else { "forwarded" });
+        }
         (None, _) => {}
     }
     let (reason, step, rule) = match &outcome.verdict {

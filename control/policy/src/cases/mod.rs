@@ -1,5 +1,6 @@
-//! Runs cases: each is one request, and the verdict it must get.
+//! Runs cases: each is one request or connection, and the verdict it must get.
 
+mod connection;
 pub(crate) mod credentials;
 mod flow;
 mod stand_in;
@@ -26,7 +27,9 @@ use crate::document::{Document, Kind};
 use crate::documents::case::{self, Case, Token};
 use crate::load::Sources;
 use crate::node::Node;
+use crate::snapshot::Snapshot;
 
+use self::connection::Incoming;
 use self::credentials::{Credentials, case_key, case_secret};
 use self::flow::{Arrival, Outcome, Verdict};
 use self::stand_in::StandIn;
@@ -50,6 +53,22 @@ pub struct Report {
 
 /// Monotonic time between two cases: more than any period of a limit, so that none meets another's counters.
 const APART: Duration = Duration::from_hours(48);
+
+/// What comes in.
+#[derive(Clone, Debug)]
+enum Arriving {
+    Request(Box<Arrival>),
+    Connection(Box<Incoming>),
+}
+
+impl Arriving {
+    fn decide(self, snapshot: &Snapshot) -> Outcome {
+        match self {
+            Self::Request(arrival) => flow::decide(snapshot, *arrival),
+            Self::Connection(incoming) => connection::decide(snapshot, *incoming),
+        }
+    }
+}
 
 impl Report {
     pub fn passed(&self) -> bool {
@@ -94,11 +113,13 @@ pub fn run(
         }
     };
     let reports = ready.into_iter().map(|(document, case, arrival)| {
-        stand_in.set(models(sources, case), case.spec.request.introspection.as_ref());
-        for _ in 1..case.spec.request.times.unwrap_or(1) {
-            flow::decide(&snapshot, arrival.clone());
+        let request = case.spec.request.as_ref();
+        stand_in.set(models(sources, case), request.and_then(|request| request.introspection.as_ref()));
+        let connection = case.spec.connection.as_ref().and_then(|connection| connection.times);
+        for _ in 1..request.and_then(|request| request.times).or(connection).unwrap_or(1) {
+            arrival.clone().decide(&snapshot);
         }
-        let outcome = flow::decide(&snapshot, arrival);
+        let outcome = arrival.decide(&snapshot);
         let place = document.file.position(document.root.locate(&Document::name_path()).start);
         Report {
             name: case.metadata.name.clone(),
@@ -134,7 +155,7 @@ fn prepare(
     tokens: &dyn CaseTokens,
     moment: Moment,
     faults: &mut Vec<Diagnostic>,
-) -> Option<Arrival> {
+) -> Option<Arriving> {
     let before = faults.len();
     let mut fault = |at: &Path, code: Code, message: String| {
         faults.push(Diagnostic::at(document, at, code, message));
@@ -148,8 +169,31 @@ fn prepare(
     if let Some(name) = case.spec.expect.step.as_ref().filter(unknown) {
         fault(&expect.key("step"), codes::CASE_VALUE, format!("there is no step `{name}`"));
     }
+    let said = match (&case.spec.request, &case.spec.connection) {
+        (Some(request), None) => {
+            if case.spec.expect.refused {
+                let message = "a request is refused with a status: write `reply`".to_owned();
+                fault(&expect.key("refused"), codes::CASE_VALUE, message);
+            }
+            request
+        }
+        (None, Some(said)) => {
+            for (field, _) in of_requests(&case.spec.expect).into_iter().filter(|(_, said)| *said) {
+                fault(&expect.key(field), codes::CASE_VALUE, format!("a connection has no `{field}`"));
+            }
+            let at = spec().key("connection").key("peer");
+            let peer = said.peer.as_deref().map(|id| peer(id, moment)).transpose();
+            let peer = peer.map_err(|why| fault(&at, codes::CASE_VALUE, why)).ok().flatten();
+            let incoming = Arriving::Connection(Box::new(Incoming::new(said, peer, moment)));
+            return (faults.len() == before).then_some(incoming);
+        }
+        _ => {
+            let message = "a case has either a `request` or a `connection`".to_owned();
+            fault(&spec(), codes::CASE_VALUE, message);
+            return None;
+        }
+    };
     let at = spec().key("request");
-    let said = &case.spec.request;
     let token = said.token.as_ref().map(|token| tokens.token(token, moment)).transpose();
     let token = token.map_err(|why| fault(&at.key("token"), codes::CASE_VALUE, why)).ok().flatten();
     let consumer = said.consumer.as_deref().map(|name| credentials(sources, name)).transpose();
@@ -162,7 +206,7 @@ fn prepare(
     if faults.len() > before {
         return None;
     }
-    Some(Arrival {
+    Some(Arriving::Request(Box::new(Arrival {
         head: head?,
         body: body?,
         consumer,
@@ -172,7 +216,16 @@ fn prepare(
         source: said.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         peer,
         moment,
-    })
+    })))
+}
+
+/// What is expected that a connection has not.
+fn of_requests(expect: &case::Expect) -> [(&'static str, bool); 3] {
+    [
+        ("reply", expect.reply.is_some()),
+        ("requestHeaders", !expect.request_headers.is_empty()),
+        ("body", expect.body.is_some()),
+    ]
 }
 
 /// The workload whose certificate a case takes for verified.
@@ -230,9 +283,11 @@ fn describe(outcome: &Outcome) -> String {
         Verdict::Refused { reason, step, rule, detail } => {
             let rule = if rule.is_empty() { String::new() } else { format!(", rule {rule}") };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            format!("refused with {} {reason} in {step}{rule}{detail}", reason.status().as_u16())
+            let status = if outcome.connection { String::new() } else { format!("{} ", reason.status().as_u16()) };
+            format!("refused with {status}{reason} in {step}{rule}{detail}")
         }
         Verdict::Answered { status } => format!("answered with {}", status.as_u16()),
+        Verdict::Forwarded { .. } if outcome.connection => "passed on".to_owned(),
         Verdict::Forwarded { .. } => "forwarded".to_owned(),
         Verdict::Waits => "the verdict waits for something outside".to_owned(),
     }

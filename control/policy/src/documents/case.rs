@@ -1,4 +1,4 @@
-//! `Case`: one request, and the verdict it must get.
+//! `Case`: one request or connection, and the verdict it must get.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -33,7 +33,12 @@ pub struct Metadata {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "CaseSpec")]
 pub struct Spec {
-    pub request: Request,
+    /// Either a request or a connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Request>,
+    /// One that a `TCPRoute` or `TLSRoute` passes on unread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<Connection>,
     /// Scores that stand in for the model, by name of the `enrich` rule.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub scores: BTreeMap<String, f32>,
@@ -89,6 +94,36 @@ pub struct Request {
     pub body: Option<Value>,
 }
 
+/// The connection.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "CaseConnection")]
+pub struct Connection {
+    /// Name of the listener, or `<gateway>/<listener>`; the first that has a route for it, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub listener: Option<String>,
+    /// Port of the listener; any where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Name that the client asks for in TLS; none where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub server_name: Option<String>,
+    /// Address of the client; `127.0.0.1` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", extend("format" = "ip"))]
+    pub source: Option<IpAddr>,
+    /// SPIFFE id that the certificate of the client proves; no certificate where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = "^spiffe://"), length(max = 2048))]
+    pub peer: Option<String>,
+    /// Made this often at one moment, and the last verdict is compared: for limits. Once where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub times: Option<u16>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(rename = "CaseScheme")]
@@ -132,6 +167,9 @@ pub struct Expect {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 599))]
     pub reply: Option<u16>,
+    /// True: the connection must be refused; where absent, it must be passed on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refused: bool,
     /// Name of the reason, such as `TokenInvalid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -1,0 +1,99 @@
+//! The life of a case's connection: admitted by its route, without a socket.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foregate_filters::chain::Refusal;
+use foregate_filters::context::{Client, RequestContext};
+use foregate_filters::moment::Moment;
+use foregate_filters::peer::Peer;
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Request};
+
+use crate::cases::flow::{Outcome, Verdict, at_once, missed};
+use crate::documents::case;
+use crate::routes::streams::StreamRoute;
+use crate::snapshot::{Listener, Snapshot, Speaks};
+
+/// A connection as it comes in.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// `<gateway>/<listener>`, or `<listener>`.
+    listener: Option<String>,
+    port: Option<u16>,
+    /// In lower case; empty where none is asked for.
+    name: String,
+    source: IpAddr,
+    peer: Option<Arc<Peer>>,
+    moment: Moment,
+}
+
+impl Incoming {
+    pub fn new(said: &case::Connection, peer: Option<Arc<Peer>>, moment: Moment) -> Self {
+        Self {
+            listener: said.listener.clone(),
+            port: said.port,
+            name: said.server_name.as_deref().unwrap_or_default().to_ascii_lowercase(),
+            source: said.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            peer,
+            moment,
+        }
+    }
+
+    /// True for a listener that the case may mean.
+    fn may_mean(&self, listener: &Listener) -> bool {
+        let named = |wanted: &String| {
+            *wanted == *listener.name
+                || wanted.split_once('/').is_some_and(|(gateway, name)| {
+                    *gateway == *listener.gateway && *name == *listener.name
+                })
+        };
+        listener.speaks != Speaks::Http
+            && self.port.is_none_or(|port| port == listener.port)
+            && self.listener.as_ref().is_none_or(named)
+    }
+
+    /// The route that takes it, and whether its listener speaks TLS.
+    fn route<'a>(&self, snapshot: &'a Snapshot) -> Option<(&'a Arc<StreamRoute>, bool)> {
+        // Whoever asks for a name speaks TLS: a listener for that is likelier meant.
+        let likely = |listener: &&Listener| listener.speaks.is_tls() != self.name.is_empty();
+        let meant = || snapshot.listeners.iter().filter(|listener| self.may_mean(listener));
+        let find = |listener: &Listener| {
+            let route = snapshot.streams.find(listener.port, &self.name)?;
+            Some((route, listener.speaks.is_tls() || !self.name.is_empty()))
+        };
+        meant().filter(likely).find_map(find).or_else(|| meant().find_map(find))
+    }
+}
+
+/// Takes a connection through its route and filters.
+pub fn decide(snapshot: &Snapshot, incoming: Incoming) -> Outcome {
+    let Some((route, tls)) = incoming.route(snapshot) else { return Outcome { connection: true, ..missed() } };
+    let Incoming { name, source, peer, moment, .. } = incoming;
+    let (mut head, ()) = Request::new(()).into_parts();
+    if let (false, Ok(name)) = (name.is_empty(), HeaderValue::from_str(&name)) {
+        head.headers.insert(HOST, name);
+    }
+    // The port of the client is of no meaning to any rule.
+    let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
+    let mut ctx = RequestContext::new(moment, client);
+    ctx.route = Arc::clone(&route.name);
+    ctx.peer = peer;
+    let admitted = async {
+        route.chain.run_head(&head, &mut ctx).await?;
+        route.chain.run_body(&head, &mut ctx).await
+    };
+    let verdict = match at_once(admitted) {
+        None => Verdict::Waits,
+        Some(Err(Refusal { step, reply })) => {
+            Verdict::Refused { reason: reply.reason, step, rule: reply.rule, detail: reply.detail }
+        }
+        Some(Ok(())) => {
+            let backends = route.backends.iter().filter(|backend| backend.weight > 0);
+            let upstreams = backends.map(|backend| backend.upstream).collect();
+            Verdict::Forwarded { headers: HeaderMap::new(), body: Bytes::new(), upstreams }
+        }
+    };
+    Outcome { route: Some(Arc::clone(&route.name)), verdict, connection: true }
+}
