@@ -129,7 +129,8 @@ fn kept_waiting(life: Option<&mut Box<Life>>) -> bool {
     let Some(life) = life else { return false };
     let late = life.progress.as_ref().is_some_and(|progress| progress.late());
     if late {
-        let reply = Reply::new(Reason::BodyTimeout).detail("the answer had begun, and no more of the body came");
+        let reply =
+            Reply::new(Reason::BodyTimeout).detail("the answer had begun, and no more of the body came");
         life.refusal = Some(at(Step::Dispatch)(reply));
     }
     late

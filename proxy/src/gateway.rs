@@ -33,7 +33,7 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::dispatch::course::Course;
 use crate::dispatch::upstream::UpstreamState;
-use crate::dispatch::{self, Answer, Call, DispatchError, affinity};
+use crate::dispatch::{self, Answer, Call, DispatchError, affinity, maglev};
 use crate::handshake::tally::Tally;
 use crate::head::{self, HopByHop};
 use crate::inject;
@@ -207,8 +207,7 @@ async fn dispatch<'a>(
     hop: &HopByHop,
 ) -> Result<Chosen<'a>, Refusal> {
     let invalid = |detail: &str| at(Step::Dispatch)(Reply::new(Reason::BackendInvalid).detail(detail));
-    #[expect(clippy::cast_possible_truncation, reason = "any 32 of the random bits will do")]
-    let backend = forward.chosen(life.ctx.backend).or_else(|| forward.choose(random::next() as u32));
+    let (backend, session) = chosen(life, &head, route, forward);
     let backend = backend.ok_or_else(|| invalid("no backend has a weight"))?;
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
@@ -224,7 +223,7 @@ async fn dispatch<'a>(
     // Before the head is shaped and moved out.
     life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
     let shown = credential(life, &upstream).await?;
-    let mut course = course(life, &head, route, &upstream);
+    let mut course = course(life, &head, route, &upstream, session);
 
     // shape: all edits, once.
     let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
@@ -273,6 +272,21 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
+}
+
+/// The backend that a policy, the session or chance chooses, and the key of the session.
+fn chosen<'a>(
+    life: &mut Life,
+    head: &Parts,
+    route: &Route,
+    forward: &'a Forward,
+) -> (Option<&'a WeightedBackend>, Option<u64>) {
+    let secure = life.connection.secure;
+    let session =
+        route.session.as_deref().map(|session| affinity::of_route(session, head, &mut life.ctx, secure));
+    #[expect(clippy::cast_possible_truncation, reason = "any 32 of the bits will do")]
+    let any = || session.map_or_else(random::next, maglev::mix) as u32;
+    (forward.chosen(life.ctx.backend).or_else(|| forward.choose(any())), session)
 }
 
 /// What came of the exchange, and what it says of the upstream.
@@ -356,13 +370,18 @@ fn course<'a>(
     head: &Parts,
     route: &'a Route,
     upstream: &UpstreamState,
+    session: Option<u64>,
 ) -> Option<Course<'a>> {
     let balanced = upstream.is_balanced();
     if !balanced && route.retry.is_none() {
         return None;
     }
     let secure = life.connection.secure;
-    let key = if balanced { affinity::key(upstream, head, &mut life.ctx, secure) } else { None };
+    let key = match session {
+        Some(_) => session,
+        None if balanced => affinity::key(upstream, head, &mut life.ctx, secure),
+        None => None,
+    };
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);

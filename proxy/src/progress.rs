@@ -122,7 +122,8 @@ async fn watch(progress: Weak<Progress>, silence: Silence) {
     let (mut seen, mut looks) = (None, 0);
     while looks <= LOOKS {
         sleep(silence.limit() / LOOKS).await;
-        let Some(progress) = progress.upgrade().filter(|progress| !progress.done() && !progress.broken()) else {
+        let Some(progress) = progress.upgrade().filter(|progress| !progress.done() && !progress.broken())
+        else {
             return;
         };
         let now = Some(progress.count(silence));

@@ -49,12 +49,20 @@ impl Eq for Keyed {}
 
 /// What keeps the requests of one session together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Session {
-    /// `max_age` is in whole seconds.
-    Cookie {
-        name: Box<str>,
-        max_age: Option<Duration>,
-    },
+pub struct Session {
+    pub carried: Carried,
+    /// For how long a browser keeps the cookie, in whole seconds; until it closes where absent.
+    pub max_age: Option<Duration>,
+    /// For how long a session lasts; for ever where absent.
+    pub absolute: Option<Duration>,
+    /// The same without a request.
+    pub idle: Option<Duration>,
+}
+
+/// Where a client shows its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Carried {
+    Cookie(Box<str>),
     Header(HeaderName),
 }
 

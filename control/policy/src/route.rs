@@ -7,6 +7,7 @@ use foregate_filters::chain::Chain;
 use foregate_filters::edits::HeaderEdit;
 use http::{HeaderValue, StatusCode};
 
+use crate::balancing::Session;
 use crate::description::Description;
 
 /// One rule of an `HTTPRoute` or `GRPCRoute`, as seen from one `Gateway`.
@@ -29,6 +30,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Connections that fail or break off are tried once more where absent.
     pub retry: Option<Retry>,
+    /// What keeps requests together, over all backends; where absent, each upstream says so itself.
+    pub session: Option<Box<Session>>,
     /// Where all of this is written.
     pub description: Arc<Description>,
 }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::document::Kind;
 use crate::documents::{
-    backend_tls, case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant, stream_route, upstream,
+    backend_tls, case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant,
+    stream_route, upstream,
 };
 
 /// Where editors find the schema of this version.

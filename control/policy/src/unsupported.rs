@@ -77,7 +77,6 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
         "an Upstream is found in the namespace of the route",
     ),
     (Some(Kind::TlsRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
-    (Some(Kind::HttpRoute), "spec.rules.sessionPersistence", "write it into the Upstream"),
     (
         Some(Kind::HttpRoute),
         "spec.rules.filters.requestMirror.backendRef.port",
@@ -88,7 +87,6 @@ const FIELDS: &[(Option<Kind>, &str, &str)] = &[
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.port", "an Upstream has the port in its endpoints"),
     (Some(Kind::HttpRoute), "spec.rules.backendRefs.filters.extensionRef", "attach a Policy with targetRefs"),
     (Some(Kind::GrpcRoute), "spec.useDefaultGateways", "name the Gateway in parentRefs"),
-    (Some(Kind::GrpcRoute), "spec.rules.sessionPersistence", "remove it"),
     (Some(Kind::GrpcRoute), "spec.rules.filters.extensionRef", "attach a Policy with targetRefs"),
     (
         Some(Kind::GrpcRoute),

@@ -39,7 +39,13 @@ impl ServerCertVerifier for AltNameVerifier {
             return Err(CertificateError::BadEncoding.into());
         }
         let parsed = ParsedCertificate::try_from(end_entity)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, intermediates, now, algorithms().all)?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &self.roots,
+            intermediates,
+            now,
+            algorithms().all,
+        )?;
         let leaf = EndEntityCert::try_from(end_entity).map_err(|_| CertificateError::BadEncoding)?;
         if self.names.iter().any(|name| has(&parsed, &leaf, name)) {
             return Ok(ServerCertVerified::assertion());
@@ -77,9 +83,9 @@ fn has(parsed: &ParsedCertificate<'_>, leaf: &EndEntityCert<'_>, name: &AltName)
         AltName::Dns(name) => match name.strip_prefix("*.") {
             None => ServerName::try_from(&**name).is_ok_and(|name| verify_server_name(parsed, &name).is_ok()),
             Some(below) => leaf.valid_dns_names().any(|found| {
-                found.split_once('.').is_some_and(|(label, rest)| {
-                    !label.is_empty() && rest.eq_ignore_ascii_case(below)
-                })
+                found
+                    .split_once('.')
+                    .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(below))
             }),
         },
     }

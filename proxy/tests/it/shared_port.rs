@@ -17,7 +17,8 @@ const NAMES: [&str; 3] = ["web.test", "deep.wild.test", "ends.test"];
 fn documents(web: SocketAddr, through: SocketAddr, plain: SocketAddr) -> String {
     let terminates = "tls: { certificateRefs: [{ name: all }] }";
     let listeners = [
-        "{ name: wild, protocol: TLS, port: 8443, hostname: '*.wild.test', tls: { mode: Passthrough } }".to_owned(),
+        "{ name: wild, protocol: TLS, port: 8443, hostname: '*.wild.test', tls: { mode: Passthrough } }"
+            .to_owned(),
         format!("{{ name: web, protocol: HTTPS, port: 8443, hostname: web.test, {terminates} }}"),
         format!("{{ name: deep, protocol: HTTPS, port: 8443, hostname: deep.wild.test, {terminates} }}"),
         format!("{{ name: ends, protocol: TLS, port: 8443, hostname: ends.test, {terminates} }}"),

@@ -45,9 +45,9 @@ impl Incoming {
     fn may_mean(&self, listener: &Listener) -> bool {
         let named = |wanted: &String| {
             *wanted == *listener.name
-                || wanted.split_once('/').is_some_and(|(gateway, name)| {
-                    *gateway == *listener.gateway && *name == *listener.name
-                })
+                || wanted
+                    .split_once('/')
+                    .is_some_and(|(gateway, name)| *gateway == *listener.gateway && *name == *listener.name)
         };
         listener.speaks != Speaks::Http
             && self.port.is_none_or(|port| port == listener.port)
@@ -69,7 +69,9 @@ impl Incoming {
 
 /// Takes a connection through its route and filters.
 pub fn decide(snapshot: &Snapshot, incoming: Incoming) -> Outcome {
-    let Some((route, tls)) = incoming.route(snapshot) else { return Outcome { connection: true, ..missed() } };
+    let Some((route, tls)) = incoming.route(snapshot) else {
+        return Outcome { connection: true, ..missed() };
+    };
     let Incoming { name, source, peer, moment, .. } = incoming;
     let (mut head, ()) = Request::new(()).into_parts();
     if let (false, Ok(name)) = (name.is_empty(), HeaderValue::from_str(&name)) {

@@ -283,7 +283,8 @@ fn describe(outcome: &Outcome) -> String {
         Verdict::Refused { reason, step, rule, detail } => {
             let rule = if rule.is_empty() { String::new() } else { format!(", rule {rule}") };
             let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
-            let status = if outcome.connection { String::new() } else { format!("{} ", reason.status().as_u16()) };
+            let status =
+                if outcome.connection { String::new() } else { format!("{} ", reason.status().as_u16()) };
             format!("refused with {status}{reason} in {step}{rule}{detail}")
         }
         Verdict::Answered { status } => format!("answered with {}", status.as_u16()),

@@ -90,6 +90,7 @@ pub const FAIRNESS_FORGED: Code = Code(718);
 pub const PROXY_ANYONE: Code = Code(719);
 pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
+pub const SESSION: Code = Code(734);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {

@@ -3,13 +3,13 @@
 use foregate_filters::fault::Code;
 
 use super::{
-    ANY_ORIGIN, AUDIENCE_MISSING, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
-    BACKEND_TLS, CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
+    ANY_ORIGIN, AUDIENCE_MISSING, BACKEND_TLS, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
+    CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
     ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED,
     GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED,
     MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
     PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED,
-    STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    SESSION, STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -328,5 +328,12 @@ pub const OF_PARTS: &[Entry] = &[
         "A BackendTLSPolicy says how the endpoints of an Upstream prove who they are, and so do another one or the Upstream itself. Neither is more right than the other, and a mixture of both would be what nobody wrote.",
         "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"], tls: { mode: Simple } }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
         "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"] }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
+    ),
+    entry(
+        SESSION,
+        "Contradictory session of a route",
+        "A permanent cookie lasts as long as `absoluteTimeout` says, which must then be there; a session kept in a header has no cookie to configure; and a session that may be idle for longer than it lasts is never idle.",
+        "sessionPersistence: { cookieConfig: { lifetimeType: Permanent } }",
+        "sessionPersistence: { absoluteTimeout: 24h, cookieConfig: { lifetimeType: Permanent } }",
     ),
 ];

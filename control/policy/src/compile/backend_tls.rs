@@ -31,7 +31,8 @@ impl Compilation<'_> {
                     continue;
                 };
                 let conflict = if let Some(other) = first.get(&name) {
-                    let message = format!("the BackendTLSPolicy `{other}` is about the Upstream `{name}` already");
+                    let message =
+                        format!("the BackendTLSPolicy `{other}` is about the Upstream `{name}` already");
                     Some((message, "keep one of the two"))
                 } else if upstream.spec.tls.is_some() {
                     let message = format!("the Upstream `{name}` says itself how TLS is spoken to it");
@@ -56,7 +57,9 @@ impl Compilation<'_> {
         let at = spec().key("validation");
         let (message, field) = match (said.authorities.is_empty(), said.well_known) {
             (true, None) => ("nothing says which authorities are trusted", ""),
-            (false, Some(_)) => ("authorities of files and those of the system are both named", "caCertificateRefs"),
+            (false, Some(_)) => {
+                ("authorities of files and those of the system are both named", "caCertificateRefs")
+            }
             _ => ("", ""),
         };
         if !message.is_empty() {
@@ -72,7 +75,8 @@ impl Compilation<'_> {
                 if let Err(why) = self.materials.authorities(&file) {
                     let at = list.index(index).key("name");
                     let message = format!("the authorities `{}` cannot be used: {why}", reference.name);
-                    let help = format!("ca.crt is looked for in {}", file.parent().unwrap_or(&file).display());
+                    let help =
+                        format!("ca.crt is looked for in {}", file.parent().unwrap_or(&file).display());
                     self.fault(Diagnostic::at(document, &at, Code::FILE, message).help(help));
                 }
                 file
@@ -88,12 +92,16 @@ impl Compilation<'_> {
 
     fn alt_name(&mut self, document: &Document, said: &SubjectAltName, at: &Path) -> Option<AltName> {
         let (message, field) = match (said.kind, &said.hostname, &said.uri) {
-            (SubjectAltNameType::Hostname, Some(name), None) => return Some(AltName::Dns(name.as_str().into())),
+            (SubjectAltNameType::Hostname, Some(name), None) => {
+                return Some(AltName::Dns(name.as_str().into()));
+            }
             (SubjectAltNameType::URI, None, Some(uri)) if is_uri(uri) => {
                 return Some(AltName::Uri(uri.as_str().into()));
             }
             (SubjectAltNameType::URI, None, Some(_)) => ("this is no URI with a scheme and a host", "uri"),
-            (SubjectAltNameType::Hostname, ..) => ("with type Hostname it has a `hostname`, and no `uri`", "type"),
+            (SubjectAltNameType::Hostname, ..) => {
+                ("with type Hostname it has a `hostname`, and no `uri`", "type")
+            }
             (SubjectAltNameType::URI, ..) => ("with type URI it has a `uri`, and no `hostname`", "type"),
         };
         let help = "write { type: Hostname, hostname: .. } or { type: URI, uri: \"spiffe://..\" }";

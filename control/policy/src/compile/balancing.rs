@@ -8,7 +8,9 @@ use foregate_filters::fault::{Code, Path};
 use foregate_filters::units::TimeSpan;
 use http::HeaderName;
 
-use crate::balancing::{Balancing, Breaker, Budget, Check, CheckKind, Dns, HashOn, Keyed, Outliers, Session};
+use crate::balancing::{
+    Balancing, Breaker, Budget, Carried, Check, CheckKind, Dns, HashOn, Keyed, Outliers, Session,
+};
 use crate::codes;
 use crate::compile::typed::spec;
 use crate::compile::upstreams::bounded;
@@ -20,7 +22,7 @@ use crate::documents::upstream::{Protocol, Spec};
 /// Per cent of fit endpoints below which all are used.
 const PANIC: u8 = 25;
 /// Name of the cookie or header of a session.
-const SESSION: &str = "foregate-session";
+pub const SESSION: &str = "foregate-session";
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -139,12 +141,13 @@ impl Reader<'_> {
                         "remove absoluteTimeout, or write type: Cookie",
                     );
                 }
-                HeaderName::try_from(name).ok().map(Session::Header)
+                let carried = Carried::Header(HeaderName::try_from(name).ok()?);
+                Some(Session { carried, max_age: None, absolute: None, idle: None })
             }
             SessionType::Cookie => {
                 let max_age =
                     said.absolute_timeout.map(|span| self.span(Some(span), HOUR, (SECOND, 365 * DAY), &age));
-                Some(Session::Cookie { name: name.into(), max_age })
+                Some(Session { carried: Carried::Cookie(name.into()), max_age, absolute: None, idle: None })
             }
         }
     }

@@ -24,6 +24,7 @@ pub fn lowered<'a>(typed: &Typed<'a, grpc_route::Spec>) -> (Typed<'a, http_route
         backend_refs: rule.backend_refs.iter().map(BackendRef::from).collect(),
         timeouts: None,
         retry: None,
+        session_persistence: rule.session_persistence.clone(),
     };
     let spec = http_route::Spec {
         parent_refs: typed.spec.parent_refs.clone(),

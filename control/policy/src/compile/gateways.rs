@@ -52,9 +52,9 @@ impl Gateways<'_> {
         let all = self.0.iter().flat_map(|gateway| &gateway.listeners);
         served.begins_with_tls()
             && reads(served) != http
-            && all.into_iter().any(|other| {
-                other.port == served.port && other.begins_with_tls() && reads(other) == http
-            })
+            && all
+                .into_iter()
+                .any(|other| other.port == served.port && other.begins_with_tls() && reads(other) == http)
     }
 
     pub fn find(&self, name: &ObjectName) -> Option<usize> {

@@ -26,6 +26,7 @@ mod policies;
 mod proxy_protocol;
 mod retries;
 mod rules;
+mod sessions;
 mod streams;
 pub(crate) mod typed;
 mod unread;

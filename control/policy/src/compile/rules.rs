@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ahash::AHashSet;
 
+use crate::balancing::Session;
 use crate::codes;
 use crate::compile::attach::Attachment;
 use crate::compile::calls::{Calls, calls, lowered};
@@ -52,6 +53,7 @@ struct Compiled {
     mirrors: Vec<(usize, Share)>,
     timeouts: Timeouts,
     retry: Option<Retry>,
+    session: Option<Session>,
 }
 
 impl Compilation<'_> {
@@ -221,6 +223,7 @@ impl Compilation<'_> {
             mirrors,
             timeouts: Timeouts { request, backend_request },
             retry: self.retry(document, rule, at),
+            session: self.session(document, rule.session_persistence.as_ref(), at),
         }
     }
 
@@ -312,6 +315,7 @@ impl Compiled {
             response_headers: self.modifiers.response_headers.clone(),
             timeouts: self.timeouts,
             retry: self.retry.clone(),
+            session: self.session.clone().map(Box::new),
             description,
         }
     }

@@ -9,9 +9,8 @@ use crate::documents::upstream::Spec;
 /// Tells of every setting that only requests could obey: left standing, it would look as if it were obeyed.
 pub fn check(document: &Document, said: &Spec, faults: &mut Vec<Diagnostic>) {
     let hash = said.load_balancing.as_ref().and_then(|load| load.hash_on.as_ref());
-    let hashed = hash.map_or([false; 3], |hash| {
-        [hash.header.is_some(), hash.cookie.is_some(), hash.expression.is_some()]
-    });
+    let hashed = hash
+        .map_or([false; 3], |hash| [hash.header.is_some(), hash.cookie.is_some(), hash.expression.is_some()]);
     let [header, cookie, expression] = hashed;
     let on = || spec().key("loadBalancing").key("hashOn");
     let address = "hash on sourceAddress: true, or remove hashOn: the address of the client is the default";

@@ -7,6 +7,7 @@ use crate::documents::http_route::{
     self, BackendRef, ForegateGroup, HeaderMatch, HeaderModifier, ParentRef, RequestMirror, RouteFilter,
     UpstreamKind, ValueMatchType,
 };
+use crate::documents::session::SessionPersistence;
 use crate::documents::{HOSTNAME, LABEL, OBJECT_NAME};
 
 /// A `GRPCRoute` of `gateway.networking.k8s.io/v1`.
@@ -47,6 +48,9 @@ pub struct Rule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub backend_refs: Vec<Backend>,
+    /// Keeps the calls of a session together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// A call matches where all of these do.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use foregate_filters::cors;
 use foregate_filters::units::TimeSpan;
 
+use crate::documents::session::SessionPersistence;
 use crate::documents::{HEADER_NAME, HOSTNAME, LABEL, OBJECT_NAME, PRECISE_HOSTNAME};
 
 /// An `HTTPRoute` of `gateway.networking.k8s.io/v1`.
@@ -91,6 +92,9 @@ pub struct Rule {
     /// Which failures are tried again on another endpoint; where absent, connections that fail or break off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Keeps the requests of a session together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// A request matches where all of these do.

@@ -13,6 +13,7 @@ pub mod http_route;
 pub mod model;
 pub mod policy;
 pub mod reference_grant;
+pub mod session;
 pub mod stream_route;
 pub mod upstream;
 

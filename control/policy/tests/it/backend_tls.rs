@@ -50,7 +50,10 @@ fn an_upstream_has_the_tls_that_a_policy_says() {
         compiled(&text.replace("endpoints: ['crm:80']", credentials)).map(drop)
     };
     shown(&documents(SYSTEM)).unwrap();
-    let told = brief(&shown(&documents(SYSTEM).replace("name: crm }]\n  validation", "name: crn }]\n  validation")).unwrap_err());
+    let told = brief(
+        &shown(&documents(SYSTEM).replace("name: crm }]\n  validation", "name: crn }]\n  validation"))
+            .unwrap_err(),
+    );
     assert!(told.iter().any(|told| told.starts_with("FG0622")), "{told:?}");
 }
 
@@ -63,10 +66,7 @@ fn what_does_not_go_together_is_told() {
             documents(SYSTEM) + "---\n" + &named("again", "crm", SYSTEM),
             "FG0733 35:57 the BackendTLSPolicy `crm-tls` is about the Upstream `crm` already",
         ),
-        (
-            documents("{ hostname: crm }"),
-            "FG0302 22:3 nothing says which authorities are trusted",
-        ),
+        (documents("{ hostname: crm }"), "FG0302 22:3 nothing says which authorities are trusted"),
         (
             documents(
                 "{ hostname: crm, wellKnownCACertificates: System, caCertificateRefs: [{ kind: Secret, name: partners }] }",
@@ -91,7 +91,10 @@ fn what_does_not_go_together_is_told() {
         ),
         (documents("{ hostname: '*.crm', wellKnownCACertificates: System }"), "FG0116 22:28"),
         (
-            documents(SYSTEM).replace("group: foregate.dev, kind: Upstream, name: crm }]\n  v", "group: '', kind: Service, name: crm }]\n  v"),
+            documents(SYSTEM).replace(
+                "group: foregate.dev, kind: Upstream, name: crm }]\n  v",
+                "group: '', kind: Service, name: crm }]\n  v",
+            ),
             "FG0103 21:31 `Service` is not supported by this version",
         ),
         (BASE.to_owned() + &named("crm-tls", "crn", SYSTEM), "FG0304 21:57"),

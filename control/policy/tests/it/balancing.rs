@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use foregate_policy::balancing::{Algorithm, Budget, CheckKind, HashOn, Session};
+use foregate_policy::balancing::{Algorithm, Budget, Carried, CheckKind, HashOn};
 
 use crate::materials::{BASE, CRM, brief, compiled, route};
 
@@ -54,7 +54,9 @@ fn what_is_said_is_compiled_and_the_rest_has_defaults() {
 
     let snapshot = compiled(&with("endpoints: ['crm:80'], sessionPersistence: {}", "")).unwrap();
     let how = &snapshot.upstreams[0].balancing;
-    assert_eq!(how.session, Some(Session::Cookie { name: "foregate-session".into(), max_age: None }));
+    let session = how.session.as_ref().unwrap();
+    assert_eq!(session.carried, Carried::Cookie("foregate-session".into()));
+    assert_eq!((session.max_age, session.absolute, session.idle), (None, None, None));
     assert_eq!((how.policy, how.panic_threshold, &how.check), (Algorithm::PeakEwma, 25, &None));
     assert_eq!(how.budget, Budget { percent: 20, interval: 10 * SECOND, least: 100 });
     assert!(snapshot.routes.all()[0].retry.is_none());
@@ -160,5 +162,54 @@ fn what_is_idle_or_pointless_is_told() {
         let told: Vec<&str> = warnings.iter().filter_map(|warning| warning.split(' ').next()).collect();
         let wanted: Vec<&str> = Some(want).into_iter().filter(|want| !want.is_empty()).collect();
         assert_eq!(told, wanted, "{spec}{rule}: {warnings:?}");
+    }
+}
+
+#[test]
+fn sessions_of_routes_are_compiled() {
+    let routed = |session: &str| {
+        compiled(
+            &(BASE.to_owned()
+                + &route("web", &format!("rules: [{{ sessionPersistence: {session}, {CRM} }}]"))),
+        )
+    };
+    for (said, carried, max_age, absolute, idle) in [
+        ("{}", Carried::Cookie("foregate-session".into()), None, None, None),
+        (
+            "{ sessionName: sid, absoluteTimeout: 1h, idleTimeout: 60s }",
+            Carried::Cookie("sid".into()),
+            None,
+            Some(3600 * SECOND),
+            Some(60 * SECOND),
+        ),
+        (
+            "{ absoluteTimeout: 1h, cookieConfig: { lifetimeType: Permanent } }",
+            Carried::Cookie("foregate-session".into()),
+            Some(3600 * SECOND),
+            Some(3600 * SECOND),
+            None,
+        ),
+        (
+            "{ type: Header, sessionName: X-Session, idleTimeout: 1m }",
+            Carried::Header("x-session".parse().unwrap()),
+            None,
+            None,
+            Some(60 * SECOND),
+        ),
+    ] {
+        let snapshot = routed(said).unwrap();
+        let session = snapshot.routes.all()[0].session.clone().unwrap();
+        assert_eq!(session.carried, carried, "{said}");
+        assert_eq!((session.max_age, session.absolute, session.idle), (max_age, absolute, idle), "{said}");
+    }
+    for (said, want) in [
+        ("{ type: Header, cookieConfig: {} }", "FG0734 23:"),
+        ("{ cookieConfig: { lifetimeType: Permanent } }", "FG0734 23:"),
+        ("{ absoluteTimeout: 1m, idleTimeout: 2m }", "FG0734 23:"),
+        ("{ absoluteTimeout: 1ms }", "FG0301 23:"),
+        ("{ sessionName: 'a b' }", "FG0116 23:"),
+    ] {
+        let told = brief(&routed(said).map(drop).unwrap_err());
+        assert!(told.iter().any(|told| told.starts_with(want)), "{said}: {told:?}");
     }
 }

@@ -190,6 +190,9 @@ fn connections_have_cases() {
         ("{ connection: { peer: 'spiffe://' }, expect: {} }", "is no SPIFFE id"),
     ] {
         let told = of_streams(case).unwrap_err();
-        assert!(told.iter().any(|told| told.starts_with("FG0701") && told.contains(want)), "{case}: {told:?}");
+        assert!(
+            told.iter().any(|told| told.starts_with("FG0701") && told.contains(want)),
+            "{case}: {told:?}"
+        );
     }
 }

@@ -160,8 +160,8 @@ fn faults_of_routes_have_code_and_place() {
         ),
         (&format!("matches: [{{ method: get }}], {CRM}"), "FG0106 @:33 `get` is not a value of this field"),
         (
-            &format!("sessionPersistence: {{}}, {CRM}"),
-            "FG0103 @:13 the field `sessionPersistence` is not supported",
+            &format!("filters: [{{ type: CORS, extensionRef: {{}} }}], {CRM}"),
+            "FG0103 @:37 the field `extensionRef` is not supported",
         ),
         (
             &format!("filters: [{{ type: URLRewrite }}], {CRM}"),

@@ -41,7 +41,7 @@ fn fields_not_supported_hide_nothing_in_any_kind_or_depth() {
         route(
             "web",
             &format!(
-                "rules:\n- {{ sessionPersistence: {{}}, matches: [{{ path: {{ value: a }}, hots: [] }}], {CRM} }}"
+                "useDefaultGateways: All\nrules:\n- {{ matches: [{{ path: {{ value: a }}, hots: [] }}], {CRM} }}"
             )
         )
     );
@@ -52,9 +52,9 @@ fn fields_not_supported_hide_nothing_in_any_kind_or_depth() {
             "FG0102 4:88 unknown field `extra`",
             "FG0301 9:21 `crm` is not host:port",
             "FG0102 9:27 unknown field `nonsense`",
-            "FG0103 24:7 the field `sessionPersistence` is not supported by this version",
-            "FG0205 24:58 the path must start with `/`",
-            "FG0102 24:63 unknown field `hots`",
+            "FG0103 23:3 the field `useDefaultGateways` is not supported by this version",
+            "FG0205 25:34 the path must start with `/`",
+            "FG0102 25:39 unknown field `hots`",
         ]
     );
 }
@@ -157,13 +157,13 @@ fn a_misspelt_field_of_a_route_or_gateway_is_one_fault() {
 fn only_what_may_follow_from_an_unknown_field_is_taken_back() {
     // The rule with the slip excuses nothing in the other one.
     let rules = format!(
-        "rules:\n- {{ sessionPersistence: {{}}, {CRM} }}\n- {{ {} }}\n- {{ name: c }}",
+        "rules:\n- {{ persistence: {{}}, {CRM} }}\n- {{ {} }}\n- {{ name: c }}",
         CRM.replace("crm", "crn")
     );
     assert_eq!(
         faults(&format!("{BASE}{}", route("web", &rules))),
         [
-            "FG0103 24:7 the field `sessionPersistence` is not supported by this version",
+            "FG0102 24:7 unknown field `persistence`",
             "FG0304 25:66 there is no Upstream named `crn`",
             "FG0206 26:7 the rule leads nowhere: it has no backendRefs and does not redirect",
         ]

@@ -27,9 +27,10 @@ spec:
 async fn an_endpoint_must_have_one_of_the_names_that_are_wanted() {
     let (authority, other) = (Authority::new(), Authority::new());
     let leaf = authority.leaf_of(&["crm.example.com", "*.wild.test"], &[ID]);
-    let upstream =
-        Upstream::speaking(Speak::Tls(leaf.server(&["http/1.1"])), |_| async { Response::new(full("hello")) })
-            .await;
+    let upstream = Upstream::speaking(Speak::Tls(leaf.server(&["http/1.1"])), |_| async {
+        Response::new(full("hello"))
+    })
+    .await;
     let stranger = Authority::new().leaf_of(&["crm.example.com"], &[ID]);
     let stranger = Upstream::speaking(Speak::Tls(stranger.server(&["http/1.1"])), |_| async {
         Response::new(full("stranger"))

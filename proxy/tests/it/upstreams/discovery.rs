@@ -236,8 +236,7 @@ async fn connections_to_an_endpoint_that_leaves_are_closed_at_once() {
         let (leaves, mut closed) = telling(http2).await;
         let (stays, mut kept) = telling(http2).await;
         let file = |addresses: &[SocketAddr]| super::endpoints(addresses) + "\n";
-        let options =
-            Options::default().file("found/crm.endpoints", file(&[leaves.address, stays.address]));
+        let options = Options::default().file("found/crm.endpoints", file(&[leaves.address, stays.address]));
         let spec = format!(
             "endpointsFile: found/crm.endpoints, protocol: {protocol}, timeouts: {{ idle: 1h }}, \
              loadBalancing: {{ policy: RoundRobin }}"
