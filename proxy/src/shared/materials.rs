@@ -35,7 +35,8 @@ impl Materials for Shared {
         let key = (Arc::clone(name), *placement, identity(bundle));
         let mut kept = self.kept();
         let attempt = kept.attempt;
-        let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error);
+        let place = format!("the bundle is looked for in {}", bundle.display());
+        let refused = |error: String| Fault::new(Code::MODEL, at.clone(), error).help(place.as_str());
         let load = || {
             let mut bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
             match placement {
