@@ -39,7 +39,7 @@ const EXIT_CODES: &str =
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs the gateway with the policies of a folder.
-    Run(run::Run),
+    Run(Box<run::Run>),
     /// Shows what it does in one process: gateway, toy CRM, token issuer, model.
     Demo(demo::Demo),
     /// Checks the policies of a folder and tells every fault; needs no network.

@@ -201,10 +201,7 @@ impl Handover {
         self.served().await;
         let before = lock(&self.before).take();
         if let Some(stream) = before {
-            let mut stream = stream;
-            let patience = options.patience;
-            let told = spawn_blocking(move || talk::relieve(&mut stream, patience)).await;
-            match told.unwrap_or_else(|_| Err(io::Error::other("a defect"))) {
+            match talk::relieve(stream).await {
                 Ok(Answer::Go) => event(Level::Info, "took over", &[]),
                 Ok(Answer::Gone) => event(Level::Warn, "the process before is gone", &[]),
                 Ok(Answer::Late) => return Err(self.give_back(HandoverError::Late)),

@@ -12,6 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use crate::handover::wire::{self, Message};
 
 /// The first words of a new process; the number changes with what is said.
@@ -43,7 +45,10 @@ pub enum Answer {
     Late,
 }
 
-/// Time for the other process to say its next word.
+/// Sets the time for the other process to say its next word.
+///
+/// # Errors
+/// Where it is no socket any more.
 pub fn patient(stream: &UnixStream, patience: Duration) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(patience))?;
@@ -55,6 +60,9 @@ fn unexpected(said: &str) -> io::Error {
 }
 
 /// New: asks for the sockets of the process before.
+///
+/// # Errors
+/// Where nobody answers, or says something else.
 pub fn take(path: &Path, patience: Duration) -> io::Result<(UnixStream, HashMap<String, OwnedFd>)> {
     let mut stream = UnixStream::connect(path)?;
     patient(&stream, patience)?;
@@ -72,24 +80,37 @@ pub fn take(path: &Path, patience: Duration) -> io::Result<(UnixStream, HashMap<
 }
 
 /// New: says that it could serve, and waits for the answer.
+///
+/// # Errors
+/// Where none comes in time, or something else is said.
 pub fn ready(stream: &mut UnixStream) -> io::Result<Answer> {
-    ask(stream, READY, GO)
-}
-
-/// New: says that it serves, and waits for the process before to stop.
-pub fn relieve(stream: &mut UnixStream, patience: Duration) -> io::Result<Answer> {
-    // The process before decides within its own patience.
-    patient(stream, patience.saturating_mul(2))?;
-    ask(stream, SERVING, DRAINING)
-}
-
-fn ask(stream: &mut UnixStream, word: &str, wanted: &str) -> io::Result<Answer> {
     // Where it has closed, what it said last can still be read.
-    let _ = wire::send(stream, word, None);
-    match wire::receive(stream) {
-        Ok(Message { name, .. }) if name == wanted => Ok(Answer::Go),
-        Ok(Message { name, .. }) if name == LATE => Ok(Answer::Late),
-        Ok(Message { name, .. }) => Err(unexpected(&name)),
+    let _ = wire::send(stream, READY, None);
+    answered(wire::receive(stream).map(|message| message.name), GO)
+}
+
+/// New: says that it serves, and waits for the process before to stop, however long that takes: it has decided, or
+/// will, and this one must not miss it.
+///
+/// # Errors
+/// Where it says something else.
+pub async fn relieve(stream: UnixStream) -> io::Result<Answer> {
+    stream.set_nonblocking(true)?;
+    let mut stream = tokio::net::UnixStream::from_std(stream)?;
+    let _ = stream.write_all(&wire::frame(SERVING)?).await;
+    let mut said = Vec::new();
+    let word = async {
+        said.resize(usize::from(stream.read_u8().await?), 0);
+        stream.read_exact(&mut said).await
+    };
+    answered(word.await.map(|_| String::from_utf8_lossy(&said).into_owned()), DRAINING)
+}
+
+fn answered(said: io::Result<String>, wanted: &str) -> io::Result<Answer> {
+    match said {
+        Ok(name) if name == wanted => Ok(Answer::Go),
+        Ok(name) if name == LATE => Ok(Answer::Late),
+        Ok(name) => Err(unexpected(&name)),
         Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
             Ok(Answer::Gone)
         }
@@ -98,6 +119,9 @@ fn ask(stream: &mut UnixStream, word: &str, wanted: &str) -> io::Result<Answer> 
 }
 
 /// Old: gives every socket away, and waits until the new process serves.
+///
+/// # Errors
+/// Where it is gone, late, or says something else; it is told that it must not serve.
 pub fn give(
     stream: &mut UnixStream,
     sockets: &[(String, OwnedFd)],
@@ -157,31 +181,32 @@ mod tests {
         (gives, new)
     }
 
-    #[test]
-    fn one_that_is_on_time_takes_over() {
+    #[tokio::test]
+    async fn one_that_is_on_time_takes_over() {
         let (gives, mut new) = pair(LONG);
         assert_eq!(ready(&mut new).unwrap(), Answer::Go);
-        assert_eq!(relieve(&mut new, LONG).unwrap(), Answer::Go);
+        assert_eq!(relieve(new).await.unwrap(), Answer::Go);
         gives.join().unwrap().unwrap();
     }
 
-    #[test]
-    fn one_that_is_late_is_told_to_end_whatever_it_was_about_to_say() {
+    #[tokio::test]
+    async fn one_that_is_late_is_told_to_end_whatever_it_was_about_to_say() {
         let (gives, mut new) = pair(SHORT);
         assert!(gives.join().unwrap().unwrap_err().to_string().contains("late"));
         assert_eq!(ready(&mut new).unwrap(), Answer::Late, "not ready in time");
         let (gives, mut new) = pair(SHORT);
         assert_eq!(ready(&mut new).unwrap(), Answer::Go);
         assert!(gives.join().unwrap().is_err());
-        assert_eq!(relieve(&mut new, LONG).unwrap(), Answer::Late, "told to go, and then silent");
+        assert_eq!(relieve(new).await.unwrap(), Answer::Late, "told to go, and then silent");
     }
 
-    #[test]
-    fn one_whose_predecessor_is_gone_is_alone() {
+    #[tokio::test]
+    async fn one_whose_predecessor_is_gone_is_alone() {
         let (old, mut new) = UnixStream::pair().unwrap();
         patient(&new, LONG).unwrap();
         drop(old);
         assert_eq!(ready(&mut new).unwrap(), Answer::Gone);
+        assert_eq!(relieve(new).await.unwrap(), Answer::Gone);
         let (gives, new) = pair(LONG);
         drop(new);
         assert!(gives.join().unwrap().is_err(), "and the old one goes on where the new one is gone");

@@ -27,8 +27,7 @@ pub struct Message {
 /// # Errors
 /// Where the name is too long or the other side is gone.
 pub fn send(stream: &mut UnixStream, name: &str, socket: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    let length = u8::try_from(name.len()).map_err(|_| io::Error::other("the name is too long"))?;
-    let frame = [&[length], name.as_bytes()].concat();
+    let frame = frame(name)?;
     let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let sockets: Vec<BorrowedFd<'_>> = socket.into_iter().collect();
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -40,6 +39,15 @@ pub fn send(stream: &mut UnixStream, name: &str, socket: Option<BorrowedFd<'_>>)
     })?;
     // Where only a part was taken, the descriptor went with it.
     stream.write_all(frame.get(sent..).unwrap_or_default())
+}
+
+/// A message as it is sent: the length of the name, and the name.
+///
+/// # Errors
+/// Where the name is too long.
+pub fn frame(name: &str) -> io::Result<Vec<u8>> {
+    let length = u8::try_from(name.len()).map_err(|_| io::Error::other("the name is too long"))?;
+    Ok([&[length], name.as_bytes()].concat())
 }
 
 /// Receives one message.

@@ -160,6 +160,9 @@ fn peer(terms: &Terms, connection: &ServerConnection) -> Result<Option<Peer>, ru
 }
 
 /// Looks whether the client speaks TLS, without taking a byte.
+///
+/// # Errors
+/// Where it left.
 pub async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
     let mut first = [0u8; 1];
     match stream.peek(&mut first).await? {

@@ -45,7 +45,8 @@ async fn connections_that_are_open_count() {
         // What has ended counts no more: the other end gets all until it has as many.
         drop(open.remove(&'b'));
         let closed = "foregate_connections_open{listener=\"edge/tcp\"}";
-        gateway.wait_sample(closed, |count| count <= a as f64).await;
+        let left = f64::from(u32::try_from(a).unwrap());
+        gateway.wait_sample(closed, |count| count <= left).await;
         if policy == "LeastRequest" {
             for number in 0..a - 1 {
                 let (stream, name) = greeted(address, 1).await;

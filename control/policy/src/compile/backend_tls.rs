@@ -83,9 +83,10 @@ impl Compilation<'_> {
             })
             .collect();
         let list = at.key("subjectAltNames");
-        let names = said.subject_alt_names.iter().enumerate();
-        let alt_names =
-            names.filter_map(|(index, name)| self.alt_name(document, name, &list.index(index))).collect();
+        let alternatives = said.subject_alt_names.iter().enumerate();
+        let alt_names = alternatives
+            .filter_map(|(index, name)| self.alt_name(document, name, &list.index(index)))
+            .collect();
         let server_name = Some(said.hostname.as_str().into());
         UpstreamTls { server_name, ca_files, alt_names, shown: Shown::Nothing }
     }

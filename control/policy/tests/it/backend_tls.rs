@@ -46,7 +46,8 @@ fn an_upstream_has_the_tls_that_a_policy_says() {
     assert_eq!(tls.alt_names, [AltName::Dns("*.crm.test".into()), AltName::Uri("spiffe://a/b".into())]);
     // Credentials go to an upstream with TLS only, whoever says so.
     let shown = |text: &str| {
-        let credentials = "endpoints: ['crm:80'], credentials: { static: { header: x-key, value: { file: key } } }";
+        let credentials =
+            "endpoints: ['crm:80'], credentials: { static: { header: x-key, value: { file: key } } }";
         compiled(&text.replace("endpoints: ['crm:80']", credentials)).map(drop)
     };
     shown(&documents(SYSTEM)).unwrap();
@@ -64,40 +65,40 @@ fn what_does_not_go_together_is_told() {
         (itself, "FG0733 22:61 the Upstream `crm` says itself how TLS is spoken to it"),
         (
             documents(SYSTEM) + "---\n" + &named("again", "crm", SYSTEM),
-            "FG0733 35:57 the BackendTLSPolicy `crm-tls` is about the Upstream `crm` already",
+            "FG0733 36:61 the BackendTLSPolicy `crm-tls` is about the Upstream `crm` already",
         ),
-        (documents("{ hostname: crm }"), "FG0302 22:3 nothing says which authorities are trusted"),
+        (documents("{ hostname: crm }"), "FG0302 23:3 nothing says which authorities are trusted"),
         (
             documents(
                 "{ hostname: crm, wellKnownCACertificates: System, caCertificateRefs: [{ kind: Secret, name: partners }] }",
             ),
-            "FG0302 22:68 authorities of files and those of the system are both named",
+            "FG0302 23:65 authorities of files and those of the system are both named",
         ),
         (
             documents("{ hostname: crm, caCertificateRefs: [{ kind: Secret, name: gone }] }"),
-            "FG0305 22:76 the authorities `gone` cannot be used",
+            "FG0305 23:74 the authorities `gone` cannot be used",
         ),
         (
             documents(
                 "{ hostname: crm, wellKnownCACertificates: System, subjectAltNames: [{ type: URI, hostname: a }] }",
             ),
-            "FG0301 22:87 with type URI it has a `uri`, and no `hostname`",
+            "FG0301 23:91 with type URI it has a `uri`, and no `hostname`",
         ),
         (
             documents(
                 "{ hostname: crm, wellKnownCACertificates: System, subjectAltNames: [{ type: URI, uri: crm }] }",
             ),
-            "FG0301 22:98 this is no URI",
+            "FG0301 23:101 this is no URI",
         ),
-        (documents("{ hostname: '*.crm', wellKnownCACertificates: System }"), "FG0116 22:28"),
+        (documents("{ hostname: '*.crm', wellKnownCACertificates: System }"), "FG0116 23:27"),
         (
             documents(SYSTEM).replace(
                 "group: foregate.dev, kind: Upstream, name: crm }]\n  v",
                 "group: '', kind: Service, name: crm }]\n  v",
             ),
-            "FG0103 21:31 `Service` is not supported by this version",
+            "FG0103 22:35 `Service` is not supported by this version",
         ),
-        (BASE.to_owned() + &named("crm-tls", "crn", SYSTEM), "FG0304 21:57"),
+        (BASE.to_owned() + &named("crm-tls", "crn", SYSTEM), "FG0304 22:61"),
     ] {
         let told = brief(&compiled(&text).map(drop).unwrap_err());
         assert!(told.iter().any(|told| told.starts_with(want)), "{text}\n{told:#?}\nwanted {want}");

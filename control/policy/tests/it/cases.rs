@@ -179,7 +179,7 @@ fn connections_have_cases() {
     .unwrap();
     assert_eq!(
         reports[0].differences[0],
-        "expected to be passed on, but it was refused with AddressDenied in guard"
+        "expected to be passed on, but it was refused with AddressDenied in guard, rule addresses: not allowed"
     );
     assert_eq!(reports[1].differences, ["expected to be refused, but it was passed on"]);
     for (case, want) in [
