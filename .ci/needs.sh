@@ -81,4 +81,6 @@ need curl curl
 need openssl openssl
 need nghttp2-client h2load
 need procps kill
+# Gateways count together in a Redis.
+need redis-server redis-server
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"

@@ -1,6 +1,7 @@
 //! Measures the parts of a request, one by one: nanoseconds an operation.
 
 mod keys;
+mod limits;
 mod materials;
 mod measure;
 mod memory;

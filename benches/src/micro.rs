@@ -18,24 +18,20 @@ use foregate_filters::edits::splice;
 use foregate_filters::expression::{BoolExpression, Environment, Scope};
 use foregate_filters::fault::Path;
 use foregate_filters::moment::Moment;
-use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use http::{Request, request};
 
 use crate::keys::Issuer;
+use crate::limits;
 use crate::materials::Bench;
 use crate::measure::Table;
 use crate::memory::resident;
 use crate::picks;
-use crate::policies::{self, ANONYMOUS, HOST, PORT, PROTECTED, TOKEN};
+use crate::policies::{self, ANONYMOUS, COUNTED, HOST, PORT, PROTECTED, TOKEN};
 
 /// When requests come, in Unix seconds.
 const NOW: u64 = 1_800_000_000;
-/// Keys of the large limiter.
-const KEYS: usize = 1_000_000;
 /// Tokens in the cache.
 const TOKENS: usize = 100_000;
-/// Length of a key in bytes: that of a Salesforce id.
-const KEY: usize = 18;
 /// A lead of 1 KiB with every field that the models read.
 const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
 /// An access rule of three parts.
@@ -60,7 +56,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     expression(&mut table, &issuer, &head)?;
     rules(&mut table, &issuer, &head)?;
     keys(&mut table, &issuer)?;
-    limiter(&mut table)?;
+    limits::run(&mut table)?;
     picks::run(&mut table)?;
     tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)
@@ -82,6 +78,7 @@ fn chains<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::P
         ("token verify, ES256, cold", TOKEN, false),
         ("token verify, cached", TOKEN, true),
         ("chain: token (cached), limit, authorize", PROTECTED, true),
+        ("chain: rate limit, quota and concurrency together", COUNTED, true),
     ] {
         let snapshot = policies::snapshot(1, policy, &materials(issuer, caches)?)?;
         let route = policies::route(&snapshot, head)?;
@@ -98,7 +95,7 @@ fn chains<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::P
 }
 
 fn expression<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {
-    let environment = Environment { rules: Vec::new(), principal: true, consumer: false };
+    let environment = Environment { principal: true, ..Environment::default() };
     let Ok(rule) = BoolExpression::new(RULE, &environment, &Path::default()) else {
         bail!("the rule is faulty")
     };
@@ -197,38 +194,6 @@ fn leads<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Pa
             (outcome.is_some_and(|outcome| outcome.is_ok()), splice(&body, &ctx.edits.body))
         })?;
     }
-    Ok(())
-}
-
-fn limiter<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
-    let name = "limit check, 1,000,000 live keys";
-    if !table.wants(name) {
-        return Ok(());
-    }
-    let mut keys = String::with_capacity(KEYS * KEY);
-    for number in 0..KEYS {
-        std::fmt::Write::write_fmt(&mut keys, format_args!("00D5g{number:013}"))?;
-    }
-    let key = |number: usize| keys.get(number * KEY..(number + 1) * KEY).unwrap_or_default();
-    let before = resident();
-    let rate = Rate { limit: 1_000_000, per: Duration::from_millis(1), burst: 1 };
-    // Twice the keys and a little, so that none falls out of the generation it is in.
-    let limiter = Limiter::new(rate, KEYS * 11 / 5);
-    let mut moment = moment(Duration::from_secs(5));
-    for number in 0..KEYS {
-        limiter.check(key(number), moment);
-    }
-    ensure!(limiter.live_keys() == KEYS, "{} keys are live", limiter.live_keys());
-    if let (Some(before), Some(after)) = (before, resident()) {
-        table.note("memory of 1,000,000 keys, MiB", &(after.saturating_sub(before) >> 10).to_string())?;
-    }
-    let mut number = 0;
-    table.row(name, || {
-        // A stride that visits every key, far from the one before.
-        number = (number + 618_033) % KEYS;
-        moment.monotonic += Duration::from_micros(1);
-        limiter.check(key(number), moment).admitted
-    })?;
     Ok(())
 }
 

@@ -47,6 +47,13 @@ pub const PROTECTED: &str = r#"
   rateLimit: [{ name: per-org, key: jwt.org, limit: 1000000, per: 1ms }]
   authorize: [{ name: writers, allow: '"crm.write" in jwt.scopes' }]"#;
 
+/// Three limits of each organisation, taken together.
+pub const COUNTED: &str = r#"
+  insecure: { anonymous: true }
+  rateLimit: [{ name: rate, key: 'request.headers["x-request-id"]', limit: 1000000, per: 1ms }]
+  quota: [{ name: daily, key: 'request.headers["x-request-id"]', limit: 1000000000, per: Day, timeZone: Europe/Berlin }]
+  concurrency: [{ name: open, key: 'request.headers["x-request-id"]', limit: 10 }]"#;
+
 /// Scores a lead and writes the score into header and body.
 pub fn scored(bundle: &str) -> String {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("inference-sidecar");

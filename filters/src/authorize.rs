@@ -344,7 +344,8 @@ authorize:
 
     #[test]
     fn a_set_with_allow_rules_on_scores_waits_for_them() {
-        let environment = Environment { rules: vec!["lead".to_owned()], principal: true, consumer: false };
+        let environment =
+            Environment { rules: vec!["lead".to_owned()], principal: true, ..Environment::default() };
         let rule = |name: &str, allow: Option<&str>, deny: Option<&str>| Spec {
             name: name.to_owned(),
             allow: allow.map(str::to_owned),

@@ -1,7 +1,7 @@
 //! Typed facts about one request, gathered as it passes.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,10 @@ use crate::inject::Injection;
 use crate::moment::Moment;
 use crate::peer::Peer;
 use crate::principal::Principal;
+use crate::rate_limit::OnError;
+use crate::rate_limit::counted::Counted;
 use crate::reason::Reason;
+use crate::rule::RuleKind;
 use crate::score::ScoreFault;
 use crate::step::Step;
 use crate::trace::Trace;
@@ -48,13 +51,17 @@ pub struct ScoreFact {
 pub struct LimitFact {
     /// Name of the limit.
     pub rule: Arc<str>,
-    /// Requests that may still come at once.
-    pub remaining: u32,
-    /// Time until at least one request may come.
+    /// A rate limit, a quota, or a bound of concurrency.
+    pub kind: RuleKind,
+    /// What may still be taken at once.
+    pub remaining: u64,
+    /// Time until what was asked for may be taken; `Duration::MAX` where nobody knows.
     pub retry_after: Duration,
     pub admitted: bool,
     /// A keyed hash of the key: equal for equal keys of one limit, and of no meaning elsewhere.
     pub key: u64,
+    /// The store that counts it for several processes could not be asked, and this was done instead.
+    pub unavailable: Option<OnError>,
 }
 
 /// A rule that would have refused, were it not in audit mode.
@@ -114,8 +121,12 @@ pub struct RequestContext {
     pub injection: Option<Box<Injection>>,
     /// The whole request body, where a filter asked for it.
     pub body: Option<Bytes>,
+    /// How many records the body holds, or why nobody knows: counted once, where a limit asks.
+    pub records: OnceLock<Result<i64, &'static str>>,
     pub edits: Edits,
     pub limits: SmallVec<[LimitFact; 2]>,
+    /// What it has taken from limits, and holds.
+    pub counted: Counted,
     pub audits: SmallVec<[AuditFact; 1]>,
     /// How far the chain came.
     pub trace: Trace,
@@ -138,8 +149,10 @@ impl RequestContext {
             backend: None,
             injection: None,
             body: None,
+            records: OnceLock::new(),
             edits: Edits::default(),
             limits: SmallVec::new(),
+            counted: Counted::default(),
             audits: SmallVec::new(),
             trace: Trace::default(),
             shadows: Vec::new(),
@@ -156,6 +169,7 @@ impl RequestContext {
             consumer: self.consumer.clone(),
             scores: self.scores.clone(),
             body: self.body.clone(),
+            records: self.records.clone(),
             ..Self::new(self.moment, self.client)
         }
     }

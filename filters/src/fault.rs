@@ -34,6 +34,8 @@ impl Code {
     pub const EXPRESSION_TYPE: Self = Self(403);
     /// An expression uses a part of CEL that is not supported.
     pub const EXPRESSION_UNSUPPORTED: Self = Self(404);
+    /// A time zone that does not exist.
+    pub const TIME_ZONE: Self = Self(677);
     /// A model bundle is refused.
     pub const MODEL: Self = Self(501);
     /// An expression reads a claim whose name is nearly one of ours; a warning.

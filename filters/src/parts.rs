@@ -15,7 +15,7 @@ use crate::inject::Inject;
 use crate::introspection::Introspection;
 use crate::jwt::Jwt;
 use crate::preflight::Preflight;
-use crate::rate_limit::{self, Limits, RateLimit};
+use crate::rate_limit::Limits;
 use crate::resources::Resources;
 use crate::spec::{FilterSpec, OfRoute, Specs};
 
@@ -32,7 +32,7 @@ pub(crate) struct Parts {
     fairness: Option<Fairness>,
     enrich: Option<Enrich>,
     access: Access,
-    limits: Limits,
+    pub(crate) limits: Limits,
     choose: Option<Choose>,
     inject: Option<Inject>,
 }
@@ -56,7 +56,6 @@ impl Parts {
         // What a shadow counts is not what the policy counts once it is in force.
         let limits_of = if specs.shadow { format!("{} (shadow)", specs.name) } else { specs.name.to_owned() };
         let bit = u32::try_from(index).ok().and_then(|index| 1_u32.checked_shl(index)).unwrap_or_default();
-        let limit_at = specs.at.key("rateLimit");
         let parts = Self {
             addresses: specs.addresses.map(Addresses::new),
             cors: None,
@@ -95,7 +94,7 @@ impl Parts {
             )
             .unwrap_or_default(),
             limits: kept(
-                Limits::build(specs.rate_limit, &limits_of, environment, &limit_at, resources),
+                Limits::build(specs.limits(), &limits_of, environment, &specs.at, resources),
                 &mut faults,
             )
             .unwrap_or_default(),
@@ -119,27 +118,23 @@ impl Parts {
         match spec {
             FilterSpec::Addresses => boxed(self.addresses.take()),
             FilterSpec::Cors => boxed(self.cors.take()),
-            FilterSpec::FloodLimit => limits(spec, &mut self.limits.flood),
+            FilterSpec::FloodLimit
+            | FilterSpec::RateLimit
+            | FilterSpec::BodyLimit
+            | FilterSpec::ScoreLimit => boxed(self.limits.take(spec)),
             FilterSpec::Preflight => boxed(self.preflight.take()),
             FilterSpec::Jwt => boxed(self.jwt.take()),
             FilterSpec::Introspection => boxed(self.introspection.take()),
             FilterSpec::ApiKey => boxed(self.api_key.take()),
             FilterSpec::Identified => boxed(self.identified.take()),
             FilterSpec::Authorize => boxed(self.access.admit.take()),
-            FilterSpec::RateLimit => limits(spec, &mut self.limits.admit),
             FilterSpec::Fairness => boxed(self.fairness.take()),
             FilterSpec::Enrich => boxed(self.enrich.take()),
             FilterSpec::Decide => boxed(self.access.decide.take()),
-            FilterSpec::ScoreLimit => limits(spec, &mut self.limits.score),
             FilterSpec::Choose => boxed(self.choose.take()),
             FilterSpec::Inject => boxed(self.inject.take()),
         }
     }
-}
-
-fn limits(spec: FilterSpec, limits: &mut Vec<rate_limit::Limit>) -> Option<Box<dyn Filter>> {
-    let limits = std::mem::take(limits);
-    boxed((!limits.is_empty()).then(|| RateLimit::new(spec.step(), limits)))
 }
 
 fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {

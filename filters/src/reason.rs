@@ -95,6 +95,12 @@ reasons! {
     RuleError = FORBIDDEN, 7, "Access is denied.";
     /// A rate limit is used up (RFC 6585, section 4).
     RateLimited = TOO_MANY_REQUESTS, 8, "The rate limit is used up.";
+    /// A quota of a day or month is used up.
+    QuotaExceeded = TOO_MANY_REQUESTS, 8, "The quota is used up.";
+    /// As many requests are open at once as may be.
+    ConcurrencyLimited = TOO_MANY_REQUESTS, 8, "Too many requests are open at once.";
+    /// The store that counts a limit for several processes cannot be asked.
+    LimitUnavailable = SERVICE_UNAVAILABLE, 14, "The limit cannot be checked at this time.";
     /// The body is not what the model reads, and the policy refuses such requests.
     BodyUnreadable = UNPROCESSABLE_ENTITY, 3, "The request body cannot be scored.";
     /// The client sent a field that only the gateway may set, and the policy refuses such requests.

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use crate::consumers::Consumers;
-use crate::fault::{Fault, Path};
+use crate::fault::{Code, Fault, Path};
 use crate::introspection::{self, AnswerCache};
 use crate::introspector::Introspector;
 use crate::jwt::{Jwks, TokenCache};
 use crate::keys::Keys;
+use crate::rate_limit::calendar::Calendar;
+use crate::rate_limit::concurrency::{self, OpenRequests};
 use crate::rate_limit::limiter::{Limiter, Rate};
+use crate::rate_limit::shared::SharedCounters;
+use crate::rate_limit::windows::{self, WindowCounter};
 use crate::score::Scorer;
 
 /// Hands out long-lived parts by name; whoever implements it keeps them from one snapshot to the next.
@@ -30,6 +34,23 @@ pub trait Resources {
 
     /// The limiter of this name; counters live on while the rate stays the same.
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter>;
+
+    /// What the keys of a quota of this name have used; it lives on while its calendar stays the same.
+    fn quota(&self, name: &str, calendar: &Calendar) -> Arc<WindowCounter> {
+        let _ = (name, calendar);
+        Arc::new(WindowCounter::new([0; 16], windows::CAPACITY))
+    }
+
+    /// The open requests that a bound of this name counts.
+    fn concurrency(&self, name: &str) -> Arc<OpenRequests> {
+        let _ = name;
+        Arc::new(OpenRequests::new(concurrency::CAPACITY))
+    }
+
+    /// The counters in the `Store` of this full name; a fault at `at` where there is none.
+    fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        Err(Fault::new(Code::REFERENCE, at.clone(), format!("no Store of this name: {store}")))
+    }
 
     /// The model of this name, loaded and checked; a fault at `at` where there is none.
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault>;

@@ -15,6 +15,8 @@ pub enum RuleKind {
     Allow,
     Deny,
     Limit,
+    Quota,
+    Concurrency,
     Tenant,
     Enrich,
     /// A choice of a backend.
@@ -50,6 +52,8 @@ impl RuleKind {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Limit => "limit",
+            Self::Quota => "quota",
+            Self::Concurrency => "concurrency",
             Self::Tenant => "tenant",
             Self::Enrich => "enrich",
             Self::Choose => "choose",

@@ -6,6 +6,7 @@ use http::request;
 
 use crate::chain::Link;
 use crate::context::{RequestContext, ShadowFact, ShadowVerdict};
+use crate::filter::BodyNeed;
 use crate::step::Step;
 use crate::verdict::Verdict;
 
@@ -33,24 +34,25 @@ impl Shadow {
     pub fn judge(
         &self,
         head: &request::Parts,
-        ctx: &RequestContext,
+        ctx: &mut RequestContext,
         allowed: bool,
         whole: bool,
     ) -> ShadowFact {
-        let verdict = self.verdict(head, ctx, whole);
+        let mut own = ctx.shadow();
+        let verdict = self.verdict(head, &mut own, whole);
+        ctx.counted.hold(own.counted);
         ShadowFact { policy: Arc::clone(&self.policy), verdict, allowed }
     }
 
-    fn verdict(&self, head: &request::Parts, ctx: &RequestContext, whole: bool) -> ShadowVerdict {
-        let mut ctx = ctx.shadow();
+    fn verdict(&self, head: &request::Parts, ctx: &mut RequestContext, whole: bool) -> ShadowVerdict {
         if self.identifies {
             (ctx.principal, ctx.consumer) = (None, None);
         }
         for link in &self.links {
-            if !whole && link.step > Step::Admit {
+            if !whole && (link.step > Step::Admit || link.filter.body() == BodyNeed::Whole) {
                 return ShadowVerdict::Undecided;
             }
-            match link.filter.on_request(head, &mut ctx) {
+            match link.filter.on_request(head, ctx) {
                 Verdict::Continue => {}
                 Verdict::Wait => return ShadowVerdict::Undecided,
                 Verdict::Reply(reply) => {

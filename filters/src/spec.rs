@@ -5,6 +5,7 @@ use crate::chain::{Chain, Link, OF_ROUTE};
 use crate::expression::Environment;
 use crate::fault::{Code, Fault, Path};
 use crate::parts::Parts;
+use crate::rate_limit::Written;
 use crate::resources::Resources;
 use crate::shadow::Shadow;
 use crate::step::Step;
@@ -34,6 +35,8 @@ pub enum FilterSpec {
     RateLimit,
     /// Whom the request counts for: only those admitted share an upstream.
     Fairness,
+    /// Limits that read the body, before anything is scored.
+    BodyLimit,
     Enrich,
     /// Access rules that read a score.
     Decide,
@@ -57,6 +60,8 @@ pub struct Specs<'a> {
     pub introspection: &'a [introspection::Spec],
     pub api_key: Option<&'a api_key::Spec>,
     pub rate_limit: &'a [rate_limit::Spec],
+    pub quota: &'a [rate_limit::quota::Spec],
+    pub concurrency: &'a [rate_limit::concurrency::Spec],
     pub fairness: Option<&'a fairness::Spec>,
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
@@ -91,7 +96,7 @@ pub(crate) const MAX_POLICIES: usize = 32;
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Addresses,
         Self::Cors,
         Self::FloodLimit,
@@ -103,6 +108,7 @@ impl FilterSpec {
         Self::Authorize,
         Self::RateLimit,
         Self::Fairness,
+        Self::BodyLimit,
         Self::Enrich,
         Self::Decide,
         Self::ScoreLimit,
@@ -115,7 +121,7 @@ impl FilterSpec {
         match self {
             Self::Addresses | Self::Cors | Self::FloodLimit | Self::Preflight => Step::Guard,
             Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
-            Self::Authorize | Self::RateLimit | Self::Fairness => Step::Admit,
+            Self::Authorize | Self::RateLimit | Self::Fairness | Self::BodyLimit => Step::Admit,
             Self::Enrich => Step::Enrich,
             Self::Decide | Self::ScoreLimit | Self::Choose | Self::Inject => Step::Decide,
         }
@@ -126,7 +132,7 @@ impl FilterSpec {
         match self {
             Self::Addresses => "addresses",
             Self::Cors | Self::Preflight => "cors",
-            Self::FloodLimit | Self::RateLimit | Self::ScoreLimit => "rateLimit",
+            Self::FloodLimit | Self::RateLimit | Self::BodyLimit | Self::ScoreLimit => "rateLimit",
             Self::Jwt => "jwt",
             Self::Introspection => "introspection",
             Self::ApiKey | Self::Identified => "apiKey",
@@ -206,8 +212,11 @@ pub fn build_for(
 fn links(parts: &mut [(usize, Parts)]) -> Vec<Link> {
     let mut links = Vec::new();
     for spec in FilterSpec::ALL {
-        for (policy, parts) in &mut *parts {
-            let (step, policy, section) = (spec.step(), *policy, spec.section());
+        for index in 0..parts.len() {
+            let waiting: usize = parts.iter().map(|(_, parts)| parts.limits.waiting(spec)).sum();
+            let Some((policy, parts)) = parts.get_mut(index) else { continue };
+            parts.limits.followed = waiting > 1;
+            let (step, policy, section) = (spec.step(), *policy, parts.limits.section(spec));
             links.extend(parts.take(spec).map(|filter| Link { step, policy, section, filter }));
         }
     }
@@ -221,16 +230,19 @@ impl Specs<'_> {
         named.into_iter().find(|(_, empty)| !empty).map(|(section, _)| section)
     }
 
+    pub(crate) fn limits(&self) -> Written<'_> {
+        Written { rate_limit: self.rate_limit, quota: self.quota, concurrency: self.concurrency }
+    }
+
     /// Names are labels, log fields and header text: short, plain, and unique within their list.
     pub(crate) fn names(&self) -> Vec<Fault> {
-        let limits = self.rate_limit.iter().map(|limit| limit.name.as_str()).enumerate();
+        let limits = self.limits();
         let rules = self.authorize.iter().map(|rule| rule.name.as_str()).enumerate();
-        let limits = limits.map(|(index, name)| ("rateLimit", index, name));
         let rules = rules.map(|(index, name)| ("authorize", index, name));
         let choices = self.choose.iter().enumerate().map(|(index, it)| ("choose", index, it.name.as_str()));
         let injected = self.inject.iter().enumerate().map(|(index, it)| ("inject", index, it.name.as_str()));
-        let (mut faults, mut seen) = (Vec::new(), Vec::new());
-        for (list, index, name) in limits.chain(rules).chain(choices).chain(injected) {
+        let (mut faults, mut seen) = (Vec::new(), Vec::<(&str, &str, &str)>::new());
+        for (list, index, name) in limits.names().chain(rules).chain(choices).chain(injected) {
             let at = self.at.key(list).index(index).key("name");
             if !plain(name) {
                 let message =
@@ -239,13 +251,23 @@ impl Specs<'_> {
             } else if name == DEFAULT && list == "authorize" {
                 let message = "default is the name of the refusal where no rule allows";
                 faults.push(Fault::new(Code::CONFLICT, at, message));
-            } else if seen.contains(&(list, name)) {
-                faults.push(Fault::new(Code::CONFLICT, at, format!("a second {list} rule named {name}")));
+            } else if let Some((_, _, other)) = seen.iter().find(|it| (it.0, it.1) == (one_of(list), name)) {
+                let message = if *other == list {
+                    format!("a second {list} rule named {name}")
+                } else {
+                    format!("{name} is already the name of a {other} rule")
+                };
+                faults.push(Fault::new(Code::CONFLICT, at, message));
             }
-            seen.push((list, name));
+            seen.push((one_of(list), name, list));
         }
         faults
     }
+}
+
+/// Lists whose names are labels of the same metrics.
+fn one_of(list: &'static str) -> &'static str {
+    if matches!(list, "quota" | "concurrency") { "rateLimit" } else { list }
 }
 
 fn plain(name: &str) -> bool {

@@ -26,7 +26,9 @@ use crate::jwt::{Jwks, TokenCache};
 use crate::keys::Keys;
 use crate::moment::Moment;
 use crate::peer::Peer;
+use crate::rate_limit::fake::FakeCounters;
 use crate::rate_limit::limiter::{Limiter, Rate};
+use crate::rate_limit::shared::SharedCounters;
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
@@ -43,6 +45,8 @@ pub struct Policy {
     pub introspection: Vec<introspection::Spec>,
     pub api_key: Option<api_key::Spec>,
     pub rate_limit: Vec<rate_limit::Spec>,
+    pub quota: Vec<rate_limit::quota::Spec>,
+    pub concurrency: Vec<rate_limit::concurrency::Spec>,
     pub fairness: Option<fairness::Spec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
@@ -63,6 +67,8 @@ impl Policy {
             introspection: &self.introspection,
             api_key: self.api_key.as_ref(),
             rate_limit: &self.rate_limit,
+            quota: &self.quota,
+            concurrency: &self.concurrency,
             fairness: self.fairness.as_ref(),
             enrich: &self.enrich,
             authorize: &self.authorize,
@@ -101,6 +107,8 @@ pub struct TestResources {
     pub introspectors: HashMap<String, Arc<dyn Introspector>>,
     /// Clients known by key.
     pub registered: Vec<Registration>,
+    /// Shared counters by name of the `Store`.
+    pub stores: HashMap<String, Arc<FakeCounters>>,
 }
 
 impl Resources for TestResources {
@@ -129,6 +137,11 @@ impl Resources for TestResources {
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
         let scorer = self.scorers.get(model).cloned();
         scorer.ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("no model {model}")))
+    }
+
+    fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        let counters = self.stores.get(store).map(|counters| Arc::clone(counters) as Arc<dyn SharedCounters>);
+        counters.ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("no store {store}")))
     }
 
     fn consumers(&self, _: &str) -> Arc<Consumers> {

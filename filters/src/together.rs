@@ -37,7 +37,7 @@ impl<'a> Ways<'a> {
     }
 
     pub(crate) fn environment(self, rules: Vec<String>) -> Environment {
-        Environment { rules, principal: self.token, consumer: self.api_key }
+        Environment { rules, principal: self.token, consumer: self.api_key, body: false }
     }
 
     pub(crate) fn identified(self) -> Option<Identified> {

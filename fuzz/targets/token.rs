@@ -98,6 +98,8 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
         introspection: &[],
         api_key: None,
         rate_limit: &[],
+        quota: &[],
+        concurrency: &[],
         enrich: &[],
         authorize: &[],
         anonymous: true,

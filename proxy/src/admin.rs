@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
+use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
 use crate::telemetry::exposition::{CLASSIC, OPEN_METRICS};
@@ -38,6 +39,7 @@ foregate admin
 /metrics         metrics, for Prometheus
 /config          the configuration in force
 /upstreams       endpoints, and whether they are fit
+/stores          stores shared with others, and whether they answer
 /decisions       recent decisions, newest first (?limit=N)
 /decisions/{id}  one decision, step by step
 ";
@@ -53,6 +55,8 @@ pub struct AdminState {
     pub config: ArcSwap<ConfigStatus>,
     /// Set where the process has an identity of its workload.
     pub identity: OnceLock<Arc<Identity>>,
+    /// Shared with other processes; absent in tests of these pages alone.
+    pub stores: OnceLock<Arc<Stores>>,
     /// Set once there is one; absent in tests of these pages alone.
     pub gateway: OnceLock<Arc<Gateway>>,
 }
@@ -116,6 +120,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/upstreams", get(upstreams))
+        .route("/stores", get(stores))
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "No such page; see / for all.") })
@@ -203,6 +208,11 @@ async fn upstreams(State(state): State<Arc<AdminState>>) -> Response {
     as_json(&live.map(|live| upstream_page::upstreams(&live)).unwrap_or_default())
 }
 
+async fn stores(State(state): State<Arc<AdminState>>) -> Response {
+    let all = state.stores.get().map(|stores| stores.all()).unwrap_or_default();
+    as_json(&all.iter().map(|store| store.status()).collect::<Vec<_>>())
+}
+
 async fn decisions(
     State(state): State<Arc<AdminState>>,
     listing: Result<Query<Listing>, QueryRejection>,
@@ -250,6 +260,7 @@ impl AdminState {
             draining: AtomicBool::new(false),
             config: ArcSwap::default(),
             identity: OnceLock::new(),
+            stores: OnceLock::new(),
             gateway: OnceLock::new(),
         }
     }

@@ -4,7 +4,9 @@ use std::sync::{Arc, Weak};
 
 use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
+use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::Limiter;
+use foregate_filters::rate_limit::windows::WindowCounter;
 
 use crate::admission::Admission;
 use crate::clock;
@@ -14,6 +16,10 @@ use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
+
+const KEYS: (&str, &str) = ("foregate_limit_keys", "Keys that a limit remembers.");
+const EVICTIONS: (&str, &str) =
+    ("foregate_limit_evictions_total", "Keys that a limit forgot because it remembers too many.");
 
 /// A count as metrics have it.
 #[expect(clippy::cast_precision_loss, reason = "metrics are doubles; counts above 2^53 are not reached")]
@@ -60,11 +66,25 @@ pub fn keys(telemetry: &Telemetry, issuer: &str, part: &Arc<IssuerKeys>) {
 /// Registers how a rate limit stands.
 pub fn limiter(telemetry: &Telemetry, rule: &str, part: &Arc<Limiter>) {
     let sources = Sources { telemetry, labels: [("rule", rule)], part };
-    sources.add(Kind::Gauge, "foregate_limit_keys", "Keys that a rate limit remembers.", |it| {
-        count(it.live_keys() as u64)
-    });
-    let help = "Keys that a rate limit forgot because it remembers too many.";
-    sources.add(Kind::Counter, "foregate_limit_evictions_total", help, |it| count(it.evictions()));
+    sources.add(Kind::Gauge, KEYS.0, KEYS.1, |it| count(it.live_keys() as u64));
+    sources.add(Kind::Counter, EVICTIONS.0, EVICTIONS.1, |it| count(it.evictions()));
+}
+
+/// Registers how a quota stands.
+pub fn quota(telemetry: &Telemetry, rule: &str, part: &Arc<WindowCounter>) {
+    let sources = Sources { telemetry, labels: [("rule", rule)], part };
+    sources.add(Kind::Gauge, KEYS.0, KEYS.1, |it| count(it.live_keys() as u64));
+    sources.add(Kind::Counter, EVICTIONS.0, EVICTIONS.1, |it| count(it.evictions()));
+}
+
+/// Registers how a bound of concurrency stands.
+pub fn concurrency(telemetry: &Telemetry, rule: &str, part: &Arc<OpenRequests>) {
+    let sources = Sources { telemetry, labels: [("rule", rule)], part };
+    sources.add(Kind::Gauge, KEYS.0, KEYS.1, |it| count(it.live_keys()));
+    let help = "Requests that are open under a bound of concurrency.";
+    sources.add(Kind::Gauge, "foregate_limit_open_requests", help, |it| count(it.open()));
+    let help = "Requests turned away because too many keys have open ones.";
+    sources.add(Kind::Counter, "foregate_limit_keys_refused_total", help, |it| count(it.turned_away()));
 }
 
 /// Registers how a cache of verified tokens is used.

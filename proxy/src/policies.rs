@@ -29,6 +29,7 @@ use crate::live::Live;
 use crate::owned::Owned;
 use crate::part_metrics;
 use crate::shared::Shared;
+use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
 use crate::tls::PortTls;
@@ -167,6 +168,11 @@ impl Policies {
         self.shared.commit();
     }
 
+    /// The stores that are shared with other processes.
+    pub fn stores(&self) -> &Arc<Stores> {
+        self.shared.stores()
+    }
+
     /// The files that keys are read from; they may lie anywhere.
     pub fn key_files(&self) -> Vec<PathBuf> {
         self.shared.key_files()
@@ -235,6 +241,7 @@ pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: 
     replace(gateway, live);
     policies.commit();
     gateway.publications.tell();
+    tell_leases(&gateway.live.pin());
     gateway.telemetry.metrics().reload_succeeded(&revision, clock::now().unix);
     admin.config.store(Arc::new(status));
 }
@@ -251,6 +258,14 @@ pub fn replace(gateway: &Gateway, live: Live) {
         pool::retire(&upstream);
     }
     gateway.published.send_replace(());
+}
+
+/// Tells what limits that are taken from in advance may let through.
+pub fn tell_leases(live: &Live) {
+    for bound in &live.snapshot.leases {
+        let fields = [("rule", bound.rule.as_ref().into()), ("bound", bound.to_string().into())];
+        event(Level::Info, "limit leased", &fields);
+    }
 }
 
 /// What the admin page tells of a configuration.

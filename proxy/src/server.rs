@@ -31,8 +31,9 @@ use crate::listeners::{Connections, Listeners};
 use crate::open::Publications;
 use crate::panics;
 use crate::part_metrics;
-use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource};
+use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
 use crate::proxy_protocol;
+use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
 use crate::services::{AdminEndpoint, DataPlane, PolicyWatch, Shutdown};
 use crate::shared::Shared;
@@ -72,6 +73,8 @@ pub struct RunOptions {
     pub handover: Option<HandoverOptions>,
     /// Where this gateway stands: endpoints there are used first.
     pub zone: Option<Arc<str>>,
+    /// Where what quotas have used outlives the process.
+    pub state: Option<StateOptions>,
 }
 
 /// Where the process really listens.
@@ -112,6 +115,7 @@ pub struct Process {
     background: Runtime,
     failure: Arc<Failure>,
     bound: watch::Sender<Bound>,
+    quotas: Arc<Quotas>,
 }
 
 impl Process {
@@ -137,7 +141,11 @@ impl Process {
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
         let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
+        let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
+        let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
+        quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
+        let shared = shared.with_quotas(Arc::clone(&quotas));
         let shared = Arc::new(shared.with_identity(identity.transpose()?).with_zone(options.zone.clone()));
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
@@ -149,6 +157,8 @@ impl Process {
         if let Some(identity) = policies.identity() {
             let _ = admin.identity.set(Arc::clone(identity));
         }
+        let _ = admin.stores.set(Arc::clone(policies.stores()));
+        tell_leases(&live);
         for warning in &live.snapshot.warnings {
             event(
                 Level::Warn,
@@ -178,7 +188,7 @@ impl Process {
         });
         let _ = admin.gateway.set(Arc::clone(&gateway));
         let (bound, _) = watch::channel(Bound::default());
-        Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound })
+        Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound, quotas })
     }
 
     /// The runtime for work beside the data plane.
@@ -198,6 +208,8 @@ impl Process {
     /// `Listen` where a socket could not be opened, `Handover` where those of the process before were not given.
     pub fn run(self) -> Result<(), RunError> {
         let handover = Arc::new(Handover::begin(self.options.handover.clone())?);
+        let state = self.options.state.as_ref();
+        let writer = state.map(|state| self.quotas.start(state.interval)).transpose()?.flatten();
         let (start, drain) = drain(self.options.notice);
         let drain = drain.within(self.options.drain);
         let sockets = self.policies.sockets(&self.gateway.live.pin().snapshot);
@@ -256,13 +268,22 @@ impl Process {
         };
         server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
         handover.close();
-        self.gateway.telemetry.close(FLUSH);
+        if let Some(writer) = writer {
+            writer.close();
+        }
+        close(&self.background, &self.policies, &self.gateway.telemetry);
         self.background.shutdown_timeout(Duration::from_secs(1));
         match self.failure.take() {
             Some(message) => Err(RunError::Listen(message)),
             None => Ok(()),
         }
     }
+}
+
+/// Tells others what they should still know.
+fn close(background: &Runtime, policies: &Policies, telemetry: &Telemetry) {
+    background.block_on(policies.stores().close());
+    telemetry.close(FLUSH);
 }
 
 fn conf(threads: usize) -> ServerConf {

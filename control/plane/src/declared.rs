@@ -14,7 +14,9 @@ use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::key_set::{KeySet, MAX_BYTES};
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::in_process::InProcess;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::rate_limit::shared::SharedCounters;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, ScoreFault, Scorer, Scores};
 use foregate_policy::compile::Materials;
@@ -70,6 +72,10 @@ impl Resources for Declared {
 
     fn limiter(&self, _: &str, rate: &Rate) -> Arc<Limiter> {
         Arc::new(Limiter::new(*rate, 1))
+    }
+
+    fn counters(&self, _: &str, _: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        Ok(Arc::new(InProcess::default()))
     }
 
     fn scorer(&self, model: &str, _: &Path) -> Result<Arc<dyn Scorer>, Fault> {

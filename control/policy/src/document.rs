@@ -22,6 +22,7 @@ pub enum Kind {
     Policy,
     Model,
     Consumer,
+    Store,
     Case,
 }
 
@@ -43,7 +44,7 @@ pub struct Document {
 
 impl Kind {
     /// All kinds of this version.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Gateway,
         Self::HttpRoute,
         Self::GrpcRoute,
@@ -55,6 +56,7 @@ impl Kind {
         Self::Policy,
         Self::Model,
         Self::Consumer,
+        Self::Store,
         Self::Case,
     ];
 
@@ -72,6 +74,7 @@ impl Kind {
             Self::Policy => "Policy",
             Self::Model => "Model",
             Self::Consumer => "Consumer",
+            Self::Store => "Store",
             Self::Case => "Case",
         }
     }
@@ -86,7 +89,7 @@ impl Kind {
             | Self::TlsRoute
             | Self::BackendTlsPolicy
             | Self::ReferenceGrant => "gateway.networking.k8s.io/v1",
-            Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Case => {
+            Self::Upstream | Self::Policy | Self::Model | Self::Consumer | Self::Store | Self::Case => {
                 "foregate.dev/v1alpha1"
             }
         }

@@ -63,6 +63,15 @@ impl Node {
         }
     }
 
+    /// The values of all keys, where the node is a mapping.
+    pub fn values(&self) -> impl Iterator<Item = &Self> {
+        let members: &[Member] = match &self.kind {
+            NodeKind::Map(members) => members,
+            _ => &[],
+        };
+        members.iter().map(|member| &member.value)
+    }
+
     /// The text, where the node is a string.
     pub fn text(&self) -> Option<&str> {
         match &self.kind {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::document::Kind;
 use crate::documents::{
-    backend_tls, case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant,
+    backend_tls, case, consumer, gateway, grpc_route, http_route, model, policy, reference_grant, store,
     stream_route, upstream,
 };
 
@@ -27,6 +27,7 @@ pub fn of(kind: Kind) -> Value {
         Kind::Policy => generate::<policy::Policy>(),
         Kind::Model => generate::<model::Model>(),
         Kind::Consumer => generate::<consumer::Consumer>(),
+        Kind::Store => generate::<store::Store>(),
         Kind::Case => generate::<case::Case>(),
     };
     if kind == Kind::Policy {
@@ -52,7 +53,7 @@ pub fn all() -> Value {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": ID,
         "title": "Foregate policy document",
-        "description": "One document of a policy folder: listeners, routes, upstreams, policies, models, consumers, cases.",
+        "description": "One document of a policy folder: listeners, routes, upstreams, policies, models, consumers, stores, cases.",
         "oneOf": kinds
     })
 }

@@ -12,6 +12,8 @@ use crate::balancing::Balancing;
 use crate::diagnostic::Diagnostic;
 use crate::documents::credentials::Credentials;
 use crate::documents::model::Placement;
+use crate::lease::LeaseBound;
+use crate::redis_store::RedisStore;
 use crate::routes::RouteTable;
 use crate::routes::streams::StreamTable;
 
@@ -28,6 +30,9 @@ pub struct Snapshot {
     /// Indexed by [`crate::route::WeightedBackend::upstream`].
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Model>,
+    pub stores: Vec<Arc<RedisStore>>,
+    /// What each limit that is taken from in advance may let through beyond it.
+    pub leases: Vec<LeaseBound>,
     /// What compiles but is weak or dead.
     pub warnings: Vec<Diagnostic>,
 }

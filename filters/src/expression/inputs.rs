@@ -36,7 +36,9 @@ impl Input {
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {
-            Some(key) if *self.root == *"enrich" => write!(f, "{}.{}.{key}", self.root, self.field),
+            Some(key) if *self.root == *"enrich" || *self.field == *"body" => {
+                write!(f, "{}.{}.{key}", self.root, self.field)
+            }
             Some(key) => write!(f, "{}.{}[{key:?}]", self.root, self.field),
             None => write!(f, "{}.{}", self.root, self.field),
         }
@@ -135,7 +137,8 @@ mod tests {
 
     #[track_caller]
     fn reads(text: &str) -> String {
-        let environment = Environment { rules: vec!["lead".to_owned()], principal: true, consumer: true };
+        let environment =
+            Environment { rules: vec!["lead".to_owned()], principal: true, consumer: true, body: true };
         let expression = BoolExpression::new(text, &environment, &Path::default()).unwrap();
         expression.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
@@ -158,6 +161,7 @@ mod tests {
             ("has(peer.id) && peer.id.startsWith(route.name)", "peer.id route.name"),
             ("inCidr(source.address, '10.0.0.0/8')", "source.address"),
             ("request.method in ['GET', request.host]", "request.method request.host"),
+            ("request.body.size > 1 && request.body.records < 9", "request.body.size request.body.records"),
             ("true", ""),
         ] {
             assert_eq!(reads(text), expected, "{text}");

@@ -1,9 +1,11 @@
 //! CEL expressions, type-checked when they are read and compiled to closures.
 
+mod body;
 mod calls;
 mod compile;
 pub mod gate;
 pub mod inputs;
+pub mod int;
 mod macros;
 mod names;
 mod operators;
@@ -40,6 +42,8 @@ pub struct Environment {
     pub principal: bool,
     /// True where an API key is accepted, so that `consumer` can be read.
     pub consumer: bool,
+    /// True where whoever reads `request.body` is asked once it is there.
+    pub body: bool,
 }
 
 /// What an expression reads when it is evaluated.
@@ -80,6 +84,10 @@ pub enum EvaluationError {
     NotUtf8(Box<str>),
     #[error("the key is empty")]
     EmptyKey,
+    #[error("the cost must be from 0 to 1000000, and is {0}")]
+    Cost(i64),
+    #[error("the body cannot be read: {0}")]
+    Body(&'static str),
 }
 
 /// An expression of type bool.
@@ -112,6 +120,8 @@ impl Reads {
     pub const PRINCIPAL: Self = Self(4);
     /// What an `enrich` rule found out.
     pub const SCORE: Self = Self(8);
+    /// The whole request body.
+    pub const BODY: Self = Self(16);
 
     /// True where every part of `other` is read.
     pub const fn contains(self, other: Self) -> bool {

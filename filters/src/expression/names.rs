@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::HOST;
 use http::uri::Uri;
 
+use super::body::{self, BODY};
 use super::compile::{Compiler, Evaluated, Frame, Kind, Node};
 use super::syntax::Syntax;
 use super::types::Type;
@@ -72,7 +73,10 @@ impl Compiler<'_> {
                 && self.locals.iter().all(|(local, _)| local != name))
         };
         match &select.operand.expr {
-            Expr::Select(inner) => !inner.test && root(&inner.operand.expr, &["enrich"]),
+            Expr::Select(inner) => {
+                let body = || inner.field == "body" && root(&inner.operand.expr, &["request"]);
+                !inner.test && (root(&inner.operand.expr, &["enrich"]) || body())
+            }
             operand => root(operand, &ROOTS),
         }
     }
@@ -83,6 +87,9 @@ impl Compiler<'_> {
         let name = select.field.as_str();
         let spot = syntax.field(expr, name);
         match &select.operand.expr {
+            Expr::Select(inner) if inner.operand.expr == Expr::Ident("request".to_owned()) => {
+                self.body(name, range, spot)
+            }
             Expr::Select(inner) => {
                 self.rule(&inner.field, &syntax.field(&select.operand, &inner.field))?;
                 self.enrich(&inner.field, name, range, spot)
@@ -146,10 +153,31 @@ impl Compiler<'_> {
                     Kind::thunk(|frame| Ok(Value::Time(Timestamp::from_unix(frame.scope.ctx.moment.unix))));
                 return Some(Node { kind, ty: Type::Timestamp, range });
             }
+            "body" => {
+                let help = format!("it has request.body.{}", BODY.join(", request.body."));
+                let message = "request.body is not a value by itself";
+                return self.fault(Code::EXPRESSION_TYPE, range, message, Some(help));
+            }
             "headers" => return Some(Node { kind: Kind::Headers, ty: Type::map(Type::String), range }),
             _ => return self.unknown("request", name, &REQUEST, spot),
         };
         Some(Node { kind, ty: Type::String, range })
+    }
+
+    fn body(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::BODY;
+        if !self.environment.body {
+            let help = "limits can read it, as the cost of a request";
+            let message = "request.body cannot be read here: the body is not there yet";
+            return self.fault(Code::EXPRESSION_NAME, range, message, Some(help.to_owned()));
+        }
+        let read = match name {
+            "size" => body::size,
+            "records" => body::records,
+            _ => return self.unknown("request.body", name, &BODY, spot),
+        };
+        let kind = Kind::thunk(move |frame| read(&frame.scope).map(Value::Int));
+        Some(Node { kind, ty: Type::Int, range })
     }
 
     fn source(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {

@@ -16,7 +16,12 @@ use crate::peer::{Peer, SpiffeId};
 use crate::principal::Principal;
 
 fn environment() -> Environment {
-    Environment { rules: vec!["lead".to_owned(), "churn".to_owned()], principal: true, consumer: true }
+    Environment {
+        rules: vec!["lead".to_owned(), "churn".to_owned()],
+        principal: true,
+        consumer: true,
+        body: true,
+    }
 }
 
 fn head() -> request::Parts {

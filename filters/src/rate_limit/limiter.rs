@@ -1,76 +1,72 @@
 //! GCRA counters for many keys in bounded memory.
 
-use std::cell::Cell;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ahash::RandomState;
-use governor::clock::Clock;
-use governor::middleware::StateInformationMiddleware;
-use governor::nanos::Nanos;
-use governor::{Quota, RateLimiter};
 
-use super::store::{Key, Store};
+use super::store::{Key, Slot, Store};
 use crate::moment::Moment;
 
 /// Keys a limiter remembers where nobody asks for another bound: 1,000,000 take about 50 MiB.
 pub const CAPACITY: usize = 1_000_000;
 
-/// Longest time a limiter can look ahead, a fourth of what its 64 bits of nanoseconds hold.
+/// Longest time a limiter can look ahead in nanoseconds, a fourth of what 64 bits hold.
 const HORIZON: u64 = u64::MAX / 4;
 
 /// How much a limiter admits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Rate {
-    /// Requests per period, at least 1.
+    /// What is admitted per period, at least 1.
     pub limit: u32,
     pub per: Duration,
-    /// Requests that may come at once, at least 1.
+    /// What may come at once, at least 1.
     pub burst: u32,
 }
 
-/// Counters of one limit: the generic cell rate algorithm (ITU-T I.371), one cell a request.
+/// Counters of one limit: the generic cell rate algorithm (ITU-T I.371), as many cells as a request costs.
 ///
-/// Exact under concurrency: of any number of calls at one moment, as many are admitted as the burst allows.
+/// Of a key nothing is kept but the moment at which its whole burst may come again. Exact under concurrency: of
+/// any number of calls at one moment, as many are admitted as the burst allows.
 pub struct Limiter {
-    cells: RateLimiter<Key, Store, RequestClock, StateInformationMiddleware>,
+    /// Nanoseconds of the monotonic clock; the note of a shard is the latest moment it has met.
+    cells: Store<u64>,
     /// Two independent keyed hashes, so that no caller can aim at another one's counter.
     hashers: [RandomState; 2],
-    interval: Duration,
+    /// Nanoseconds in which one comes back.
+    interval: u64,
     burst: u32,
-    /// A second handle: `cells` lends its own to nobody.
-    store: Store,
 }
 
 /// How a limit stands after one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     pub admitted: bool,
-    /// Requests that may still come at once.
-    pub remaining: u32,
-    /// Time until one request may come; zero while some remain.
+    /// What may still be taken at once.
+    pub remaining: u64,
+    /// Time until what was asked for may be taken, or one where it was taken; zero while some remains, and
+    /// `Duration::MAX` where no time helps: it asks for more than is ever admitted at once.
     pub retry_after: Duration,
-    /// Time until the whole burst may come again, rounded up to the time one request takes to come back.
+    /// Time until all may be taken again, rounded up to the time one takes to come back.
     pub reset_after: Duration,
     /// The first of the two keyed hashes of the key.
     pub key: u64,
 }
 
-/// Tells governor the moment of the request that is being checked on this thread.
-#[derive(Clone, Copy, Debug)]
-struct RequestClock;
-
-thread_local! {
-    static NOW: Cell<u64> = const { Cell::new(0) };
+impl Decision {
+    /// Nothing is admitted, and nobody knows until when.
+    pub(super) const NONE: Self = Self {
+        admitted: false,
+        remaining: 0,
+        retry_after: Duration::MAX,
+        reset_after: Duration::MAX,
+        key: 0,
+    };
 }
 
-impl Clock for RequestClock {
-    type Instant = Nanos;
-
-    fn now(&self) -> Nanos {
-        Nanos::new(NOW.get())
-    }
+/// Nanoseconds of the clock that limits use.
+pub(super) fn nanoseconds(moment: Moment) -> u64 {
+    u64::try_from(moment.monotonic.as_nanos()).unwrap_or(HORIZON).min(HORIZON)
 }
 
 impl Limiter {
@@ -82,63 +78,109 @@ impl Limiter {
         let interval = u64::try_from(interval).unwrap_or(HORIZON);
         let burst = u64::from(rate.burst.max(1)).min(HORIZON / interval).max(1);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-        let most = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
-        let interval = Duration::from_nanos(interval);
-        let quota = Quota::with_period(interval).unwrap_or(Quota::per_second(NonZeroU32::MIN));
-        let store = Store::new(capacity);
-        // Governor counts from the first reading of the clock; ours starts with the process.
-        NOW.set(0);
-        let cells = RateLimiter::new(quota.allow_burst(most), store.clone(), RequestClock);
-        Self { cells, hashers: [RandomState::new(), RandomState::new()], interval, burst, store }
+        let hashers = [RandomState::new(), RandomState::new()];
+        Self { cells: Store::new(capacity), hashers, interval, burst }
     }
 
-    /// Counts one request with this key, if it is admitted. Takes about 100 ns, and a lock on one
+    /// Counts one request with this key, if it is admitted. Takes 100 to 250 ns, and a lock on one
     /// of 64 shards meanwhile.
     pub fn check(&self, key: &str, moment: Moment) -> Decision {
-        let now = u64::try_from(moment.monotonic.as_nanos()).unwrap_or(HORIZON).min(HORIZON);
-        NOW.set(now);
+        self.take(key, 1, moment)
+    }
+
+    /// Counts a request that costs so much. One that costs nothing is always admitted.
+    pub fn take(&self, key: &str, cost: u32, moment: Moment) -> Decision {
+        let key = self.key(key);
+        let mut cell = self.hold(key);
+        let (decision, next) = self.decide(&cell, key, cost, moment);
+        if let Some(next) = next {
+            Self::commit(&mut cell, next, moment);
+        }
+        decision
+    }
+
+    pub(super) fn key(&self, key: &str) -> Key {
         let [a, b] = &self.hashers;
-        let hash = a.hash_one(key);
-        match self.cells.check_key(&Key(hash, b.hash_one(key))) {
-            Ok(state) => {
-                let remaining = state.remaining_burst_capacity();
-                Decision {
-                    admitted: true,
-                    remaining,
-                    retry_after: if remaining > 0 { Duration::ZERO } else { self.interval },
-                    reset_after: self.interval.saturating_mul(self.burst.saturating_sub(remaining)),
-                    key: hash,
-                }
-            }
-            Err(until) => {
-                let retry_after = until.wait_time_from(Nanos::new(now));
-                let rest = self.interval.saturating_mul(self.burst.saturating_sub(1));
-                Decision {
-                    admitted: false,
-                    remaining: 0,
-                    retry_after,
-                    reset_after: retry_after.saturating_add(rest),
-                    key: hash,
-                }
-            }
+        Key(a.hash_one(key), b.hash_one(key))
+    }
+
+    pub(super) fn hold(&self, key: Key) -> Slot<'_, u64> {
+        self.cells.hold(key)
+    }
+
+    /// How a held key stands to a request, and its state once that is counted; `None` where nothing changes.
+    pub(super) fn decide(
+        &self,
+        cell: &Slot<'_, u64>,
+        key: Key,
+        cost: u32,
+        moment: Moment,
+    ) -> (Decision, Option<u64>) {
+        let now = nanoseconds(moment);
+        let full = cell.value().unwrap_or_default().max(now);
+        let span = self.interval * u64::from(self.burst);
+        // What may be taken now. A clock that went back makes it less, never more.
+        let left = now.saturating_add(span).saturating_sub(full) / self.interval;
+        let decision = |admitted, remaining: u64, retry_after, full: u64| Decision {
+            admitted,
+            remaining,
+            retry_after,
+            reset_after: Duration::from_nanos(
+                full.saturating_sub(now).div_ceil(self.interval).saturating_mul(self.interval),
+            ),
+            key: key.0,
+        };
+        let asked = u64::from(cost);
+        if asked > left && cost > 0 {
+            let wait = if cost > self.burst {
+                Duration::MAX
+            } else {
+                let taken = full.saturating_add(asked * self.interval);
+                Duration::from_nanos(taken.saturating_sub(now.saturating_add(span)))
+            };
+            return (decision(false, left, wait, full), None);
+        }
+        let next = full.saturating_add(asked * self.interval);
+        let left = left.saturating_sub(asked);
+        let wait = Duration::from_nanos(if left > 0 { 0 } else { self.interval });
+        (decision(true, left, wait, next), (cost > 0).then_some(next))
+    }
+
+    pub(super) fn commit(cell: &mut Slot<'_, u64>, next: u64, moment: Moment) {
+        let latest = cell.note();
+        *latest = nanoseconds(moment).max(*latest);
+        cell.put(next);
+    }
+
+    /// Takes back a request that was counted at `moment` and then refused by something else.
+    ///
+    /// Whoever came since was told less than there was, and idle time that went by unused meanwhile has come
+    /// back already: no more is given than surely is still missing, so that in no case more is admitted
+    /// than if the request had never come.
+    pub(super) fn give_back(&self, key: Key, cost: u32, moment: Moment) {
+        let mut cell = self.hold(key);
+        let passed = cell.note().saturating_sub(nanoseconds(moment));
+        let missing = (u64::from(cost) * self.interval).saturating_sub(passed);
+        if let Some(full) = cell.value() {
+            cell.put(full.saturating_sub(missing));
         }
     }
 
     /// Keys dropped to keep within the capacity; the callers behind them start anew.
     pub fn evictions(&self) -> u64 {
-        self.store.evictions()
+        self.cells.evictions()
     }
 
     /// Keys held now.
     pub fn live_keys(&self) -> usize {
-        self.store.len()
+        self.cells.len()
     }
 }
 
 impl fmt::Debug for Limiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Limiter")
-            .field("interval", &self.interval)
+            .field("interval", &Duration::from_nanos(self.interval))
             .field("burst", &self.burst)
             .field("live_keys", &self.live_keys())
             .finish_non_exhaustive()

@@ -34,7 +34,10 @@ impl Check {
     pub(super) fn run(self) -> ExitCode {
         let (told, summary) = match self.compile() {
             Ok((sources, snapshot, unseen)) => {
-                let summary = summary(&sources, &snapshot, unseen);
+                let mut summary = summary(&sources, &snapshot, unseen);
+                for bound in &snapshot.leases {
+                    summary.insert_str(0, &format!("{bound}\n"));
+                }
                 (snapshot.warnings, Some(summary))
             }
             Err(faults) => (faults, None),

@@ -13,10 +13,12 @@ use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::rate_limit::shared::SharedCounters;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
+use foregate_policy::redis_store::RedisStore;
 use foregate_policy::snapshot::{CertificateFiles, Model};
 use tokio::runtime::{Builder, Runtime};
 
@@ -93,6 +95,10 @@ impl Resources for Lent<'_> {
         self.shared.limiter(name, rate)
     }
 
+    fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        self.shared.counters(store, at)
+    }
+
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
         let inner = self.shared.scorer(model, at)?;
         Ok(match &self.cases {
@@ -109,6 +115,15 @@ impl Materials for Lent<'_> {
 
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
         self.shared.model(model, at)
+    }
+
+    fn store(&self, store: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {
+        if self.secrets || store.password.is_none() {
+            return self.shared.store(store, at);
+        }
+        self.unseen.fetch_add(1, Ordering::Relaxed);
+        let open = RedisStore { password: None, ..RedisStore::clone(store) };
+        self.shared.store(&Arc::new(open), at)
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use foregate_filters::units::TimeSpan;
@@ -17,6 +18,7 @@ use crate::handover::HandoverOptions;
 use crate::identity::Origin;
 use crate::panics;
 use crate::policies::PolicySource;
+use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
 use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
@@ -84,6 +86,35 @@ pub(super) struct Run {
     /// Zone that this gateway stands in: endpoints of upstreams that name it are used first.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
+    #[command(flatten)]
+    state: StateArgs,
+}
+
+/// What outlives the process.
+#[derive(Debug, Args)]
+struct StateArgs {
+    /// Folder where what quotas have used is kept, for the next start; it is for this user alone.
+    #[arg(long, value_name = "FOLDER")]
+    state_dir: Option<PathBuf>,
+    /// Time after which it is written again, if anything has changed, 100ms to 1h. After a crash, what was used
+    /// since the last time may be used once more.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval, requires = "state_dir")]
+    state_interval: TimeSpan,
+}
+
+impl StateArgs {
+    fn options(self) -> Option<StateOptions> {
+        Some(StateOptions { folder: self.state_dir?, interval: self.state_interval.0 })
+    }
+}
+
+fn parse_interval(text: &str) -> Result<TimeSpan, String> {
+    let interval: TimeSpan = text.parse().map_err(|_| format!("`{text}` is no time such as 5s"))?;
+    if (Duration::from_millis(100)..=Duration::from_hours(1)).contains(&interval.0) {
+        Ok(interval)
+    } else {
+        Err(format!("it must be from 100ms to 1h, and is {interval}"))
+    }
 }
 
 /// Reads `1/16`.
@@ -157,6 +188,7 @@ impl Run {
                 patience: self.upgrade_timeout.0,
             }),
             zone: self.zone.map(Into::into),
+            state: self.state.options(),
         }
     }
 }

@@ -12,6 +12,7 @@ use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::documents::model::Placement;
+use foregate_policy::redis_store::RedisStore;
 use foregate_policy::snapshot::{CertificateFiles, Model};
 
 use crate::clock;
@@ -19,7 +20,9 @@ use crate::discovery;
 use crate::dispatch;
 use crate::identity::trust;
 use crate::oauth::credential::Credential;
+use crate::oauth::proof::secret_fault;
 use crate::shared::Shared;
+use crate::store::{self, Store};
 use crate::tls;
 
 /// Threads of one model, for scores too dear for the workers.
@@ -49,6 +52,19 @@ impl Materials for Shared {
             Ok(Arc::new(scorer) as Arc<dyn Scorer>)
         };
         kept.models.take(key, attempt, load).map(drop)
+    }
+
+    fn store(&self, spec: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {
+        let password = spec.password.as_ref().map(|password| self.secret(password)).transpose();
+        let password = password.map_err(|error| secret_fault(&at.key("password"), &error))?;
+        let made = self.stores.note(spec, || {
+            let fetcher = self.fetcher.as_ref()?;
+            Some(Store::new(spec, password, self.identity.clone(), &fetcher.runtime))
+        });
+        if let (Some(telemetry), Some(store)) = (&self.telemetry, &made) {
+            store::metrics::register(telemetry, store);
+        }
+        Ok(())
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use foregate_filters::client_auth::ClientAuth;
 use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
+use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::score::Scorer;
 use foregate_filters::secret::SecretRef;
@@ -24,8 +25,10 @@ use crate::identity::Identity;
 use crate::keys::{Fetcher, IssuerKeys};
 use crate::oauth::credential::Credential;
 use crate::oauth::introspect::HttpIntrospector;
+use crate::quotas::Quotas;
 use crate::secrets::{LiveSecret, SecretError};
 use crate::shared::shelf::Shelf;
+use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 
 /// What tells one scorer from another: the name of its model, where it runs, and the state of its bundle.
@@ -43,6 +46,7 @@ struct Kept {
     answers: Shelf<(String, u64), Arc<AnswerCache>>,
     credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
+    open_requests: Shelf<String, Arc<OpenRequests>>,
     models: Shelf<ModelKey, Arc<dyn Scorer>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
@@ -62,16 +66,18 @@ pub struct Shared {
     elsewhere: bool,
     /// Where this gateway stands.
     zone: Option<Arc<str>>,
+    quotas: Arc<Quotas>,
     kept: Mutex<Kept>,
     /// Apart from the rest: they are read while something else is being made.
     secrets: Mutex<(Shelf<SecretRef, Arc<LiveSecret>>, u64)>,
+    stores: Arc<Stores>,
 }
 
 impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
-        let (kept, secrets) = Default::default();
-        Self { fetcher, telemetry, identity: None, elsewhere, zone: None, kept, secrets }
+        let (quotas, kept, secrets, stores) = Default::default();
+        Self { fetcher, telemetry, identity: None, elsewhere, zone: None, quotas, kept, secrets, stores }
     }
 
     /// The same with an identity of this workload.
@@ -84,6 +90,12 @@ impl Shared {
     #[must_use]
     pub fn with_zone(self, zone: Option<Arc<str>>) -> Self {
         Self { zone, ..self }
+    }
+
+    /// The same with quotas that outlive the process.
+    #[must_use]
+    pub fn with_quotas(self, quotas: Arc<Quotas>) -> Self {
+        Self { quotas, ..self }
     }
 
     /// The identity of this workload, where it has one.
@@ -121,6 +133,7 @@ impl Shared {
             kept.attempt
         };
         self.secrets().1 = attempt;
+        self.stores.begin();
     }
 
     fn secrets(&self) -> MutexGuard<'_, (Shelf<SecretRef, Arc<LiveSecret>>, u64)> {
@@ -144,6 +157,7 @@ impl Shared {
         kept.answers.keep_only(attempt);
         kept.credentials.keep_only(attempt);
         kept.limiters.keep_only(attempt);
+        kept.open_requests.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.upstreams.keep_only(attempt);
         kept.rosters.keep_only(attempt);
@@ -151,7 +165,14 @@ impl Shared {
             upstream.roster.show(upstream);
         }
         drop(kept);
+        self.quotas.sweep();
         self.secrets().0.keep_only(attempt);
+        self.stores.commit();
+    }
+
+    /// The stores that gateways share.
+    pub const fn stores(&self) -> &Arc<Stores> {
+        &self.stores
     }
 
     /// Reads every file of keys and every secret anew; on a fault the old ones stay. Gives what went wrong.

@@ -9,7 +9,11 @@ use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::calendar::Calendar;
+use foregate_filters::rate_limit::concurrency::{self, OpenRequests};
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::rate_limit::shared::SharedCounters;
+use foregate_filters::rate_limit::windows::WindowCounter;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
 
@@ -63,6 +67,25 @@ impl Resources for Shared {
         let tell = |telemetry: &_, limiter: &_| part_metrics::limiter(telemetry, name, limiter);
         let Ok(limiter) = self.part(|kept| &mut kept.limiters, (name.to_owned(), *rate), make, tell);
         limiter
+    }
+
+    fn quota(&self, name: &str, calendar: &Calendar) -> Arc<WindowCounter> {
+        let (counter, new) = self.quotas.counter(name, calendar);
+        if let (true, Some(telemetry)) = (new, &self.telemetry) {
+            part_metrics::quota(telemetry, name, &counter);
+        }
+        counter
+    }
+
+    fn concurrency(&self, name: &str) -> Arc<OpenRequests> {
+        let make = || Ok::<_, Infallible>(Arc::new(OpenRequests::new(concurrency::CAPACITY)));
+        let tell = |telemetry: &_, open: &_| part_metrics::concurrency(telemetry, name, open);
+        let Ok(open) = self.part(|kept| &mut kept.open_requests, name.to_owned(), make, tell);
+        open
+    }
+
+    fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        self.stores.counters(store, at)
     }
 
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {

@@ -118,7 +118,9 @@ fn register_rules(registry: &mut Registry, families: &Families) {
         "Requests delayed or refused on purpose, by rule",
         families.injections.clone(),
     );
-    registry.register("foregate_limit_decisions", "Answers of rate limits", families.limits.clone());
+    registry.register("foregate_limit_decisions", "Answers of limits", families.limits.clone());
+    let help = "Requests whose limit could not be asked of its store, and what was done instead";
+    registry.register("foregate_limit_unavailable", help, families.unavailable.clone());
     registry.register("foregate_scores", "Bodies given to a model, by outcome", families.scores.clone());
     registry.register("foregate_score_value", "Scores given, one a record", families.score_values.clone());
     registry.register_with_unit(
@@ -126,6 +128,12 @@ fn register_rules(registry: &mut Registry, families: &Families) {
         "Time spent on features and scores",
         Unit::Seconds,
         families.enrich.clone(),
+    );
+    registry.register_with_unit(
+        "foregate_store_request_duration",
+        "Time until a store answered",
+        Unit::Seconds,
+        families.stores.clone(),
     );
 }
 

@@ -12,7 +12,8 @@ use prometheus_client::metrics::histogram::Histogram;
 
 use crate::telemetry::labels::{
     AuditLabels, InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OutcomeLabels,
-    RefusalLabels, RevocationLabels, RouteLabels, ScoreLabels, ShadowLabels, StatusLabels,
+    RefusalLabels, RevocationLabels, RouteLabels, ScoreLabels, ShadowLabels, StatusLabels, StoreLabels,
+    UnavailableLabels,
 };
 use crate::telemetry::occupancy::Occupancy;
 use crate::telemetry::record::DecisionId;
@@ -71,7 +72,9 @@ pub(crate) struct Families {
     pub(crate) scores: Family<ScoreLabels, Counter>,
     pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
     pub(crate) enrich: Histogram,
+    pub(crate) stores: Family<StoreLabels, Histogram, fn() -> Histogram>,
     pub(crate) limits: Family<LimitLabels, Counter>,
+    pub(crate) unavailable: Family<UnavailableLabels, Counter>,
     pub(crate) connections: Family<ListenerLabels, Gauge>,
     pub(crate) in_flight: Occupancy,
     pub(crate) reloads: Family<OutcomeLabels, Counter>,
@@ -101,7 +104,9 @@ impl Default for Families {
             scores: Family::default(),
             score_values: Family::new_with_constructor(score_values),
             enrich: Histogram::new(ENRICH_SECONDS),
+            stores: Family::new_with_constructor(seconds),
             limits: Family::default(),
+            unavailable: Family::default(),
             connections: Family::default(),
             in_flight: Occupancy::default(),
             reloads: Family::default(),

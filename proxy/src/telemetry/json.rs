@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
+use foregate_filters::rule::RuleKind;
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 use serde_json::ser::Formatter;
@@ -118,11 +119,22 @@ impl Serialize for Limit<'_> {
         map.serialize_entry("rule", &*self.0.rule)?;
         map.serialize_entry("admitted", &self.0.admitted)?;
         map.serialize_entry("remaining", &self.0.remaining)?;
-        if !self.0.admitted {
-            map.serialize_entry("retry_after_us", &micros(self.0.retry_after))?;
+        if let (false, Some(time)) = (self.0.admitted, patience(self.0)) {
+            map.serialize_entry("retry_after_us", &micros(time))?;
+        }
+        if self.0.kind != RuleKind::Limit {
+            map.serialize_entry("kind", self.0.kind.name())?;
+        }
+        if let Some(done) = self.0.unavailable {
+            map.serialize_entry("unavailable", done.name())?;
         }
         map.end()
     }
+}
+
+/// Time until a limit admits what it refused, where anybody knows.
+pub fn patience(fact: &LimitFact) -> Option<Duration> {
+    (fact.retry_after < Duration::MAX).then_some(fact.retry_after)
 }
 
 impl Serialize for Audit<'_> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::context::{LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
+use foregate_filters::rate_limit::OnError;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -11,7 +12,7 @@ use crate::mirror::Outcome;
 use crate::telemetry::families::Families;
 use crate::telemetry::labels::{
     InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels,
-    ScoreLabels, ShadowLabels, outcome,
+    ScoreLabels, ShadowLabels, StoreLabels, UnavailableLabels, outcome,
 };
 use crate::telemetry::occupancy::Occupancy;
 use crate::telemetry::record::Record;
@@ -97,6 +98,11 @@ impl Metrics {
         self.families.revision.store(Arc::new(revision.into()));
     }
 
+    /// How long a store takes to answer.
+    pub fn store_latency(&self, store: &Arc<str>) -> Histogram {
+        self.families.stores.get_or_create_owned(&StoreLabels { store: Arc::clone(store) })
+    }
+
     /// A new configuration was refused; the old snapshot stays.
     pub fn reload_failed(&self) {
         self.families.reloads.get_or_create(&OutcomeLabels { outcome: "failure" }).inc();
@@ -172,7 +178,13 @@ impl Metrics {
                 Arc::new(LimitMetrics { admitted: counter("true"), refused: counter("false") }),
             )
         };
-        if let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make) {
+        let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make) else { return };
+        if let Some(done) = fact.unavailable {
+            // Rare, and of few names: those that have series of their own.
+            let labels = UnavailableLabels { rule: fact.rule.clone(), outcome: done.name() };
+            families.unavailable.get_or_create_owned(&labels).inc();
+        }
+        if fact.unavailable.is_none_or(|done| done == OnError::Local) {
             let counter = if fact.admitted { &limit.admitted } else { &limit.refused };
             counter.inc();
         }

@@ -98,6 +98,8 @@ pub fn full_record() -> Record {
             retry_after: Duration::from_millis(20),
             admitted: false,
             key: 0x0123_4567_89ab_cdef,
+            kind: RuleKind::Limit,
+            unavailable: None,
         }],
         audits: smallvec![AuditFact {
             step: Step::Decide,

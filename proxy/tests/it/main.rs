@@ -17,6 +17,8 @@ mod cli;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod concurrent;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod decision_log;
@@ -63,6 +65,8 @@ mod policies;
 #[cfg(test)]
 mod proxy_protocol;
 #[cfg(test)]
+mod quotas;
+#[cfg(test)]
 mod references;
 #[cfg(test)]
 mod reload;
@@ -72,6 +76,8 @@ mod secrets;
 mod shadow;
 #[cfg(test)]
 mod shared_port;
+#[cfg(test)]
+mod store;
 #[cfg(test)]
 mod stream_balancing;
 #[cfg(test)]

@@ -347,6 +347,7 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
         FilterSpec::FloodLimit | FilterSpec::RateLimit | FilterSpec::ScoreLimit => {
             ("rate_limit", "RateLimited")
         }
+        FilterSpec::BodyLimit => ("rate_limit", "records: 397"),
         FilterSpec::Jwt => ("jwt", "TokenInvalid"),
         FilterSpec::Introspection => ("introspection", "IntrospectionUnavailable"),
         FilterSpec::ApiKey => ("api_key", "KeyInvalid"),

@@ -97,5 +97,6 @@ pub fn decide(snapshot: &Snapshot, incoming: Incoming) -> Outcome {
             Verdict::Forwarded { headers: HeaderMap::new(), body: Bytes::new(), upstreams }
         }
     };
-    Outcome { route: Some(Arc::clone(&route.name)), verdict, connection: true }
+    let (route, limits) = (Some(Arc::clone(&route.name)), ctx.limits.into_vec());
+    Outcome { route, verdict, limits, _open: ctx.counted, connection: true }
 }

@@ -8,11 +8,12 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use foregate_filters::chain::Refusal;
-use foregate_filters::context::{Client, RequestContext};
+use foregate_filters::context::{Client, LimitFact, RequestContext};
 use foregate_filters::edits::splice;
 use foregate_filters::filter::BodyNeed;
 use foregate_filters::moment::Moment;
 use foregate_filters::peer::Peer;
+use foregate_filters::rate_limit::counted::Counted;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use http::{HeaderMap, StatusCode, request};
@@ -44,6 +45,9 @@ pub struct Arrival {
 pub struct Outcome {
     pub route: Option<Name>,
     pub verdict: Verdict,
+    pub limits: Vec<LimitFact>,
+    /// What it holds open until it is dropped.
+    pub _open: Counted,
     /// Of a connection, which has no status.
     pub connection: bool,
 }
@@ -105,13 +109,14 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
         }
         None => Verdict::Waits,
     };
-    Outcome { route: Some(route.name.clone()), verdict, connection: false }
+    let (route, limits) = (Some(route.name.clone()), ctx.limits.into_vec());
+    Outcome { route, verdict, limits, _open: ctx.counted, connection: false }
 }
 
 pub fn missed() -> Outcome {
     let (reason, rule, detail) = (Reason::RouteNotFound, Box::default(), Box::default());
     let verdict = Verdict::Refused { reason, step: Step::Route, rule, detail };
-    Outcome { route: None, verdict, connection: false }
+    Outcome { route: None, verdict, limits: Vec::new(), _open: Counted::default(), connection: false }
 }
 
 /// A fault that every such request meets.
@@ -213,6 +218,18 @@ pub fn compare(snapshot: &Snapshot, expect: &Expect, outcome: &Outcome) -> Vec<S
     let route = outcome.route.as_deref().unwrap_or_default();
     if let Some(wanted) = expect.route.as_ref().filter(|wanted| wanted.as_str() != route) {
         differences.push(format!("expected route {wanted}, but it was `{route}`"));
+    }
+    for (rule, wanted) in &expect.limits {
+        let fact = outcome.limits.iter().find(|fact| *fact.rule == **rule);
+        match fact.map(|fact| fact.remaining) {
+            Some(left) if left == *wanted => {}
+            Some(left) => {
+                differences.push(format!("expected limit {rule} to leave {wanted}, but it leaves {left}"));
+            }
+            None => {
+                differences.push(format!("expected limit {rule} to leave {wanted}, but it was not asked"));
+            }
+        }
     }
     forwarded(snapshot, expect, &outcome.verdict, &mut differences);
     differences

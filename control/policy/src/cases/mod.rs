@@ -116,8 +116,10 @@ pub fn run(
         let request = case.spec.request.as_ref();
         stand_in.set(models(sources, case), request.and_then(|request| request.introspection.as_ref()));
         let connection = case.spec.connection.as_ref().and_then(|connection| connection.times);
+        let mut earlier = Vec::new();
         for _ in 1..request.and_then(|request| request.times).or(connection).unwrap_or(1) {
-            arrival.clone().decide(&snapshot);
+            let outcome = arrival.clone().decide(&snapshot);
+            earlier.extend(request.is_some_and(|request| request.open).then_some(outcome));
         }
         let outcome = arrival.decide(&snapshot);
         let place = document.file.position(document.root.locate(&Document::name_path()).start);

@@ -14,7 +14,12 @@ use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::calendar::Calendar;
+use foregate_filters::rate_limit::concurrency::OpenRequests;
+use foregate_filters::rate_limit::in_process::InProcess;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::rate_limit::shared::SharedCounters;
+use foregate_filters::rate_limit::windows::WindowCounter;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 use serde_json::{Map, Value};
@@ -22,6 +27,9 @@ use serde_json::{Map, Value};
 use crate::compile::Materials;
 use crate::documents::credentials::Credentials;
 use crate::snapshot::{CertificateFiles, Model};
+
+/// Keys of a quota that one case can use.
+const QUOTA_KEYS: usize = 16_384;
 
 /// Scores by model; empty lets the models answer.
 type Board = Arc<Mutex<AHashMap<String, f32>>>;
@@ -34,6 +42,7 @@ pub struct StandIn<'a> {
     materials: &'a dyn Materials,
     board: Board,
     answer: Answer,
+    quotas: Mutex<Vec<Arc<WindowCounter>>>,
 }
 
 /// An authorization server that answers as the case says.
@@ -55,13 +64,16 @@ impl fmt::Debug for StandIn<'_> {
 
 impl<'a> StandIn<'a> {
     pub fn new(materials: &'a dyn Materials) -> Self {
-        Self { materials, board: Board::default(), answer: Answer::default() }
+        Self { materials, board: Board::default(), answer: Answer::default(), quotas: Mutex::default() }
     }
 
-    /// The scores and the introspection of the next case, and no others.
+    /// The scores and the introspection of the next case, and no others. No quota has been used.
     pub fn set(&self, scores: Vec<(String, f32)>, introspection: Option<&Map<String, Value>>) {
         let mut answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner);
         *answer = introspection.map(|members| Value::from(members.clone()).to_string().into());
+        for quota in &*self.quotas.lock().unwrap_or_else(PoisonError::into_inner) {
+            quota.forget();
+        }
         let mut board = self.board.lock().unwrap_or_else(PoisonError::into_inner);
         *board = scores.into_iter().collect();
     }
@@ -86,6 +98,21 @@ impl Resources for StandIn<'_> {
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
         self.materials.limiter(name, rate)
+    }
+
+    fn quota(&self, _: &str, _: &Calendar) -> Arc<WindowCounter> {
+        let counter = Arc::new(WindowCounter::new([0; 16], QUOTA_KEYS));
+        self.quotas.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&counter));
+        counter
+    }
+
+    fn concurrency(&self, name: &str) -> Arc<OpenRequests> {
+        self.materials.concurrency(name)
+    }
+
+    /// Cases need no store: what processes would share is counted here.
+    fn counters(&self, _: &str, _: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        Ok(Arc::new(InProcess::default()))
     }
 
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {

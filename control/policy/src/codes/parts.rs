@@ -6,10 +6,11 @@ use super::{
     ANY_ORIGIN, AUDIENCE_MISSING, BACKEND_TLS, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
     CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
     ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED,
-    GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED,
-    MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
+    GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, LIMIT_FAILS_OPEN,
+    MATCH_SHADOWED, MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
     PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED,
-    SESSION, STALE_ANSWERS, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    SESSION, STALE_ANSWERS, STORE, STORE_UNUSED, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL,
+    UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -239,6 +240,20 @@ pub const OF_PARTS: &[Entry] = &[
         "detect: { listeners: [tcp] }",
     ),
     entry(
+        Code::TIME_ZONE,
+        "Unknown time zone",
+        "The days and months of a quota are those of a time zone, which is named as in the IANA database that comes with the program: by continent and city. Abbreviations and offsets are no zones: they do not say when clocks are changed.",
+        "quota: [{ name: daily, key: jwt.org_id, limit: 1000, per: Day, timeZone: CEST }]",
+        "quota: [{ name: daily, key: jwt.org_id, limit: 1000, per: Day, timeZone: Europe/Berlin }]",
+    ),
+    entry(
+        STORE,
+        "What is said of a store does not fit together",
+        "A Store names the same server twice, a user without a password, or a database of a cluster, which has one alone. Gateways that share one Redis for different things are told apart by `prefix`.",
+        "kind: Store\nspec: { redis: { addresses: [\"a:6379\", \"b:6379\"], cluster: true, database: 2 } }",
+        "kind: Store\nspec: { redis: { addresses: [\"a:6379\", \"b:6379\"], cluster: true, prefix: partners } }",
+    ),
+    entry(
         CASE_VALUE,
         "A case cannot be run",
         "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
@@ -314,6 +329,20 @@ pub const OF_PARTS: &[Entry] = &[
         "Whoever reaches the listener may claim to come from any address, and pass every rule that reads it. It is safe only where nobody but the load balancer can reach the port.",
         "proxyProtocol: { from: [0.0.0.0/0] }",
         "proxyProtocol: { from: [10.0.0.0/24] }",
+    ),
+    entry(
+        LIMIT_FAILS_OPEN,
+        "A limit that lets pass what it cannot count",
+        "With `onError: continue`, requests pass uncounted while the store of a shared limit cannot be asked; foregate_limit_unavailable_total counts them. Whoever can keep the gateway from its store is then bound by no limit.",
+        "shared: { store: redis, onError: continue }",
+        "shared: { store: redis, onError: local }",
+    ),
+    entry(
+        STORE_UNUSED,
+        "Store that nothing uses",
+        "No policy of its namespace counts or keeps anything in the Store. Policies use stores of their own namespace.",
+        "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s }]",
+        "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s, shared: { store: redis } }]",
     ),
     entry(
         UNREAD,

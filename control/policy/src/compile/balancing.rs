@@ -110,7 +110,7 @@ impl Reader<'_> {
 
     fn expression(&mut self, text: &str, at: &Path) -> Option<HashOn> {
         // Several routes may lead here: what one of them does not know has no value there.
-        let environment = Environment { rules: Vec::new(), principal: true, consumer: true };
+        let environment = Environment { principal: true, consumer: true, ..Environment::default() };
         match KeyExpression::new(text, &environment, at) {
             Ok(key) => Some(HashOn::Expression(Keyed(Arc::new(key)))),
             Err(wrong) => {

@@ -10,7 +10,11 @@ use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
 use foregate_filters::keys::Keys;
+use foregate_filters::rate_limit::calendar::Calendar;
+use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
+use foregate_filters::rate_limit::shared::SharedCounters;
+use foregate_filters::rate_limit::windows::WindowCounter;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
 
@@ -28,6 +32,9 @@ pub struct Lent<'a> {
     /// Names of all `Model` documents.
     models: Vec<String>,
     broken: &'a AHashSet<String>,
+    /// Names of all `Store` documents.
+    stores: Vec<String>,
+    broken_stores: &'a AHashSet<String>,
     consumers: Registry,
     incomplete: bool,
 }
@@ -42,11 +49,13 @@ impl<'a> Lent<'a> {
     pub fn new(
         materials: &'a dyn Materials,
         work: &Compilation<'_>,
-        broken: &'a AHashSet<String>,
+        (broken, broken_stores): (&'a AHashSet<String>, &'a AHashSet<String>),
         consumers: Registry,
     ) -> Self {
-        let models = work.named(Kind::Model).map(|document| document.name.to_string()).collect();
-        Self { materials, models, broken, consumers, incomplete: work.sources.incomplete }
+        let named = |kind| work.named(kind).map(|document| document.name.to_string()).collect();
+        let (models, stores) = (named(Kind::Model), named(Kind::Store));
+        let incomplete = work.sources.incomplete;
+        Self { materials, models, broken, stores, broken_stores, consumers, incomplete }
     }
 }
 
@@ -76,6 +85,32 @@ impl Resources for Lent<'_> {
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
         self.materials.limiter(name, rate)
+    }
+
+    fn quota(&self, name: &str, calendar: &Calendar) -> Arc<WindowCounter> {
+        self.materials.quota(name, calendar)
+    }
+
+    fn concurrency(&self, name: &str) -> Arc<OpenRequests> {
+        self.materials.concurrency(name)
+    }
+
+    fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
+        let declared = self.stores.iter().any(|name| name == store);
+        if self.broken_stores.contains(store) || (!declared && self.incomplete) {
+            return Err(Fault::new(TOLD, at.clone(), ""));
+        }
+        if !declared {
+            let names: Vec<&str> = self.stores.iter().map(String::as_str).collect();
+            let message = format!("there is no Store named `{store}`");
+            let help = suggest(store, &names, "there are");
+            return Err(Fault::new(Code::REFERENCE, at.clone(), message).help(help));
+        }
+        // A document that is faulty itself was never made.
+        self.materials.counters(store, at).map_err(|fault| match fault.code {
+            Code::REFERENCE => Fault::new(TOLD, at.clone(), ""),
+            _ => fault,
+        })
     }
 
     fn consumers(&self, policy: &str) -> Arc<Consumers> {

@@ -1,6 +1,8 @@
 //! Warnings of what compiles but is dead, or probably not meant.
 
 use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
+use foregate_filters::fault::Path;
+use foregate_filters::rate_limit::{OnError, SharedSpec};
 
 use crate::codes;
 use crate::compile::Compilation;
@@ -16,17 +18,14 @@ use crate::routes::paths::{Order, Shadow};
 
 /// Warnings of what the expressions of a policy probably do not mean.
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
-    let policy::Spec { authorize, rate_limit, enrich, fairness, choose, inject, .. } = &policy.spec;
+    let policy::Spec { authorize, enrich, fairness, choose, inject, .. } = &policy.spec;
     let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
-    let environment = Environment { rules, principal: true, consumer: true };
+    let environment = Environment { rules, principal: true, consumer: true, body: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
         let at = spec().key("authorize").index(index);
         [(at.key("allow"), rule.allow.as_ref()), (at.key("deny"), rule.deny.as_ref())]
     });
-    let limits = rate_limit.iter().enumerate().flat_map(|(index, limit)| {
-        let at = spec().key("rateLimit").index(index);
-        [(at.key("key"), Some(&limit.key)), (at.key("when"), limit.when.as_ref())]
-    });
+    let limits = limits(&policy.spec);
     let tenant = fairness.iter().map(|it| (spec().key("fairness").key("key"), Some(&it.key)));
     let alone = tenancy(policy, &environment);
     let choices = choose
@@ -41,6 +40,27 @@ pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnost
     let texts = texts.filter_map(|(at, text)| Some((at, text?)));
     let hints = texts.flat_map(move |(at, text)| hints(text, &environment, &at));
     hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning()).chain(alone)
+}
+
+/// Every expression of the limits of a policy, with its place.
+fn limits(said: &policy::Spec) -> impl Iterator<Item = (Path, Option<&String>)> {
+    let at = |list: &str, index: usize| spec().key(list).index(index);
+    let rates = said.rate_limit.iter().enumerate().map(move |(index, it)| {
+        (at("rateLimit", index), [Some(&it.key), it.when.as_ref(), it.cost.as_ref()])
+    });
+    let quotas =
+        said.quota.iter().enumerate().map(move |(index, it)| {
+            (at("quota", index), [Some(&it.key), it.when.as_ref(), it.cost.as_ref()])
+        });
+    let open = said
+        .concurrency
+        .iter()
+        .enumerate()
+        .map(move |(index, it)| (at("concurrency", index), [Some(&it.key), it.when.as_ref(), None]));
+    rates
+        .chain(quotas)
+        .chain(open)
+        .flat_map(|(at, texts)| ["key", "when", "cost"].map(|part| at.key(part)).into_iter().zip(texts))
 }
 
 /// Warns of a key of `fairness` that is the same for everybody.
@@ -95,6 +115,7 @@ impl Compilation<'_> {
         told.extend(self.weak_introspection());
         told.extend(self.credentials_in_clear());
         told.extend(self.idle_balancing());
+        told.extend(self.unused_stores());
         told.extend(routes.shadows.iter().filter_map(|(order, by)| self.shadowed(order, by)));
         self.warnings.append(&mut told);
     }
@@ -159,6 +180,22 @@ impl Compilation<'_> {
             let message = format!("`{}` lets requests fail or wait on purpose", fault.name);
             let at = spec().key("inject").index(index);
             self.warnings.push(Diagnostic::at(document, &at, codes::FAULTS_INJECTED, message).warning());
+        }
+    }
+
+    /// Warns of limits that let requests pass uncounted while their store cannot be asked.
+    pub fn uncounted(&mut self, document: &Document, said: &policy::Spec) {
+        let rates = said.rate_limit.iter().map(|it| it.shared.as_ref()).enumerate();
+        let quotas = said.quota.iter().map(|it| it.shared.as_ref()).enumerate();
+        let rates = rates.map(|(index, shared)| ("rateLimit", index, shared));
+        let quotas = quotas.map(|(index, shared)| ("quota", index, shared));
+        for (list, index, shared) in rates.chain(quotas) {
+            if shared.is_some_and(|shared: &SharedSpec| shared.on_error == OnError::Continue) {
+                let message = "requests pass uncounted while the store cannot be asked";
+                let at = spec().key(list).index(index).key("shared").key("onError");
+                let lint = Diagnostic::at(document, &at, codes::LIMIT_FAILS_OPEN, message).warning();
+                self.warnings.push(lint.help("`local` counts in each process meanwhile"));
+            }
         }
     }
 

@@ -27,6 +27,7 @@ mod proxy_protocol;
 mod retries;
 mod rules;
 mod sessions;
+mod stores;
 mod streams;
 pub(crate) mod typed;
 mod unread;
@@ -45,6 +46,7 @@ use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
 use crate::documents::credentials::Credentials;
 use crate::load::Sources;
+use crate::redis_store::RedisStore;
 use crate::snapshot::{CertificateFiles, Model, Snapshot};
 
 use self::filters::Lent;
@@ -55,6 +57,11 @@ use self::typed::Typed;
 pub trait Materials: Resources {
     /// Loads the bundle of this model, so that [`Resources::scorer`] knows it by name.
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault>;
+
+    /// Takes note of a store, so that [`Resources::counters`] knows it by name.
+    fn store(&self, _store: &Arc<RedisStore>, _at: &Path) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Says why a listener cannot serve with this certificate and key.
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String>;
@@ -112,6 +119,7 @@ pub(crate) struct Documents<'a> {
     policies: Vec<Typed<'a, crate::documents::policy::Spec>>,
     models: Vec<Typed<'a, crate::documents::model::Spec>>,
     consumers: Vec<Typed<'a, crate::documents::consumer::Spec>>,
+    stores: Vec<Typed<'a, crate::documents::store::Spec>>,
     /// Those of them that were read without some of their fields.
     partial: Vec<Partial<'a>>,
 }
@@ -153,14 +161,16 @@ pub fn compile(
     let backend_tls = work.backend_tls();
     let upstreams = work.upstreams(&backend_tls);
     let models = work.models();
+    let stores = work.stores();
     let gateways = work.gateways();
     work.weak_listeners();
     work.weak_proxies();
     work.weak_detection();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
+    let leases = work.leases();
     let policies = work.policies();
-    let lent = Lent::new(materials, &work, &models.broken, consumers);
+    let lent = Lent::new(materials, &work, (&models.broken, &stores.broken), consumers);
     let streams = work.streams(&gateways, &policies, &lent);
     let mut routes = work.routes(&gateways, &policies, &lent, streams.checked);
     routes.used_upstreams.extend(streams.used_upstreams);
@@ -179,6 +189,8 @@ pub fn compile(
         streams: streams.table,
         upstreams,
         models: models.loaded,
+        stores: stores.loaded,
+        leases,
         warnings: work.warnings,
     })
 }

@@ -48,7 +48,7 @@ impl<'a> Partial<'a> {
     fn excuses(&self, fault: &Diagnostic) -> bool {
         let place = (fault.line, fault.column);
         match fault.code {
-            Code::CONFLICT => self.holds(fault),
+            Code::CONFLICT | codes::STORE => self.holds(fault),
             Code::REFERENCE | codes::NOT_ALLOWED if self.astray => self.holds(fault),
             Code::REFERENCE
             | codes::LISTENER_TLS

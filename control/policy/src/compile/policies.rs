@@ -53,6 +53,7 @@ impl<'a> Compilation<'a> {
             self.targets(document, &typed.spec);
             self.choices(document, &typed.spec);
             self.injected(document, &typed.spec);
+            self.uncounted(document, &typed.spec);
             self.body(document, &typed.spec);
             let mut said = typed.spec;
             for file in said.jwt.iter_mut().filter_map(|issuer| issuer.jwks.file.as_mut()) {
@@ -184,6 +185,8 @@ impl Prepared<'_> {
             introspection: &self.spec.introspection,
             api_key: self.spec.api_key.as_ref(),
             rate_limit: &self.spec.rate_limit,
+            quota: &self.spec.quota,
+            concurrency: &self.spec.concurrency,
             fairness: self.spec.fairness.as_ref(),
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,

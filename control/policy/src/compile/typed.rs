@@ -58,6 +58,7 @@ pub fn read<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Documents
             Kind::Policy => documents.policies.extend(resource(document, &root, faults)),
             Kind::Model => documents.models.extend(resource(document, &root, faults)),
             Kind::Consumer => documents.consumers.extend(resource(document, &root, faults)),
+            Kind::Store => documents.stores.extend(resource(document, &root, faults)),
             // Loading keeps cases apart.
             Kind::Case => {}
         }

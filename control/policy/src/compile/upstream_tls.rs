@@ -1,18 +1,17 @@
-//! TLS to upstreams: whom to trust, and what we show.
+//! TLS to upstreams and stores: whom to trust, and what we show.
 
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::peer::PeerPattern;
 
 use crate::compile::Compilation;
-use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream::{Tls, TlsMode};
 use crate::snapshot::{Shown, UpstreamTls};
 
 impl Compilation<'_> {
-    pub fn upstream_tls(&mut self, document: &Document, tls: &Tls) -> UpstreamTls {
-        let at = spec().key("tls");
+    /// What is written at `at`.
+    pub fn tls_to(&mut self, document: &Document, tls: &Tls, at: &Path) -> UpstreamTls {
         let ca_file = tls.ca_file.as_ref().map(|file| document.file.folder().join(file));
         if let Some(why) = ca_file.as_ref().and_then(|file| self.materials.authorities(file).err()) {
             self.fault(Diagnostic::at(document, &at.key("caFile"), Code::FILE, why));
@@ -21,7 +20,7 @@ impl Compilation<'_> {
             server_name: tls.server_name.as_deref().map(Into::into),
             ca_files: ca_file.into_iter().collect(),
             alt_names: Vec::new(),
-            shown: self.shown(document, tls, &at),
+            shown: self.shown(document, tls, at),
         }
     }
 

@@ -56,7 +56,8 @@ impl Compilation<'_> {
                 faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
                 credentials
             });
-            upstream.tls = tls.map(|tls| self.upstream_tls(document, &tls)).or_else(|| told.cloned());
+            let own = tls.map(|tls| self.tls_to(document, &tls, &spec().key("tls")));
+            upstream.tls = own.or_else(|| told.cloned());
             self.faults.append(&mut faults);
             upstreams.push(Arc::new(upstream));
         }

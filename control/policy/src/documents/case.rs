@@ -79,6 +79,9 @@ pub struct Request {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub times: Option<u16>,
+    /// With `times`: those before the last are still open when it comes, for bounds of concurrency.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub open: bool,
     /// A token to be signed and sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
@@ -185,6 +188,9 @@ pub struct Expect {
     /// Name of the upstream that was chosen, or of one among those with a weight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// What limits leave after the request, by name of the rule.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, u64>,
     /// Headers as the upstream gets them; `null` where it must not get one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("propertyNames" = { "pattern": HEADER_NAME }))]

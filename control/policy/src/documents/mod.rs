@@ -14,6 +14,7 @@ pub mod model;
 pub mod policy;
 pub mod reference_grant;
 pub mod session;
+pub mod store;
 pub mod stream_route;
 pub mod upstream;
 

@@ -44,6 +44,14 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     pub rate_limit: Vec<rate_limit::Spec>,
+    /// What a key may use in a day or month of a time zone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub quota: Vec<rate_limit::quota::Spec>,
+    /// Requests that a key may have open at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub concurrency: Vec<rate_limit::concurrency::Spec>,
     /// Whose request it is where an upstream is saturated; all requests are of one tenant where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fairness: Option<fairness::Spec>,

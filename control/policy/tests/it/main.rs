@@ -15,4 +15,5 @@ mod listener_tls;
 mod materials;
 mod partial;
 mod routing;
+mod stores;
 mod streams;

@@ -50,6 +50,15 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::RateLimited => {
             "The key above has used up its limit. Raise limit or burst if that is honest use."
         }
+        Reason::QuotaExceeded => {
+            "The key above has used up its quota, until the day or month ends. Raise limit if that is honest use."
+        }
+        Reason::ConcurrencyLimited => {
+            "The key above has as many requests open as it may. Are some left open? See foregate_limit_open_requests."
+        }
+        Reason::LimitUnavailable => {
+            "The store of the limit cannot be asked; onError: local counts in each process meanwhile."
+        }
         Reason::BodyUnreadable | Reason::FieldReserved => {
             "The body is not what the model reads; the detail says where. See onError and onReserved."
         }

@@ -91,7 +91,13 @@ impl<'a> Link<'a> {
                 self.record.subject.as_ref().is_some_and(|principal| *principal.issuer == *placed.rule.name)
             }
             RuleKind::Key => self.record.consumer.is_some(),
-            RuleKind::Allow | RuleKind::Deny | RuleKind::Limit | RuleKind::Choose | RuleKind::Inject => false,
+            RuleKind::Allow
+            | RuleKind::Deny
+            | RuleKind::Limit
+            | RuleKind::Quota
+            | RuleKind::Concurrency
+            | RuleKind::Choose
+            | RuleKind::Inject => false,
         })
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::explain::advice::advice;
 use crate::telemetry::explain::links;
-use crate::telemetry::json::micros;
+use crate::telemetry::json::{self, micros};
 use crate::telemetry::record::{End, Record};
 
 /// A record with its steps, and what to do about a refusal.
@@ -222,8 +222,13 @@ pub fn limit(placed: &PlacedRule, fact: &LimitFact, key: &str) -> Value {
         "rule": &*placed.rule.name, "file": &*placed.at.file, "line": placed.at.line,
         "admitted": fact.admitted, "remaining": fact.remaining, "key": key,
     });
-    if let (false, Some(map)) = (fact.admitted, told.as_object_mut()) {
-        map.insert("retry_after_us".to_owned(), micros(fact.retry_after).into());
+    if let Some(map) = told.as_object_mut() {
+        if let (false, Some(time)) = (fact.admitted, json::patience(fact)) {
+            map.insert("retry_after_us".to_owned(), micros(time).into());
+        }
+        if let Some(done) = fact.unavailable {
+            map.insert("unavailable".to_owned(), done.name().into());
+        }
     }
     told
 }

@@ -12,6 +12,7 @@ pub mod oidc;
 pub mod policies;
 pub mod process;
 pub mod raw;
+pub mod redis;
 pub mod upstream;
 pub mod workload_api;
 pub mod workloads;
