@@ -8,6 +8,7 @@ mod memory;
 mod micro;
 mod picks;
 mod policies;
+mod schemas;
 
 use std::io::Write;
 

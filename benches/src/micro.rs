@@ -27,6 +27,7 @@ use crate::measure::Table;
 use crate::memory::resident;
 use crate::picks;
 use crate::policies::{self, ANONYMOUS, COUNTED, HOST, PORT, PROTECTED, TOKEN};
+use crate::schemas;
 
 /// When requests come, in Unix seconds.
 const NOW: u64 = 1_800_000_000;
@@ -59,7 +60,8 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     limits::run(&mut table)?;
     picks::run(&mut table)?;
     tokens(&mut table, &issuer)?;
-    leads(&mut table, &issuer, &head)
+    leads(&mut table, &issuer, &head)?;
+    schemas::run(&mut table)
 }
 
 fn routes<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Parts) -> Result<()> {

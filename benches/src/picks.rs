@@ -68,6 +68,7 @@ fn upstream(policy: Algorithm) -> UpstreamState {
         idle_timeout: Duration::from_mins(1),
         max_idle_per_thread: 128,
         credentials: None,
+        org_quota: None,
     };
     UpstreamState::new(Arc::new(spec), None, Roster::new("crm".into(), None), None)
 }

@@ -62,6 +62,12 @@ impl Chain {
         if self.body_from < self.links.len() { BodyNeed::Whole } else { BodyNeed::None }
     }
 
+    /// The same for one request.
+    pub fn body_of(&self, head: &request::Parts) -> BodyNeed {
+        let (_, links) = self.links.split_at(self.body_from);
+        links.iter().map(|link| link.filter.body_of(head)).max().unwrap_or_default()
+    }
+
     /// The filters, in run order.
     pub fn links(&self) -> &[Link] {
         &self.links

@@ -129,7 +129,7 @@ choose:
         let policy: Policy = serde_saphyr::from_str(CHOICES).unwrap();
         let route = OfRoute { backends: &["slow", "fast", "writer"], ..OfRoute::default() };
         let chain = build_for(
-            &[policy.specs("policy", Path::default().key("spec"))],
+            &[policy.specs("policy", Path::default().key("spec"), None)],
             &route,
             &TestResources::default(),
         )

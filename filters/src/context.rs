@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use crate::consumer::Consumer;
 use crate::edits::Edits;
 use crate::fairness::Tenant;
+use crate::idempotency::Once;
 use crate::inject::Injection;
 use crate::moment::Moment;
 use crate::peer::Peer;
@@ -21,6 +22,7 @@ use crate::rule::RuleKind;
 use crate::score::ScoreFault;
 use crate::step::Step;
 use crate::trace::Trace;
+use crate::validate::Matched;
 
 /// The other end of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +113,8 @@ pub struct RequestContext {
     pub consumer: Option<Arc<Consumer>>,
     /// Whom it counts for where an upstream is saturated; set by *admit* on routes that say so.
     pub tenant: Option<Box<Tenant>>,
+    /// Whose call it is where an org counts them; set by *admit* on routes that say so.
+    pub org_consumer: Option<Box<str>>,
     /// One bit for each set of access rules: set once one of its `allow` rules matched.
     pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
@@ -119,10 +123,16 @@ pub struct RequestContext {
     pub backend: Option<u16>,
     /// A fault that it is to meet on purpose.
     pub injection: Option<Box<Injection>>,
+    /// Set where it is to be carried out once.
+    pub once: Option<Box<Once>>,
     /// The whole request body, where a filter asked for it.
     pub body: Option<Bytes>,
     /// How many records the body holds, or why nobody knows: counted once, where a limit asks.
     pub records: OnceLock<Result<i64, &'static str>>,
+    /// The body came encoded, and is decoded by now.
+    pub decoded: bool,
+    /// The operation of the service's contract; set by *admit* on routes with one.
+    pub contract: Option<Box<Matched>>,
     pub edits: Edits,
     pub limits: SmallVec<[LimitFact; 2]>,
     /// What it has taken from limits, and holds.
@@ -144,12 +154,16 @@ impl RequestContext {
             principal: None,
             consumer: None,
             tenant: None,
+            org_consumer: None,
             allowed: 0,
             scores: SmallVec::new(),
             backend: None,
             injection: None,
+            once: None,
             body: None,
             records: OnceLock::new(),
+            decoded: false,
+            contract: None,
             edits: Edits::default(),
             limits: SmallVec::new(),
             counted: Counted::default(),
@@ -170,6 +184,7 @@ impl RequestContext {
             scores: self.scores.clone(),
             body: self.body.clone(),
             records: self.records.clone(),
+            decoded: self.decoded,
             ..Self::new(self.moment, self.client)
         }
     }

@@ -40,6 +40,22 @@ impl Code {
     pub const MODEL: Self = Self(501);
     /// An expression reads a claim whose name is nearly one of ours; a warning.
     pub const CLAIM_LIKENESS: Self = Self(607);
+    /// A schema is not one of JSON Schema 2020-12.
+    pub const SCHEMA: Self = Self(689);
+    /// A reference of a schema leads nowhere, elsewhere, or back to itself.
+    pub const SCHEMA_REFERENCE: Self = Self(690);
+    /// A pattern cannot be matched in linear time and bounded memory.
+    pub const SCHEMA_PATTERN: Self = Self(691);
+    /// A schema or contract is larger than any may be.
+    pub const SCHEMA_SIZE: Self = Self(692);
+    /// A dialect, or a part of one, that is not checked.
+    pub const SCHEMA_DIALECT: Self = Self(693);
+    /// A contract is not `OpenAPI` 3.0 or 3.1.
+    pub const CONTRACT: Self = Self(694);
+    /// Bodies of a content type that cannot be checked are asked for.
+    pub const CONTENT_TYPE: Self = Self(695);
+    /// A part of a contract is passed on unchecked; a warning.
+    pub const CONTRACT_UNCHECKED: Self = Self(726);
 }
 
 /// One element of the way from the top of a document to a value.

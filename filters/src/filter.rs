@@ -73,4 +73,11 @@ pub trait Filter: Debug + Send + Sync {
     fn body(&self) -> BodyNeed {
         BodyNeed::None
     }
+
+    /// The same for one request: a filter that concerns some methods alone leaves other bodies to stream past. Never
+    /// more than [`Filter::body`].
+    fn body_of(&self, head: &request::Parts) -> BodyNeed {
+        let _ = head;
+        self.body()
+    }
 }

@@ -89,8 +89,16 @@ pub trait Visitor<'a> {
 ///
 /// Allocates nothing and does not recurse. Numbers are checked for their grammar, not for their range.
 pub fn walk<'a, V: Visitor<'a>>(text: &'a [u8], visitor: &mut V) -> Result<(), V::Error> {
-    let text = std::str::from_utf8(text)
-        .map_err(|error| Malformed { offset: error.valid_up_to(), what: "not UTF-8" })?;
+    walk_text(utf8(text)?, visitor)
+}
+
+/// The text, where it is UTF-8.
+pub fn utf8(text: &[u8]) -> Result<&str, Malformed> {
+    std::str::from_utf8(text).map_err(|error| Malformed { offset: error.valid_up_to(), what: "not UTF-8" })
+}
+
+/// The same as [`walk`] for what is known to be UTF-8.
+pub fn walk_text<'a, V: Visitor<'a>>(text: &'a str, visitor: &mut V) -> Result<(), V::Error> {
     if text.starts_with('\u{feff}') {
         return Err(Malformed { offset: 0, what: "a byte order mark" }.into());
     }

@@ -10,14 +10,17 @@ use crate::expression::Environment;
 use crate::fairness::Fairness;
 use crate::fault::{Code, Fault, Path};
 use crate::filter::Filter;
+use crate::idempotency::Idempotency;
 use crate::identified::Identified;
 use crate::inject::Inject;
 use crate::introspection::Introspection;
 use crate::jwt::Jwt;
+use crate::org_quota::OrgQuota;
 use crate::preflight::Preflight;
 use crate::rate_limit::Limits;
 use crate::resources::Resources;
 use crate::spec::{FilterSpec, OfRoute, Specs};
+use crate::validate::{ValidateBody, ValidateHead};
 
 /// The built filters of one policy, to be taken in run order.
 #[derive(Debug, Default)]
@@ -30,11 +33,15 @@ pub(crate) struct Parts {
     api_key: Option<ApiKey>,
     pub(crate) identified: Option<Identified>,
     fairness: Option<Fairness>,
+    validate_head: Option<ValidateHead>,
+    validate_body: Option<ValidateBody>,
+    org_quota: Option<OrgQuota>,
     enrich: Option<Enrich>,
     access: Access,
     pub(crate) limits: Limits,
     choose: Option<Choose>,
     inject: Option<Inject>,
+    idempotency: Option<Idempotency>,
 }
 
 impl Parts {
@@ -85,6 +92,12 @@ impl Parts {
                 .fairness
                 .map(|spec| Fairness::build(spec, environment, &specs.at.key("fairness")))
                 .and_then(|fairness| kept(fairness, &mut faults)),
+            validate_head: specs.validate.map(|compiled| compiled.filters().0),
+            validate_body: specs.validate.map(|compiled| compiled.filters().1),
+            org_quota: specs
+                .org_quota
+                .map(|spec| OrgQuota::build(spec, environment, &specs.at.key("orgQuota")))
+                .and_then(|org_quota| kept(org_quota, &mut faults)),
             enrich: (!specs.enrich.is_empty())
                 .then(|| Enrich::build(specs.enrich, &specs.at.key("enrich"), resources))
                 .and_then(|enrich| kept(enrich, &mut faults)),
@@ -100,6 +113,7 @@ impl Parts {
             .unwrap_or_default(),
             choose: choose(specs, route, environment, &mut faults),
             inject: inject(specs, environment, &mut faults),
+            idempotency: idempotency(specs, route, environment, resources, &mut faults),
         };
         if faults.is_empty() { Ok(parts) } else { Err(faults) }
     }
@@ -129,16 +143,36 @@ impl Parts {
             FilterSpec::Identified => boxed(self.identified.take()),
             FilterSpec::Authorize => boxed(self.access.admit.take()),
             FilterSpec::Fairness => boxed(self.fairness.take()),
+            FilterSpec::ValidateHead => boxed(self.validate_head.take()),
+            FilterSpec::ValidateBody => boxed(self.validate_body.take()),
+            FilterSpec::OrgQuota => boxed(self.org_quota.take()),
             FilterSpec::Enrich => boxed(self.enrich.take()),
             FilterSpec::Decide => boxed(self.access.decide.take()),
             FilterSpec::Choose => boxed(self.choose.take()),
             FilterSpec::Inject => boxed(self.inject.take()),
+            FilterSpec::Idempotency => boxed(self.idempotency.take()),
         }
     }
 }
 
 fn boxed<F: Filter + 'static>(filter: Option<F>) -> Option<Box<dyn Filter>> {
     filter.map(|filter| Box::new(filter) as Box<dyn Filter>)
+}
+
+fn idempotency(
+    specs: &Specs<'_>,
+    route: &OfRoute<'_>,
+    environment: &Environment,
+    resources: &dyn Resources,
+    faults: &mut Vec<Fault>,
+) -> Option<Idempotency> {
+    let (spec, at) = (specs.idempotency?, specs.at.key("idempotency"));
+    if specs.shadow {
+        let message = "a policy in shadow mode cannot claim keys: requests would be taken for repeats";
+        faults.push(Fault::new(Code::CONFLICT, at, message));
+        return None;
+    }
+    kept(Idempotency::build(spec, specs.name, route.request, environment, &at, resources), faults)
 }
 
 fn choose(

@@ -42,8 +42,8 @@ mod tests {
             "{ rateLimit: [{ name: few, key: source.address, limit: 2, per: 1h }], insecure: { anonymous: true } }",
         )
         .unwrap();
-        let specs = policy.specs("flood", Path::default());
-        let of_route = OfRoute { cors: Some(&cors), at: Path::default().key("cors"), backends: &[] };
+        let specs = policy.specs("flood", Path::default(), None);
+        let of_route = OfRoute { cors: Some(&cors), at: Path::default().key("cors"), ..OfRoute::default() };
         let chain = build_for(&[specs], &of_route, &TestResources::default()).unwrap();
         let asks = |origin: &str| -> Call {
             let call = get("/").method("OPTIONS").header("origin", origin);

@@ -58,7 +58,9 @@ reasons! {
     /// The body is over the bound of this route.
     BodyTooLarge = PAYLOAD_TOO_LARGE, 8, "The request body is too large.";
     /// The body carries a content coding that the filters of this route cannot read.
-    BodyEncoded = UNSUPPORTED_MEDIA_TYPE, 3, "The request body must not be content-encoded.";
+    BodyEncoded = UNSUPPORTED_MEDIA_TYPE, 3, "The content coding of the request body is not supported.";
+    /// The body has a content type that is not among those allowed, or none that can be read.
+    MediaTypeUnsupported = UNSUPPORTED_MEDIA_TYPE, 3, "The content type of the request is not supported.";
     /// The header section is over its bounds (RFC 6585, section 5).
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, 8, "The request header fields are too large.";
     /// An expectation other than 100-continue (RFC 9110, section 10.1.1).
@@ -101,8 +103,32 @@ reasons! {
     ConcurrencyLimited = TOO_MANY_REQUESTS, 8, "Too many requests are open at once.";
     /// The store that counts a limit for several processes cannot be asked.
     LimitUnavailable = SERVICE_UNAVAILABLE, 14, "The limit cannot be checked at this time.";
+    /// A request that must be carried out once names itself by no key.
+    IdempotencyKeyMissing = BAD_REQUEST, 3, "An idempotency key is required.";
+    /// The key, or the body that holds it, cannot be read.
+    IdempotencyKeyInvalid = BAD_REQUEST, 3, "The idempotency key cannot be read.";
+    /// Another request used the key (draft-ietf-httpapi-idempotency-key-header, section 2.7).
+    IdempotencyKeyReused = UNPROCESSABLE_ENTITY, 3, "The idempotency key belongs to another request.";
+    /// The first request with the key is still being carried out.
+    IdempotencyConflict = CONFLICT, 10, "A request with this idempotency key is being carried out.";
+    /// The request was carried out, and its answer was not kept: it was too large, or broke off.
+    IdempotencyAnswerGone = CONFLICT, 6, "The request was carried out, and its answer is not kept.";
+    /// Nobody can say whether the request was carried out.
+    IdempotencyUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be carried out once at this time.";
+    /// The calls that are left of an org's day, or of a share of it, are for others.
+    OrgQuotaReserved = TOO_MANY_REQUESTS, 8, "The calls that are left are reserved.";
+    /// The org has no call left for anybody.
+    OrgQuotaExhausted = SERVICE_UNAVAILABLE, 8, "The service has no calls left.";
     /// The body is not what the model reads, and the policy refuses such requests.
     BodyUnreadable = UNPROCESSABLE_ENTITY, 3, "The request body cannot be scored.";
+    /// The body is missing, cannot be decoded, or is not well-formed within the bounds of the policy.
+    BodyInvalid = BAD_REQUEST, 3, "The request body is not acceptable.";
+    /// The body is not what its schema asks for.
+    SchemaViolation = UNPROCESSABLE_ENTITY, 3, "The request body does not match its schema.";
+    /// A parameter of the path, the query, a header or a cookie is not what the contract asks for.
+    ParameterInvalid = BAD_REQUEST, 3, "A parameter of the request is not acceptable.";
+    /// The contract of the service has no such path.
+    OperationUnknown = NOT_FOUND, 5, "The service has no such operation.";
     /// The client sent a field that only the gateway may set, and the policy refuses such requests.
     FieldReserved = UNPROCESSABLE_ENTITY, 3, "The request sets a field reserved for the gateway.";
     /// No score could be had in time, and the policy refuses to go on without one.
@@ -121,6 +147,8 @@ reasons! {
     UpstreamReset = BAD_GATEWAY, 14, "The service broke off.";
     /// The upstream's answer is not valid HTTP.
     UpstreamMalformed = BAD_GATEWAY, 14, "The service gave an invalid answer.";
+    /// The answer is not what the contract of the service allows.
+    ResponseInvalid = BAD_GATEWAY, 13, "The service gave an answer that its contract does not allow.";
     /// The upstream's certificate is not acceptable.
     UpstreamUntrusted = BAD_GATEWAY, 14, "The service could not prove its identity.";
     /// The route names no usable backend (Gateway API: 500 for an invalid backend reference).

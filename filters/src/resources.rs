@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::consumers::Consumers;
 use crate::fault::{Code, Fault, Path};
+use crate::idempotency::ledger::{Forgetful, Ledger};
 use crate::introspection::{self, AnswerCache};
 use crate::introspector::Introspector;
 use crate::jwt::{Jwks, TokenCache};
@@ -54,6 +55,18 @@ pub trait Resources {
 
     /// The model of this name, loaded and checked; a fault at `at` where there is none.
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault>;
+
+    /// Who keeps what was carried out: the `Store` of this name, in the namespace of the policy, or the memory of the
+    /// process; a fault at `at` where there is no such store.
+    fn ledger(&self, policy: &str, store: Option<&str>, at: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        let _ = policy;
+        match store {
+            None => Ok(Arc::new(Forgetful)),
+            Some(store) => {
+                Err(Fault::new(Code::REFERENCE, at.clone(), format!("no Store of this name: {store}")))
+            }
+        }
+    }
 
     /// The clients known by key that a policy of this name accepts; nobody where the documents name none.
     fn consumers(&self, policy: &str) -> Arc<Consumers> {

@@ -21,8 +21,14 @@ pub enum RuleKind {
     Enrich,
     /// A choice of a backend.
     Choose,
+    /// What messages must be like.
+    Validate,
     /// A fault on purpose.
     Inject,
+    /// What is carried out once.
+    Idempotency,
+    /// Whose call it is where an org counts them.
+    OrgQuota,
 }
 
 /// One rule of a policy, as it is written.
@@ -57,7 +63,10 @@ impl RuleKind {
             Self::Tenant => "tenant",
             Self::Enrich => "enrich",
             Self::Choose => "choose",
+            Self::Validate => "validate",
             Self::Inject => "inject",
+            Self::Idempotency => "idempotency",
+            Self::OrgQuota => "orgQuota",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
 use http::request;
 
 use crate::chain::Link;
@@ -49,7 +50,9 @@ impl Shadow {
             (ctx.principal, ctx.consumer) = (None, None);
         }
         for link in &self.links {
-            if !whole && (link.step > Step::Admit || link.filter.body() == BodyNeed::Whole) {
+            // Bodies are not collected for a shadow: it sees one where the policies in force do.
+            let unseen = link.filter.body() == BodyNeed::Whole && ctx.body.is_none() && carries_body(head);
+            if unseen || (!whole && link.step > Step::Admit) {
                 return ShadowVerdict::Undecided;
             }
             match link.filter.on_request(head, ctx) {
@@ -62,6 +65,14 @@ impl Shadow {
         }
         ShadowVerdict::Allow
     }
+}
+
+/// True unless the head rules a body out.
+fn carries_body(head: &request::Parts) -> bool {
+    let length = head.headers.get(CONTENT_LENGTH).map(|value| value.as_bytes() != b"0");
+    length.unwrap_or_else(|| {
+        head.headers.contains_key(TRANSFER_ENCODING) || head.headers.contains_key(CONTENT_TYPE)
+    })
 }
 
 #[cfg(test)]

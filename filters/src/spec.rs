@@ -1,5 +1,8 @@
 //! All filters, in the order they run; a new filter is one row here.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::authorize::{self, DEFAULT};
 use crate::chain::{Chain, Link, OF_ROUTE};
 use crate::expression::Environment;
@@ -10,7 +13,11 @@ use crate::resources::Resources;
 use crate::shadow::Shadow;
 use crate::step::Step;
 use crate::together::{Ways, across};
-use crate::{addresses, api_key, choose, cors, enrich, fairness, inject, introspection, jwt, rate_limit};
+use crate::validate::Compiled;
+use crate::{
+    addresses, api_key, choose, cors, enrich, fairness, idempotency, inject, introspection, jwt, org_quota,
+    rate_limit,
+};
 
 /// Every filter of a policy. The order of the variants is the order in which filters run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +42,12 @@ pub enum FilterSpec {
     RateLimit,
     /// Whom the request counts for: only those admitted share an upstream.
     Fairness,
+    /// Whose call it is where an org counts them.
+    OrgQuota,
+    /// Parameters and content type, before a byte of the body is read.
+    ValidateHead,
+    /// The body: the first that needs it, so that nobody else reads what is malformed.
+    ValidateBody,
     /// Limits that read the body, before anything is scored.
     BodyLimit,
     Enrich,
@@ -46,6 +59,8 @@ pub enum FilterSpec {
     Choose,
     /// Faults on purpose, for requests that all others let pass.
     Inject,
+    /// Last: nothing that was claimed is refused afterwards.
+    Idempotency,
 }
 
 /// The parts of one policy that ask for filters.
@@ -63,10 +78,14 @@ pub struct Specs<'a> {
     pub quota: &'a [rate_limit::quota::Spec],
     pub concurrency: &'a [rate_limit::concurrency::Spec],
     pub fairness: Option<&'a fairness::Spec>,
+    pub org_quota: Option<&'a org_quota::spec::KeySpec>,
+    /// Compiled already: schemas and contracts are those of the policy, not of each of its routes.
+    pub validate: Option<&'a Arc<Compiled>>,
     pub enrich: &'a [enrich::Spec],
     pub authorize: &'a [authorize::Spec],
     pub choose: &'a [choose::Spec],
     pub inject: &'a [inject::Spec],
+    pub idempotency: Option<&'a idempotency::spec::Spec>,
     /// `insecure: { anonymous: true }`: requests need no access rule to pass this policy.
     pub anonymous: bool,
     /// `mode: shadow`: the policy is only compared with those in force.
@@ -81,6 +100,8 @@ pub struct OfRoute<'a> {
     pub at: Path,
     /// Names of its backends, in the order of the document.
     pub backends: &'a [&'a str],
+    /// The time that it gives a request; `None` where it says nothing.
+    pub request: Option<Duration>,
 }
 
 /// A fault, and the policy it is in.
@@ -96,7 +117,7 @@ pub(crate) const MAX_POLICIES: usize = 32;
 
 impl FilterSpec {
     /// Every filter, first to last.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 21] = [
         Self::Addresses,
         Self::Cors,
         Self::FloodLimit,
@@ -108,12 +129,16 @@ impl FilterSpec {
         Self::Authorize,
         Self::RateLimit,
         Self::Fairness,
+        Self::OrgQuota,
+        Self::ValidateHead,
+        Self::ValidateBody,
         Self::BodyLimit,
         Self::Enrich,
         Self::Decide,
         Self::ScoreLimit,
         Self::Choose,
         Self::Inject,
+        Self::Idempotency,
     ];
 
     /// The step the filter runs in.
@@ -121,9 +146,15 @@ impl FilterSpec {
         match self {
             Self::Addresses | Self::Cors | Self::FloodLimit | Self::Preflight => Step::Guard,
             Self::Jwt | Self::Introspection | Self::ApiKey | Self::Identified => Step::Identify,
-            Self::Authorize | Self::RateLimit | Self::Fairness | Self::BodyLimit => Step::Admit,
+            Self::Authorize
+            | Self::RateLimit
+            | Self::Fairness
+            | Self::OrgQuota
+            | Self::ValidateHead
+            | Self::ValidateBody
+            | Self::BodyLimit => Step::Admit,
             Self::Enrich => Step::Enrich,
-            Self::Decide | Self::ScoreLimit | Self::Choose | Self::Inject => Step::Decide,
+            Self::Decide | Self::ScoreLimit | Self::Choose | Self::Inject | Self::Idempotency => Step::Decide,
         }
     }
 
@@ -138,9 +169,12 @@ impl FilterSpec {
             Self::ApiKey | Self::Identified => "apiKey",
             Self::Authorize | Self::Decide => "authorize",
             Self::Fairness => "fairness",
+            Self::OrgQuota => "orgQuota",
+            Self::ValidateHead | Self::ValidateBody => "validate",
             Self::Enrich => "enrich",
             Self::Choose => "choose",
             Self::Inject => "inject",
+            Self::Idempotency => "idempotency",
         }
     }
 }
@@ -270,7 +304,8 @@ fn one_of(list: &'static str) -> &'static str {
     if matches!(list, "quota" | "concurrency") { "rateLimit" } else { list }
 }
 
-fn plain(name: &str) -> bool {
+/// True for a name that can be a label and a header text.
+pub(crate) fn plain(name: &str) -> bool {
     let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=63).contains(&name.len())
         && name.bytes().all(rest)

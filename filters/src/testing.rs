@@ -19,6 +19,7 @@ use crate::consumer::Consumer;
 use crate::consumers::{Consumers, Registration, Secret};
 use crate::context::{Client, RequestContext};
 use crate::fault::{Code, Fault, Path};
+use crate::idempotency::ledger::{Forgetful, Ledger};
 use crate::introspection::AnswerCache;
 use crate::introspector::Introspector;
 use crate::jwt::key_set::KeySet;
@@ -32,8 +33,10 @@ use crate::rate_limit::shared::SharedCounters;
 use crate::resources::Resources;
 use crate::score::Scorer;
 use crate::spec::{self, PolicyFault, Specs};
+use crate::validate::{Compiled, Files};
 use crate::{
-    addresses, api_key, authorize, choose, enrich, fairness, inject, introspection, jwt, rate_limit,
+    addresses, api_key, authorize, choose, enrich, fairness, idempotency, inject, introspection, jwt,
+    org_quota, rate_limit, validate,
 };
 
 /// The filters of a policy, as a document writes them under `spec`.
@@ -48,17 +51,20 @@ pub struct Policy {
     pub quota: Vec<rate_limit::quota::Spec>,
     pub concurrency: Vec<rate_limit::concurrency::Spec>,
     pub fairness: Option<fairness::Spec>,
+    pub validate: Option<validate::Spec>,
+    pub org_quota: Option<org_quota::spec::KeySpec>,
     pub enrich: Vec<enrich::Spec>,
     pub authorize: Vec<authorize::Spec>,
     pub choose: Vec<choose::Spec>,
     pub inject: Vec<inject::Spec>,
+    pub idempotency: Option<idempotency::spec::Spec>,
     pub insecure: Insecure,
     pub mode: Mode,
 }
 
 impl Policy {
     /// The parts that ask for filters.
-    pub fn specs<'a>(&'a self, name: &'a str, at: Path) -> Specs<'a> {
+    pub fn specs<'a>(&'a self, name: &'a str, at: Path, validate: Option<&'a Arc<Compiled>>) -> Specs<'a> {
         Specs {
             name,
             at,
@@ -70,10 +76,13 @@ impl Policy {
             quota: &self.quota,
             concurrency: &self.concurrency,
             fairness: self.fairness.as_ref(),
+            validate,
+            org_quota: self.org_quota.as_ref(),
             enrich: &self.enrich,
             authorize: &self.authorize,
             choose: &self.choose,
             inject: &self.inject,
+            idempotency: self.idempotency.as_ref(),
             anonymous: self.insecure.anonymous,
             shadow: self.mode == Mode::Shadow,
         }
@@ -109,6 +118,16 @@ pub struct TestResources {
     pub registered: Vec<Registration>,
     /// Shared counters by name of the `Store`.
     pub stores: HashMap<String, Arc<FakeCounters>>,
+    /// Schemas and contracts by file, in JSON.
+    pub files: HashMap<String, serde_json::Value>,
+    /// One that forgets where there is none.
+    pub ledger: Option<Arc<dyn Ledger>>,
+}
+
+impl Files for TestResources {
+    fn read(&self, file: &str) -> Result<Arc<serde_json::Value>, String> {
+        self.files.get(file).cloned().map(Arc::new).ok_or_else(|| format!("no file {file}"))
+    }
 }
 
 impl Resources for TestResources {
@@ -146,6 +165,10 @@ impl Resources for TestResources {
 
     fn consumers(&self, _: &str) -> Arc<Consumers> {
         Arc::new(Consumers::new(self.registered.clone()))
+    }
+
+    fn ledger(&self, _: &str, _: Option<&str>, _: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        Ok(self.ledger.clone().unwrap_or_else(|| Arc::new(Forgetful)))
     }
 }
 
@@ -274,10 +297,24 @@ pub fn build_all(policies: &[&str], resources: &TestResources) -> Result<Chain, 
     let policies: Vec<Policy> =
         policies.iter().map(|text| serde_saphyr::from_str(text).expect("a policy of the test")).collect();
     let names: Vec<String> = (0..policies.len()).map(|index| format!("policy-{index}")).collect();
+    let at = Path::default().key("spec");
+    let mut compiled = Vec::new();
+    for (index, policy) in policies.iter().enumerate() {
+        let validate =
+            policy.validate.as_ref().map(|said| validate::compile(said, &at.key("validate"), resources));
+        compiled.push(match validate.transpose() {
+            Ok(validate) => validate.map(|(compiled, _)| compiled),
+            Err(faults) => {
+                let of = |fault| PolicyFault { policy: Some(index), fault };
+                return Err(faults.into_iter().map(of).collect());
+            }
+        });
+    }
     let specs: Vec<Specs<'_>> = policies
         .iter()
         .zip(&names)
-        .map(|(policy, name)| policy.specs(name, Path::default().key("spec")))
+        .zip(&compiled)
+        .map(|((policy, name), validate)| policy.specs(name, at.clone(), validate.as_ref()))
         .collect();
     spec::build(&specs, resources)
 }

@@ -66,6 +66,12 @@ pub(crate) fn across(policies: &[Specs<'_>], faults: &mut Vec<PolicyFault>) {
     once(real(), "apiKey", "name every group in one policy", |policy| policy.api_key.is_some(), &mut fault);
     let help = "name the tenant in one policy";
     once(real(), "fairness", help, |policy| policy.fairness.is_some(), &mut fault);
+    let help = "say in one policy what requests must be like";
+    once(real(), "validate", help, |policy| policy.validate.is_some(), &mut fault);
+    let help = "name whose call it is in one policy";
+    once(real(), "orgQuota", help, |policy| policy.org_quota.is_some(), &mut fault);
+    let help = "say in one policy what is carried out once";
+    once(real(), "idempotency", help, |policy| policy.idempotency.is_some(), &mut fault);
     let mut first = None;
     for (index, policy) in real() {
         let Some(section) = policy.tokens() else { continue };

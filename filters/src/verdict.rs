@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::reason::Reason;
+use crate::violation::Violation;
 
 /// The outcome of one filter.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,11 +27,19 @@ pub struct Reply {
     pub detail: Box<str>,
     /// Response headers that belong to the refusal, such as `WWW-Authenticate`.
     pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
+    /// What the caller may be told of its own message, without any value.
+    pub violations: Box<[Violation]>,
 }
 
 impl Reply {
     pub fn new(reason: Reason) -> Self {
-        Self { reason, rule: Box::default(), detail: Box::default(), headers: SmallVec::new() }
+        Self {
+            reason,
+            rule: Box::default(),
+            detail: Box::default(),
+            headers: SmallVec::new(),
+            violations: Box::default(),
+        }
     }
 
     #[must_use]

@@ -89,8 +89,11 @@ static CHAIN: LazyLock<Chain> = LazyLock::new(|| {
     let jwt = [issuer("https://idp.example.com/"), issuer("https://other.example.com/")];
     let specs = Specs {
         fairness: None,
+        validate: None,
         choose: &[],
         inject: &[],
+        idempotency: None,
+        org_quota: None,
         name: "fuzz",
         at: Path::default(),
         addresses: None,

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 
 use crate::dispatch::pool::Lease;
 use crate::grpc;
+use crate::idempotency::keeping::Keeping;
 use crate::life::Life;
 use crate::respond::at;
 use crate::stall;
@@ -59,6 +60,8 @@ enum Content {
         lease: Option<Lease>,
         deadline: Option<Pin<Box<Sleep>>>,
         watch: Option<Watch>,
+        /// Set where repeats of the request get this answer.
+        keeping: Option<Box<Keeping>>,
     },
 }
 
@@ -85,12 +88,34 @@ impl ResponseBody {
         deadline: Option<Pin<Box<Sleep>>>,
         life: Box<Life>,
     ) -> Self {
-        let content = Content::Upstream { incoming, lease: Some(lease), deadline, watch: None };
+        let content =
+            Content::Upstream { incoming, lease: Some(lease), deadline, watch: None, keeping: None };
         let mut body = Self { content, life: Some(life) };
         if body.is_end_stream() {
             body.release();
         }
         body
+    }
+
+    /// The same, kept for repeats of the request.
+    #[must_use]
+    pub fn kept(mut self, kept: Option<Box<Keeping>>) -> Self {
+        if let Content::Upstream { keeping, .. } = &mut self.content {
+            *keeping = kept;
+        }
+        if self.is_end_stream() {
+            self.keep();
+        }
+        self
+    }
+
+    /// The whole answer is there: repeats get it from now on.
+    fn keep(&mut self) {
+        if let Content::Upstream { keeping, .. } = &mut self.content
+            && let Some(keeping) = keeping.take()
+        {
+            keeping.finish();
+        }
     }
 
     /// The upstream has said all: its connection can serve again.
@@ -104,10 +129,11 @@ impl ResponseBody {
 
     /// Ends a call before its upstream does: the caller learns why, for it has trailers for that.
     fn broken_off(&mut self, reason: Reason, end: End) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
-        if let Content::Upstream { lease, .. } = &mut self.content
-            && let Some(mut lease) = lease.take()
-        {
-            lease.abandon();
+        if let Content::Upstream { lease, keeping, .. } = &mut self.content {
+            *keeping = None;
+            if let Some(mut lease) = lease.take() {
+                lease.abandon();
+            }
         }
         self.finish(end);
         Poll::Ready(Some(Ok(Frame::trailers(grpc::trailers(reason)))))
@@ -117,6 +143,21 @@ impl ResponseBody {
         if let Some(mut life) = self.life.take() {
             life.record(end);
         }
+    }
+}
+
+/// Keeps a piece of an answer; what broke off or has trailers is not kept.
+fn keep(keeping: &mut Option<Box<Keeping>>, frame: &Poll<Option<Result<Frame<Bytes>, AnswerError>>>) {
+    let fits = match frame {
+        Poll::Pending | Poll::Ready(None) => true,
+        Poll::Ready(Some(Err(_))) => false,
+        Poll::Ready(Some(Ok(frame))) => {
+            let kept = keeping.as_mut().zip(frame.data_ref());
+            kept.is_some_and(|(keeping, data)| keeping.push(data))
+        }
+    };
+    if !fits {
+        *keeping = None;
     }
 }
 
@@ -166,7 +207,7 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, deadline, watch, .. } => {
+            Content::Upstream { incoming, deadline, watch, keeping, .. } => {
                 let frame = match Pin::new(incoming).poll_frame(cx) {
                     Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
                         Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
@@ -185,6 +226,9 @@ impl Body for ResponseBody {
                 };
                 // What has come to its end has nothing left to be ended.
                 let over = matches!(frame, Poll::Ready(None));
+                if keeping.is_some() {
+                    keep(keeping, &frame);
+                }
                 if !over && revoked(watch, frame.is_pending(), this.life.as_mut(), cx) {
                     let refusal = this.life.as_ref().filter(|life| life.grpc.is_some());
                     if let Some(refusal) = refusal.and_then(|life| life.refusal.as_ref()) {
@@ -202,10 +246,12 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let (Some(data), Some(life)) = (frame.data_ref(), &mut this.life) {
                     life.sent(data.len());
+                    life.watch(data);
                 }
                 // The codec does not ask again after trailers, nor once an announced length is there.
                 let trailers = frame.is_trailers();
                 if trailers || this.is_end_stream() {
+                    this.keep();
                     this.release();
                 }
                 if trailers {
@@ -216,6 +262,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(AnswerError::BodyTimeout))) => this.finish(End::Idle),
             Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
             Poll::Ready(None) => {
+                this.keep();
                 this.release();
                 this.finish(End::Complete);
             }
@@ -244,5 +291,11 @@ impl Drop for ResponseBody {
         let complete = self.is_end_stream() || self.size_hint().exact() == Some(0);
         let end = if complete { End::Complete } else { End::ClientGone };
         self.finish(end);
+        if let Content::Upstream { keeping: Some(_), .. } = &self.content
+            && let Content::Upstream { incoming, lease, keeping: Some(keeping), .. } =
+                std::mem::replace(&mut self.content, Content::Own(None))
+        {
+            keeping.read_out(incoming, lease);
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use foregate_filters::chain::Refusal;
 use foregate_filters::edits::splice;
 use foregate_filters::filter::BodyNeed;
+use foregate_filters::org_quota::pool::Ticket;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
@@ -36,12 +37,15 @@ use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer, Call, DispatchError, affinity, maglev};
 use crate::handshake::tally::Tally;
 use crate::head::{self, HopByHop};
+use crate::idempotency;
 use crate::inject;
+use crate::inspect::{self, Inspected};
 use crate::life::Life;
 use crate::live::Live;
 use crate::mirror;
 use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
+use crate::org_quota;
 use crate::panics;
 use crate::respond::{End, at, refuse};
 use crate::routing;
@@ -50,7 +54,7 @@ use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
 use crate::telemetry::Telemetry;
 use crate::telemetry::random;
-use crate::timeouts::{DEFAULT_REQUEST_TIMEOUT, late, time_for_course};
+use crate::timeouts::{DEFAULT_REQUEST_TIMEOUT, late, time_for_body, time_for_course};
 use crate::upgrade;
 
 /// What all requests share.
@@ -73,6 +77,15 @@ pub struct Gateway {
 struct Chosen<'a> {
     backend: &'a WeightedBackend,
     answer: Answer,
+}
+
+/// A request that everything lets pass, before it is forwarded.
+#[derive(Debug)]
+pub struct Admitted {
+    head: Parts,
+    body: RequestBody,
+    route: Arc<Route>,
+    hop: HopByHop,
 }
 
 /// Serves one request. Every outcome is a response; every request gets exactly one record.
@@ -100,6 +113,8 @@ async fn serve(
     let outcome = outcome.unwrap_or_else(|payload| Err(panics::refusal(&life, payload)));
     let mut last = false;
     let mut response = match outcome {
+        // Boxed: no request but those that hold a key pays for it.
+        Ok(End::Admitted(admitted)) => Box::pin(idempotency::carry_out(life, admitted)).await,
         Ok(end) => panics::answered(life.id, || end.respond(life)),
         Err(refusal) => {
             // Where one head ends in two ways, the next begins in two ways.
@@ -146,15 +161,19 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
         route.chain.run_head(&head, &mut life.ctx).await?;
 
         // enrich, decide: what needs the body, collected within the bound of the route.
-        let body = read_body(life, &route, body).await?;
+        let body = read_body(life, &route, &head, body).await?;
         let before = (route.chain.body() == BodyNeed::Whole).then(clock::monotonic);
         route.chain.run_body(&head, &mut life.ctx).await?;
+        let before = before.filter(|_| !life.ctx.scores.is_empty());
         life.enrich_time = before.map(|before| clock::monotonic().saturating_sub(before));
         Ok(body)
     }
     .await;
     life.heed(&head, decided.is_err());
     let sent = decided?;
+    if let Some(end) = idempotency::met(life, &route) {
+        return Ok(end);
+    }
     if let Some(injection) = life.ctx.injection.take() {
         // Boxed: no request but those that a policy means pays for it.
         Box::pin(inject::meet(life, &injection)).await?;
@@ -163,17 +182,44 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     // shape and dispatch, or a redirect.
     match &route.action {
         Action::Redirect(redirect) => routing::redirected(life, &head, redirect, &route),
+        Action::Forward(_) if idempotency::holds_keys(life) => {
+            Ok(End::Admitted(Box::new(Admitted { head, body: sent, route: Arc::clone(&route), hop })))
+        }
         Action::Forward(forward) => {
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
             let chosen = dispatch(life, head, (sent, body), &route, forward, &hop).await?;
-            let backend = forward.backends.iter().position(|backend| std::ptr::eq(backend, chosen.backend));
-            Ok(End::Answered {
-                backend: backend.unwrap_or_default(),
-                answer: chosen.answer,
-                client,
-                route: Arc::clone(&route),
-            })
+            let end = chosen.end(forward, &route, client);
+            // Boxed: only routes whose contract speaks of responses pay for it.
+            if inspect::is_asked(life) { Box::pin(inspected(life, end)).await } else { Ok(end) }
         }
+    }
+}
+
+/// Forwards a request that was admitted, apart from the connection it came on. Upgrades hold no keys.
+pub async fn carry_on(life: &mut Life, admitted: Admitted) -> Result<End, Refusal> {
+    let Admitted { head, body, route, hop } = admitted;
+    let Action::Forward(forward) = &route.action else {
+        return Err(at(Step::Dispatch)(Reply::new(Reason::Internal).detail("the route forwards nothing")));
+    };
+    let chosen = dispatch(life, head, (body, &mut None), &route, forward, &hop).await?;
+    let end = chosen.end(forward, &route, None);
+    if inspect::is_asked(life) { inspected(life, end).await } else { Ok(end) }
+}
+
+/// What the contract of the service says of an answer.
+async fn inspected(life: &mut Life, end: End) -> Result<End, Refusal> {
+    let End::Answered { route, backend, answer, client } = end else { return Ok(end) };
+    Ok(match inspect::meet(life, answer, time_for_body(&route)).await? {
+        Inspected::Passing(answer) => End::Answered { route, backend, answer: *answer, client },
+        Inspected::Held(response) => End::Held { route, backend, response },
+    })
+}
+
+impl Chosen<'_> {
+    fn end(self, forward: &Forward, route: &Arc<Route>, client: Option<OnUpgrade>) -> End {
+        let backend = forward.backends.iter().position(|backend| std::ptr::eq(backend, self.backend));
+        let (backend, answer) = (backend.unwrap_or_default(), self.answer);
+        End::Answered { backend, answer, client, route: Arc::clone(route) }
     }
 }
 
@@ -181,9 +227,10 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
 async fn read_body(
     life: &mut Life,
     route: &Route,
+    head: &Parts,
     body: &mut Option<Incoming>,
 ) -> Result<RequestBody, Refusal> {
-    if route.chain.body() == BodyNeed::None {
+    if route.chain.body() == BodyNeed::None || route.chain.body_of(head) == BodyNeed::None {
         return Ok(body
             .take()
             .map_or(RequestBody::Empty, |body| RequestBody::streaming(body, &life.live.owned)));
@@ -212,11 +259,11 @@ async fn dispatch<'a>(
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
-    let mut permit = match upstream.admission.admit(life.ctx.tenant.as_deref()).await {
-        Ok(permit) => permit,
-        Err(shed) => {
+    let (mut ticket, mut permit) = match enter(life, &upstream).await {
+        Ok(entered) => entered,
+        Err(refusal) => {
             *left = body.unread();
-            return Err(at(Step::Dispatch)(shed.reply(&upstream.spec.name)));
+            return Err(refusal);
         }
     };
 
@@ -245,6 +292,7 @@ async fn dispatch<'a>(
     life.progress = body.progress();
     let started = clock::monotonic();
     permit.sent(started);
+    org_quota::sent(ticket.as_deref_mut());
     let limit = time_for_course(life, route, course.as_mut(), started)?;
     let tries = AtomicU32::new(0);
     if let Some(course) = &mut course {
@@ -264,6 +312,7 @@ async fn dispatch<'a>(
         }
     };
     life.tries = tries.load(Ordering::Relaxed);
+    org_quota::settle(life, &upstream, ticket, &outcome);
     let answer = settled(life, &upstream, permit, started, outcome)?;
     life.endpoint = Some(answer.endpoint);
     if answer.response.status() == StatusCode::UNAUTHORIZED
@@ -272,6 +321,17 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
+}
+
+/// What a request needs to be sent: a call of the org behind its upstream, and a place among those under way.
+async fn enter<'a>(
+    life: &mut Life,
+    upstream: &'a UpstreamState,
+) -> Result<(Option<Box<Ticket>>, Permit<'a>), Refusal> {
+    let ticket = org_quota::admit(life, upstream)?;
+    let permit = upstream.admission.admit(life.ctx.tenant.as_deref()).await;
+    let permit = permit.map_err(|shed| at(Step::Dispatch)(shed.reply(&upstream.spec.name)))?;
+    Ok((ticket, permit))
 }
 
 /// The backend that a policy, the session or chance chooses, and the key of the session.
@@ -354,7 +414,7 @@ fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Result<R
     let Some(whole) = life.ctx.body.take() else { return Ok(body) };
     let mut spliced = splice(&whole, &life.ctx.edits.body)
         .ok_or_else(|| at(Step::Shape)(Reply::new(Reason::Internal).detail("splices overlap")))?;
-    if !life.ctx.edits.body.is_empty() {
+    if life.ctx.decoded || !life.ctx.edits.body.is_empty() {
         spliced = life.connection.gateway.capacity.bodies.share().hold(spliced);
     }
     let had_body = !whole.is_empty() || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);

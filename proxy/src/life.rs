@@ -17,8 +17,10 @@ use http_body::Body;
 use crate::clock;
 use crate::connection::Connection;
 use crate::grpc::Call;
+use crate::inspect::Watched;
 use crate::live::Live;
 use crate::open::{Asked, Open};
+use crate::org_quota::OrgFact;
 use crate::panics;
 use crate::progress::{Progress, Silence};
 use crate::stream::Deadlines;
@@ -66,7 +68,13 @@ pub struct Life {
     pub tries: u32,
     pub upstream_time: Option<Duration>,
     pub enrich_time: Option<Duration>,
+    /// What a request with a key met.
+    pub once: Option<&'static str>,
+    /// Set where an org counts its calls.
+    pub org: Option<Box<OrgFact>>,
     pub progress: Option<Arc<Progress>>,
+    /// The copy of a response body that is looked at when it has ended.
+    pub watched: Option<Box<Watched>>,
     /// False once its body is known to be at its end.
     pub unread: bool,
     pub refusal: Option<Refusal>,
@@ -128,7 +136,10 @@ impl Life {
             tries: 0,
             upstream_time: None,
             enrich_time: None,
+            once: None,
+            org: None,
             progress: None,
+            watched: None,
             unread: !request.body().is_end_stream(),
             refusal: None,
             status: 0,
@@ -197,6 +208,13 @@ impl Life {
         self.received = self.received.saturating_add(bytes);
     }
 
+    /// Keeps what the client is sent of a response body that is to be looked at.
+    pub fn watch(&mut self, data: &[u8]) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(data, self.ctx.contract.as_deref());
+        }
+    }
+
     /// Counts response body bytes handed to the client.
     pub fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes as u64);
@@ -218,6 +236,9 @@ impl Life {
     pub fn record(&mut self, end: End) {
         if std::mem::replace(&mut self.recorded, true) {
             return;
+        }
+        if let Some(watched) = self.watched.take().filter(|_| end == End::Complete) {
+            watched.end(&mut self.ctx);
         }
         let now = clock::monotonic();
         let unread = self.unread && !self.progress.as_ref().is_some_and(|progress| progress.done());
@@ -264,6 +285,8 @@ impl Life {
             limits: std::mem::take(&mut self.ctx.limits),
             audits: std::mem::take(&mut self.ctx.audits),
             shadows: std::mem::take(&mut self.ctx.shadows),
+            once: self.once,
+            org: self.org.take(),
             trace: Some(self.trace.clone()),
             end,
             explanation: None,

@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use foregate_filters::verdict::Reply;
+use foregate_filters::violation::Violation;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
+use serde_json::Value;
 
 use crate::telemetry::record::DecisionId;
 
@@ -11,16 +13,17 @@ const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json"
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// The whole answer to a refused request. It tells the status, the reason and the decision id; who
-/// refused and why stays with the operator.
+/// refused and why stays with the operator. What is wrong with the message itself is told without its values.
 pub fn response(reply: &Reply, id: DecisionId) -> Response<Bytes> {
     let reason = reply.reason;
     // Reason names and titles hold no character that JSON escapes; a test holds them to that.
     let body = format!(
-        r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","decision":"{}"}}"#,
+        r#"{{"type":"about:blank","title":"{}","status":{},"reason":"{}","decision":"{}"{}}}"#,
         reason.title(),
         reason.status().as_u16(),
         reason.name(),
         id,
+        errors(&reply.violations),
     );
     let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = reason.status();
@@ -31,6 +34,23 @@ pub fn response(reply: &Reply, id: DecisionId) -> Response<Bytes> {
         headers.insert(name, value.clone());
     }
     response
+}
+
+/// The member that lists what is wrong; nothing where there is nothing to list.
+fn errors(violations: &[Violation]) -> String {
+    if violations.is_empty() {
+        return String::new();
+    }
+    let told = violations.iter().map(|violation| {
+        let Violation { within, name, pointer, keyword, message } = violation;
+        let quoted = |text: &str| Value::from(text).to_string();
+        let name = if name.is_empty() { String::new() } else { format!(r#""name":{},"#, quoted(name)) };
+        format!(
+            r#"{{"in":"{within}",{name}"pointer":{},"keyword":"{keyword}","message":"{message}"}}"#,
+            quoted(pointer)
+        )
+    });
+    format!(r#","errors":[{}]"#, told.collect::<Vec<_>>().join(","))
 }
 
 /// Status and headers alone.
@@ -48,6 +68,25 @@ mod tests {
     use foregate_filters::moment::Moment;
     use foregate_filters::reason::Reason;
     use foregate_filters::verdict::Reply;
+    use foregate_filters::violation::Violation;
+
+    #[test]
+    fn what_is_wrong_is_listed_whatever_the_names_are() {
+        let violations = [
+            Violation::new("body", "maxLength", "is longer than allowed").pointer("/a\"b\n/0"),
+            Violation::new("query", "required", "is missing").name("li\"mit"),
+        ];
+        let reply = Reply { violations: violations.into(), ..Reply::new(Reason::SchemaViolation) };
+        let given = response(&reply, DecisionId::new(Moment::default()));
+        let body: serde_json::Value = serde_json::from_slice(given.body()).unwrap();
+        assert_eq!(
+            body["errors"],
+            serde_json::json!([
+                { "in": "body", "pointer": "/a\"b\n/0", "keyword": "maxLength", "message": "is longer than allowed" },
+                { "in": "query", "name": "li\"mit", "pointer": "", "keyword": "required", "message": "is missing" },
+            ])
+        );
+    }
 
     #[test]
     fn every_reason_is_a_well_formed_problem_that_keeps_details_to_itself() {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foregate_filters::chain::Refusal;
+use foregate_filters::idempotency::answer::Answer as Kept;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
@@ -16,7 +17,9 @@ use tokio::time::sleep;
 use crate::answer::ResponseBody;
 use crate::clock;
 use crate::dispatch::Answer;
+use crate::gateway::Admitted;
 use crate::grpc;
+use crate::idempotency;
 use crate::life::Life;
 use crate::problem;
 use crate::shape;
@@ -29,8 +32,30 @@ use crate::upgrade;
 )]
 #[derive(Debug)]
 pub enum End {
-    Answered { route: Arc<Route>, backend: usize, answer: Answer, client: Option<OnUpgrade> },
-    Redirected { route: Arc<Route>, location: HeaderValue, status: StatusCode },
+    Answered {
+        route: Arc<Route>,
+        backend: usize,
+        answer: Answer,
+        client: Option<OnUpgrade>,
+    },
+    /// The body was looked at, and is here.
+    Held {
+        route: Arc<Route>,
+        backend: usize,
+        response: Box<Response<Bytes>>,
+    },
+    Redirected {
+        route: Arc<Route>,
+        location: HeaderValue,
+        status: StatusCode,
+    },
+    /// With an answer that was given before.
+    Replayed {
+        route: Arc<Route>,
+        answer: Arc<Kept>,
+    },
+    /// It holds a key, and is forwarded by a task of its own.
+    Admitted(Box<Admitted>),
 }
 
 /// Turns a reply into a refusal at a step.
@@ -49,6 +74,17 @@ impl End {
                 let response = seen(response, &mut life, &route, None);
                 response.map(|()| ResponseBody::own(Bytes::new(), life))
             }
+            Self::Held { route, backend, mut response } => {
+                let Action::Forward(forward) = &route.action else { return internal(life) };
+                shape::end_to_end(response.headers_mut());
+                let response = seen(*response, &mut life, &route, forward.backends.get(backend));
+                response.map(|body| ResponseBody::own(body, life))
+            }
+            Self::Replayed { route, answer } => {
+                let response = seen(idempotency::replayed(&answer), &mut life, &route, None);
+                response.map(|()| ResponseBody::own(answer.body.clone(), life))
+            }
+            Self::Admitted(_) => internal(life),
             Self::Answered { route, backend, answer, client } => {
                 let Action::Forward(forward) = &route.action else { return internal(life) };
                 let backend = forward.backends.get(backend);
@@ -104,13 +140,14 @@ fn answered(
     }
     life.hurry(route);
     shape::end_to_end(response.headers_mut());
+    let keeping = idempotency::keep(&mut life, &response);
     let response = seen(response, &mut life, route, backend);
     let end = route.timeouts.request.filter(|limit| !limit.is_zero());
     let end = end.map(|limit| life.moment().monotonic.saturating_add(limit));
     // That of a call is no later than the route's.
     let end = life.grpc.and_then(|call| call.deadline).or(end);
     let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(clock::monotonic()))));
-    response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life))
+    response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life).kept(keeping))
 }
 
 fn internal(life: Box<Life>) -> Response<ResponseBody> {
@@ -119,6 +156,8 @@ fn internal(life: Box<Life>) -> Response<ResponseBody> {
 
 /// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457); trailers for a call.
 pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
+    // Whoever reads of it may come again at once: its keys are free by then.
+    life.ctx.once = None;
     let preflight = refusal.reply.reason == Reason::Preflight;
     let refused = match life.grpc {
         None if preflight => problem::bodiless(&refusal.reply),

@@ -24,6 +24,7 @@ use crate::gateway::Gateway;
 use crate::handover::endpoint::HandoverEndpoint;
 use crate::handover::{Handover, HandoverError, HandoverOptions};
 use crate::handshake::tally::Tally;
+use crate::idempotency;
 use crate::identity::keep::{first, keep};
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
@@ -147,6 +148,7 @@ impl Process {
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = shared.with_quotas(Arc::clone(&quotas));
         let shared = Arc::new(shared.with_identity(identity.transpose()?).with_zone(options.zone.clone()));
+        idempotency::tally::export(&telemetry, &shared.memory);
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
         // Better a start that is late by a moment than first requests that find no endpoint.
@@ -221,7 +223,7 @@ impl Process {
         let listeners = Listeners::new(
             Arc::clone(&self.gateway),
             drain.clone(),
-            self.options.connections,
+            self.options.connections.clone(),
             Arc::clone(&handover),
             opened,
         );

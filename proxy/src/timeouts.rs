@@ -31,6 +31,11 @@ pub fn time_for_course(
     Ok(None)
 }
 
+/// Time for a response body that is held back until all of it is there.
+pub fn time_for_body(route: &Route) -> Duration {
+    route.timeouts.request.filter(|limit| !limit.is_zero()).unwrap_or(DEFAULT_REQUEST_TIMEOUT)
+}
+
 /// Time until the response head must be there; `None` where the route switched the limit off.
 fn time_for_answer(route: &Route) -> Option<Duration> {
     let limit = match (route.timeouts.request, route.timeouts.backend_request) {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::dispatch::upstream::UpstreamState;
 use crate::live::Live;
+use crate::org_quota::{self, OrgStatus};
 
 /// Endpoints of one upstream that are shown.
 const MAX_SHOWN: usize = 1_000;
@@ -22,6 +23,9 @@ pub struct UpstreamStatus {
     /// Those that are not shown.
     #[serde(skip_serializing_if = "is_zero")]
     omitted: usize,
+    /// How the org behind it stands.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    org_quota: Option<OrgStatus>,
 }
 
 /// One endpoint.
@@ -89,5 +93,6 @@ fn status(upstream: &UpstreamState, now: Duration) -> UpstreamStatus {
         panic: table.panic,
         endpoints: shown.collect(),
         omitted: all.len().saturating_sub(MAX_SHOWN),
+        org_quota: upstream.org.as_deref().map(org_quota::status),
     }
 }

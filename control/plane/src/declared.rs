@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::idempotency::ledger::{Forgetful, Ledger};
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::key_set::{KeySet, MAX_BYTES};
@@ -76,6 +77,10 @@ impl Resources for Declared {
 
     fn counters(&self, _: &str, _: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
         Ok(Arc::new(InProcess::default()))
+    }
+
+    fn ledger(&self, _: &str, _: Option<&str>, _: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        Ok(Arc::new(Forgetful))
     }
 
     fn scorer(&self, model: &str, _: &Path) -> Result<Arc<dyn Scorer>, Fault> {

@@ -72,6 +72,26 @@ fn split(text: &str) -> Vec<Range<usize>> {
     chunks
 }
 
+/// Reads a document of another kind, such as a contract, in YAML or JSON: one, of any size that its reader allows.
+///
+/// # Errors
+/// The first thing that is wrong with it, with its line.
+pub fn foreign(text: &str, max_nodes: usize, max_depth: usize) -> Result<Node, String> {
+    let mut builder = Builder::new(0);
+    (builder.max_nodes, builder.max_depth) = (max_nodes, max_depth);
+    let outcome = builder.run(text);
+    let fault = outcome.err().or_else(|| builder.faults.into_iter().next());
+    if let Some(fault) = fault {
+        let before = text.get(..fault.span.start).unwrap_or(text);
+        return Err(format!("line {}: {}", before.matches('\n').count() + 1, fault.message));
+    }
+    let mut documents = builder.documents.into_iter();
+    match (documents.next(), documents.next()) {
+        (Some(document), None) => Ok(document),
+        _ => Err("exactly one document is wanted".to_owned()),
+    }
+}
+
 /// A list or mapping that is being read.
 #[derive(Debug)]
 struct Open {
@@ -88,6 +108,8 @@ struct Builder {
     open: Vec<Open>,
     anchors: AHashMap<usize, (Node, usize)>,
     nodes: usize,
+    max_nodes: usize,
+    max_depth: usize,
     documents: Vec<Node>,
     faults: Vec<TextFault>,
 }
@@ -99,6 +121,8 @@ impl Builder {
             open: Vec::new(),
             anchors: AHashMap::new(),
             nodes: 0,
+            max_nodes: MAX_NODES,
+            max_depth: MAX_DEPTH,
             documents: Vec::new(),
             faults: Vec::new(),
         }
@@ -175,18 +199,18 @@ impl Builder {
 
     fn count(&mut self, nodes: usize, span: &Range<usize>) -> Result<(), TextFault> {
         self.nodes += nodes;
-        if self.nodes <= MAX_NODES {
+        if self.nodes <= self.max_nodes {
             return Ok(());
         }
-        let message =
-            format!("the document holds more than {MAX_NODES} values, aliases counted as often as used");
+        let most = self.max_nodes;
+        let message = format!("the document holds more than {most} values, aliases counted as often as used");
         Err(TextFault { code: codes::BUDGET, span: span.clone(), message, help: None })
     }
 
     fn begin(&mut self, kind: NodeKind, span: Range<usize>, anchor: usize) -> Result<(), TextFault> {
         self.count(1, &span)?;
-        if self.open.len() == MAX_DEPTH {
-            let message = format!("the document is nested more than {MAX_DEPTH} deep");
+        if self.open.len() == self.max_depth {
+            let message = format!("the document is nested more than {} deep", self.max_depth);
             return Err(TextFault { code: codes::BUDGET, span, message, help: None });
         }
         self.open.push(Open { kind, key: None, start: span.start, anchor });

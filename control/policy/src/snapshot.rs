@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::peer::PeerPattern;
 use ipnet::IpNet;
 
@@ -147,6 +148,8 @@ pub struct Upstream {
     /// What the gateway shows to it; paths of files are anchored.
     pub credentials: Option<Credentials>,
     pub concurrency: Concurrency,
+    /// Who may use how many calls of the org behind it.
+    pub org_quota: Option<OrgRules>,
 }
 
 /// How many requests an upstream is given at once: those whose response heads are not there yet.

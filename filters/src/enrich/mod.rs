@@ -187,7 +187,7 @@ impl Filter for Enrich {
 fn readable(head: &request::Parts, ctx: &RequestContext) -> Result<Bytes, ScoreFault> {
     let refuse = |what| Err(ScoreFault::Body { offset: 0, what });
     let plain = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    if !head.headers.get_all(CONTENT_ENCODING).iter().all(plain) {
+    if !ctx.decoded && !head.headers.get_all(CONTENT_ENCODING).iter().all(plain) {
         return refuse("the body is content-encoded");
     }
     let mut types = head.headers.get_all(CONTENT_TYPE).iter();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foregate_filters::fault::{Fault, Path};
+use foregate_filters::idempotency::ledger::Ledger;
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
@@ -93,6 +94,10 @@ impl Resources for Lent<'_> {
 
     fn limiter(&self, name: &str, rate: &Rate) -> Arc<Limiter> {
         self.shared.limiter(name, rate)
+    }
+
+    fn ledger(&self, policy: &str, store: Option<&str>, at: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        self.shared.ledger(policy, store, at)
     }
 
     fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {

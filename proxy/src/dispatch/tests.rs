@@ -39,6 +39,7 @@ fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
         max_idle_per_thread: 128,
         credentials: None,
         concurrency: Concurrency::default(),
+        org_quota: None,
         proxy_protocol: None,
     })
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use foregate_filters::org_quota::pool::Pool;
 use foregate_policy::snapshot::{Protocol, Shown, Upstream};
 
 use crate::admission::Admission;
@@ -31,6 +32,8 @@ pub struct UpstreamState {
     pub credential: Option<Arc<Credential>>,
     /// What stands between requests and it.
     pub admission: Arc<Admission>,
+    /// Set where an org behind it counts its calls.
+    pub org: Option<Arc<Pool>>,
     /// What is known about its endpoints; that of all states of this name.
     pub roster: Arc<Roster>,
     /// Where its endpoints come from.
@@ -96,6 +99,7 @@ impl UpstreamState {
             tls,
             retired: Arc::default(),
             credential: None,
+            org: None,
             roster,
             sole: None,
             table: ArcSwap::default(),
@@ -118,6 +122,7 @@ impl UpstreamState {
         let (roster, sources) = (Arc::clone(&self.roster), Arc::clone(&self.sources));
         let mut renewed = Self::with(Arc::clone(&self.spec), Some(tls), roster, self.zone.clone(), sources);
         renewed.credential.clone_from(&self.credential);
+        renewed.org.clone_from(&self.org);
         renewed.admission = Arc::clone(&self.admission);
         renewed
     }

@@ -21,6 +21,7 @@ use foregate_policy::documents::model::Placement;
 
 use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
+use crate::idempotency::memory::Memory;
 use crate::identity::Identity;
 use crate::keys::{Fetcher, IssuerKeys};
 use crate::oauth::credential::Credential;
@@ -68,6 +69,8 @@ pub struct Shared {
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
     kept: Mutex<Kept>,
+    /// What was carried out, where no store keeps it.
+    pub memory: Arc<Memory>,
     /// Apart from the rest: they are read while something else is being made.
     secrets: Mutex<(Shelf<SecretRef, Arc<LiveSecret>>, u64)>,
     stores: Arc<Stores>,
@@ -76,8 +79,9 @@ pub struct Shared {
 impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
-        let (quotas, kept, secrets, stores) = Default::default();
-        Self { fetcher, telemetry, identity: None, elsewhere, zone: None, quotas, kept, secrets, stores }
+        let (quotas, kept, memory, secrets, stores) = Default::default();
+        let identity = None;
+        Self { fetcher, telemetry, identity, elsewhere, zone: None, quotas, kept, memory, secrets, stores }
     }
 
     /// The same with an identity of this workload.

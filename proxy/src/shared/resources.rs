@@ -5,6 +5,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::idempotency::ledger::{Forgetful, Ledger};
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
@@ -17,6 +18,7 @@ use foregate_filters::rate_limit::windows::WindowCounter;
 use foregate_filters::resources::Resources;
 use foregate_filters::score::Scorer;
 
+use crate::idempotency::stored::Stored;
 use crate::keys::IssuerKeys;
 use crate::oauth::introspect::{HttpIntrospector, Unasked};
 use crate::oauth::proof::ClientProof;
@@ -53,6 +55,15 @@ impl Resources for Shared {
         let key = (endpoint.clone(), auth.clone());
         let introspector = self.part(|kept| &mut kept.introspectors, key, make, tell)?;
         Ok(introspector)
+    }
+
+    fn ledger(&self, _: &str, store: Option<&str>, at: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        let Some(store) = store else { return Ok(Arc::clone(&self.memory) as Arc<dyn Ledger>) };
+        Ok(match self.stores.find(store, at)? {
+            Some(store) => Arc::new(Stored::new(store)),
+            // Nobody asks while policies are only checked.
+            None => Arc::new(Forgetful),
+        })
     }
 
     fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {

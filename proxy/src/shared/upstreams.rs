@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foregate_filters::fault::Path;
+use foregate_filters::org_quota::pool::Pool;
 use foregate_policy::snapshot::{Shown, Upstream};
 use sha2::{Digest, Sha256};
 
@@ -12,6 +13,7 @@ use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
 use crate::health;
 use crate::oauth::credential::Credential;
+use crate::org_quota;
 use crate::part_metrics;
 use crate::shared::Shared;
 use crate::tls::TlsError;
@@ -72,6 +74,7 @@ impl Shared {
             .transpose()?;
         let mut state = UpstreamState::new(Arc::clone(spec), tls, roster, self.zone.clone());
         state.credential = credential;
+        let mut known = None;
         let before = kept.upstreams.0.iter().filter(|((name, _), _)| *name == spec.name);
         if let Some((_, (before, _))) = before.max_by_key(|(_, (_, used))| *used) {
             state.sources.inherit(&before.sources);
@@ -80,12 +83,27 @@ impl Shared {
                 state.admission = Arc::clone(&before.admission);
             }
             state.catch_up(clock::monotonic());
+            known.clone_from(&before.org);
         }
+        state.org = self.pool(spec, known.as_ref());
         let state = Arc::new(state);
         kept.upstreams.0.insert(key, (Arc::clone(&state), attempt));
         drop(kept);
         self.watch(&state);
         Ok(state)
+    }
+
+    /// The calls of the org behind an upstream; what is known of them outlives the rules.
+    fn pool(&self, spec: &Upstream, known: Option<&Arc<Pool>>) -> Option<Arc<Pool>> {
+        let rules = spec.org_quota.as_ref()?;
+        if let Some(known) = known.filter(|known| known.obeys(rules)) {
+            return Some(Arc::clone(known));
+        }
+        let pool = Arc::new(Pool::new(rules.clone(), known.map(|known| &**known)));
+        if let Some(telemetry) = &self.telemetry {
+            org_quota::export(telemetry, &spec.name, &pool);
+        }
+        Some(pool)
     }
 
     /// What an upstream is shown: the old token while what is said of it stays the same.

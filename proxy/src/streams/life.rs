@@ -127,6 +127,8 @@ impl StreamLife {
             limits: std::mem::take(&mut self.ctx.limits),
             audits: std::mem::take(&mut self.ctx.audits),
             shadows: std::mem::take(&mut self.ctx.shadows),
+            once: None,
+            org: None,
             trace: None,
             end: self.end,
             explanation: None,

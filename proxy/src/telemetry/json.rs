@@ -271,6 +271,12 @@ impl Record {
         if !self.shadows.is_empty() {
             map.serialize_entry("foregate.shadows", &List(self.shadows.iter().map(Shadow)))?;
         }
+        if let Some(once) = self.once {
+            map.serialize_entry("foregate.idempotency", once)?;
+        }
+        if let Some(org) = &self.org {
+            map.serialize_entry("foregate.org_quota", &**org)?;
+        }
         Ok(())
     }
 }

@@ -19,6 +19,7 @@ use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue}
 use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 use smallvec::SmallVec;
 
+use crate::org_quota::OrgFact;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
@@ -151,6 +152,10 @@ pub struct Record {
     pub limits: SmallVec<[LimitFact; 2]>,
     pub audits: SmallVec<[AuditFact; 1]>,
     pub shadows: Vec<ShadowFact>,
+    /// What a request with an idempotency key met.
+    pub once: Option<&'static str>,
+    /// How the calls of an org stood.
+    pub org: Option<Box<OrgFact>>,
     pub trace: Option<TraceContext>,
     pub end: End,
     /// Set where the decision is kept.

@@ -60,6 +60,8 @@ pub fn record() -> Record {
         limits: SmallVec::new(),
         audits: SmallVec::new(),
         shadows: Vec::new(),
+        once: None,
+        org: None,
         trace: None,
         end: End::Complete,
         explanation: None,

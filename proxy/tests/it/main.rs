@@ -39,6 +39,8 @@ mod grpc;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
+mod idempotency;
+#[cfg(test)]
 mod identity;
 #[cfg(test)]
 mod identity_rotation;
@@ -54,6 +56,8 @@ mod observe;
 mod oidc;
 #[cfg(test)]
 mod open;
+#[cfg(test)]
+mod org_quota;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]
@@ -94,3 +98,5 @@ mod tokens;
 mod upgrade;
 #[cfg(test)]
 mod upstreams;
+#[cfg(test)]
+mod validate;

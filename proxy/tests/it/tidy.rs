@@ -354,9 +354,13 @@ const fn home(filter: FilterSpec) -> (&'static str, &'static str) {
         FilterSpec::Identified => ("identified", "CredentialsMissing"),
         FilterSpec::Authorize | FilterSpec::Decide => ("authorize", "AccessDenied"),
         FilterSpec::Fairness => ("fairness", "fairness"),
+        FilterSpec::ValidateHead => ("validate", "ParameterInvalid"),
+        FilterSpec::ValidateBody => ("validate", "SchemaViolation"),
+        FilterSpec::OrgQuota => ("org_quota", "rule: orgQuota"),
         FilterSpec::Enrich => ("enrich", "x-lead-score"),
         FilterSpec::Choose => ("choose", "quotes-fast"),
         FilterSpec::Inject => ("inject", "FaultInjected"),
+        FilterSpec::Idempotency => ("idempotency", "IdempotencyKeyMissing"),
     }
 }
 

@@ -136,7 +136,7 @@ fn filter(
     if let Err(refusal) = at_once(route.chain.run_head(head, ctx))? {
         return Some(Err(refusal));
     }
-    if route.chain.body() == BodyNeed::Whole {
+    if route.chain.body_of(head) == BodyNeed::Whole {
         if body.len() > route.body_limit {
             let reply = foregate_filters::verdict::Reply::new(Reason::BodyTooLarge);
             return Some(Err(Refusal { step: Step::Enrich, reply: Box::new(reply) }));

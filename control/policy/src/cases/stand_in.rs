@@ -10,6 +10,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 use bytes::Bytes;
 use foregate_filters::fault::{Fault, Path};
+use foregate_filters::idempotency::ledger::{Forgetful, Ledger};
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::{Introspector, NotAnswered};
 use foregate_filters::jwt::{Jwks, TokenCache};
@@ -90,6 +91,10 @@ impl Resources for StandIn<'_> {
 
     fn introspector(&self, _: &introspection::Spec, _: &Path) -> Result<Arc<dyn Introspector>, Fault> {
         Ok(Arc::new(ScriptedServer(Arc::clone(&self.answer))))
+    }
+
+    fn ledger(&self, _: &str, _: Option<&str>, _: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        Ok(Arc::new(Forgetful))
     }
 
     fn answers(&self, endpoint: &str, fingerprint: u64) -> Arc<AnswerCache> {

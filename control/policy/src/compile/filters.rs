@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ahash::AHashSet;
 use foregate_filters::consumers::Consumers;
 use foregate_filters::fault::{Code, Fault, Path};
+use foregate_filters::idempotency::ledger::Ledger;
 use foregate_filters::introspection::{self, AnswerCache};
 use foregate_filters::introspector::Introspector;
 use foregate_filters::jwt::{Jwks, TokenCache};
@@ -60,10 +61,30 @@ impl<'a> Lent<'a> {
 }
 
 impl Lent<'_> {
+    /// A fault where no document has the whole name of a store.
+    fn declared(&self, store: &str, at: &Path) -> Result<(), Fault> {
+        let declared = self.stores.iter().any(|name| name == store);
+        if self.broken_stores.contains(store) || (!declared && self.incomplete) {
+            return Err(Fault::new(TOLD, at.clone(), ""));
+        }
+        if declared {
+            return Ok(());
+        }
+        let names: Vec<&str> = self.stores.iter().map(String::as_str).collect();
+        let message = format!("there is no Store named `{store}`");
+        let help = suggest(store, &names, "there are");
+        Err(Fault::new(Code::REFERENCE, at.clone(), message).help(help))
+    }
+
     /// A number that changes with every consumer.
     pub fn consumers_fingerprint(&self) -> u64 {
         self.consumers.fingerprint()
     }
+}
+
+/// A document that is faulty itself was never made, and its fault has been told.
+fn told(fault: Fault) -> Fault {
+    if fault.code == Code::REFERENCE { Fault::new(TOLD, fault.at, "") } else { fault }
 }
 
 impl Resources for Lent<'_> {
@@ -96,25 +117,24 @@ impl Resources for Lent<'_> {
     }
 
     fn counters(&self, store: &str, at: &Path) -> Result<Arc<dyn SharedCounters>, Fault> {
-        let declared = self.stores.iter().any(|name| name == store);
-        if self.broken_stores.contains(store) || (!declared && self.incomplete) {
-            return Err(Fault::new(TOLD, at.clone(), ""));
-        }
-        if !declared {
-            let names: Vec<&str> = self.stores.iter().map(String::as_str).collect();
-            let message = format!("there is no Store named `{store}`");
-            let help = suggest(store, &names, "there are");
-            return Err(Fault::new(Code::REFERENCE, at.clone(), message).help(help));
-        }
-        // A document that is faulty itself was never made.
-        self.materials.counters(store, at).map_err(|fault| match fault.code {
-            Code::REFERENCE => Fault::new(TOLD, at.clone(), ""),
-            _ => fault,
-        })
+        self.declared(store, at)?;
+        self.materials.counters(store, at).map_err(told)
     }
 
     fn consumers(&self, policy: &str) -> Arc<Consumers> {
         self.consumers.of(policy)
+    }
+
+    fn ledger(&self, policy: &str, store: Option<&str>, at: &Path) -> Result<Arc<dyn Ledger>, Fault> {
+        // A policy uses the stores of its namespace.
+        let name = store.map(|store| match policy.rsplit_once('/') {
+            Some((namespace, _)) => format!("{namespace}/{store}"),
+            None => store.to_owned(),
+        });
+        if let Some(name) = &name {
+            self.declared(name, at)?;
+        }
+        self.materials.ledger("", name.as_deref(), at).map_err(told)
     }
 
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {

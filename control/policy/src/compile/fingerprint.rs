@@ -28,6 +28,8 @@ pub fn of_route(
     (gateway, place, of(rule)).hash(&mut hasher);
     for policy in policies {
         (&policy.name, of(&policy.spec)).hash(&mut hasher);
+        // What the files of schemas and contracts say.
+        policy.validate.as_ref().map(|compiled| compiled.digest).hash(&mut hasher);
     }
     if policies.iter().any(|policy| policy.spec.api_key.is_some()) {
         consumers.hash(&mut hasher);

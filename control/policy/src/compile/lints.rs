@@ -2,6 +2,7 @@
 
 use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
 use foregate_filters::fault::Path;
+use foregate_filters::idempotency::spec::OnError as IdempotencyOnError;
 use foregate_filters::rate_limit::{OnError, SharedSpec};
 
 use crate::codes;
@@ -18,7 +19,7 @@ use crate::routes::paths::{Order, Shadow};
 
 /// Warnings of what the expressions of a policy probably do not mean.
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
-    let policy::Spec { authorize, enrich, fairness, choose, inject, .. } = &policy.spec;
+    let policy::Spec { authorize, enrich, fairness, choose, inject, org_quota, .. } = &policy.spec;
     let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
     let environment = Environment { rules, principal: true, consumer: true, body: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
@@ -27,7 +28,13 @@ pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnost
     });
     let limits = limits(&policy.spec);
     let tenant = fairness.iter().map(|it| (spec().key("fairness").key("key"), Some(&it.key)));
-    let alone = tenancy(policy, &environment);
+    let caller = org_quota.iter().map(|it| (spec().key("orgQuota").key("key"), Some(&it.key)));
+    let once = policy.spec.idempotency.iter().flat_map(|it| {
+        let at = spec().key("idempotency");
+        let key = (at.key("key").key("expression"), it.key.expression.as_ref());
+        [key, (at.key("scope"), it.scope.as_ref())]
+    });
+    let alone = tenancy(policy, &environment).into_iter().chain(weak_keys(policy, &environment));
     let choices = choose
         .iter()
         .enumerate()
@@ -36,7 +43,7 @@ pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnost
         .iter()
         .enumerate()
         .map(|(index, fault)| (spec().key("inject").index(index).key("when"), Some(&fault.when)));
-    let texts = rules.chain(limits).chain(tenant).chain(choices).chain(injected);
+    let texts = rules.chain(limits).chain(tenant).chain(caller).chain(choices).chain(injected).chain(once);
     let texts = texts.filter_map(|(at, text)| Some((at, text?)));
     let hints = texts.flat_map(move |(at, text)| hints(text, &environment, &at));
     hints.map(|hint| Diagnostic::from_fault(policy.document, hint).warning()).chain(alone)
@@ -79,6 +86,25 @@ fn tenancy(policy: &Typed<'_, policy::Spec>, environment: &Environment) -> Optio
         _ => return None,
     };
     Some(Diagnostic::at(policy.document, &at, code, message).warning())
+}
+
+/// Warns of idempotency that somebody else's key can get at, or that is given up.
+fn weak_keys(policy: &Typed<'_, policy::Spec>, environment: &Environment) -> Vec<Diagnostic> {
+    let Some(said) = &policy.spec.idempotency else { return Vec::new() };
+    let at = spec().key("idempotency");
+    let warn = |at: &Path, code, message: &str| Diagnostic::at(policy.document, at, code, message).warning();
+    let mut told = Vec::new();
+    if said.on_error == IdempotencyOnError::Continue {
+        let message = "requests may be carried out twice while the store cannot be asked";
+        told.push(warn(&at.key("onError"), codes::IDEMPOTENCY_OPEN, message));
+    }
+    let scope = said.scope.as_ref().filter(|_| said.key.salesforce.is_none());
+    let scope = scope.and_then(|scope| KeyExpression::new(scope, environment, &at.key("scope")).ok());
+    if scope.is_some_and(|scope| matches!(scope.reads(), Reads::NOTHING | Reads::REQUEST)) {
+        let message = "whoever guesses a key is given the answer of somebody else";
+        told.push(warn(&at.key("scope"), codes::IDEMPOTENCY_SCOPE, message));
+    }
+    told
 }
 
 impl Compilation<'_> {

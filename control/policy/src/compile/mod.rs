@@ -33,6 +33,7 @@ pub(crate) mod typed;
 mod unread;
 mod upstream_tls;
 mod upstreams;
+mod validate;
 
 use std::path::Path as FilePath;
 use std::sync::Arc;

@@ -1,10 +1,13 @@
 //! Policies: what they target, and the filters they ask for.
 
+use std::sync::Arc;
+
 use foregate_filters::chain::Chain;
 use foregate_filters::fault::Code;
 use foregate_filters::resources::Resources;
 use foregate_filters::spec::{OfRoute, PolicyFault, Specs, build_for};
 use foregate_filters::units::ByteSize;
+use foregate_filters::validate::Compiled;
 
 use crate::codes;
 use crate::compile::Compilation;
@@ -27,6 +30,8 @@ pub struct Prepared<'a> {
     pub document: &'a Document,
     pub name: String,
     pub spec: policy::Spec,
+    /// What `validate` asks for; once for all routes.
+    pub validate: Option<Arc<Compiled>>,
 }
 
 #[derive(Debug, Default)]
@@ -63,7 +68,8 @@ impl<'a> Compilation<'a> {
             for endpoint in &mut said.introspection {
                 endpoint.client_auth.anchor(document.file.folder(), &secrets);
             }
-            policies.push(Prepared { document, name: document.name.to_string(), spec: said });
+            let validate = self.validate(document, &said);
+            policies.push(Prepared { document, name: document.name.to_string(), spec: said, validate });
         }
         Policies(policies)
     }
@@ -161,7 +167,12 @@ impl Applied<'_, '_> {
         let (gateway, route) = self.policies.split_at(self.of_gateway.min(self.policies.len()));
         let said = |policies: &[&Prepared<'_>]| {
             let enforced = policies.iter().filter(|policy| policy.spec.mode == policy::Mode::Enforce);
-            enforced.filter_map(|policy| policy.spec.body.as_ref()?.max_size).map(|size| size.0).min()
+            let sizes = enforced.flat_map(|policy| {
+                let body = policy.spec.body.as_ref().and_then(|body| body.max_size).map(|size| size.0);
+                let validated = policy.validate.as_ref().and_then(|it| it.bound()).map(|size| size as u64);
+                [body, validated]
+            });
+            sizes.flatten().min()
         };
         let limit = said(route).or_else(|| said(gateway)).unwrap_or(BODY_LIMIT);
         usize::try_from(limit).unwrap_or(usize::MAX)
@@ -188,10 +199,13 @@ impl Prepared<'_> {
             quota: &self.spec.quota,
             concurrency: &self.spec.concurrency,
             fairness: self.spec.fairness.as_ref(),
+            validate: self.validate.as_ref(),
+            org_quota: self.spec.org_quota.as_ref(),
             enrich: &self.spec.enrich,
             authorize: &self.spec.authorize,
             choose: &self.spec.choose,
             inject: &self.spec.inject,
+            idempotency: self.spec.idempotency.as_ref(),
             anonymous: anonymous || (alone && self.spec.authorize.is_empty()),
             shadow: self.spec.mode == policy::Mode::Shadow && !alone,
         }

@@ -42,8 +42,19 @@ struct Said<'a> {
 }
 
 /// What a policy asks of requests, which a connection has none of.
-const OF_REQUESTS: [&str; 8] =
-    ["jwt", "introspection", "apiKey", "fairness", "enrich", "choose", "inject", "body"];
+const OF_REQUESTS: [&str; 11] = [
+    "jwt",
+    "introspection",
+    "apiKey",
+    "fairness",
+    "orgQuota",
+    "enrich",
+    "choose",
+    "inject",
+    "idempotency",
+    "body",
+    "validate",
+];
 
 impl<'a> Compilation<'a> {
     pub fn streams<'p>(
@@ -264,9 +275,12 @@ fn asks(policy: &Prepared<'_>, section: &str) -> bool {
         "apiKey" => said.api_key.is_some(),
         "fairness" => said.fairness.is_some(),
         "enrich" => !said.enrich.is_empty(),
+        "orgQuota" => said.org_quota.is_some(),
+        "idempotency" => said.idempotency.is_some(),
         "choose" => !said.choose.is_empty(),
         "inject" => !said.inject.is_empty(),
         "body" => said.body.is_some(),
+        "validate" => said.validate.is_some(),
         _ => false,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
+use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::units::TimeSpan;
 
 use crate::codes;
@@ -138,9 +139,11 @@ impl Reader<'_> {
             let diagnostic = Diagnostic::at(self.document(), &at, codes::CREDENTIALS_IN_CLEAR, message);
             self.faults.push(diagnostic.help(help));
         }
+        let org_quota = self.org_quota(protocol);
         let concurrency = concurrency::read(self.typed.document, spec_of.concurrency.as_ref(), self.faults);
         Upstream {
             concurrency,
+            org_quota,
             name: self.document().name.to_string().into(),
             endpoints: found.addresses,
             services: found.services,
@@ -157,6 +160,20 @@ impl Reader<'_> {
             }),
             max_idle_per_thread: spec_of.max_idle_per_thread.unwrap_or(MAX_IDLE) as usize,
         }
+    }
+
+    /// Who may use how many calls of the org behind it.
+    fn org_quota(&mut self, protocol: Protocol) -> Option<OrgRules> {
+        let said = self.typed.spec.org_quota.as_ref()?;
+        let at = spec().key("orgQuota");
+        if protocol == Protocol::Tcp {
+            let message = "calls are counted by their answers, and connections with protocol Tcp have none";
+            let diagnostic = Diagnostic::at(self.document(), &at, codes::UPSTREAM_PROTOCOL, message);
+            self.faults.push(diagnostic.help("remove it, or make the protocol Http1 or Http2"));
+        }
+        let document = self.typed.document;
+        let told = |fault| Diagnostic::from_fault(document, fault);
+        said.rules(&at).map_err(|wrong| self.faults.extend(wrong.into_iter().map(told))).ok()
     }
 
     fn span(

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use foregate_filters::units::{ByteSize, TimeSpan};
 use foregate_filters::{
-    addresses, api_key, authorize, choose, enrich, fairness, inject, introspection, jwt, rate_limit,
+    addresses, api_key, authorize, choose, enrich, fairness, idempotency, inject, introspection, jwt,
+    org_quota, rate_limit, validate,
 };
 
 use crate::documents::INSTANT;
@@ -55,6 +56,13 @@ pub struct Spec {
     /// Whose request it is where an upstream is saturated; all requests are of one tenant where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fairness: Option<fairness::Spec>,
+    /// What requests, and the responses to them, must be like.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate: Option<validate::Spec>,
+    /// Whose calls they are where the upstream is a Salesforce org that counts them (`orgQuota` of the `Upstream`); of
+    /// nobody in particular where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_quota: Option<org_quota::spec::KeySpec>,
     /// Deny before allow; what no rule allows is refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
@@ -70,6 +78,9 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub inject: Vec<inject::Spec>,
+    /// Requests that carry a key are carried out once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<idempotency::spec::Spec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
     /// Listeners whose connections come through load balancers that speak the PROXY protocol. Only in a policy

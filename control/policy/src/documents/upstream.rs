@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use foregate_filters::org_quota;
 use foregate_filters::units::TimeSpan;
 
 use crate::documents::PRECISE_HOSTNAME;
@@ -51,6 +52,9 @@ pub struct Spec {
     /// How many requests it is given at once; found out by response times where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<Concurrency>,
+    /// Set where a Salesforce org is behind it that counts its calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub org_quota: Option<org_quota::spec::Spec>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,27 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The client was too slow. See --head-timeout and --body-timeout if honest clients are as slow."
         }
         Reason::BodyTooLarge => "Raise body.maxSize in the policy if such bodies are meant to pass.",
-        Reason::BodyEncoded => "Filters of this route read the body: the client must send it uncompressed.",
+        Reason::BodyEncoded => {
+            "Bodies in gzip and deflate are decoded and checked; the client must use one of these, or none."
+        }
+        Reason::MediaTypeUnsupported => {
+            "The detail says what is wrong with the content type: compare contentTypes, or the contract's requestBody."
+        }
+        Reason::BodyInvalid => {
+            "The body is missing or malformed, or over a bound under validate.body.limits; the detail says which."
+        }
+        Reason::SchemaViolation => {
+            "The detail names places in the body and keywords of the schema. Client and schema differ: one must change."
+        }
+        Reason::ParameterInvalid => {
+            "The detail names the parameters: compare them with those of the contract."
+        }
+        Reason::OperationUnknown => {
+            "The contract has no such path: compare it, and basePath, with the path above."
+        }
+        Reason::ResponseInvalid => {
+            "The service broke its contract; the detail says where. `responses: audit` lets such answers pass meanwhile."
+        }
         Reason::HeadersTooLarge => "The client sent more or longer headers than the gateway takes.",
         Reason::RouteNotFound => {
             "No listener, host name or match fits: compare host and path above with the HTTPRoute documents."
@@ -59,6 +79,27 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::LimitUnavailable => {
             "The store of the limit cannot be asked; onError: local counts in each process meanwhile."
         }
+        Reason::IdempotencyKeyMissing | Reason::IdempotencyKeyInvalid => {
+            "The client must name the request by a key, where `idempotency.key` says; required: false lets others pass."
+        }
+        Reason::IdempotencyKeyReused => {
+            "The client used one key for two requests: each needs its own. Keys of other scopes do not count."
+        }
+        Reason::IdempotencyConflict => {
+            "The first request with the key has not been answered yet. concurrent: Wait lets repeats wait for its answer."
+        }
+        Reason::IdempotencyAnswerGone => {
+            "The request was carried out; its answer was over maxResponse, broke off or came too late. See the first one."
+        }
+        Reason::IdempotencyUnavailable => {
+            "The store could not be asked; see foregate_store_* and /stores. onError: continue lets requests pass."
+        }
+        Reason::OrgQuotaReserved => {
+            "The class above has what it may use for now; see foregate_org_quota_*, and `orgQuota` of the upstream."
+        }
+        Reason::OrgQuotaExhausted => {
+            "The org has used all calls of its day: whoever uses most is seen in Salesforce, or buy more."
+        }
         Reason::BodyUnreadable | Reason::FieldReserved => {
             "The body is not what the model reads; the detail says where. See onError and onReserved."
         }
@@ -89,7 +130,9 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::ExpectationFailed => {
             "The client expects what nobody here knows; 100-continue alone is understood."
         }
-        Reason::MethodRefused => "CONNECT and TRACE pass no gateway that decides about requests.",
+        Reason::MethodRefused => {
+            "CONNECT and TRACE pass no gateway that decides about requests; others are those that a contract does not have."
+        }
         Reason::IntrospectionUnavailable => {
             "The authorization server did not answer: see foregate_introspections_failed_total, and onUnavailable: stale."
         }

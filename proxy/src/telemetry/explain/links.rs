@@ -83,7 +83,7 @@ impl<'a> Link<'a> {
             return self.owns(&fact.rule);
         }
         rules().find(|placed| match placed.rule.kind {
-            RuleKind::Addresses | RuleKind::Tenant => true,
+            RuleKind::Addresses | RuleKind::Tenant | RuleKind::Validate | RuleKind::OrgQuota => true,
             RuleKind::Enrich => {
                 self.record.scores.iter().any(|fact| Arc::ptr_eq(&fact.rule, &placed.rule.name))
             }
@@ -91,6 +91,7 @@ impl<'a> Link<'a> {
                 self.record.subject.as_ref().is_some_and(|principal| *principal.issuer == *placed.rule.name)
             }
             RuleKind::Key => self.record.consumer.is_some(),
+            RuleKind::Idempotency => self.record.once.is_some(),
             RuleKind::Allow
             | RuleKind::Deny
             | RuleKind::Limit

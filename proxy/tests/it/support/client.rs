@@ -79,6 +79,13 @@ impl Client {
         Self { sender: Sender::Http1(sender), scheme, connection: tokio::spawn(connection.with_upgrades()) }
     }
 
+    /// The same connection once more, for requests beside those of this one. HTTP/2 alone.
+    pub fn another(&self) -> Self {
+        let Sender::Http2(sender) = &self.sender else { panic!("one request at a time on HTTP/1.1") };
+        let connection = tokio::spawn(std::future::ready(Ok(())));
+        Self { sender: Sender::Http2(sender.clone()), scheme: self.scheme, connection }
+    }
+
     pub fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Http2(_))
     }
