@@ -15,7 +15,7 @@ import yaml
 
 import random_records
 from foregate_features import FeatureSpec
-from oracle import floats
+from oracle import shortest
 from scorer import Scorer
 
 NORTHWIND = {
@@ -111,10 +111,14 @@ def golden_vectors(
 ) -> bytes:
     draw = random.Random(seed)
     records: list[Mapping[str, Any]] = [NORTHWIND, STRONG, WEAK, *EXTREMES, *samples]
-    records += [random_records.record(entries, records, draw) for _ in range(RANDOM_VECTORS)]
+    read = random_records.members(entries, {})
+    records += [random_records.record(records, read, draw) for _ in range(RANDOM_VECTORS)]
     features = spec.matrix(records)
     rows = zip(records, features, scorer.scores(features), strict=True)
-    vectors = [{"record": record, "features": floats(row), "score": float(str(score))} for record, row, score in rows]
+    vectors = [
+        {"record": record, "features": [shortest(x) for x in row], "score": shortest(score)}
+        for record, row, score in rows
+    ]
     lines = ",\n".join(json.dumps(vector, ensure_ascii=False, allow_nan=False) for vector in vectors)
     return f'{{"vectors": [\n{lines}\n]}}\n'.encode()
 
