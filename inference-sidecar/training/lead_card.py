@@ -8,8 +8,8 @@ import numpy as np
 
 import leads
 from bundle import Bundle
+from measures import auc_error, base_rate_row, calibration
 
-BINS = 10
 TOP = 6
 
 
@@ -70,7 +70,7 @@ Split by account, so no account is in two parts: {facts.rows["train"]:,} leads t
 | this model | {metrics["auc"]:.4f} | {metrics["logLoss"]:.4f} | {metrics["brier"]:.4f} | {error:.4f} |
 | this model, records without gaps | {facts.complete["auc"]:.4f} | {facts.complete["logLoss"]:.4f} | {facts.complete["brier"]:.4f} | |
 | `{sister}` | {facts.other["auc"]:.4f} | {facts.other["logLoss"]:.4f} | {facts.other["brier"]:.4f} | |
-| everyone gets the base rate ({facts.won.mean():.3f}) | 0.5000 | {entropy(facts.won.mean()):.4f} | {variance(facts.won.mean()):.4f} | |
+{base_rate_row(facts.won)}
 
 {metrics["testRows"]:,} leads. One standard error of the AUC is about {auc_error(facts.won, metrics["auc"]):.3f}: the two models are {verdict(facts)}.
 The signal is weak by design of the data. Scores lie between {facts.scores.min():.2f} and {facts.scores.max():.2f} (5 % to 95 %: {np.quantile(facts.scores, 0.05):.2f} to {np.quantile(facts.scores, 0.95):.2f}).
@@ -100,22 +100,6 @@ See `inference-sidecar/training/README.md`.
 """
 
 
-def calibration(won: np.ndarray, scores: np.ndarray) -> tuple[float, str]:
-    """Expected calibration error and the table, over equally filled bins."""
-    bins = np.array_split(np.argsort(scores, kind="stable"), BINS)
-    pairs = [(scores[rows].mean(), won[rows].mean(), len(rows)) for rows in bins]
-    error = sum(abs(score - rate) * count for score, rate, count in pairs) / len(won)
-    return error, "\n".join(f"| {score:.3f} | {rate:.3f} |" for score, rate, _ in pairs)
-
-
-def auc_error(won: np.ndarray, auc: float) -> float:
-    """Hanley and McNeil, 1982."""
-    positive, negative = int(won.sum()), int(len(won) - won.sum())
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (positive - 1) * (q1 - auc**2) + (negative - 1) * (q2 - auc**2)
-    return float(np.sqrt(spread / (positive * negative)))
-
-
 def verdict(facts: Facts) -> str:
     gap = facts.bundle.metrics["auc"] - facts.other["auc"]
     if abs(gap) < auc_error(facts.won, facts.bundle.metrics["auc"]):
@@ -127,11 +111,3 @@ def top(facts: Facts) -> str:
     order = np.argsort(-facts.weights, kind="stable")[:TOP]
     total = facts.weights.sum()
     return ", ".join(f"`{facts.columns[column]}` {facts.weights[column] / total:.0%}" for column in order)
-
-
-def entropy(rate: float) -> float:
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
-
-
-def variance(rate: float) -> float:
-    return float(rate * (1 - rate))
