@@ -82,4 +82,5 @@ def round_down(threshold: float) -> float:
     """The largest float32 not above `threshold`."""
     with np.errstate(over="ignore"):  # LightGBM writes f64::MAX where only NaN goes right
         nearest = np.float32(threshold)
-        return float(nearest if nearest <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
+        # As floats: NumPy would compare a float32 and a number in float32, where they are always equal.
+        return float(nearest if float(nearest) <= threshold else np.nextafter(nearest, np.float32(-np.inf)))
