@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bundle import Bundle
+if TYPE_CHECKING:
+    from bundle import Bundle
 
 ALIAS = "candidate"
 
@@ -20,6 +21,7 @@ def log(folder: Path, bundle: Bundle, params: Mapping[str, Any]) -> None:
     """
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         return
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     import mlflow  # in requirements-mlflow.txt only
 
     client = mlflow.MlflowClient()

@@ -116,6 +116,7 @@ def train_trees(
 def train_logistic(features: list[dict[str, Any]], train: Split, test: Split, trained_on: dict[str, Any]) -> Trained:
     spec = FeatureSpec(features)
     fitted = lead_models.fit_logistic((spec.matrix(train.records), train.won))
+    fitted.coef_, fitted.intercept_ = graphs.rounded(fitted.coef_), graphs.rounded(fitted.intercept_)
     model, output = (
         graphs.linear(fitted.coef_.T, fitted.intercept_, "probability", "lead-score-logistic"),
         {"name": "probability", "index": 0},
