@@ -66,7 +66,7 @@ def golden_vectors(bundle: Bundle, samples: Sequence[Mapping[str, Any]], seed: i
     keys = {name: Table.parse(data).keys() for name, data in bundle.tables.items()}
     read = random_records.members(bundle.features, keys)
     records: list[Any] = list(samples)
-    records += [random_records.record(records, read, draw) for _ in range(RANDOM_VECTORS)]
+    records += [random_records.record(records, read, draw, bundle.object) for _ in range(RANDOM_VECTORS)]
     vectors = lines(spec, bundle.judge(), records, NOW if spec.reads_now else None, DENSE)
     moment = f'"now": "{NOW}", ' if spec.reads_now else ""
     text = ",\n".join(vector_line(vector, spec.width) for vector in vectors)

@@ -41,13 +41,13 @@ def main() -> None:
         known = [vector["record"] for vector in golden["vectors"]]
         judge = Judge.load(folder, document)
 
-    draw = random.Random(options.seed)
+    draw, kind = random.Random(options.seed), document.get("object", "Lead")
     read = random_records.members(document["features"], table_keys(path.parent, document))
     now = NOW if spec.reads_now else None
     with options.out.open("w", encoding="utf-8") as out:
         for start in range(0, options.rows, BATCH):
             count = min(BATCH, options.rows - start)
-            records = [random_records.record(known, read, draw) for _ in range(count)]
+            records = [random_records.record(known, read, draw, kind) for _ in range(count)]
             for content in lines(spec, judge, records, now):
                 out.write(random_records.line(content, draw) + "\n")
 

@@ -27,7 +27,7 @@ WORDS = (
     "e\u0301",
 )
 STRANGERS: tuple[tuple[str, Any], ...] = (
-    ("attributes", {"type": "Lead", "url": "/services/data/v62.0/sobjects/Lead/00Q000000000001"}),
+    ("attributes", {}),
     ("Description", 'Called twice.\nAsked for "pricing" & a demo \u2014 see notes {[ ]} \\'),
     ("Tags__c", ["a", ["b", {"Industry": "Healthcare"}], None, True, 1e3]),
     ("Nested__c", {"Title": "CEO", "AnnualRevenue": "none", "deep": {"deeper": [{}, []]}}),
@@ -62,8 +62,13 @@ def members(entries: Sequence[Mapping[str, Any]], keys: Mapping[str, Sequence[st
     return list(found.values())
 
 
-def record(known: Sequence[Mapping[str, Any]], read: Sequence[Member], draw: random.Random) -> dict[str, Any]:
-    """Half are one of the `known` records with some fields changed; half are drawn from the spec alone."""
+def record(
+    known: Sequence[Mapping[str, Any]], read: Sequence[Member], draw: random.Random, kind: str = "Lead"
+) -> dict[str, Any]:
+    """Half are one of the `known` records with some fields changed; half are drawn from the spec alone.
+
+    A record that says of which object it is says `kind`: the gateway scores no record of another object.
+    """
     made: dict[str, Any] = dict(draw.choice(known)) if known and draw.random() < 0.5 else {}
     change = 0.15 if made else 1.0
     for member in read:
@@ -76,10 +81,14 @@ def record(known: Sequence[Mapping[str, Any]], read: Sequence[Member], draw: ran
             place(made, member.pointer, None if fate < ABSENT + NULL else value(member, draw))
     for name, stranger in STRANGERS:
         if draw.random() < STRANGER:
-            made[name] = stranger
+            made[name] = attributes(kind) if name == "attributes" else stranger
     fields = list(made.items())
     draw.shuffle(fields)
     return dict(fields)
+
+
+def attributes(kind: str) -> dict[str, str]:
+    return {"type": kind, "url": f"/services/data/v62.0/sobjects/{kind}/00Q000000000001"}
 
 
 def value(member: Member, draw: random.Random) -> Any:
