@@ -21,6 +21,7 @@ use foregate_filters::moment::Moment;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use http::{Request, request};
 
+use crate::inference;
 use crate::keys::Issuer;
 use crate::materials::Bench;
 use crate::measure::Table;
@@ -62,6 +63,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     keys(&mut table, &issuer)?;
     limiter(&mut table)?;
     picks::run(&mut table)?;
+    inference::run(&mut table)?;
     tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)
 }
