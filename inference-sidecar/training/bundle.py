@@ -24,7 +24,10 @@ DENSE = 1 << 20  # golden vectors hold every column
 
 @dataclass(frozen=True)
 class Bundle:
-    """`items` is the table, column and k of a ranking; `tables` are the bytes of each by name."""
+    """`items` is the table, column and k of a ranking; `tables` are the bytes of each by name.
+
+    `baseline` is the row that contributions of a linear model are held against.
+    """
 
     name: str
     version: str
@@ -37,6 +40,7 @@ class Bundle:
     object: str = "Lead"
     task: str = "classification"
     items: dict[str, Any] | None = None
+    baseline: list[float] | None = None
     tables: dict[str, bytes] = field(default_factory=dict)
 
     def spec(self) -> FeatureSpec:
@@ -98,6 +102,8 @@ def model_yaml(bundle: Bundle, files: Mapping[str, tuple[str, bytes]], tables: M
     }
     if bundle.items:
         head["items"] = bundle.items
+    if bundle.baseline:
+        head["explain"] = {"baseline": bundle.baseline}
     head |= {"metrics": bundle.metrics, "trainedOn": bundle.trained_on}
     text = [f"# Written by inference-sidecar/training/{bundle.script}."]
     for key, value in head.items():

@@ -115,7 +115,8 @@ def train_trees(
 
 def train_logistic(features: list[dict[str, Any]], train: Split, test: Split, trained_on: dict[str, Any]) -> Trained:
     spec = FeatureSpec(features)
-    fitted = lead_models.fit_logistic((spec.matrix(train.records), train.won))
+    rows = spec.matrix(train.records)
+    fitted = lead_models.fit_logistic((rows, train.won))
     fitted.coef_, fitted.intercept_ = graphs.rounded(fitted.coef_), graphs.rounded(fitted.intercept_)
     model, output = (
         graphs.linear(fitted.coef_.T, fitted.intercept_, "probability", "lead-score-logistic"),
@@ -124,7 +125,18 @@ def train_logistic(features: list[dict[str, Any]], train: Split, test: Split, tr
     unseen = spec.matrix(test.records)
     scores = measures.checked(model, output, unseen, fitted.predict_proba(unseen)[:, 1])[:, 0]
     metrics = measures.binary(test.won, scores)
-    made = bundle.Bundle("lead-score-logistic", VERSION, model, output, features, metrics, trained_on, SCRIPT)
+    made = bundle.Bundle(
+        name="lead-score-logistic",
+        version=VERSION,
+        model=model,
+        output=output,
+        features=features,
+        metrics=metrics,
+        trained_on=trained_on,
+        script=SCRIPT,
+        # Reasons are told against the average lead of the training accounts.
+        baseline=[learnt.six_digits(mean) for mean in rows.mean(axis=0, dtype=np.float64)],
+    )
     kind = "logistic regression, the baseline of `lead-score`"
     return Trained(made, kind, scores, np.abs(fitted.coef_[0]))
 
