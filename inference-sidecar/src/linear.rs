@@ -1,4 +1,4 @@
-//! Finds out whether a graph is a linear model, and what each column adds to it.
+//! Recognises linear models in graphs, and tells what each column adds.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Bounds what an ONNX file can make the engine compute before it has read a row.
+//! Bounds what an ONNX file makes the engine compute while it loads.
 
 use std::collections::HashMap;
 

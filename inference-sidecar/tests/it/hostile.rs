@@ -1,4 +1,4 @@
-//! ONNX files that somebody damaged or wrote with intent: refused with the reason, and nothing worse.
+//! Damaged and hostile ONNX files are refused with the reason, and nothing worse happens.
 
 use std::fs;
 use std::path::Path;
