@@ -54,7 +54,9 @@ fn words<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     let plan = Plan::compile("Case", &specs, &Tables::new())?;
     let text = "Since yesterday's release our users cannot sign in to the portal: 'invalid session', although the \
                 password is right. We tried three browsers in Zürich; error 4711. Please escalate! ";
-    for (name, times) in [("hashed text of a case, 600 letters", 3), ("hashed text of a case, 4,096 letters", 25)] {
+    for (name, times) in
+        [("hashed text of a case, 600 letters", 3), ("hashed text of a case, 4,096 letters", 25)]
+    {
         let description = serde_json::Value::from(text.repeat(times)).to_string();
         let body = format!(r#"{{"Subject":"Cannot log in after the update","Description":{description}}}"#);
         let columns = plan.extract(body.as_bytes(), &[], Reading::default())?.rows.len();

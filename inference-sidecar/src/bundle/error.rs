@@ -41,6 +41,8 @@ pub enum BundleFault {
     Width { declared: usize, computed: usize },
     #[error(transparent)]
     Model(#[from] LoadError),
+    #[error("the baseline must be `golden`, or one finite number for each of the {0} columns")]
+    Baseline(usize),
     #[error(transparent)]
     Output(#[from] OutputError),
     #[error(transparent)]

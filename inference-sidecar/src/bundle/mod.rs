@@ -72,6 +72,10 @@ impl Bundle {
             let fault = BundleFault::Width { declared: manifest.input.width, computed: plan.width() };
             return Err(BundleError::new(MANIFEST, fault).locate(&text, "input"));
         }
+        if !baseline_fits(&manifest) {
+            let fault = BundleFault::Baseline(plan.width());
+            return Err(BundleError::new(MANIFEST, fault).locate(&text, "explain"));
+        }
         let output = output(&manifest, &tables)
             .map_err(|error| BundleError::new(MANIFEST, error.into()).locate(&text, "items"))?;
         let onnx = read_checked(dir, &manifest.files.model, MAX_MODEL)?;
@@ -106,6 +110,15 @@ impl Bundle {
     pub fn place(&mut self, cost: Cost) {
         self.cost = cost;
         self.placed = true;
+    }
+}
+
+fn baseline_fits(manifest: &Manifest) -> bool {
+    match &manifest.explain {
+        Some(Explain { baseline: Baseline::Row(row) }) => {
+            row.len() == manifest.input.width && row.iter().all(|cell| cell.is_finite())
+        }
+        _ => true,
     }
 }
 

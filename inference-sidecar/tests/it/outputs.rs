@@ -168,7 +168,7 @@ fn outputs_that_contradict_the_task_are_refused() {
         ),
         (
             "task: embedding\noutput: {name: y}\nexplain: {baseline: [1.0]}",
-            "one finite number for each column",
+            "one finite number for each of the 2 columns",
         ),
     ];
     for (number, (task, part)) in cases.iter().enumerate() {
