@@ -1,5 +1,6 @@
 //! Measures the parts of a request, one by one: nanoseconds an operation.
 
+mod inference;
 mod keys;
 mod limits;
 mod materials;

@@ -20,6 +20,7 @@ use foregate_filters::fault::Path;
 use foregate_filters::moment::Moment;
 use http::{Request, request};
 
+use crate::inference;
 use crate::keys::Issuer;
 use crate::limits;
 use crate::materials::Bench;
@@ -59,6 +60,7 @@ pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
     keys(&mut table, &issuer)?;
     limits::run(&mut table)?;
     picks::run(&mut table)?;
+    inference::run(&mut table)?;
     tokens(&mut table, &issuer)?;
     leads(&mut table, &issuer, &head)?;
     schemas::run(&mut table)

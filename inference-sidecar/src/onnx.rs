@@ -1,13 +1,17 @@
 //! Reads an ONNX file, refuses what cannot run, and chooses forest or graph.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod bounds;
+mod operators;
+
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
-use crate::forest::Forest;
 use crate::forest::attributes::{EnsembleError, read};
+use crate::forest::{Forest, v5};
+use crate::onnx::operators::instead;
 
 /// Which tensor goes in and which comes out, as the bundle says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,10 +36,16 @@ pub enum Network {
 pub enum OnnxError {
     #[error("not an ONNX file: {0}")]
     Malformed(String),
-    #[error("tensor `{0}` keeps its data in another file")]
+    #[error("tensor `{0}` keeps its data in another file; save the model with all data inside")]
     ExternalData(String),
-    #[error("operator `{0}` is not supported")]
+    #[error("operator `{0}` is not supported: {hint}", hint = instead(.0))]
     Operator(String),
+    #[error("operator `{operator}` of the domain `{domain}` is not supported: only those of ONNX are")]
+    Domain { operator: String, domain: String },
+    #[error("{what}: over {limit}")]
+    TooLarge { what: String, limit: usize },
+    #[error("operator `{0}` computes from constants alone; fold them before the model is saved")]
+    Unfolded(String),
     #[error("`{0}` is used before it is computed; the nodes form a cycle or are out of order")]
     Order(String),
     #[error("`{0}` is computed twice")]
@@ -44,8 +54,8 @@ pub enum OnnxError {
     Output { output: String, known: String },
     #[error("input: {0}")]
     Input(String),
-    #[error("tree ensemble: {0}")]
-    Ensemble(#[from] EnsembleError),
+    #[error("operator `{operator}`: {fault}")]
+    Ensemble { operator: String, fault: EnsembleError },
     #[error(
         "a tree ensemble together with `{0}` is not supported; only Identity and Cast may stand around it"
     )]
@@ -61,6 +71,7 @@ pub fn open(bytes: &[u8], ports: &Ports) -> Result<Network, OnnxError> {
         return Err(OnnxError::Operator(function.name.clone().unwrap_or_default()));
     }
     let graph = model.graph.as_mut().ok_or_else(|| OnnxError::Malformed("no graph".to_owned()))?;
+    bounds::check_size(graph)?;
     check_tensors(graph)?;
     check_input(graph, ports)?;
     check_order(graph)?;
@@ -69,7 +80,8 @@ pub fn open(bytes: &[u8], ports: &Ports) -> Result<Network, OnnxError> {
     if let Some(tree) = tree {
         return forest(graph, tree, ports).map(|forest| Network::Forest(Box::new(forest)));
     }
-    check_operators(graph)?;
+    operators::check(graph)?;
+    bounds::check_constants(graph)?;
     Ok(Network::Graph(Box::new(model)))
 }
 
@@ -172,11 +184,8 @@ fn prune(graph: &mut GraphProto, ports: &Ports) -> Result<(), OnnxError> {
 
 /// Builds the forest where nothing but Identity and Cast lies between input, ensemble and output.
 fn forest(graph: &GraphProto, tree: &NodeProto, ports: &Ports) -> Result<Forest, OnnxError> {
-    let (classifier, column) = match tree.op_type.as_str() {
-        "TreeEnsembleClassifier" => (true, 1),
-        "TreeEnsembleRegressor" => (false, 0),
-        other => return Err(OnnxError::Operator(other.to_owned())),
-    };
+    let refuse = |fault| OnnxError::Ensemble { operator: tree.op_type.clone(), fault };
+    let column = usize::from(tree.op_type == "TreeEnsembleClassifier");
     let others = graph.node.iter().filter(|node| node.output != tree.output);
     if let Some(other) = others.clone().find(|node| !is_passage(node)) {
         return Err(OnnxError::Mixed(other.op_type.clone()));
@@ -202,25 +211,22 @@ fn forest(graph: &GraphProto, tree: &NodeProto, ports: &Ports) -> Result<Forest,
             known: format!("scores in `{known}`"),
         });
     }
-    Ok(Forest::new(&read(tree, classifier)?, ports.width)?)
+    let ensemble = match tree.op_type.as_str() {
+        "TreeEnsembleClassifier" => read(tree, true),
+        "TreeEnsembleRegressor" => read(tree, false),
+        _ => v5::read(tree),
+    };
+    ensemble.and_then(|ensemble| Forest::new(&ensemble, ports.width)).map_err(refuse)
 }
 
 /// True for a node that hands floats on unchanged.
 fn is_passage(node: &NodeProto) -> bool {
     match node.op_type.as_str() {
         "Identity" => true,
+        // To double and back loses nothing of a float.
         "Cast" => node.attribute.iter().any(|part| {
             part.name == "to" && [DataType::Float as i64, DataType::Double as i64].contains(&part.i)
         }),
         _ => false,
-    }
-}
-
-fn check_operators(graph: &GraphProto) -> Result<(), OnnxError> {
-    let known = tract_onnx::onnx().op_register.0;
-    let used: BTreeSet<&str> = graph.node.iter().map(|node| node.op_type.as_str()).collect();
-    match used.into_iter().find(|name| !known.contains_key(*name)) {
-        Some(name) => Err(OnnxError::Operator(name.to_owned())),
-        None => Ok(()),
     }
 }

@@ -10,19 +10,32 @@ use foregate_filters::score::ScoreFault;
 use tokio::sync::oneshot;
 
 use crate::clock::Stopwatch;
+use crate::live::Live;
 use crate::model::Model;
+use crate::reasons::Contributions;
 
 /// Calls that may wait; beyond it a call is refused as busy.
 pub(crate) const QUEUE: usize = 256;
 /// Calls taken from the queue at once, at most. Nobody waits for a batch to fill.
 const BATCH: usize = 32;
+/// Rows of a batch at most, so that the memory of a run is bounded; a single call may have 200 alone.
+const BATCH_ROWS: usize = 256;
 
-/// What one call gets: a score for each of its rows.
-pub(crate) type Answer = Result<Vec<f32>, ScoreFault>;
+/// What one call gets for its rows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Ran {
+    /// The columns of the output, row by row.
+    pub(crate) cells: Vec<f32>,
+    /// One for each row, where reasons were asked for and time was left.
+    pub(crate) reasons: Vec<Option<Contributions>>,
+}
+
+pub(crate) type Answer = Result<Ran, ScoreFault>;
 
 struct Job {
     rows: Vec<f32>,
     count: usize,
+    explain: bool,
     queued: Stopwatch,
     budget: Duration,
     reply: oneshot::Sender<Answer>,
@@ -38,6 +51,7 @@ struct Shared {
     queue: Mutex<Queue>,
     filled: Condvar,
     model: Arc<dyn Model>,
+    live: Arc<Live>,
 }
 
 /// Threads that run one model. They end when the pool is dropped.
@@ -53,8 +67,8 @@ impl std::fmt::Debug for Pool {
 
 impl Pool {
     /// Starts `threads` threads; an error of the operating system is given back.
-    pub(crate) fn start(model: Arc<dyn Model>, threads: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), model });
+    pub(crate) fn start(model: Arc<dyn Model>, threads: usize, live: Arc<Live>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), model, live });
         let pool = Self { shared };
         for _ in 0..threads.max(1) {
             let shared = pool.shared.clone();
@@ -69,13 +83,14 @@ impl Pool {
         rows: Vec<f32>,
         count: usize,
         budget: Duration,
+        explain: bool,
     ) -> Result<oneshot::Receiver<Answer>, ScoreFault> {
         let (reply, answer) = oneshot::channel();
         let mut queue = self.shared.lock();
         if queue.jobs.len() >= QUEUE {
             return Err(ScoreFault::Busy);
         }
-        queue.jobs.push_back(Job { rows, count, queued: Stopwatch::start(), budget, reply });
+        queue.jobs.push_back(Job { rows, count, explain, queued: Stopwatch::start(), budget, reply });
         drop(queue);
         self.shared.filled.notify_one();
         Ok(answer)
@@ -115,7 +130,7 @@ impl Shared {
             if queue.closed {
                 return None;
             }
-            let count = queue.jobs.len().min(BATCH);
+            let count = batch(&queue.jobs);
             if count > 0 {
                 return Some(queue.jobs.drain(..count).collect());
             }
@@ -130,27 +145,54 @@ impl Shared {
             rows.extend_from_slice(&job.rows);
         }
         let count = jobs.iter().map(|job| job.count).sum();
-        let mut scores = Vec::with_capacity(count);
-        let whole = self.model.run(&rows, count, &mut scores).is_ok() && scores.len() == count;
-        let mut rest = scores.as_slice();
+        let columns = self.model.columns();
+        let mut cells = Vec::with_capacity(count * columns);
+        let watch = Stopwatch::start();
+        let whole = self.model.run(&rows, count, &mut cells).is_ok() && cells.len() == count * columns;
+        self.live.note(watch.elapsed(), count);
+        let mut rest = cells.as_slice();
         for job in jobs {
-            let answer = match rest.split_at_checked(job.count).filter(|_| whole) {
+            let answer = match rest.split_at_checked(job.count * columns).filter(|_| whole) {
                 Some((own, tail)) => {
                     rest = tail;
-                    Ok(own.to_vec())
+                    Ok(Ran { cells: own.to_vec(), reasons: Vec::new() })
                 }
                 None => run(&*self.model, &job.rows, job.count),
             };
+            let answer = answer.map(|ran| self.explain(&job, ran));
             let _ = job.reply.send(answer);
         }
     }
+
+    /// Adds the reasons, as long as there is time: the scores must not be late for them.
+    fn explain(&self, job: &Job, mut ran: Ran) -> Ran {
+        if !job.explain || job.count == 0 {
+            return ran;
+        }
+        let rows = job.rows.chunks_exact((job.rows.len() / job.count).max(1));
+        let cells = ran.cells.chunks_exact(self.model.columns().max(1));
+        let in_time = |_: &(&[f32], &[f32])| job.queued.elapsed() < job.budget / 2;
+        let reasons = rows.zip(cells).take_while(in_time);
+        ran.reasons = reasons.map(|(row, cells)| self.model.explain(row, cells)).collect();
+        ran
+    }
+}
+
+/// How many of the first calls make a batch; one at least, where there is one.
+fn batch(jobs: &VecDeque<Job>) -> usize {
+    let mut rows = 0;
+    let fits = jobs.iter().take(BATCH).take_while(|job| {
+        rows += job.count;
+        rows <= BATCH_ROWS
+    });
+    fits.count().max(usize::from(!jobs.is_empty()))
 }
 
 /// Runs one call.
 pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
-    let mut scores = Vec::with_capacity(count);
-    match model.run(rows, count, &mut scores) {
-        Ok(()) if scores.len() == count => Ok(scores),
+    let mut cells = Vec::with_capacity(count * model.columns());
+    match model.run(rows, count, &mut cells) {
+        Ok(()) if cells.len() == count * model.columns() => Ok(Ran { cells, reasons: Vec::new() }),
         Ok(()) => Err(ScoreFault::Model("the number of scores is not that of the rows".into())),
         Err(error) => Err(ScoreFault::Model(error.to_string().into())),
     }
@@ -158,7 +200,9 @@ pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::Pool;
+    use super::{Pool, Ran};
+    use crate::bundle::Cost;
+    use crate::live::Live;
     use crate::model::{Model, ModelError};
     use std::sync::Arc;
     use std::time::Duration;
@@ -181,13 +225,14 @@ mod tests {
 
     #[test]
     fn a_model_that_panics_costs_its_call_and_not_its_thread() {
-        let pool = Pool::start(Arc::new(Fragile), 1).unwrap();
+        let live = Arc::new(Live::new(Cost::Threads, Duration::ZERO, true));
+        let pool = Pool::start(Arc::new(Fragile), 1, live).unwrap();
         let long = Duration::from_mins(1);
         for _ in 0..3 {
-            let bad = pool.submit(vec![-1.0], 1, long).unwrap();
+            let bad = pool.submit(vec![-1.0], 1, long, false).unwrap();
             assert!(bad.blocking_recv().is_err(), "nobody answers");
-            let good = pool.submit(vec![1.0], 1, long).unwrap();
-            assert_eq!(good.blocking_recv().unwrap(), Ok(vec![0.5]));
+            let good = pool.submit(vec![1.0], 1, long, false).unwrap();
+            assert_eq!(good.blocking_recv().unwrap(), Ok(Ran { cells: vec![0.5], reasons: Vec::new() }));
         }
     }
 }

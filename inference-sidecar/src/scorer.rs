@@ -6,13 +6,17 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_filters::score::{RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
+use foregate_filters::score::{Detail, RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
 
 use crate::bundle::{Bundle, Cost};
-use crate::features::Plan;
+use crate::clock::Stopwatch;
 use crate::features::extract::{Extraction, Found};
+use crate::features::{Plan, Reading};
+use crate::live::Live;
 use crate::model::Model;
-use crate::pool::{Pool, run};
+use crate::output::Output;
+use crate::pool::{Answer, Pool, Ran, run};
+use crate::reasons::{Contributions, tell};
 
 /// Bodies over this size are not read on the worker thread that serves other requests too, in bytes.
 const INLINE_BODY: usize = 32 * 1024;
@@ -20,38 +24,50 @@ const INLINE_BODY: usize = 32 * 1024;
 const INLINE_TIME: Duration = Duration::from_micros(200);
 
 /// Scores with one model: at once where that is cheap, else on threads of its own.
+///
+/// Which of the two, runs measured at load decide at first, and what runs cost lately from then on.
 #[derive(Debug)]
 pub struct ModelScorer {
     name: Box<str>,
     version: Box<str>,
     plan: Plan,
     model: Arc<dyn Model>,
-    cost: Cost,
-    /// Time one row of a large batch takes.
-    per_row: Duration,
+    output: Arc<Output>,
+    live: Arc<Live>,
     pool: Pool,
 }
 
 impl ModelScorer {
     /// Makes a scorer under the name that the policy gives the model; `threads` serve what does not run inline.
     pub fn new(name: &str, bundle: Bundle, threads: usize) -> io::Result<Self> {
-        let Bundle { version, plan, model, cost, per_row, .. } = bundle;
-        let pool = Pool::start(model.clone(), threads)?;
-        Ok(Self { name: name.into(), version, plan, model, cost, per_row, pool })
+        let Bundle { version, plan, model, output, cost, placed, per_row, .. } = bundle;
+        let live = Arc::new(Live::new(cost, per_row, !placed));
+        let pool = Pool::start(model.clone(), threads, Arc::clone(&live))?;
+        Ok(Self { name: name.into(), version, plan, model, output, live, pool })
     }
 
-    /// Where single records are scored.
+    /// Where single records are scored now.
     pub fn cost(&self) -> Cost {
-        self.cost
+        self.live.cost()
+    }
+
+    /// The time for one row that 99 of 100 of the last timed runs kept to; zero before the first.
+    pub fn p99(&self) -> Duration {
+        self.live.p99()
+    }
+
+    fn extract(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
+        let reading = Reading { now: call.now, values: call.explain };
+        self.plan.extract(&call.body, &call.reserved, reading)
     }
 
     async fn answer(&self, call: ScoreCall) -> Scores {
-        let Extraction { records, rows } = self.plan.extract(&call.body, &call.reserved)?;
+        let Extraction { records, rows, values } = self.extract(&call)?;
         let count = scorable(&records);
         if count == 0 {
-            return Ok(join(records, &[]));
+            return Ok(self.join(records, &Ran::default(), &[]));
         }
-        let answer = match self.pool.submit(rows, count, call.budget) {
+        let answer = match self.pool.submit(rows, count, call.budget, call.explain) {
             Ok(answer) => match tokio::time::timeout(call.budget, answer).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(_)) => Err(ScoreFault::Model("its thread is gone".into())),
@@ -59,41 +75,72 @@ impl ModelScorer {
             },
             Err(fault) => Err(fault),
         };
-        Ok(conclude(records, answer))
+        Ok(self.conclude(records, answer, &values))
+    }
+
+    /// Runs on this thread; now and then with an eye on the clock.
+    fn run(&self, rows: &[f32], count: usize) -> Answer {
+        if !self.live.is_due() {
+            return run(&*self.model, rows, count);
+        }
+        let watch = Stopwatch::start();
+        let answer = run(&*self.model, rows, count);
+        self.live.note(watch.elapsed(), count);
+        answer
+    }
+
+    /// Gives every record that has features its score, in order.
+    fn join(&self, records: Vec<Found>, ran: &Ran, values: &[Option<Box<str>>]) -> Vec<RecordScore> {
+        let mut cells = ran.cells.chunks_exact(self.model.columns().max(1));
+        let mut values = values.chunks_exact(self.plan.features().len().max(1));
+        let mut reasons = ran.reasons.iter();
+        let mut score = || -> Result<(f32, Option<Box<Detail>>), ScoreFault> {
+            let cells = cells.next().ok_or_else(|| ScoreFault::Model("a record without a score".into()))?;
+            let (score, detail) = self.output.read(cells);
+            let reasons = reasons.next().and_then(Option::as_ref);
+            Ok((score, self.explained(detail, reasons, values.next().unwrap_or_default())))
+        };
+        let join = |record: Found| {
+            let Found { features, insert_at, empty, reserved } = record;
+            let (score, detail) = match features.and_then(|()| score()) {
+                Ok((score, detail)) => (Ok(score), detail),
+                Err(fault) => (Err(fault), None),
+            };
+            RecordScore { score, insert_at, empty, reserved, detail }
+        };
+        records.into_iter().map(join).collect()
+    }
+
+    fn explained(
+        &self,
+        detail: Option<Box<Detail>>,
+        contributions: Option<&Contributions>,
+        values: &[Option<Box<str>>],
+    ) -> Option<Box<Detail>> {
+        let Some(contributions) = contributions else { return detail };
+        let mut detail = detail.unwrap_or_default();
+        detail.reasons = Some(tell(&self.plan, contributions, values));
+        Some(detail)
+    }
+
+    /// A fault of the model is the fault of each record; where they lie stays known, so that defaults can be
+    /// written.
+    fn conclude(&self, records: Vec<Found>, answer: Answer, values: &[Option<Box<str>>]) -> Vec<RecordScore> {
+        match answer {
+            Ok(ran) => self.join(records, &ran, values),
+            Err(fault) => {
+                let failed = |mut record: Found| {
+                    record.features = record.features.and(Err(fault.clone()));
+                    record
+                };
+                self.join(records.into_iter().map(failed).collect(), &Ran::default(), &[])
+            }
+        }
     }
 }
 
 fn scorable(records: &[Found]) -> usize {
     records.iter().filter(|record| record.features.is_ok()).count()
-}
-
-/// Gives every record that has features its score, in order.
-fn join(records: Vec<Found>, scores: &[f32]) -> Vec<RecordScore> {
-    let mut scores = scores.iter().copied();
-    let missing = || ScoreFault::Model("a record without a score".into());
-    records
-        .into_iter()
-        .map(|record| RecordScore {
-            score: record.features.and_then(|()| scores.next().ok_or_else(missing)),
-            insert_at: record.insert_at,
-            empty: record.empty,
-            reserved: record.reserved,
-        })
-        .collect()
-}
-
-/// A fault of the model is the fault of each record; where they lie stays known, so that defaults can be written.
-fn conclude(records: Vec<Found>, answer: Result<Vec<f32>, ScoreFault>) -> Vec<RecordScore> {
-    match answer {
-        Ok(scores) => join(records, &scores),
-        Err(fault) => {
-            let failed = |mut record: Found| {
-                record.features = record.features.and(Err(fault.clone()));
-                record
-            };
-            join(records.into_iter().map(failed).collect(), &[])
-        }
-    }
 }
 
 impl Scorer for ModelScorer {
@@ -106,22 +153,24 @@ impl Scorer for ModelScorer {
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {
-        if self.cost == Cost::Threads || call.body.len() > INLINE_BODY {
+        // Reasons cost more than any score that is given here.
+        if self.cost() == Cost::Threads || call.explain || call.body.len() > INLINE_BODY {
             return None;
         }
-        let Extraction { records, rows } = match self.plan.extract(&call.body, &call.reserved) {
+        let Extraction { records, rows, .. } = match self.extract(call) {
             Ok(extraction) => extraction,
             Err(fault) => return Some(Err(fault)),
         };
         let count = scorable(&records);
-        let time = self.per_row.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let time = self.live.per_row().saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
         if count > 1 && time > INLINE_TIME.min(call.budget) {
             return None;
         }
         if count == 0 {
-            return Some(Ok(join(records, &[])));
+            return Some(Ok(self.join(records, &Ran::default(), &[])));
         }
-        Some(Ok(conclude(records, run(&*self.model, &rows, count))))
+        let answer = self.run(&rows, count);
+        Some(Ok(self.conclude(records, answer, &[])))
     }
 
     fn submit<'a>(&'a self, call: ScoreCall) -> Pin<Box<dyn Future<Output = Scores> + Send + 'a>> {

@@ -1,4 +1,4 @@
-"""Writes a model bundle: model.onnx, golden.json, model.yaml and CARD.md, byte for byte repeatable."""
+"""Writes a model bundle: model.onnx, tables, golden.json and model.yaml, byte for byte repeatable."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,74 +15,20 @@ import yaml
 
 import random_records
 from foregate_features import FeatureSpec
-from oracle import floats
-from scorer import Scorer
+from oracle import NOW, Judge, lines
+from tables import Table
 
-NORTHWIND = {
-    "FirstName": "Maya",
-    "LastName": "Okafor",
-    "Company": "Northwind Freight",
-    "Title": "VP Operations",
-    "Email": "maya.okafor@northwind.example",
-    "Industry": "Transportation",
-    "LeadSource": "Web",
-    "AnnualRevenue": 18500000,
-    "NumberOfEmployees": 240,
-    "Country": "US",
-    "Website_Visits__c": 14,
-    "Days_Since_Last_Activity__c": 2,
-    "Email_Opens_30d__c": 5,
-}
-STRONG = {
-    "LastName": "Strand",
-    "Company": "Harbor Mills",
-    "Title": "CFO",
-    "Industry": "Manufacturing",
-    "LeadSource": "Partner Referral",
-    "AnnualRevenue": 640000000,
-    "NumberOfEmployees": 3100,
-    "Country": "US",
-    "Website_Visits__c": 5,
-    "Page_Views_30d__c": 31,
-    "Pricing_Page_Views__c": 4,
-    "Session_Minutes__c": 28.5,
-    "Viewed_Demo__c": True,
-    "Email_Opens_30d__c": 4,
-    "Content_Downloads__c": 3,
-    "Webinars_Attended__c": 2,
-    "Touches_7d__c": 3,
-    "Sales_Activities__c": 7,
-    "Days_Since_Last_Activity__c": 0,
-    "Lead_Age_Days__c": 28,
-}
-WEAK = {
-    "LastName": "Quill",
-    "Company": "Corner Print",
-    "Title": "Coordinator",
-    "Industry": "Retail",
-    "LeadSource": "Outbound",
-    "AnnualRevenue": 1200000,
-    "NumberOfEmployees": 210,
-    "Country": "GB",
-    "Website_Visits__c": 0,
-    "Email_Opens_30d__c": 0,
-    "Sales_Activities__c": 0,
-    "Days_Since_Last_Activity__c": 19,
-    "Lead_Age_Days__c": 20,
-}
-EXTREMES: list[dict[str, Any]] = [
-    {},
-    {"AnnualRevenue": None, "Title": None, "Viewed_Demo__c": None, "Country": None},
-    {"AnnualRevenue": -5, "NumberOfEmployees": 1e30, "Website_Visits__c": 1e15, "Days_Since_Last_Activity__c": -3},
-    {"Title": "Größter Chef 🚚", "Industry": "", "LeadSource": "web", "Country": "us"},
-    {**STRONG, "AnnualRevenue": 123456789012345678901, "Lead_Age_Days__c": 0.25},
-    {"Tags__c": [{"Title": "CEO"}], "Nested__c": {"Industry": "Healthcare"}, "Title": "CEO"},
-]
 RANDOM_VECTORS = 20
+DENSE = 1 << 20  # golden vectors hold every column
 
 
 @dataclass(frozen=True)
 class Bundle:
+    """`items` is the table, column and k of a ranking; `tables` are the bytes of each by name.
+
+    `baseline` is the row that contributions of a linear model are held against.
+    """
+
     name: str
     version: str
     model: onnx.ModelProto
@@ -90,58 +36,87 @@ class Bundle:
     features: list[dict[str, Any]]
     metrics: dict[str, float]
     trained_on: dict[str, Any]
+    script: str
+    object: str = "Lead"
+    task: str = "classification"
+    items: dict[str, Any] | None = None
+    baseline: list[float] | None = None
+    tables: dict[str, bytes] = field(default_factory=dict)
+
+    def spec(self) -> FeatureSpec:
+        return FeatureSpec(self.features, {name: Table.parse(data) for name, data in self.tables.items()})
+
+    def judge(self) -> Judge:
+        ranking = None
+        if self.items:
+            ranking = (Table.parse(self.tables[self.items["table"]]), self.items["column"], self.items["k"])
+        return Judge(self.model.SerializeToString(deterministic=True), self.output, ranking)
 
 
-def write(folder: Path, bundle: Bundle, samples: Sequence[Mapping[str, Any]], seed: int) -> Scorer:
-    """`samples` are unseen leads, which become golden vectors beside the named and the random ones."""
+def write(folder: Path, bundle: Bundle, samples: Sequence[Mapping[str, Any]], seed: int) -> Judge:
+    """`samples` become golden vectors, with random ones behind them."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = bundle.model.SerializeToString(deterministic=True)
-    scorer = Scorer(model, bundle.output)
-    spec = FeatureSpec(bundle.features)
-    golden = golden_vectors(spec, scorer, bundle.features, samples, seed)
-    yaml_text = model_yaml(bundle, spec.width, {"model": ("model.onnx", model), "golden": ("golden.json", golden)})
-    (folder / "model.onnx").write_bytes(model)
-    (folder / "golden.json").write_bytes(golden)
-    (folder / "model.yaml").write_text(yaml_text, encoding="utf-8")
-    return scorer
+    files = {"model": ("model.onnx", bundle.model.SerializeToString(deterministic=True))}
+    files["golden"] = ("golden.json", golden_vectors(bundle, samples, seed))
+    tables = {name: (f"{name}.json", data) for name, data in bundle.tables.items()}
+    for path, data in (*files.values(), *tables.values()):
+        (folder / path).write_bytes(data)
+    (folder / "model.yaml").write_text(model_yaml(bundle, files, tables), encoding="utf-8")
+    return bundle.judge()
 
 
-def golden_vectors(
-    spec: FeatureSpec, scorer: Scorer, entries: list[dict[str, Any]], samples: Sequence[Mapping[str, Any]], seed: int
-) -> bytes:
-    draw = random.Random(seed)
-    records: list[Mapping[str, Any]] = [NORTHWIND, STRONG, WEAK, *EXTREMES, *samples]
-    records += [random_records.record(entries, records, draw) for _ in range(RANDOM_VECTORS)]
-    features = spec.matrix(records)
-    rows = zip(records, features, scorer.scores(features), strict=True)
-    vectors = [{"record": record, "features": floats(row), "score": float(str(score))} for record, row, score in rows]
-    lines = ",\n".join(json.dumps(vector, ensure_ascii=False, allow_nan=False) for vector in vectors)
-    return f'{{"vectors": [\n{lines}\n]}}\n'.encode()
+def golden_vectors(bundle: Bundle, samples: Sequence[Mapping[str, Any]], seed: int) -> bytes:
+    draw, spec = random.Random(seed), bundle.spec()
+    keys = {name: Table.parse(data).keys() for name, data in bundle.tables.items()}
+    read = random_records.members(bundle.features, keys)
+    records: list[Any] = list(samples)
+    records += [random_records.record(records, read, draw, bundle.object) for _ in range(RANDOM_VECTORS)]
+    vectors = lines(spec, bundle.judge(), records, NOW if spec.reads_now else None, DENSE)
+    moment = f'"now": "{NOW}", ' if spec.reads_now else ""
+    text = ",\n".join(vector_line(vector, spec.width) for vector in vectors)
+    return f'{{{moment}"vectors": [\n{text}\n]}}\n'.encode()
 
 
-def model_yaml(bundle: Bundle, width: int, files: Mapping[str, tuple[str, bytes]]) -> str:
-    head = {
+def vector_line(vector: dict[str, Any], width: int) -> str:
+    """Wide rows are mostly zeros: written short."""
+    vector = {key: value for key, value in vector.items() if key != "now"}
+    if width <= 100:
+        return json.dumps(vector, ensure_ascii=False, allow_nan=False)
+    cells = [int(cell) if cell is not None and cell == int(cell) else cell for cell in vector["features"]]
+    return json.dumps(vector | {"features": cells}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def model_yaml(bundle: Bundle, files: Mapping[str, tuple[str, bytes]], tables: Mapping[str, tuple[str, bytes]]) -> str:
+    named: dict[str, Any] = {key: reference(*file) for key, file in files.items()}
+    if tables:
+        named["tables"] = {name: reference(*file) for name, file in tables.items()}
+    head: dict[str, Any] = {
         "apiVersion": "foregate.dev/v1alpha1",
         "kind": "ModelBundle",
         "name": bundle.name,
-        "object": "Lead",
-        "task": "classification",
-        "files": {
-            key: {"path": path, "sha256": hashlib.sha256(data).hexdigest()} for key, (path, data) in files.items()
-        },
-        "input": {"name": "features", "width": width},
+        "object": bundle.object,
+        "task": bundle.task,
+        "files": named,
+        "input": {"name": "features", "width": bundle.spec().width},
         "output": bundle.output,
-        "metrics": bundle.metrics,
-        "trainedOn": bundle.trained_on,
     }
-    lines = ["# Written by inference-sidecar/training/train_lead.py."]
+    if bundle.items:
+        head["items"] = bundle.items
+    if bundle.baseline:
+        head["explain"] = {"baseline": bundle.baseline}
+    head |= {"metrics": bundle.metrics, "trainedOn": bundle.trained_on}
+    text = [f"# Written by inference-sidecar/training/{bundle.script}."]
     for key, value in head.items():
-        lines.append(f"{key}: {flow(value)}")
+        text.append(f"{key}: {flow(value)}")
         if key == "name":
-            lines.append(f'version: "{bundle.version}"')
-    lines.append("features:")
-    lines += [f"- {flow(entry)}" for entry in bundle.features]
-    return "\n".join(lines) + "\n"
+            text.append(f'version: "{bundle.version}"')
+    text.append("features:")
+    text += [f"- {flow(entry)}" for entry in bundle.features]
+    return "\n".join(text) + "\n"
+
+
+def reference(path: str, data: bytes) -> dict[str, str]:
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def flow(value: Any) -> str:

@@ -1,137 +1,63 @@
-"""The model card of a lead bundle, written from the measured facts."""
+"""The model card of a bundle, in the order that all of them keep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-import leads
 from bundle import Bundle
 
-BINS = 10
-TOP = 6
+SIMULATED = (
+    "Demonstration, tests and benchmarks of Foregate, and a pattern for your own model. **Do not decide about real people or "
+    "companies with it**: train on your own CRM, then replace the bundle."
+)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """`complete` are metrics on the test leads without gaps, `other` those of the sister bundle."""
+class Card:
+    """`synthetic` says in one word or sentence what of the data is invented."""
 
     bundle: Bundle
-    kind: str
-    rows: dict[str, int]
-    won: np.ndarray
-    scores: np.ndarray
-    complete: dict[str, float]
-    other: dict[str, float]
-    examples: dict[str, float]
-    columns: list[str]
-    weights: np.ndarray
+    purpose: str
+    synthetic: str
+    data: str
+    quality: str
+    examples: Mapping[str, str]
+    limits: Sequence[str]
+    use: str = SIMULATED
 
+    def render(self) -> str:
+        examples = "\n".join(f"| {name} | {result} |" for name, result in self.examples.items())
+        limits = "\n".join(f"- {limit}" for limit in self.limits)
+        return f"""# {self.bundle.name} {self.bundle.version}
 
-def render(facts: Facts) -> str:
-    made, metrics = facts.bundle, facts.bundle.metrics
-    error, table = calibration(facts.won, facts.scores)
-    sister = "lead-score-logistic" if made.name == "lead-score" else "lead-score"
-    measure = "share of split gain" if made.name == "lead-score" else "share of absolute weight"
-    constraint = (
-        "The trees are constrained: more activity, revenue or seniority never lowers the score, a longer silence never raises it.\n"
-        if made.name == "lead-score"
-        else ""
-    )
-    return f"""# {made.name} {made.version}
-
-The probability that a sales lead is won within {leads.OUTCOME_DAYS} days, from one Salesforce Lead record: {facts.kind}.
+{self.purpose}
 
 ## Intended use
 
-Demonstration, tests and benchmarks of Foregate, and a pattern for your own model. The data is simulated: **do not rank real
-people or companies with it.** Train on your own CRM (below), then replace the bundle.
+{self.use}
 
 ## Data
 
-PyPI `leadforge` 1.0.0 (MIT), recipe `{leads.RECIPE}`, profile `{leads.DIFFICULTY}`, seed {made.trained_on["seed"]}: {leads.LEADS:,} leads of
-{leads.ACCOUNTS:,} invented accounts. No real person or company is in it. Each lead is seen once, on a random day in its first
-{leads.LAST_SNAPSHOT_DAY + 1} days, with the events up to that day; leads already won by then are left out, leads that went silent stay in.
-leadforge's documented leakage column `total_touches_all`, its other ready-made aggregates and everything about opportunities
-are not used: a Salesforce Lead has no opportunity yet.
+Synthetic: {self.synthetic}
 
-Mapped to Lead fields with these liberties: revenue and headcount are drawn log-uniformly within leadforge's bands; the title is drawn
-for the contact's seniority; `Email_Opens_30d__c` counts e-mail touches, as leadforge records no opens. Gaps and unlisted words are added at
-random, independently of the outcome: a fifth of the records lack each group of fields, each field is absent in another {leads.FIELD_ABSENT:.0%}, {leads.UNLISTED:.0%} of the
-words are ones the model does not know.
+{self.data}
 
-Split by account, so no account is in two parts: {facts.rows["train"]:,} leads train, {facts.rows["valid"]:,} validate (number of trees), {facts.rows["test"]:,} test.
+## Quality on unseen records
 
-## Quality on the test accounts
+{self.quality}
 
-| | AUC | log loss | Brier | calibration error |
-|---|---|---|---|---|
-| this model | {metrics["auc"]:.4f} | {metrics["logLoss"]:.4f} | {metrics["brier"]:.4f} | {error:.4f} |
-| this model, records without gaps | {facts.complete["auc"]:.4f} | {facts.complete["logLoss"]:.4f} | {facts.complete["brier"]:.4f} | |
-| `{sister}` | {facts.other["auc"]:.4f} | {facts.other["logLoss"]:.4f} | {facts.other["brier"]:.4f} | |
-| everyone gets the base rate ({facts.won.mean():.3f}) | 0.5000 | {entropy(facts.won.mean()):.4f} | {variance(facts.won.mean()):.4f} | |
+## Examples in golden.json
 
-{metrics["testRows"]:,} leads. One standard error of the AUC is about {auc_error(facts.won, metrics["auc"]):.3f}: the two models are {verdict(facts)}.
-The signal is weak by design of the data. Scores lie between {facts.scores.min():.2f} and {facts.scores.max():.2f} (5 % to 95 %: {np.quantile(facts.scores, 0.05):.2f} to {np.quantile(facts.scores, 0.95):.2f}).
-
-Calibration, test leads in tenths by score:
-
-| mean score | won |
+| record | result |
 |---|---|
-{table}
-
-Columns that weigh most ({measure}): {top(facts)}. Industry, country, source and headcount have no effect in
-this world; the little weight they get is noise.
-{constraint}
-## Scores of the examples in golden.json
-
-{", ".join(f"{name} {score:.3f}" for name, score in facts.examples.items())}.
+{examples}
 
 ## Limits
 
-- Titles and words match exactly as listed in `model.yaml`; any other counts as unknown.
-- Activity is counted over at most {leads.LAST_SNAPSHOT_DAY} days. Beyond the range seen (about 7 visits, 30 days of age) the score is extrapolated.
-- A record with few fields gets a score near the base rate. That is not a statement about the lead.
+{limits}
 
 ## Retrain
 
-See `inference-sidecar/training/README.md`.
+`{self.bundle.script}`; see `inference-sidecar/training/README.md`.
 """
-
-
-def calibration(won: np.ndarray, scores: np.ndarray) -> tuple[float, str]:
-    """Expected calibration error and the table, over equally filled bins."""
-    bins = np.array_split(np.argsort(scores, kind="stable"), BINS)
-    pairs = [(scores[rows].mean(), won[rows].mean(), len(rows)) for rows in bins]
-    error = sum(abs(score - rate) * count for score, rate, count in pairs) / len(won)
-    return error, "\n".join(f"| {score:.3f} | {rate:.3f} |" for score, rate, _ in pairs)
-
-
-def auc_error(won: np.ndarray, auc: float) -> float:
-    """Hanley and McNeil, 1982."""
-    positive, negative = int(won.sum()), int(len(won) - won.sum())
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (positive - 1) * (q1 - auc**2) + (negative - 1) * (q2 - auc**2)
-    return float(np.sqrt(spread / (positive * negative)))
-
-
-def verdict(facts: Facts) -> str:
-    gap = facts.bundle.metrics["auc"] - facts.other["auc"]
-    if abs(gap) < auc_error(facts.won, facts.bundle.metrics["auc"]):
-        return "level"
-    return "apart, this one ahead" if gap > 0 else "apart, the other ahead"
-
-
-def top(facts: Facts) -> str:
-    order = np.argsort(-facts.weights, kind="stable")[:TOP]
-    total = facts.weights.sum()
-    return ", ".join(f"`{facts.columns[column]}` {facts.weights[column] / total:.0%}" for column in order)
-
-
-def entropy(rate: float) -> float:
-    return float(-(rate * np.log(rate) + (1 - rate) * np.log(1 - rate)))
-
-
-def variance(rate: float) -> float:
-    return float(rate * (1 - rate))

@@ -2,6 +2,7 @@
 
 Training, golden vectors and the oracle all compute features here, from the `features` list of
 `model.yaml`; the Rust loader reads the same list. All arithmetic is float64, cast to float32 at the end.
+FEATURES.md says in words what each entry does.
 """
 
 from __future__ import annotations
@@ -17,18 +18,26 @@ from typing import Any
 import numpy as np
 import yaml
 
+import dates
+import texts
+from tables import Table
+
 Json = Any
 Encode = Callable[[Any], list[float]]
+Read = Callable[[Json, dates.Moment | None], Any]
 
-FNV_OFFSET = 0xCBF29CE484222325
-FNV_PRIME = 0x100000001B3
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+MAX_WIDTH = 4_096
 ARRAY_INDEX = re.compile(r"0|[1-9][0-9]*", re.ASCII)
+JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
 
-COMMON_KEYS = {"name", "pointer", "type", "lenient", "default"}
+COMMON_KEYS = {"name", "label", "pointer", "type", "lenient", "default", "pii"}
+NUMBER_KEYS = COMMON_KEYS | {"impute", "missing", "log", "scale", "bucket"}
 KEYS_BY_TYPE = {
-    "number": COMMON_KEYS | {"impute", "missing", "log", "scale", "bucket"},
-    "string": COMMON_KEYS | {"oneHot", "ordinal", "otherwise", "hash"},
+    "number": NUMBER_KEYS,
+    "date": NUMBER_KEYS | {"since", "until", "unit"},
+    "string": COMMON_KEYS | {"oneHot", "ordinal", "otherwise", "hash", "lookup"},
+    "text": COMMON_KEYS | {"also", "normalize", "ngrams"},
     "boolean": COMMON_KEYS,
 }
 
@@ -43,71 +52,60 @@ class FeatureFault(ValueError):
 
 @dataclass(frozen=True)
 class Feature:
-    """One entry of the spec: where the value lies, and how it becomes `width` columns."""
+    """One entry of the spec: how its value is read, and how it becomes `width` columns."""
 
     name: str
-    tokens: tuple[str, ...]
-    kind: str
-    lenient: bool
+    read: Read
     absent: Any
     required: bool
     width: int
     encode: Encode
     entry: Mapping[str, Any]
 
-    def columns(self, record: Json) -> list[float]:
-        value = self.typed(resolve(record, self.tokens))
+    def columns(self, record: Json, now: dates.Moment | None) -> list[float]:
+        value = self.read(record, now)
         if value is None:
             if self.required:
                 raise FeatureFault(f"{self.name}: required, but absent")
             value = self.absent
         return self.encode(value)
 
-    def typed(self, value: Json) -> Any:
-        """The value in the type of the feature; None where it counts as absent."""
-        if value is None:
-            return None
-        if self.kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
-            try:
-                return finite(self.name, float(value))
-            except OverflowError as error:
-                raise FeatureFault(f"{self.name}: number beyond float64") from error
-        if self.kind == "string" and isinstance(value, str):
-            return value
-        if self.kind == "boolean" and isinstance(value, bool):
-            return value
-        if self.lenient:
-            return None
-        raise FeatureFault(f"{self.name}: expected {self.kind}, found {type(value).__name__}")
-
 
 class FeatureSpec:
     """The compiled `features` list: records in, rows of float32 out."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        self.features = [compile_feature(entry) for entry in entries]
+    def __init__(self, entries: Iterable[Mapping[str, Any]], tables: Mapping[str, Table] | None = None) -> None:
+        self.features = [compile_feature(entry, tables or {}) for entry in entries]
         self.width = sum(feature.width for feature in self.features)
+        if self.width > MAX_WIDTH:
+            raise SpecError(f"{self.width} columns, {MAX_WIDTH} at most")
 
     @classmethod
     def load(cls, path: Path) -> FeatureSpec:
         """Reads `model.yaml`, or a file that holds only `features`."""
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        spec = cls(document["features"])
+        files = document.get("files", {}).get("tables", {})
+        tables = {name: Table.parse((path.parent / file["path"]).read_bytes()) for name, file in files.items()}
+        spec = cls(document["features"], tables)
         declared = document.get("input", {}).get("width", spec.width)
         if declared != spec.width:
             raise SpecError(f"{path}: input.width is {declared}, the features give {spec.width} columns")
         return spec
 
-    def row(self, record: Json) -> list[float]:
-        """Raises FeatureFault where the record cannot be scored."""
-        columns = [column for feature in self.features for column in feature.columns(record)]
+    @property
+    def reads_now(self) -> bool:
+        return any("now" in (feature.entry.get("since"), feature.entry.get("until")) for feature in self.features)
+
+    def row(self, record: Json, now: dates.Moment | None = None) -> list[float]:
+        """`now` is the moment of the request. Raises FeatureFault where the record cannot be scored."""
+        columns = [column for feature in self.features for column in feature.columns(record, now)]
         for column in columns:
             if abs(column) > FLOAT32_MAX:
                 raise FeatureFault("a feature is beyond float32")
         return [float(value) for value in np.asarray(columns, dtype=np.float64).astype(np.float32)]
 
-    def matrix(self, records: Iterable[Json]) -> np.ndarray:
-        rows = [self.row(record) for record in records]
+    def matrix(self, records: Iterable[Json], now: dates.Moment | None = None) -> np.ndarray:
+        rows = [np.asarray(self.row(record, now), dtype=np.float32) for record in records]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self.width)
 
     def column_names(self) -> list[str]:
@@ -115,7 +113,7 @@ class FeatureSpec:
         return [name for feature in self.features for name in feature_columns(feature)]
 
 
-def compile_feature(entry: Mapping[str, Any]) -> Feature:
+def compile_feature(entry: Mapping[str, Any], tables: Mapping[str, Table]) -> Feature:
     name, kind = entry["name"], entry["type"]
     if kind not in KEYS_BY_TYPE:
         raise SpecError(f"{name}: unknown type {kind}")
@@ -125,12 +123,14 @@ def compile_feature(entry: Mapping[str, Any]) -> Feature:
     sources = [key for key in ("default", "impute", "missing") if key in entry]
     if len(sources) > 1:
         raise SpecError(f"{name}: only one of {sources}")
-    width, encode = {"number": number, "string": string, "boolean": boolean}[kind](entry)
+    read = {"date": date_reader, "text": text_reader}.get(kind, scalar_reader)(entry)
+    if kind == "string":
+        width, encode = string(entry, tables)
+    else:
+        width, encode = {"number": number, "date": number, "text": text, "boolean": boolean}[kind](entry)
     return Feature(
         name=name,
-        tokens=pointer_tokens(entry["pointer"]),
-        kind=kind,
-        lenient=entry.get("lenient", False),
+        read=read,
         absent=absent_value(entry),
         required=not sources,
         width=width,
@@ -139,14 +139,79 @@ def compile_feature(entry: Mapping[str, Any]) -> Feature:
     )
 
 
+def scalar_reader(entry: Mapping[str, Any]) -> Read:
+    tokens = pointer_tokens(entry["pointer"])
+    return lambda record, _now: typed(entry, entry["type"], resolve(record, tokens))
+
+
+def date_reader(entry: Mapping[str, Any]) -> Read:
+    """The time between two moments, in units; None where one of them is absent."""
+    ends = [key for key in ("since", "until") if key in entry]
+    if len(ends) != 1:
+        raise SpecError(f"{entry['name']}: exactly one of since, until")
+    unit, other = dates.UNITS[entry.get("unit", "days")], entry[ends[0]]
+    tokens = pointer_tokens(entry["pointer"])
+    others = None if other == "now" else pointer_tokens(other)
+
+    def read(record: Json, now: dates.Moment | None) -> float | None:
+        value = typed(entry, "date", resolve(record, tokens))
+        end = now if others is None else typed(entry, "date", resolve(record, others))
+        if others is None and now is None:
+            raise ValueError(f"{entry['name']}: reads the moment of the request, none was given")
+        if value is None or end is None:
+            return None
+        return value.since(end, unit) if "since" in entry else end.since(value, unit)
+
+    return read
+
+
+def text_reader(entry: Mapping[str, Any]) -> Read:
+    """The fields that are present; None where none is."""
+    pointers = [pointer_tokens(pointer) for pointer in (entry["pointer"], *entry.get("also", ()))]
+
+    def read(record: Json, _now: dates.Moment | None) -> list[str] | None:
+        values = [typed(entry, "string", resolve(record, tokens)) for tokens in pointers]
+        return [value for value in values if value is not None] or None
+
+    return read
+
+
+def typed(entry: Mapping[str, Any], kind: str, value: Json) -> Any:
+    """The value in the type asked for; None where it counts as absent."""
+    name, lenient = entry["name"], entry.get("lenient", False)
+    if value is None:
+        return None
+    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return as_float(name, value)
+    if kind == "number" and lenient and isinstance(value, str):
+        value = value.strip(" \t\r\n")
+        return as_float(name, value) if JSON_NUMBER.fullmatch(value) else None
+    if kind == "string" and isinstance(value, str):
+        return value
+    if kind == "boolean" and isinstance(value, bool):
+        return value
+    if kind == "date" and isinstance(value, str) and (moment := dates.parse(value)) is not None:
+        return moment
+    if lenient:
+        return None
+    raise FeatureFault(f"{name}: expected {kind}, found {type(value).__name__}")
+
+
+def as_float(name: str, value: float | str) -> float:
+    try:
+        return finite(name, float(value))
+    except OverflowError as error:
+        raise FeatureFault(f"{name}: number beyond float64") from error
+
+
 def absent_value(entry: Mapping[str, Any]) -> Any:
     if "missing" in entry:
         if entry["missing"] not in ("nan",) or "bucket" in entry:
             raise SpecError(f"{entry['name']}: `missing` is only `nan`, and not with a bucket")
         return math.nan
-    if entry["type"] == "number" and ("default" in entry or "impute" in entry):
+    if entry["type"] in ("number", "date") and ("default" in entry or "impute" in entry):
         return float(entry.get("default", entry.get("impute")))
-    return entry.get("default")
+    return [entry["default"]] if entry["type"] == "text" and "default" in entry else entry.get("default")
 
 
 def number(entry: Mapping[str, Any]) -> tuple[int, Encode]:
@@ -168,11 +233,13 @@ def number(entry: Mapping[str, Any]) -> tuple[int, Encode]:
     return 1, lambda x: [((log1p(x) if log else x) - mean) / std]
 
 
-def string(entry: Mapping[str, Any]) -> tuple[int, Encode]:
+def string(entry: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[int, Encode]:
     name = entry["name"]
-    endings = [key for key in ("oneHot", "ordinal", "hash") if key in entry]
+    endings = [key for key in ("oneHot", "ordinal", "hash", "lookup") if key in entry]
     if len(endings) != 1:
-        raise SpecError(f"{name}: a string ends in exactly one of oneHot, ordinal, hash")
+        raise SpecError(f"{name}: a string ends in exactly one of oneHot, ordinal, hash, lookup")
+    if "lookup" in entry:
+        return lookup(name, entry["lookup"], tables)
     if "oneHot" in entry:
         values, other = entry["oneHot"]["values"], entry["oneHot"].get("other", False)
         index = {value: position for position, value in enumerate(values)}
@@ -184,7 +251,38 @@ def string(entry: Mapping[str, Any]) -> tuple[int, Encode]:
         otherwise = float(entry["otherwise"])
         return 1, lambda s: [order.get(s, otherwise)]
     buckets = int(entry["hash"]["buckets"])
-    return buckets, lambda s: one_of(buckets, fnv1a64(s.encode()) % buckets if s else None)
+    return buckets, lambda s: one_of(buckets, texts.fnv1a64(s.encode()) % buckets if s else None)
+
+
+def lookup(name: str, entry: Mapping[str, Any], tables: Mapping[str, Table]) -> tuple[int, Encode]:
+    """The cells of one row of a table; `default` in every column where the key is unknown."""
+    table, column, width = tables.get(entry["table"]), entry["column"], int(entry["width"])
+    if table is None:
+        raise SpecError(f"{name}: the bundle has no table {entry['table']}")
+    if table.columns.get(column) != width:
+        raise SpecError(f"{name}: the table has no column {column} of width {width}")
+    default = [float(entry.get("default", 0.0))] * width
+    rows = {key: [float(cell) for cell in row[column]] for key, row in table.rows.items()}
+    return width, lambda s: rows.get(s, default)
+
+
+def text(entry: Mapping[str, Any]) -> tuple[int, Encode]:
+    name, rules, normalize = entry["name"], entry["ngrams"], entry.get("normalize", {})
+    if unknown := (set(rules) - {"words", "chars", "buckets", "tf", "norm"}) | (
+        set(normalize) - {"lower", "unaccent", "digits"}
+    ):
+        raise SpecError(f"{name}: unknown {sorted(unknown)}")
+    ranges = [rules[key] for key in ("words", "chars") if key in rules]
+    if not ranges or not all(1 <= low <= high <= 8 for low, high in ranges):
+        raise SpecError(f"{name}: words or chars, from 1 to 8")
+    if normalize.get("unaccent", False) and not normalize.get("lower", False):
+        raise SpecError(f"{name}: unaccent needs lower")
+    digit = normalize.get("digits", "0")
+    if len(digit) != 1 or not digit.isascii() or not digit.isalnum():
+        raise SpecError(f"{name}: digits is one ASCII letter or digit")
+    if rules.get("tf", "raw") not in ("raw", "log", "binary") or rules.get("norm", "none") not in ("none", "l2"):
+        raise SpecError(f"{name}: tf is raw, log or binary; norm is none or l2")
+    return int(rules["buckets"]), lambda fields: texts.hashed(fields, normalize, rules)
 
 
 def boolean(_entry: Mapping[str, Any]) -> tuple[int, Encode]:
@@ -214,13 +312,6 @@ def finite(name: str, x: float) -> float:
     if not math.isfinite(x):
         raise FeatureFault(f"{name}: number beyond float64")
     return x
-
-
-def fnv1a64(data: bytes) -> int:
-    state = FNV_OFFSET
-    for byte in data:
-        state = ((state ^ byte) * FNV_PRIME) & 0xFFFFFFFFFFFFFFFF
-    return state
 
 
 def pointer_tokens(pointer: str) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ impl Filter for Enrich {
     fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
         for rule in &self.rules {
             let scores = match readable(head, ctx) {
-                Ok(body) => match rule.scorer.score(&rule.call(body)) {
+                Ok(body) => match rule.scorer.score(&rule.call(body, ctx)) {
                     Some(scores) => scores,
                     None => return Verdict::Wait,
                 },
@@ -143,7 +143,7 @@ impl Filter for Enrich {
             for rule in self.open(ctx) {
                 let scores = match readable(head, ctx) {
                     Ok(body) => {
-                        let call = rule.call(body);
+                        let call = rule.call(body, ctx);
                         match rule.scorer.score(&call) {
                             Some(scores) => scores,
                             None => rule.scorer.submit(call).await,
@@ -231,8 +231,9 @@ impl Rule {
         ctx.scores.iter().any(|fact| Arc::ptr_eq(&fact.rule, &self.name))
     }
 
-    fn call(&self, body: Bytes) -> ScoreCall {
-        ScoreCall { body, reserved: self.reserved.clone(), budget: self.deadline.0 }
+    fn call(&self, body: Bytes, ctx: &RequestContext) -> ScoreCall {
+        let now = ctx.moment.unix;
+        ScoreCall { body, reserved: self.reserved.clone(), budget: self.deadline.0, now, explain: false }
     }
 
     /// Turns scores into edits and a fact, or into the refusal that the policy asks for.

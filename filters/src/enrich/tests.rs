@@ -63,6 +63,7 @@ impl Fixed {
                 insert_at: open + 1,
                 empty: kept == 0,
                 reserved,
+                detail: None,
             });
         }
         Ok(records)

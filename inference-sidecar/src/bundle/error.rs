@@ -4,6 +4,8 @@ use std::fmt;
 
 use crate::features::spec::SpecError;
 use crate::model::LoadError;
+use crate::output::OutputError;
+use crate::table::TableError;
 
 /// A refused bundle: the file inside the folder, the place in it where known, and the fault.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -39,6 +41,12 @@ pub enum BundleFault {
     Width { declared: usize, computed: usize },
     #[error(transparent)]
     Model(#[from] LoadError),
+    #[error("the baseline must be `golden`, or one finite number for each of the {0} columns")]
+    Baseline(usize),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error(transparent)]
+    Table(#[from] TableError),
     #[error("there must be 20 to 200 golden vectors, the file has {0}")]
     GoldenCount(usize),
     #[error("golden vector {vector}: {what}")]

@@ -1,5 +1,7 @@
 //! `model.yaml`, as written.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::error::{BundleError, BundleFault};
@@ -8,13 +10,17 @@ use crate::features::spec::FeatureSpec;
 /// Name of the manifest inside the folder.
 pub const MANIFEST: &str = "model.yaml";
 
-/// What kind of number the score is.
+/// What the model answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Task {
-    /// A probability in 0..=1.
+    /// A probability in 0..=1, or one for each of several classes.
     Classification,
     Regression,
+    /// A query vector, against which the items of a table are held.
+    Ranking,
+    /// A vector.
+    Embedding,
 }
 
 /// A file of the bundle.
@@ -32,6 +38,9 @@ pub struct FileRef {
 pub struct Files {
     pub model: FileRef,
     pub golden: FileRef,
+    /// Rows of numbers by a key, for `lookup` and for `items`.
+    #[serde(default)]
+    pub tables: BTreeMap<String, FileRef>,
 }
 
 /// The float32 tensor that the model takes: one row a record.
@@ -42,24 +51,46 @@ pub struct Input {
     pub width: usize,
 }
 
-/// Which column of which output is the score.
+/// Which output is read. Of a class or number: `index`, or a label for each column. Else all columns.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Output {
     pub name: String,
-    pub index: usize,
+    pub index: Option<usize>,
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
-/// How well the model did on rows it never saw; for people.
+/// What a ranking chooses from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Items {
+    pub table: String,
+    /// Column of the embeddings, as wide as the output.
+    pub column: String,
+    /// Items that are told, 1 to 1000.
+    pub k: usize,
+}
+
+/// What reasons are held against.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Metrics {
-    pub auc: Option<f64>,
-    pub log_loss: Option<f64>,
-    pub brier: Option<f64>,
-    pub rmse: Option<f64>,
-    pub test_rows: Option<u64>,
-    pub baseline_auc: Option<f64>,
+#[serde(deny_unknown_fields)]
+pub struct Explain {
+    pub baseline: Baseline,
+}
+
+/// The rows of the golden vectors, or one row.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub enum Baseline {
+    Named(Golden),
+    Row(Vec<f32>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Golden {
+    Golden,
 }
 
 /// Where the model comes from; for people.
@@ -86,7 +117,11 @@ pub struct Manifest {
     pub files: Files,
     pub input: Input,
     pub output: Output,
-    pub metrics: Metrics,
+    pub items: Option<Items>,
+    pub explain: Option<Explain>,
+    /// How well the model did on rows it never saw; for people. Names in lowerCamelCase.
+    #[serde(default)]
+    pub metrics: BTreeMap<String, f64>,
     pub trained_on: TrainedOn,
     pub features: Vec<FeatureSpec>,
 }
@@ -138,6 +173,36 @@ impl Manifest {
         if self.features.is_empty() {
             return Err(("features", "there must be at least one feature"));
         }
-        Ok(())
+        let camel = |name: &String| {
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                && name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase())
+        };
+        if !self.metrics.iter().all(|(name, value)| camel(name) && value.is_finite()) {
+            return Err(("metrics", "metrics are names in lowerCamelCase with finite numbers"));
+        }
+        self.check_output()
+    }
+
+    /// The task says what there must be beside the name of the output.
+    fn check_output(&self) -> Result<(), (&'static str, &'static str)> {
+        let Output { index, labels, .. } = &self.output;
+        let distinct: std::collections::BTreeSet<&String> = labels.iter().collect();
+        match (self.task, index.is_some(), labels.len()) {
+            (Task::Classification | Task::Regression, true, 0)
+            | (Task::Ranking | Task::Embedding, false, 0) => {}
+            (Task::Classification, false, 2..=1024)
+                if distinct.len() == labels.len()
+                    && labels.iter().all(|label| (1..=256).contains(&label.len())) => {}
+            (Task::Classification, ..) => {
+                return Err(("output", "a classification needs `index`, or 2 to 1024 distinct `labels`"));
+            }
+            (Task::Regression, ..) => return Err(("output", "a regression needs `index` and no `labels`")),
+            _ => return Err(("output", "this task reads all columns: no `index`, no `labels`")),
+        }
+        match (self.task, &self.items) {
+            (Task::Ranking, None) => Err(("task", "a ranking needs `items`")),
+            (Task::Ranking, Some(_)) | (_, None) => Ok(()),
+            _ => Err(("items", "only a ranking has `items`")),
+        }
     }
 }

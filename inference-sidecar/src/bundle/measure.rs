@@ -33,7 +33,7 @@ pub(super) fn measure(
         let watch = Stopwatch::start();
         model.run(&cells, size, &mut scores).map_err(|error| batch(size, &error))?;
         per_row = watch.elapsed() / u32::try_from(size).unwrap_or(u32::MAX);
-        let same = scores.len() == size
+        let same = scores.len() == size * model.columns()
             && scores
                 .iter()
                 .zip(alone.iter().cycle())

@@ -15,10 +15,13 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::bundle::error::{BundleError, BundleFault};
-use crate::bundle::manifest::{FileRef, MANIFEST, Manifest};
+use crate::bundle::golden::Judge;
+use crate::bundle::manifest::{Baseline, Explain, FileRef, MANIFEST, Manifest, Task};
 use crate::features::Plan;
 use crate::model::{Model, load};
 use crate::onnx::Ports;
+use crate::output::{Output, OutputError, Ranking};
+use crate::table::{Table, Tables};
 
 /// Bytes of `model.yaml` at most.
 const MAX_MANIFEST: u64 = 256 << 10;
@@ -26,6 +29,10 @@ const MAX_MANIFEST: u64 = 256 << 10;
 const MAX_MODEL: u64 = 256 << 20;
 /// Bytes of the golden vectors at most.
 const MAX_GOLDEN: u64 = 64 << 20;
+/// Bytes of one table at most.
+const MAX_TABLE: u64 = 256 << 20;
+/// Tables at most.
+const MAX_TABLES: usize = 16;
 
 /// Where a model runs, by what it costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +51,10 @@ pub struct Bundle {
     pub manifest: Manifest,
     pub plan: Plan,
     pub model: Arc<dyn Model>,
+    pub output: Arc<Output>,
     pub cost: Cost,
+    /// True where a person said where the model runs: what runs cost then moves it nowhere.
+    pub placed: bool,
     /// Time one row of a large batch takes.
     pub per_row: Duration,
 }
@@ -55,32 +65,89 @@ impl Bundle {
         let text = read_bounded(dir, MANIFEST, MAX_MANIFEST)?;
         let text = String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))?;
         let manifest = Manifest::parse(&text)?;
-        let plan = Plan::compile(&manifest.object, &manifest.features)
+        let tables = tables(dir, &manifest)?;
+        let plan = Plan::compile(&manifest.object, &manifest.features, &tables)
             .map_err(|error| BundleError::new(MANIFEST, error.into()).locate(&text, "features"))?;
         if plan.width() != manifest.input.width {
             let fault = BundleFault::Width { declared: manifest.input.width, computed: plan.width() };
             return Err(BundleError::new(MANIFEST, fault).locate(&text, "input"));
         }
+        if !baseline_fits(&manifest) {
+            let fault = BundleFault::Baseline(plan.width());
+            return Err(BundleError::new(MANIFEST, fault).locate(&text, "explain"));
+        }
+        let output = output(&manifest, &tables)
+            .map_err(|error| BundleError::new(MANIFEST, error.into()).locate(&text, "items"))?;
         let onnx = read_checked(dir, &manifest.files.model, MAX_MODEL)?;
         let golden = read_checked(dir, &manifest.files.golden, MAX_GOLDEN)?;
-        let (input, output) = (manifest.input.name.clone(), manifest.output.name.clone());
-        let ports = Ports { input, width: manifest.input.width, output };
+        let (input, named) = (manifest.input.name.clone(), manifest.output.name.clone());
+        let ports = Ports { input, width: manifest.input.width, output: named };
         let refuse = |fault| BundleError::new(&manifest.files.model.path, fault);
-        let model: Arc<dyn Model> =
-            load(&onnx, &ports, manifest.output.index).map_err(|error| refuse(error.into()))?.into();
-        let rows = golden::check(&golden, &plan, &*model, manifest.task)
-            .map_err(|fault| BundleError::new(&manifest.files.golden.path, fault))?;
+        let mut model = load(&onnx, &ports, manifest.output.index).map_err(|error| refuse(error.into()))?;
+        output.check(model.columns()).map_err(|error| refuse(error.into()))?;
+        let judge = Judge { plan: &plan, model: &*model, output: &output, task: manifest.task };
+        let rows =
+            judge.check(&golden).map_err(|fault| BundleError::new(&manifest.files.golden.path, fault))?;
+        match &manifest.explain {
+            Some(Explain { baseline: Baseline::Row(row) }) => model.learn(row),
+            _ => model.learn(&rows),
+        }
         let (cost, per_row) = measure::measure(&*model, &rows, plan.width()).map_err(refuse)?;
         Ok(Self {
             name: manifest.name.as_str().into(),
             version: manifest.version.as_str().into(),
             manifest,
             plan,
-            model,
+            model: model.into(),
+            output: Arc::new(output),
             cost,
+            placed: false,
             per_row,
         })
     }
+
+    /// Says where the model runs, whatever its runs cost.
+    pub fn place(&mut self, cost: Cost) {
+        self.cost = cost;
+        self.placed = true;
+    }
+}
+
+fn baseline_fits(manifest: &Manifest) -> bool {
+    match &manifest.explain {
+        Some(Explain { baseline: Baseline::Row(row) }) => {
+            row.len() == manifest.input.width && row.iter().all(|cell| cell.is_finite())
+        }
+        _ => true,
+    }
+}
+
+fn tables(dir: &Path, manifest: &Manifest) -> Result<Tables, BundleError> {
+    if manifest.files.tables.len() > MAX_TABLES {
+        let fault = BundleFault::Value(format!("over {MAX_TABLES} tables"));
+        return Err(BundleError::new(MANIFEST, fault));
+    }
+    let files = manifest.files.tables.iter();
+    files
+        .map(|(name, file)| {
+            let bytes = read_checked(dir, file, MAX_TABLE)?;
+            let table = Table::parse(&bytes).map_err(|error| BundleError::new(&file.path, error.into()))?;
+            Ok((name.clone(), Arc::new(table)))
+        })
+        .collect()
+}
+
+fn output(manifest: &Manifest, tables: &Tables) -> Result<Output, OutputError> {
+    Ok(match (manifest.task, &manifest.items) {
+        (Task::Ranking, Some(items)) => {
+            let table = tables.get(&items.table).ok_or(OutputError::Table)?;
+            Output::Ranking(Box::new(Ranking::new(Arc::clone(table), &items.column, items.k)?))
+        }
+        (Task::Ranking, None) => return Err(OutputError::Table),
+        (Task::Embedding, _) => Output::Embedding,
+        _ if manifest.output.labels.is_empty() => Output::Score,
+        _ => Output::Classes(manifest.output.labels.iter().map(|label| label.as_str().into()).collect()),
+    })
 }
 
 /// A file of the bundle with the digest that the manifest claims.

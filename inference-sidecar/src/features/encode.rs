@@ -1,18 +1,40 @@
-//! Turns one JSON value into the columns of its feature.
+//! Turns the values of one feature into its columns.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use foregate_filters::json::Kind;
+use foregate_filters::json::{Kind, Scalar};
+use smallvec::SmallVec;
 
+use super::date::{UtcTime, parse};
 use super::extract::Slot;
 use super::spec::{Default, FeatureSpec, FeatureType, SpecError};
+use super::strings::TextCode;
+use super::text::{Buckets, Ngrams};
+use super::trie::Node;
+use crate::table::Tables;
 
 /// The compiled transforms of one feature. All arithmetic in f64, cast to f32 at the end.
 #[derive(Debug)]
 pub(super) enum Encoder {
-    Number { absent: Option<f64>, lenient: bool, log: bool, shape: Shape },
+    Number { source: Source, absent: Option<f64>, log: bool, shape: Shape },
     Text { absent: Option<Box<str>>, lenient: bool, code: TextCode },
+    Words { absent: Option<Box<str>>, lenient: bool, ngrams: Ngrams },
     Flag { absent: Option<bool>, lenient: bool },
+}
+
+/// Where a number comes from. The members are the first ones of the feature, in this order.
+#[derive(Debug)]
+pub(super) enum Source {
+    Member {
+        lenient: bool,
+    },
+    /// The time between a member and another one, or the moment of the request.
+    Span {
+        lenient: bool,
+        to_now: bool,
+        until: bool,
+        unit: f64,
+    },
 }
 
 #[derive(Debug)]
@@ -22,33 +44,64 @@ pub(super) enum Shape {
     Bucket(Box<[f64]>),
 }
 
-#[derive(Debug)]
-pub(super) enum TextCode {
-    OneHot { columns: BTreeMap<Box<str>, usize>, other: bool },
-    Ordinal { ranks: BTreeMap<Box<str>, f64>, otherwise: Option<f64> },
-    Hash { buckets: u32 },
+/// The members of one feature in one record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Values<'s, 'a> {
+    pub(super) slots: &'s [Slot<'a>],
+    pub(super) nodes: &'s [Node],
+    /// The moment of the request.
+    pub(super) now: UtcTime,
 }
 
+/// Code points of a value that explanations tell, at most.
+const MAX_TOLD: usize = 80;
 const WRONG_TYPE: &str = "of the wrong type";
 const ABSENT: &str = "required, but absent";
 const TOO_LARGE: &str = "a number beyond its range";
 
+impl<'a> Values<'_, 'a> {
+    fn at(&self, place: usize) -> Slot<'a> {
+        let node = self.nodes.get(place);
+        node.and_then(|node| self.slots.get(node.index())).copied().unwrap_or_default()
+    }
+}
+
 impl Encoder {
-    pub(super) fn new(spec: &FeatureSpec) -> Result<Self, SpecError> {
+    pub(super) fn new(spec: &FeatureSpec, tables: &Tables) -> Result<Self, SpecError> {
         let sources = [spec.default.is_some(), spec.impute.is_some(), spec.missing.is_some()];
         if sources.into_iter().filter(|set| *set).count() > 1 {
             return Err(spec.error("only one of `default`, `impute` and `missing`"));
         }
         let numeric = spec.impute.is_some() || spec.missing.is_some() || spec.log;
         let numeric = numeric || spec.scale.is_some() || spec.bucket.is_some();
-        let textual = spec.one_hot.is_some() || spec.ordinal.is_some() || spec.hash.is_some();
-        let textual = textual || spec.otherwise.is_some();
-        match spec.kind {
-            FeatureType::Number if textual => Err(spec.error("an encoding of strings on a number")),
-            FeatureType::String if numeric => Err(spec.error("a transform of numbers on a string")),
-            FeatureType::Boolean if numeric || textual => Err(spec.error("a boolean takes no transform")),
-            FeatureType::Number => number(spec),
-            FeatureType::String => text(spec),
+        let coded = spec.one_hot.is_some() || spec.ordinal.is_some() || spec.hash.is_some();
+        let coded = coded || spec.otherwise.is_some() || spec.lookup.is_some();
+        let dated = spec.since.is_some() || spec.until.is_some() || spec.unit.is_some();
+        let written = !spec.also.is_empty() || spec.normalize.is_some() || spec.ngrams.is_some();
+        let kind = spec.kind;
+        if numeric && !matches!(kind, FeatureType::Number | FeatureType::Date) {
+            return Err(spec.error("a transform of numbers on what is none"));
+        }
+        if coded && kind != FeatureType::String {
+            return Err(spec.error("an encoding of strings on what is none"));
+        }
+        if dated && kind != FeatureType::Date {
+            return Err(spec.error("`since`, `until` and `unit` belong to a date"));
+        }
+        if written && kind != FeatureType::Text {
+            return Err(spec.error("`also`, `normalize` and `ngrams` belong to a text"));
+        }
+        match kind {
+            FeatureType::Number => number(spec, Source::Member { lenient: spec.lenient }),
+            FeatureType::Date => number(spec, span(spec)?),
+            FeatureType::String => {
+                let code = TextCode::new(spec, tables)?;
+                Ok(Self::Text { absent: text_default(spec)?, lenient: spec.lenient, code })
+            }
+            FeatureType::Text => {
+                let ngrams = ngrams(spec)?;
+                Ok(Self::Words { absent: text_default(spec)?, lenient: spec.lenient, ngrams })
+            }
             FeatureType::Boolean => match &spec.default {
                 None => Ok(Self::Flag { absent: None, lenient: spec.lenient }),
                 Some(Default::Boolean(flag)) => Ok(Self::Flag { absent: Some(*flag), lenient: spec.lenient }),
@@ -61,30 +114,39 @@ impl Encoder {
     pub(super) fn width(&self) -> usize {
         match self {
             Self::Number { shape: Shape::Bucket(edges), .. } => edges.len() + 1,
-            Self::Text { code: TextCode::OneHot { columns, other }, .. } => {
-                columns.len() + usize::from(*other)
-            }
-            Self::Text { code: TextCode::Hash { buckets }, .. } => *buckets as usize,
-            Self::Number { .. } | Self::Text { .. } | Self::Flag { .. } => 1,
+            Self::Text { code, .. } => code.width(),
+            Self::Words { ngrams, .. } => ngrams.buckets.len(),
+            Self::Number { .. } | Self::Flag { .. } => 1,
         }
     }
 
-    /// Appends exactly `width` columns, or tells why the value has none.
-    pub(super) fn encode(&self, slot: &Slot<'_>, out: &mut Vec<f32>) -> Result<(), &'static str> {
+    /// Appends exactly `width` columns, or tells why the values have none.
+    pub(super) fn encode(&self, values: Values<'_, '_>, out: &mut Vec<f32>) -> Result<(), &'static str> {
         match self {
-            Self::Number { absent, lenient, log, shape } => {
-                let value = match slot.typed(Kind::Number, *lenient)? {
-                    Some(scalar) => read_number(scalar.raw).filter(|x| x.is_finite()).ok_or(TOO_LARGE)?,
+            Self::Number { source, absent, log, shape } => {
+                let value = match source.read(values)? {
+                    Some(value) => value,
                     None => absent.ok_or(ABSENT)?,
                 };
                 shape.encode(if *log { log1p(value) } else { value }, out)
             }
-            Self::Text { absent, lenient, code } => match slot.typed(Kind::String, *lenient)? {
+            Self::Text { absent, lenient, code } => match values.at(0).typed(Kind::String, *lenient)? {
                 Some(scalar) => code.encode(&scalar.unescape(), out),
                 None => code.encode(absent.as_deref().ok_or(ABSENT)?, out),
             },
+            Self::Words { absent, lenient, ngrams } => {
+                let mut fields = SmallVec::<[Cow<'_, str>; 4]>::new();
+                for place in 0..values.nodes.len() {
+                    fields.extend(values.at(place).typed(Kind::String, *lenient)?.map(|it| it.unescape()));
+                }
+                if fields.is_empty() {
+                    fields.push(Cow::Borrowed(absent.as_deref().ok_or(ABSENT)?));
+                }
+                ngrams.encode(fields.iter().map(AsRef::as_ref), out);
+                Ok(())
+            }
             Self::Flag { absent, lenient } => {
-                let flag = match slot {
+                let flag = match values.at(0) {
                     Slot::Scalar(scalar) if scalar.kind == Kind::True => true,
                     other => match other.typed(Kind::False, *lenient)? {
                         Some(_) => false,
@@ -100,11 +162,7 @@ impl Encoder {
 
 impl<'a> Slot<'a> {
     /// The value where it has this kind; `None` where it is absent or null, or counts as such.
-    fn typed(
-        &self,
-        kind: Kind,
-        lenient: bool,
-    ) -> Result<Option<foregate_filters::json::Scalar<'a>>, &'static str> {
+    fn typed(&self, kind: Kind, lenient: bool) -> Result<Option<Scalar<'a>>, &'static str> {
         match self {
             Self::Scalar(scalar) if scalar.kind == kind => Ok(Some(*scalar)),
             Self::Absent => Ok(None),
@@ -113,9 +171,60 @@ impl<'a> Slot<'a> {
             Self::Scalar(_) | Self::Container => Err(WRONG_TYPE),
         }
     }
+
+    fn number(&self, lenient: bool) -> Result<Option<f64>, &'static str> {
+        let read = |text: &str| read_number(text).filter(|x| x.is_finite()).ok_or(TOO_LARGE);
+        match self {
+            Self::Scalar(scalar) if lenient && scalar.kind == Kind::String => {
+                let text = scalar.unescape();
+                let text = text.trim_matches([' ', '\t', '\r', '\n']);
+                if is_number(text) { read(text).map(Some) } else { Ok(None) }
+            }
+            _ => self.typed(Kind::Number, lenient)?.map(|scalar| read(scalar.raw)).transpose(),
+        }
+    }
+
+    fn date(&self, lenient: bool) -> Result<Option<UtcTime>, &'static str> {
+        let Some(scalar) = self.typed(Kind::String, lenient)? else { return Ok(None) };
+        match parse(&scalar.unescape()) {
+            None if lenient => Ok(None),
+            None => Err("a text that is no date"),
+            time => Ok(time),
+        }
+    }
 }
 
-fn number(spec: &FeatureSpec) -> Result<Encoder, SpecError> {
+impl Slot<'_> {
+    /// The value as JSON, cut short; `None` where it is absent or no scalar.
+    pub(super) fn told(&self) -> Option<Box<str>> {
+        let Self::Scalar(scalar) = self else { return None };
+        match scalar.kind {
+            Kind::String => {
+                let text = scalar.unescape();
+                let cut: String = text.chars().take(MAX_TOLD).collect();
+                serde_json::to_string(&cut).ok().map(Into::into)
+            }
+            Kind::Null => None,
+            _ => (scalar.raw.len() <= MAX_TOLD).then(|| scalar.raw.into()),
+        }
+    }
+}
+
+impl Source {
+    fn read(&self, values: Values<'_, '_>) -> Result<Option<f64>, &'static str> {
+        match self {
+            Self::Member { lenient } => values.at(0).number(*lenient),
+            Self::Span { lenient, to_now, until, unit } => {
+                let value = values.at(0).date(*lenient)?;
+                let end = if *to_now { Some(values.now) } else { values.at(1).date(*lenient)? };
+                let Some((value, end)) = value.zip(end) else { return Ok(None) };
+                Ok(Some(if *until { end.since(value, *unit) } else { value.since(end, *unit) }))
+            }
+        }
+    }
+}
+
+fn number(spec: &FeatureSpec, source: Source) -> Result<Encoder, SpecError> {
     let absent = match (&spec.default, spec.impute, spec.missing) {
         (Some(Default::Number(value)), ..) => Some(*value),
         (None, Some(value), _) => Some(value),
@@ -146,43 +255,51 @@ fn number(spec: &FeatureSpec) -> Result<Encoder, SpecError> {
         }
         (None, None) => Shape::Plain,
     };
-    Ok(Encoder::Number { absent, lenient: spec.lenient, log: spec.log, shape })
+    Ok(Encoder::Number { source, absent, log: spec.log, shape })
 }
 
-fn text(spec: &FeatureSpec) -> Result<Encoder, SpecError> {
-    let absent = match &spec.default {
-        None => None,
-        Some(Default::String(text)) => Some(text.as_str().into()),
-        Some(_) => return Err(spec.error("the default is not a string")),
+fn span(spec: &FeatureSpec) -> Result<Source, SpecError> {
+    let (end, until) = match (&spec.since, &spec.until) {
+        (Some(end), None) => (end, false),
+        (None, Some(end)) => (end, true),
+        _ => return Err(spec.error("a date needs exactly one of `since` and `until`")),
     };
-    if spec.otherwise.is_some() && spec.ordinal.is_none() {
-        return Err(spec.error("`otherwise` belongs to `ordinal`"));
+    let unit = spec.unit.unwrap_or_default().seconds();
+    Ok(Source::Span { lenient: spec.lenient, to_now: end == "now", until, unit })
+}
+
+fn text_default(spec: &FeatureSpec) -> Result<Option<Box<str>>, SpecError> {
+    match &spec.default {
+        None => Ok(None),
+        Some(Default::String(text)) => Ok(Some(text.as_str().into())),
+        Some(_) => Err(spec.error("the default is not a string")),
     }
-    let code = match (&spec.one_hot, &spec.ordinal, spec.hash) {
-        (Some(one_hot), None, None) => {
-            let columns: BTreeMap<Box<str>, usize> = one_hot
-                .values
-                .iter()
-                .zip(0..)
-                .map(|(value, column)| (value.as_str().into(), column))
-                .collect();
-            if columns.len() < one_hot.values.len() || columns.is_empty() {
-                return Err(spec.error("one-hot values must be distinct, and at least one"));
-            }
-            TextCode::OneHot { columns, other: one_hot.other }
-        }
-        (None, Some(ordinal), None) => {
-            if !ordinal.values().chain(spec.otherwise.iter()).all(|rank| rank.is_finite()) {
-                return Err(spec.error("ordinal ranks must be finite"));
-            }
-            let ranks = ordinal.iter().map(|(value, rank)| (value.as_str().into(), *rank)).collect();
-            TextCode::Ordinal { ranks, otherwise: spec.otherwise }
-        }
-        (None, None, Some(hash)) if hash.buckets > 0 => TextCode::Hash { buckets: hash.buckets },
-        (None, None, Some(_)) => return Err(spec.error("a hash needs at least one bucket")),
-        _ => return Err(spec.error("a string needs exactly one of `oneHot`, `ordinal` and `hash`")),
-    };
-    Ok(Encoder::Text { absent, lenient: spec.lenient, code })
+}
+
+fn ngrams(spec: &FeatureSpec) -> Result<Ngrams, SpecError> {
+    let rules = spec.ngrams.as_ref().ok_or_else(|| spec.error("a text needs `ngrams`"))?;
+    let normalize = spec.normalize.clone().unwrap_or_default();
+    let ranges = [rules.words, rules.chars];
+    let sound = |range: &[usize; 2]| matches!(range, [low, high] if 1 <= *low && low <= high && *high <= 8);
+    if !ranges.iter().flatten().all(sound) || ranges.iter().flatten().count() == 0 {
+        return Err(spec.error("`ngrams` needs `words` or `chars`, each from 1 to 8"));
+    }
+    if normalize.unaccent && !normalize.lower {
+        return Err(spec.error("`unaccent` needs `lower`"));
+    }
+    if normalize.digits.is_some_and(|digit| !digit.is_ascii_alphanumeric()) {
+        return Err(spec.error("`digits` is one ASCII letter or digit"));
+    }
+    Ok(Ngrams {
+        lower: normalize.lower,
+        unaccent: normalize.unaccent,
+        digits: normalize.digits,
+        words: rules.words.map(Into::into),
+        chars: rules.chars.map(Into::into),
+        buckets: Buckets::new(rules.buckets).ok_or_else(|| spec.error("a hash needs at least one bucket"))?,
+        tf: rules.tf,
+        norm: rules.norm,
+    })
 }
 
 impl Shape {
@@ -198,26 +315,6 @@ impl Shape {
     }
 }
 
-impl TextCode {
-    fn encode(&self, text: &str, out: &mut Vec<f32>) -> Result<(), &'static str> {
-        match self {
-            Self::OneHot { columns, other } => {
-                let unknown = other.then_some(columns.len());
-                one_of(columns.len() + usize::from(*other), columns.get(text).copied().or(unknown), out);
-                Ok(())
-            }
-            Self::Ordinal { ranks, otherwise } => {
-                push(ranks.get(text).copied().or(*otherwise).ok_or("a value without a rank")?, out)
-            }
-            Self::Hash { buckets } => {
-                let bucket = (!text.is_empty()).then(|| fnv1a64(text.as_bytes()) % u64::from(*buckets));
-                one_of(*buckets as usize, bucket.and_then(|bucket| usize::try_from(bucket).ok()), out);
-                Ok(())
-            }
-        }
-    }
-}
-
 /// The number that JSON text means. Most are whole and short: those need no algorithm for floats.
 fn read_number(text: &str) -> Option<f64> {
     match text.parse::<u32>() {
@@ -226,8 +323,22 @@ fn read_number(text: &str) -> Option<f64> {
     }
 }
 
+/// True for a number of JSON (RFC 8259, section 6), and nothing around it.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (text, exponent) =
+        text.split_once(['e', 'E']).map_or((text, None), |(text, tail)| (text, Some(tail)));
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(whole, tail)| (whole, Some(tail)));
+    let exponent = exponent.map(|tail| tail.strip_prefix(['+', '-']).unwrap_or(tail));
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}
+
 /// Appends one column; NaN is a value here, beyond f32 is a fault.
-fn push(value: f64, out: &mut Vec<f32>) -> Result<(), &'static str> {
+pub(super) fn push(value: f64, out: &mut Vec<f32>) -> Result<(), &'static str> {
     if value.abs() > f64::from(f32::MAX) {
         return Err(TOO_LARGE);
     }
@@ -236,7 +347,7 @@ fn push(value: f64, out: &mut Vec<f32>) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn one_of(width: usize, column: Option<usize>, out: &mut Vec<f32>) {
+pub(super) fn one_of(width: usize, column: Option<usize>, out: &mut Vec<f32>) {
     let start = out.len();
     out.resize(start + width, 0.0);
     if let Some(cell) = column.and_then(|column| out.get_mut(start + column)) {
@@ -247,11 +358,4 @@ fn one_of(width: usize, column: Option<usize>, out: &mut Vec<f32>) {
 /// `ln(1 + x)` with x clamped at 0 from below; NaN stays NaN.
 fn log1p(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x.ln_1p() }
-}
-
-/// FNV-1a, 64 bits (draft-eastlake-fnv, section 2).
-fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |state, byte| {
-        (state ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }

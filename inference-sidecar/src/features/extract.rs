@@ -6,9 +6,9 @@ use foregate_filters::json::{Container, Kind, Malformed, Scalar, Text, Visitor, 
 use foregate_filters::score::ScoreFault;
 use smallvec::SmallVec;
 
-use super::Plan;
 use super::frames::{Frame, Request, Target, names_object};
 use super::trie::{Node, Trie};
+use super::{Plan, Reading};
 
 /// Records in one body at most, as Salesforce bounds its collections.
 pub const MAX_RECORDS: usize = 200;
@@ -29,6 +29,9 @@ pub struct Extraction {
     pub records: Vec<Found>,
     /// Row-major; one row for every record whose `features` is `Ok`, in order.
     pub rows: Vec<f32>,
+    /// One value a feature for each such row, as JSON and cut short; `None` where it is absent, no scalar or
+    /// not to be told. Empty unless the values were asked for.
+    pub values: Vec<Option<Box<str>>>,
 }
 
 /// The value of one member that features read.
@@ -45,8 +48,13 @@ impl Plan {
     ///
     /// Members named in `reserved` (compared without ASCII case, as Salesforce does) are reported for removal and
     /// never read as features. A body without a record of the object is a fault.
-    pub fn extract(&self, body: &[u8], reserved: &[Box<str>]) -> Result<Extraction, ScoreFault> {
-        let mut reader = Reader::new(self, reserved);
+    pub fn extract(
+        &self,
+        body: &[u8],
+        reserved: &[Box<str>],
+        reading: Reading,
+    ) -> Result<Extraction, ScoreFault> {
+        let mut reader = Reader::new(self, reserved, reading);
         walk(body, &mut reader)?;
         if reader.out.records.is_empty() {
             return Err(fault(body.len(), "no record of the object"));
@@ -102,6 +110,7 @@ struct Draft<'a> {
 struct Reader<'p, 'a> {
     plan: &'p Plan,
     reserved: &'p [Box<str>],
+    reading: Reading,
     frames: SmallVec<[Frame; 8]>,
     target: Target,
     draft: Draft<'a>,
@@ -161,12 +170,13 @@ impl<'a> Draft<'a> {
 }
 
 impl<'p, 'a> Reader<'p, 'a> {
-    fn new(plan: &'p Plan, reserved: &'p [Box<str>]) -> Self {
+    fn new(plan: &'p Plan, reserved: &'p [Box<str>], reading: Reading) -> Self {
         let slots = vec![Slot::Absent; plan.trie.len()];
         let cuts = SmallVec::new();
         Self {
             plan,
             reserved,
+            reading,
             frames: SmallVec::new(),
             target: Target::Other,
             draft: Draft {
@@ -182,7 +192,11 @@ impl<'p, 'a> Reader<'p, 'a> {
             },
             request: Request::default(),
             envelope: false,
-            out: Extraction { records: Vec::with_capacity(1), rows: Vec::with_capacity(plan.width) },
+            out: Extraction {
+                records: Vec::with_capacity(1),
+                rows: Vec::with_capacity(plan.width),
+                values: Vec::new(),
+            },
         }
     }
 
@@ -248,8 +262,11 @@ impl<'p, 'a> Reader<'p, 'a> {
         let features = if self.draft.ambiguous {
             Err(ScoreFault::Feature("a member that occurs twice".into()))
         } else {
-            self.plan.encode(&self.draft.slots, &mut self.out.rows)
+            self.plan.encode(&self.draft.slots, self.reading.now, &mut self.out.rows)
         };
+        if self.reading.values && features.is_ok() {
+            self.plan.tell(&self.draft.slots, &mut self.out.values);
+        }
         self.out.records.push(Found {
             features,
             insert_at: self.draft.insert_at,
@@ -294,6 +311,8 @@ impl<'p, 'a> Reader<'p, 'a> {
             let dropped = self.out.records.pop().ok_or_else(|| stop(end, "no record to drop"))?;
             if dropped.features.is_ok() {
                 self.out.rows.truncate(self.out.rows.len().saturating_sub(self.plan.width()));
+                let told = if self.reading.values { self.plan.features.len() } else { 0 };
+                self.out.values.truncate(self.out.values.len().saturating_sub(told));
             }
         }
         Ok(())

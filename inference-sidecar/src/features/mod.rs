@@ -1,16 +1,26 @@
 //! The feature spec of a bundle, compiled: from JSON members to tensor columns.
 
+mod date;
 pub mod encode;
 pub mod extract;
 mod frames;
+mod letters;
 pub mod spec;
+mod strings;
+pub mod text;
 mod trie;
 
-use foregate_filters::score::ScoreFault;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::features::encode::Encoder;
+use foregate_filters::score::ScoreFault;
+use smallvec::SmallVec;
+
+use crate::features::date::UtcTime;
+use crate::features::encode::{Encoder, Values};
 use crate::features::spec::{FeatureSpec, SpecError};
 use crate::features::trie::{Node, Trie};
+use crate::table::Tables;
 
 /// A compiled feature spec. Immutable; shared by all requests.
 #[derive(Debug)]
@@ -21,19 +31,36 @@ pub struct Plan {
     features: Vec<Feature>,
 }
 
+/// One feature: what it reads, and what it is for people.
 #[derive(Debug)]
-struct Feature {
-    name: Box<str>,
-    node: Node,
+pub struct Feature {
+    pub name: Arc<str>,
+    pub label: Arc<str>,
+    /// True where the value must not be told.
+    pub pii: bool,
+    /// Columns that it gives.
+    pub width: usize,
+    nodes: SmallVec<[Node; 2]>,
     encoder: Encoder,
+}
+
+/// How a body is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// The moment of the request, since the Unix epoch.
+    pub now: Duration,
+    /// True where the values themselves are wanted too, for explanations.
+    pub values: bool,
 }
 
 /// Columns of a tensor at most: bounds the work for one record.
 pub const MAX_WIDTH: usize = 4096;
+/// Members that one text reads at most.
+const MAX_MEMBERS: usize = 16;
 
 impl Plan {
     /// Compiles a spec for records of this Salesforce object. Every pointer and transform is checked.
-    pub fn compile(object: &str, specs: &[FeatureSpec]) -> Result<Self, SpecError> {
+    pub fn compile(object: &str, specs: &[FeatureSpec], tables: &Tables) -> Result<Self, SpecError> {
         let mut trie = Trie::new();
         let mut features: Vec<Feature> = Vec::with_capacity(specs.len());
         let mut width = 0;
@@ -41,22 +68,12 @@ impl Plan {
             if features.iter().any(|feature| *feature.name == *spec.name) {
                 return Err(spec.error("the name is used twice"));
             }
-            let encoder = Encoder::new(spec)?;
+            let encoder = Encoder::new(spec, tables)?;
             width += encoder.width();
             if width > MAX_WIDTH {
                 return Err(spec.error("over 4096 columns in all"));
             }
-            let tokens = spec.tokens()?;
-            if tokens
-                .first()
-                .is_some_and(|token| ["attributes", "records", "compositeRequest"].contains(&token.as_str()))
-            {
-                return Err(
-                    spec.error("the pointer leads into the envelope of Salesforce, not into a record")
-                );
-            }
-            let node = trie.insert(&tokens).ok_or_else(|| spec.error("too many distinct members"))?;
-            features.push(Feature { name: spec.name.as_str().into(), node, encoder });
+            features.push(feature(spec, encoder, &mut trie)?);
         }
         Ok(Self { object: object.into(), width, trie, features })
     }
@@ -66,16 +83,58 @@ impl Plan {
         self.width
     }
 
+    /// The features in the order of their columns.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
+    }
+
     /// Writes the columns of one record; takes back what it wrote where a feature is at fault.
-    fn encode(&self, slots: &[extract::Slot<'_>], out: &mut Vec<f32>) -> Result<(), ScoreFault> {
+    fn encode(
+        &self,
+        slots: &[extract::Slot<'_>],
+        now: Duration,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ScoreFault> {
         let start = out.len();
+        let now = UtcTime::from_unix(now);
         for feature in &self.features {
-            let slot = slots.get(feature.node.index()).copied().unwrap_or_default();
-            if let Err(what) = feature.encoder.encode(&slot, out) {
+            let values = Values { slots, nodes: &feature.nodes, now };
+            if let Err(what) = feature.encoder.encode(values, out) {
                 out.truncate(start);
                 return Err(ScoreFault::Feature(format!("{}: {what}", feature.name).into()));
             }
         }
         Ok(())
     }
+
+    /// Writes one value a feature: of several members the first, none of those that are personal.
+    fn tell(&self, slots: &[extract::Slot<'_>], out: &mut Vec<Option<Box<str>>>) {
+        out.extend(self.features.iter().map(|feature| {
+            let node = feature.nodes.first().filter(|_| !feature.pii)?;
+            slots.get(node.index())?.told()
+        }));
+    }
+}
+
+fn feature(spec: &FeatureSpec, encoder: Encoder, trie: &mut Trie) -> Result<Feature, SpecError> {
+    let end = [&spec.since, &spec.until].into_iter().flatten().find(|end| *end != "now");
+    let mut nodes = SmallVec::new();
+    let mut last = None;
+    for pointer in std::iter::once(&spec.pointer).chain(&spec.also).chain(end) {
+        let tokens = spec.tokens(pointer)?;
+        nodes.push(trie.insert(&tokens).ok_or_else(|| spec.error("too many distinct members"))?);
+        last = last.or(tokens.into_iter().next_back());
+    }
+    if nodes.len() > MAX_MEMBERS {
+        return Err(spec.error("over 16 members of one text"));
+    }
+    let label = spec.label.clone().or(last).unwrap_or_default();
+    Ok(Feature {
+        name: spec.name.as_str().into(),
+        label: label.into(),
+        pii: spec.pii,
+        width: encoder.width(),
+        nodes,
+        encoder,
+    })
 }

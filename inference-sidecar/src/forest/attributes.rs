@@ -40,19 +40,24 @@ pub struct Ensemble {
     pub aggregate: Aggregate,
     pub finish: Finish,
     pub double: bool,
+    /// What the branches of [`Mode::Member`] compare with; such a branch has the position as its threshold.
+    pub sets: Vec<Vec<f64>>,
+    /// Training rows that came to each node, in the order of `nodes`; empty where the file does not say.
+    pub covers: Vec<f64>,
 }
 
 /// Classes or targets at most.
-const MAX_TARGETS: usize = 1024;
+pub(super) const MAX_TARGETS: usize = 1024;
 
-struct Attributes<'a>(&'a [AttributeProto]);
+/// The attributes of one node, by name.
+pub(super) struct Attributes<'a>(pub(super) &'a [AttributeProto]);
 
 impl<'a> Attributes<'a> {
-    fn find(&self, name: &str) -> Option<&'a AttributeProto> {
+    pub(super) fn find(&self, name: &str) -> Option<&'a AttributeProto> {
         self.0.iter().find(|attribute| attribute.name == name)
     }
 
-    fn ints(&self, name: &str) -> &'a [i64] {
+    pub(super) fn ints(&self, name: &str) -> &'a [i64] {
         self.find(name).map_or(&[], |attribute| attribute.ints.as_slice())
     }
 
@@ -79,7 +84,8 @@ impl<'a> Attributes<'a> {
     }
 }
 
-fn tensor_values(tensor: &TensorProto) -> Result<(Vec<f64>, bool), EnsembleError> {
+/// The floats of a tensor; true where they are doubles.
+pub(crate) fn tensor_values(tensor: &TensorProto) -> Result<(Vec<f64>, bool), EnsembleError> {
     let raw = tensor.raw_data.as_slice();
     match tensor.data_type {
         kind if kind == DataType::Float as i32 => {
@@ -104,13 +110,21 @@ pub fn read(node: &NodeProto, classifier: bool) -> Result<Ensemble, EnsembleErro
     let (weights, double_weights) = weights(&attributes, prefix)?;
     let (base, _) = attributes.floats("base_values")?;
     let transform = transform(attributes.text("post_transform")?)?;
+    let covers = covers(&attributes, nodes.len())?;
     let (finish, aggregate) = if classifier {
         let leaves = nodes.iter().filter(|node| node.mode == Mode::Leaf).count();
         (classifier_finish(&attributes, leaves, &weights, base, transform)?, Aggregate::Sum)
     } else {
         (regressor_finish(&attributes, base, transform)?, aggregate(attributes.text("aggregate_function")?)?)
     };
-    Ok(Ensemble { nodes, weights, aggregate, finish, double: double_nodes || double_weights })
+    let double = double_nodes || double_weights;
+    Ok(Ensemble { nodes, weights, aggregate, finish, double, sets: Vec::new(), covers })
+}
+
+/// Most exporters leave `nodes_hitrates` out, or write the same number everywhere.
+fn covers(attributes: &Attributes<'_>, nodes: usize) -> Result<Vec<f64>, EnsembleError> {
+    let (covers, _) = attributes.floats("nodes_hitrates")?;
+    Ok(if covers.len() == nodes { covers } else { Vec::new() })
 }
 
 fn nodes(attributes: &Attributes<'_>) -> Result<(Vec<EnsembleNode>, bool), EnsembleError> {
@@ -230,7 +244,9 @@ fn classifier_finish(
         (classes, values) => values == 0 || values == classes,
     };
     if !clear {
-        return Err(EnsembleError("base values or a transform whose meaning ONNX leaves open"));
+        return Err(EnsembleError(
+            "base values or a transform whose meaning ONNX leaves open; write one weight a class into each leaf",
+        ));
     }
     if classes == 2 && !one_class && weights.len() != 2 * leaves {
         return Err(EnsembleError("leaves that weigh only one of the two classes"));
@@ -247,7 +263,7 @@ fn regressor_finish(
     let targets = usize::try_from(targets).ok().filter(|targets| (1..=MAX_TARGETS).contains(targets));
     let targets = targets.ok_or(EnsembleError("the number of targets is out of bounds"))?;
     if !(base.is_empty() || base.len() == targets) {
-        return Err(EnsembleError("base values that do not match the targets"));
+        return Err(EnsembleError("base values that do not match the targets; write one for each, or none"));
     }
     Ok(Finish::Regressor { targets, base, transform })
 }

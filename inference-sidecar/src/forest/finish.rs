@@ -103,7 +103,10 @@ impl Finish {
                         tally.score = narrow(tally.score / trees, double);
                     }
                 }
-                add_base(tallies, base, double);
+                // onnxruntime forgets the base value of a target that no leaf weighs, where there are several.
+                let forgets = tallies.len() > 1;
+                let weighed = tallies.iter_mut().zip(base).filter(|(tally, _)| tally.has_score || !forgets);
+                weighed.for_each(|(tally, base)| tally.score = narrow(tally.score + base, double));
                 match tallies {
                     [only] if *transform == Transform::Probit => out.push(probit(to_f32(only.score))),
                     // onnxruntime applies no other transform to a single target.
@@ -189,6 +192,6 @@ fn probit(x: f32) -> f32 {
     let log = ((1.0 - y) * (1.0 + y)).ln();
     #[expect(clippy::approx_constant, reason = "the constant of onnxruntime, to the digit")]
     let v = 2.0 / (3.14159 * A) + 0.5 * log;
-    let root = (-v + (v * v - log / A).sqrt()).sqrt();
+    let root = (-v + (v * v - (1.0 / A) * log).sqrt()).sqrt();
     std::f32::consts::SQRT_2 * if y < 0.0 { -root } else { root }
 }

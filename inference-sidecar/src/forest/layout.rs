@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::attributes::{Ensemble, EnsembleError};
+use super::set::Set;
 use super::{Forest, Mode, Node, Weight};
 
 /// Nodes in all trees at most: 16 bytes each.
@@ -19,6 +20,8 @@ pub(super) fn lay_out(ensemble: &Ensemble, width: usize) -> Result<Forest, Ensem
         nodes: Vec::with_capacity(ensemble.nodes.len()),
         roots: Vec::with_capacity(roots.len()),
         weights: Vec::with_capacity(ensemble.weights.len()),
+        sets: ensemble.sets.iter().map(|values| Set::new(values)).collect(),
+        covers: Vec::with_capacity(ensemble.covers.len()),
         width,
         aggregate: ensemble.aggregate,
         finish: ensemble.finish.clone(),
@@ -33,8 +36,26 @@ pub(super) fn lay_out(ensemble: &Ensemble, width: usize) -> Result<Forest, Ensem
     if forest.nodes.len() != ensemble.nodes.len() {
         return Err(EnsembleError("nodes form a cycle"));
     }
+    if !forest.covers_add_up() {
+        forest.covers = Vec::new();
+    }
     simplify(&mut forest);
     Ok(forest)
+}
+
+impl Forest {
+    /// True where every branch was passed by as many rows as its two children together, and by some.
+    fn covers_add_up(&self) -> bool {
+        let cover = |at: usize| self.covers.get(at).copied().unwrap_or(0.0);
+        self.covers.len() == self.nodes.len()
+            && self.nodes.iter().enumerate().all(|(at, node)| {
+                let whole = cover(at);
+                let parts = cover(at + 1) + cover(node.link as usize);
+                whole.is_finite()
+                    && whole > 0.0
+                    && (node.mode == Mode::Leaf || (whole - parts).abs() <= 1e-4 * whole)
+            })
+    }
 }
 
 /// Finds out what all branches, and all leaves, have in common.
@@ -152,6 +173,7 @@ fn write_tree(
             forest.weights.extend_from_slice(weights);
         }
         forest.nodes.push(node);
+        forest.covers.extend(ensemble.covers.get(position));
     }
     Ok(())
 }

@@ -3,9 +3,13 @@
 pub mod attributes;
 pub mod finish;
 mod layout;
+mod set;
+mod shap;
+pub mod v5;
 
 use crate::forest::attributes::{Ensemble, EnsembleError};
 use crate::forest::finish::{Aggregate, Finish};
+use crate::forest::set::Set;
 
 /// A tree ensemble ready to run. Immutable.
 #[derive(Debug)]
@@ -15,6 +19,9 @@ pub struct Forest {
     /// Where each tree starts in `nodes`.
     roots: Vec<u32>,
     weights: Vec<Weight>,
+    sets: Vec<Set>,
+    /// Training rows that came to each node; empty where the file tells no such thing.
+    covers: Vec<f64>,
     width: usize,
     aggregate: Aggregate,
     finish: Finish,
@@ -29,7 +36,7 @@ pub struct Forest {
 /// A branch, or a leaf; 16 bytes, so that four share a cache line.
 #[derive(Clone, Copy, Debug)]
 struct Node {
-    /// Of a leaf: its weight, where [`Forest::lone`] says so.
+    /// Of a leaf: its weight, where [`Forest::lone`] says so. Of a branch on membership: position of its set.
     threshold: f64,
     /// Of a branch: index of the child for `false`. Of a leaf: index of its first weight.
     link: u32,
@@ -49,6 +56,8 @@ pub enum Mode {
     Gt,
     Eq,
     Neq,
+    /// True for the values of a set.
+    Member,
     Leaf,
 }
 
@@ -94,7 +103,7 @@ impl Forest {
         match self.uniform {
             Some(Mode::Leq) => self.gather(row, tallies, |node, value| value <= node.threshold)?,
             Some(Mode::Lt) => self.gather(row, tallies, |node, value| value < node.threshold)?,
-            _ => self.gather(row, tallies, Node::holds)?,
+            _ => self.gather(row, tallies, |node, value| node.holds(value, &self.sets))?,
         }
         self.finish.finish(tallies, self.aggregate, self.roots.len(), self.double, out);
         Some(())
@@ -138,7 +147,7 @@ impl Forest {
 impl Node {
     #[inline]
     #[expect(clippy::float_cmp, reason = "BRANCH_EQ and BRANCH_NEQ mean exactly that")]
-    fn holds(&self, value: f64) -> bool {
+    fn holds(&self, value: f64, sets: &[Set]) -> bool {
         let holds = match self.mode {
             Mode::Leq => value <= self.threshold,
             Mode::Lt => value < self.threshold,
@@ -146,6 +155,12 @@ impl Node {
             Mode::Gt => value > self.threshold,
             Mode::Eq => value == self.threshold,
             Mode::Neq => value != self.threshold,
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "the layout wrote a position there"
+            )]
+            Mode::Member => sets.get(self.threshold as usize).is_some_and(|set| set.holds(value)),
             Mode::Leaf => false,
         };
         holds || (self.nan_is_true && value.is_nan())

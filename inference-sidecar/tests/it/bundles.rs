@@ -9,7 +9,7 @@ use foregate_inference::bundle::error::BundleFault;
 use sha2::{Digest, Sha256};
 
 /// A copy of a shipped bundle under the target folder, for one test.
-fn copy(test: &str) -> PathBuf {
+pub(crate) fn copy(test: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles/lead-score-logistic");
     let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("bundle-{test}"));
     let _ = fs::remove_dir_all(&to);
@@ -21,19 +21,20 @@ fn copy(test: &str) -> PathBuf {
     to
 }
 
-fn edit(dir: &Path, file: &str, change: impl Fn(String) -> String) {
+pub(crate) fn edit(dir: &Path, file: &str, change: impl Fn(String) -> String) {
     let path = dir.join(file);
     fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
 }
 
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        write!(hex, "{byte:02x}").unwrap();
+        hex
+    })
+}
+
 /// Writes the digest that the golden file has now into the manifest.
 fn sign_golden(dir: &Path) {
-    let digest = |bytes: &[u8]| {
-        Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
-            write!(hex, "{byte:02x}").unwrap();
-            hex
-        })
-    };
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles/lead-score-logistic/golden.json");
     let (old, new) =
         (digest(&fs::read(shipped).unwrap()), digest(&fs::read(dir.join("golden.json")).unwrap()));

@@ -1,14 +1,15 @@
 //! Records and features read from bodies of every shape, against expectations and a naive reader.
 
 use foregate_filters::score::ScoreFault;
-use foregate_inference::features::Plan;
 use foregate_inference::features::extract::Extraction;
 use foregate_inference::features::spec::FeatureSpec;
+use foregate_inference::features::{Plan, Reading};
+use foregate_inference::table::Tables;
 use serde_json::{Value, json};
 
 fn plan(features: Value) -> Plan {
     let specs: Vec<FeatureSpec> = serde_json::from_value(features).unwrap();
-    Plan::compile("Lead", &specs).unwrap()
+    Plan::compile("Lead", &specs, &Tables::new()).unwrap()
 }
 
 fn visits() -> Plan {
@@ -16,7 +17,7 @@ fn visits() -> Plan {
 }
 
 fn extract(plan: &Plan, body: &str) -> Result<Extraction, ScoreFault> {
-    plan.extract(body.as_bytes(), &["S__c".into(), "T__c".into()])
+    plan.extract(body.as_bytes(), &["S__c".into(), "T__c".into()], Reading::default())
 }
 
 /// Removes the reserved ranges and writes `"S__c":1` into each record, as the gateway does.
@@ -122,7 +123,10 @@ fn transforms_follow_the_bundle_format() {
         (number(json!({"bucket": {"edges": [1, 5]}})), r#"{"F":5.5}"#, Some(vec![0.0, 0.0, 1.0])),
         (number(json!({})), "{}", None),
         (number(json!({"default": 2})), r#"{"F":"1"}"#, None),
-        (number(json!({"default": 2, "lenient": true})), r#"{"F":"1"}"#, Some(vec![2.0])),
+        (number(json!({"default": 2, "lenient": true})), r#"{"F":"1"}"#, Some(vec![1.0])),
+        (number(json!({"default": 2, "lenient": true})), r#"{"F":"\u0020-1.5e1\t"}"#, Some(vec![-15.0])),
+        (number(json!({"default": 2, "lenient": true})), r#"{"F":"1."}"#, Some(vec![2.0])),
+        (number(json!({"default": 2, "lenient": true})), r#"{"F":[1]}"#, Some(vec![2.0])),
         (number(json!({})), r#"{"F":1e999}"#, None),
         (number(json!({})), r#"{"F":1e39}"#, None),
         (number(json!({})), r#"{"F":1,"F":1}"#, None),
@@ -141,7 +145,7 @@ fn transforms_follow_the_bundle_format() {
         ),
     ];
     for (feature, body, expected) in cases {
-        let found = plan(json!([feature])).extract(body.as_bytes(), &[]).unwrap();
+        let found = plan(json!([feature])).extract(body.as_bytes(), &[], Reading::default()).unwrap();
         match expected {
             Some(row) => {
                 assert_eq!(found.records[0].features, Ok(()), "{feature} {body}");
@@ -153,7 +157,8 @@ fn transforms_follow_the_bundle_format() {
             }
         }
     }
-    let nan = plan(json!([number(json!({"missing": "nan"}))])).extract(b"{}", &[]).unwrap();
+    let nan =
+        plan(json!([number(json!({"missing": "nan"}))])).extract(b"{}", &[], Reading::default()).unwrap();
     assert!(nan.rows[0].is_nan());
 }
 
@@ -188,7 +193,7 @@ fn contradicting_specs_are_refused() {
         let mut spec = json!({"name": "f", "pointer": "/V"});
         spec.as_object_mut().unwrap().extend(case.as_object().unwrap().clone());
         let spec: FeatureSpec = serde_json::from_value(spec).unwrap();
-        assert!(Plan::compile("Lead", &[spec]).is_err(), "{case}");
+        assert!(Plan::compile("Lead", &[spec], &Tables::new()).is_err(), "{case}");
     }
 }
 
@@ -242,7 +247,7 @@ fn one_pass_reads_what_a_tree_would() {
                 }
                 let record = Value::Object(record);
                 let body = serde_json::to_string_pretty(&json!({"records": [record, record]})).unwrap();
-                let found = plan.extract(body.as_bytes(), &[]).unwrap();
+                let found = plan.extract(body.as_bytes(), &[], Reading::default()).unwrap();
                 match naive(&record) {
                     Some(row) => {
                         let twice = [row.clone(), row].concat();

@@ -12,16 +12,16 @@ pub(crate) fn ints(name: &str, ints: &[i64]) -> AttributeProto {
     AttributeProto { name: name.to_owned(), ints: ints.to_vec(), r#type: 7, ..AttributeProto::default() }
 }
 
-fn floats(name: &str, floats: &[f32]) -> AttributeProto {
+pub(crate) fn floats(name: &str, floats: &[f32]) -> AttributeProto {
     AttributeProto { name: name.to_owned(), floats: floats.to_vec(), r#type: 6, ..AttributeProto::default() }
 }
 
-fn texts(name: &str, texts: &[&str]) -> AttributeProto {
+pub(crate) fn texts(name: &str, texts: &[&str]) -> AttributeProto {
     let strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
     AttributeProto { name: name.to_owned(), strings, r#type: 8, ..AttributeProto::default() }
 }
 
-fn text(name: &str, text: &str) -> AttributeProto {
+pub(crate) fn text(name: &str, text: &str) -> AttributeProto {
     AttributeProto {
         name: name.to_owned(),
         s: text.as_bytes().to_vec(),
@@ -30,7 +30,7 @@ fn text(name: &str, text: &str) -> AttributeProto {
     }
 }
 
-fn int(name: &str, i: i64) -> AttributeProto {
+pub(crate) fn int(name: &str, i: i64) -> AttributeProto {
     AttributeProto { name: name.to_owned(), i, r#type: 2, ..AttributeProto::default() }
 }
 
@@ -216,7 +216,7 @@ fn what_cannot_run_is_refused_by_name() {
         (broken(ints("target_ids", &[0, 3])), "out of bounds"),
         (broken(texts("nodes_modes", &["BRANCH_MEMBER", "LEAF", "LEAF"])), "unknown branch mode"),
         (broken(text("post_transform", "TANH")), "unknown post_transform"),
-        (refusal(vec![node("TreeEnsemble", "x", &["y"], vec![])]), "`TreeEnsemble` is not supported"),
+        (refusal(vec![node("TreeEnsemble", "x", &["y"], vec![])]), "`TreeEnsemble`: `nodes_modes` is not"),
         (refusal(vec![node("Tokenizer", "x", &["y"], vec![])]), "`Tokenizer` is not supported"),
         (
             refusal(vec![node("Identity", "z", &["y"], vec![]), node("Identity", "y", &["z"], vec![])]),

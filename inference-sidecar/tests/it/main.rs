@@ -10,7 +10,13 @@
 )]
 
 mod bundles;
+mod draw;
+mod ensembles;
 mod features;
 mod forests;
+mod hostile;
+mod operators;
+mod outputs;
+mod reasons;
 mod scorers;
 mod shipped;

@@ -44,8 +44,8 @@ impl Materials for Shared {
             let mut bundle = Bundle::load(bundle).map_err(|error| refused(error.to_string()))?;
             match placement {
                 Placement::Auto => {}
-                Placement::Inline => bundle.cost = Cost::Inline,
-                Placement::Threads => bundle.cost = Cost::Threads,
+                Placement::Inline => bundle.place(Cost::Inline),
+                Placement::Threads => bundle.place(Cost::Threads),
             }
             let scorer =
                 ModelScorer::new(name, bundle, MODEL_THREADS).map_err(|error| refused(error.to_string()))?;
@@ -144,7 +144,8 @@ mod tests {
         shared.begin();
         shared.model(&model, &Path::default()).unwrap();
         let body = format!("{{\"Notes\":\"{}\"}}", "n".repeat(bytes)).into();
-        let call = ScoreCall { body, reserved: Arc::default(), budget: Duration::from_secs(1) };
+        let (now, budget) = (Duration::ZERO, Duration::from_secs(1));
+        let call = ScoreCall { body, reserved: Arc::default(), budget, now, explain: false };
         let inline = shared.scorer("lead-score", &Path::default()).unwrap().score(&call).is_some();
         shared.commit();
         inline

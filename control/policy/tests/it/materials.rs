@@ -137,6 +137,7 @@ impl Scorer for Quarter {
             insert_at: 1,
             empty: call.body.len() == 2,
             reserved: smallvec::SmallVec::new(),
+            detail: None,
         };
         Some(Ok(vec![record]))
     }

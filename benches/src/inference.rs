@@ -1,0 +1,85 @@
+//! Features, models, reasons and rankings without anything around them.
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use foregate_inference::bundle::Bundle;
+use foregate_inference::features::spec::FeatureSpec;
+use foregate_inference::features::{Plan, Reading};
+use foregate_inference::rank::Index;
+use foregate_inference::table::Tables;
+
+use crate::measure::Table;
+
+/// Items of a catalogue, and numbers of each.
+const ITEMS: usize = 9_066;
+const WIDTH: usize = 64;
+/// A lead of 1 KiB with every field that the models read.
+const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
+/// How the words of a case become columns.
+const WORDS: &str = r#"[{"name":"words","pointer":"/Subject","also":["/Description"],"type":"text",
+"normalize":{"lower":true,"unaccent":true,"digits":"0"},
+"ngrams":{"words":[1,2],"chars":[3,5],"buckets":4093,"tf":"log","norm":"l2"}}]"#;
+
+/// Measures everything.
+pub fn run<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
+    models(table)?;
+    words(table)?;
+    ranking(table)
+}
+
+fn models<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
+    for (bundle, engine) in [("lead-score", "boosted trees"), ("lead-score-logistic", "linear model")] {
+        let (alone, why) = (format!("model alone, {engine}"), format!("reasons of one score, {engine}"));
+        if !table.wants(&alone) && !table.wants(&why) {
+            continue;
+        }
+        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
+        let bundle = Bundle::load(&home.join(bundle))?;
+        let row = bundle.plan.extract(LEAD, &[], Reading::default())?.rows;
+        let mut scores = Vec::with_capacity(1);
+        table.row(&alone, || {
+            scores.clear();
+            bundle.model.run(&row, 1, &mut scores).is_ok()
+        })?;
+        ensure!(bundle.model.explain(&row, &scores).is_some(), "no reasons");
+        table.row(&why, || bundle.model.explain(&row, &scores))?;
+    }
+    Ok(())
+}
+
+fn words<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
+    let specs: Vec<FeatureSpec> = serde_json::from_str(WORDS)?;
+    let plan = Plan::compile("Case", &specs, &Tables::new())?;
+    let text = "Since yesterday's release our users cannot sign in to the portal: 'invalid session', although the \
+                password is right. We tried three browsers in Zürich; error 4711. Please escalate! ";
+    for (name, times) in
+        [("hashed text of a case, 600 letters", 3), ("hashed text of a case, 4,096 letters", 25)]
+    {
+        let description = serde_json::Value::from(text.repeat(times)).to_string();
+        let body = format!(r#"{{"Subject":"Cannot log in after the update","Description":{description}}}"#);
+        let columns = plan.extract(body.as_bytes(), &[], Reading::default())?.rows.len();
+        ensure!(columns == plan.width(), "{columns} columns");
+        table.row(name, || plan.extract(body.as_bytes(), &[], Reading::default()))?;
+    }
+    Ok(())
+}
+
+fn ranking<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
+    let name = "best 5 of 9,066 items, 64 numbers each";
+    if !table.wants(name) {
+        return Ok(());
+    }
+    let mut state = 1_u32;
+    let mut number = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        f32::from(u16::try_from(state >> 16).unwrap_or_default()) / 32_768.0 - 1.0
+    };
+    let rows: Vec<f32> = (0..ITEMS * WIDTH).map(|_| number()).collect();
+    let query: Vec<f32> = (0..WIDTH).map(|_| number()).collect();
+    let index = Index::new(&rows, WIDTH);
+    index.top(&query, 5).filter(|best| best.len() == 5).context("too few items")?;
+    table.row(name, || index.top(&query, 5))?;
+    Ok(())
+}
