@@ -102,6 +102,8 @@ pub enum ShadowVerdict {
 pub struct RequestContext {
     /// The reading of the clocks that this request obeys.
     pub moment: Moment,
+    /// What limits count with: later than `moment` where a body was waited for.
+    pub counted_at: Moment,
     pub client: Client,
     /// Name of the route, empty before it is found.
     pub route: Arc<str>,
@@ -148,6 +150,7 @@ impl RequestContext {
     pub fn new(moment: Moment, client: Client) -> Self {
         Self {
             moment,
+            counted_at: moment,
             client,
             route: Arc::default(),
             peer: None,
@@ -185,6 +188,7 @@ impl RequestContext {
             body: self.body.clone(),
             records: self.records.clone(),
             decoded: self.decoded,
+            counted_at: self.counted_at,
             ..Self::new(self.moment, self.client)
         }
     }

@@ -242,6 +242,8 @@ async fn read_body(
     life.unread = false;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
+    // The head may have come long ago.
+    life.ctx.counted_at = clock::now();
     Ok(RequestBody::from(whole))
 }
 

@@ -77,6 +77,7 @@ impl End {
             Self::Held { route, backend, mut response } => {
                 let Action::Forward(forward) = &route.action else { return internal(life) };
                 shape::end_to_end(response.headers_mut());
+                idempotency::keep_whole(&mut life, &response);
                 let response = seen(*response, &mut life, &route, forward.backends.get(backend));
                 response.map(|body| ResponseBody::own(body, life))
             }
@@ -156,7 +157,11 @@ fn internal(life: Box<Life>) -> Response<ResponseBody> {
 
 /// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457); trailers for a call.
 pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
-    // Whoever reads of it may come again at once: its keys are free by then.
+    // Whoever reads of it may come again at once: its keys are free by then, but for those of a request whose answer
+    // was not fit to be shown.
+    if refusal.reply.reason == Reason::ResponseInvalid {
+        idempotency::spend(&mut life);
+    }
     life.ctx.once = None;
     let preflight = refusal.reply.reason == Reason::Preflight;
     let refused = match life.grpc {

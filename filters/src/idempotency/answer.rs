@@ -66,7 +66,11 @@ impl Terms {
     pub fn fate(&self, status: StatusCode, headers: &HeaderMap, length: Option<u64>) -> Fate {
         let again = matches!(
             status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+            // 401: of a credential that is renewed by then.
+            StatusCode::UNAUTHORIZED
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_EARLY
+                | StatusCode::TOO_MANY_REQUESTS
         );
         // A call that failed before it said anything else; others end in trailers.
         let failed = headers.contains_key("grpc-status");

@@ -73,7 +73,8 @@ impl Idempotency {
         let said = if spec.methods.is_empty() { &METHODS[..] } else { &spec.methods };
         let methods: SmallVec<[Method; 2]> =
             said.iter().filter_map(|method| Method::from_bytes(method.name().as_bytes()).ok()).collect();
-        let answer = request.filter(|request| !request.is_zero()).unwrap_or(ANSWER);
+        // A route without a limit may take as long as anything may.
+        let answer = request.map_or(ANSWER, |limit| if limit.is_zero() { LONGEST } else { limit });
         Ok(Self {
             name: RULE.into(),
             policy: policy.into(),

@@ -138,10 +138,12 @@ fn digest(parts: &[&[u8]]) -> Digest {
 
 /// Whoever is identified, as parts of a digest; `None` where nobody is.
 fn identity(ctx: &RequestContext) -> Option<Vec<&[u8]>> {
-    if let Some(principal) = &ctx.principal
-        && !principal.subject.is_empty()
-    {
-        return Some(vec![b"token", principal.issuer.as_bytes(), principal.subject.as_bytes()]);
+    if let Some(principal) = &ctx.principal {
+        if !principal.subject.is_empty() {
+            return Some(vec![b"token", principal.issuer.as_bytes(), principal.subject.as_bytes()]);
+        }
+        // A token of nobody does not speak for whoever carries it here.
+        ctx.consumer.as_ref()?;
     }
     if let Some(consumer) = &ctx.consumer {
         return Some(vec![b"key", consumer.name.as_bytes()]);
@@ -212,7 +214,8 @@ impl Idempotency {
             Digest::default()
         } else {
             let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-            digest(&[head.method.as_str().as_bytes(), target.as_bytes(), body])
+            // The route too: where several share a scope, another service is another request.
+            digest(&[ctx.route.as_bytes(), head.method.as_str().as_bytes(), target.as_bytes(), body])
         };
         let mut keys = Keys { asked: Vec::with_capacity(named.len()), carried: Vec::new() };
         for (name, notification) in named {

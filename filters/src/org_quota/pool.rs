@@ -296,12 +296,14 @@ impl Pool {
         };
         Self::budgets(state, (place, class), held, org.limit, now)?;
         let extra = state.extra();
-        for (usage, whose) in [(Some(org), "org"), (state.app, "app")] {
-            let Some(usage) = usage else { continue };
+        let over = |usage: &Usage| usage.used.saturating_add(extra) >= ceiling(usage.limit, class.until);
+        let stands = [(Some(org), "org"), (state.app, "app")];
+        let full = stands.into_iter().find_map(|(usage, whose)| Some((usage.filter(over)?, whose)));
+        // Asked once for both: one call tells how both stand.
+        if let Some((usage, whose)) = full
+            && !self.may_ask(state, place, now)
+        {
             let used = usage.used.saturating_add(extra);
-            if used < ceiling(usage.limit, class.until) || self.may_ask(state, place, now) {
-                continue;
-            }
             let (limit, until) = (usage.limit, class.until);
             let detail = format!(
                 "{used} calls of {limit} of the {whose} are used, and the class passes until {until} %"

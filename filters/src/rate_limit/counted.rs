@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::concurrency::Permit;
 use super::counting::Taken;
 use crate::context::RequestContext;
+use crate::moment::Moment;
 use crate::step::Step;
 
 /// What a request holds of the limits of its route.
@@ -23,6 +24,8 @@ pub(super) struct Receipt {
     pub(super) rule: Arc<str>,
     pub(super) step: Step,
     pub(super) taken: Option<Taken>,
+    /// When it was taken.
+    pub(super) at: Moment,
     /// Its edits of the response.
     pub(super) told: Range<usize>,
 }
@@ -59,7 +62,7 @@ pub(super) fn give_back(ctx: &mut RequestContext, step: Step) {
             continue;
         }
         if let Some(taken) = &receipt.taken {
-            taken.give_back(ctx.moment);
+            taken.give_back(receipt.at);
         }
         ctx.limits.retain(|fact| !Arc::ptr_eq(&fact.rule, &receipt.rule));
         let Range { start, end } = receipt.told;

@@ -62,7 +62,7 @@ impl RateLimit {
         ctx: &mut RequestContext,
     ) -> Verdict {
         let mut turns = self.turns(head, ctx);
-        if let Some(at) = self.refuses_here(&mut turns, ctx.moment) {
+        if let Some(at) = self.refuses_here(&mut turns, ctx.counted_at) {
             return self.refuse(&turns, at, ctx);
         }
         let (places, takes) = self.takes(&turns, Mode::Enforce);
@@ -72,7 +72,9 @@ impl RateLimit {
         if takes.is_empty() {
             return self.settle(turns, false, ctx);
         }
-        let Some(decisions) = sharing.counters.take_at_once(&takes, ctx.moment) else { return Verdict::Wait };
+        let Some(decisions) = sharing.counters.take_at_once(&takes, ctx.counted_at) else {
+            return Verdict::Wait;
+        };
         let given = self.note(&places, &Ok(decisions), &mut turns);
         self.settle(turns, given, ctx)
     }
@@ -80,20 +82,20 @@ impl RateLimit {
     /// The same, where it must: once for all limits that the request needs.
     pub(super) async fn with_others(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
         let mut turns = self.turns(head, ctx);
-        if let Some(at) = self.refuses_here(&mut turns, ctx.moment) {
+        if let Some(at) = self.refuses_here(&mut turns, ctx.counted_at) {
             return self.refuse(&turns, at, ctx);
         }
         let Some(sharing) = &self.sharing else { return self.settle(turns, false, ctx) };
         let (places, takes) = self.takes(&turns, Mode::Enforce);
         let mut given = false;
         if !takes.is_empty() {
-            let answer = sharing.counters.take(&takes, ctx.moment).await;
+            let answer = sharing.counters.take(&takes, ctx.counted_at).await;
             given = self.note(&places, &answer, &mut turns);
         }
         if sharing.audits && self.refuser(&turns).is_none() {
             let (places, takes) = self.takes(&turns, Mode::Audit);
             for (place, take) in places.iter().zip(&takes) {
-                let answer = sharing.counters.take(std::slice::from_ref(take), ctx.moment).await;
+                let answer = sharing.counters.take(std::slice::from_ref(take), ctx.counted_at).await;
                 self.note(std::slice::from_ref(place), &answer, &mut turns);
             }
         }
@@ -155,16 +157,16 @@ impl RateLimit {
 
     /// Takes from all counters of this process, or from none; `given`: the store has given its part.
     fn settle(&self, mut turns: Turns, given: bool, ctx: &mut RequestContext) -> Verdict {
-        let held = self.hold(&mut turns, ctx.moment);
+        let held = self.hold(&mut turns, ctx.counted_at);
         let refuser = self.refuser(&turns);
         if let Some(at) = refuser {
             drop(held);
-            self.return_shared(&turns, given, ctx.moment);
+            self.return_shared(&turns, given, ctx.counted_at);
             return self.refuse(&turns, at, ctx);
         }
         for (index, counter) in held {
             let admitted = turns.get(index).and_then(|turn| turn.decision).is_some_and(|it| it.admitted);
-            if admitted && let Some(permit) = counter.commit(ctx.moment, self.step) {
+            if admitted && let Some(permit) = counter.commit(ctx.counted_at, self.step) {
                 ctx.counted.permit(permit);
             }
         }
@@ -173,9 +175,9 @@ impl RateLimit {
             self.tell(limit, turn, ctx);
             if self.followed && turn.ask.is_some() {
                 let told = from..ctx.edits.response.len();
-                let taken = taken(limit, turn, ctx.moment);
+                let taken = taken(limit, turn, ctx.counted_at);
                 let (rule, step) = (Arc::clone(&limit.name), self.step);
-                ctx.counted.receipt(Receipt { rule, step, taken, told });
+                ctx.counted.receipt(Receipt { rule, step, taken, at: ctx.counted_at, told });
             }
         }
         Verdict::Continue
@@ -200,7 +202,9 @@ impl RateLimit {
     fn tell(&self, limit: &Limit, turn: &Turn, ctx: &mut RequestContext) {
         ctx.limits.extend(fact(limit, turn));
         match (limit.mode, &turn.decision) {
-            (Mode::Enforce, Some(decision)) => limit.told.tell(decision, ctx.moment, &mut ctx.edits.response),
+            (Mode::Enforce, Some(decision)) => {
+                limit.told.tell(decision, ctx.counted_at, &mut ctx.edits.response);
+            }
             // Callers are not told of a limit that does not bind them.
             (Mode::Audit, _) => self.audit(limit, turn, ctx),
             (Mode::Enforce, None) => {}

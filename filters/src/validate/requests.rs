@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING,
-};
+use http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderName, HeaderValue, Method, request};
 
 use crate::authorize::Mode;
@@ -177,9 +175,9 @@ impl Compiled {
             }
         }
         let announced = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let there = announced.is_some_and(|length: u64| length > 0)
-            || head.headers.contains_key(TRANSFER_ENCODING)
-            || (announced.is_none() && head.headers.contains_key(CONTENT_TYPE));
+        // A content type alone announces nothing: many clients send one with every request.
+        let there =
+            announced.is_some_and(|length: u64| length > 0) || head.headers.contains_key(TRANSFER_ENCODING);
         if there {
             self.media(head, ctx.contract.as_deref())?;
             if announced.is_some_and(|length| length > self.max_size as u64) {

@@ -9,6 +9,7 @@ pub mod tally;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use foregate_filters::idempotency::Once;
 use foregate_filters::idempotency::answer::Answer;
 use foregate_filters::reason::Reason;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 use crate::answer::ResponseBody;
 use crate::gateway::{self, Admitted};
 use crate::idempotency::keeping::Keeping;
-use crate::idempotency::tally::Outcome;
+use crate::idempotency::tally::{Ended, Outcome};
 use crate::life::Life;
 use crate::panics;
 use crate::problem;
@@ -74,11 +75,31 @@ async fn run(mut life: Box<Life>, admitted: Box<Admitted>) -> Response<ResponseB
 
 /// What is kept of an answer that begins, where its request holds keys.
 pub fn keep(life: &mut Life, response: &Response<Incoming>) -> Option<Box<Keeping>> {
+    begin(life, response, response.body().size_hint().exact())
+}
+
+/// Keeps an answer that is here already, where its request holds keys.
+pub fn keep_whole(life: &mut Life, response: &Response<Bytes>) {
+    let Some(mut keeping) = begin(life, response, Some(response.body().len() as u64)) else { return };
+    if keeping.push(response.body()) {
+        keeping.finish();
+    }
+}
+
+/// Its request was carried out, and nobody may be told with what answer: a repeat is not carried out again.
+pub fn spend(life: &mut Life) {
+    let Some(once) = life.ctx.once.take() else { return };
+    if let Once::First(first) = *once {
+        first.claims.into_iter().for_each(|claim| claim.finish(None));
+        tally::ended(Ended::Spent);
+    }
+}
+
+fn begin<B>(life: &mut Life, response: &Response<B>, length: Option<u64>) -> Option<Box<Keeping>> {
     let once = life.ctx.once.take()?;
     let Once::First(first) = *once else { return None };
     let until = life.moment().monotonic.saturating_add(first.lock);
     let share = life.connection.gateway.capacity.bodies.share();
-    let length = response.body().size_hint().exact();
     Keeping::begin(first, response.status(), response.headers(), length, (share, until))
 }
 

@@ -72,13 +72,13 @@ impl SharedCounters for Counters {
     fn give_back(&self, takes: &[Take], moment: Moment) {
         let store = &self.0;
         for take in takes.iter().filter(|take| take.cost > 0) {
-            if store.leases.give_back(take, moment.monotonic) {
-                continue;
-            }
             let start = match &take.counter.admits {
                 Admits::Rate(_) => 0,
                 Admits::Window { calendar, .. } => calendar.window(moment.unix).0,
             };
+            if store.leases.give_back(take, start, moment.monotonic) {
+                continue;
+            }
             let counter = Arc::clone(&take.counter);
             let unused = Unused { counter, key: take.key.clone(), units: take.cost, start };
             let store = Arc::clone(store);
@@ -157,7 +157,8 @@ impl Store {
                 Period::Month => format!("month-{}", calendar.zone()),
             },
         };
-        if counter.group == counter.name {
+        // Only a cluster keeps apart what is asked together: elsewhere a limit more or less in the policy changes no key.
+        if !self.settings.cluster || counter.group == counter.name {
             format!("{prefix}:{{{hash:032x}}}:{kind}:{name}")
         } else {
             format!("{prefix}:{{{}}}:{kind}:{name}:{hash:032x}", plain(&counter.group))

@@ -103,6 +103,8 @@ pub(super) struct Asked<'a> {
     leases: &'a Leases,
     ids: SmallVec<[(Id, u32); 2]>,
     refill: bool,
+    /// The store has answered.
+    settled: bool,
 }
 
 impl Default for Leases {
@@ -222,12 +224,13 @@ impl Leases {
         }
     }
 
-    /// Takes units back that were spent for nothing; false where there is no lease to put them to, or no room in it.
-    pub(super) fn give_back(&self, take: &Take, now: Duration) -> bool {
+    /// Takes units back that were spent for nothing in the window that begins at `start`; false where there is no lease
+    /// of it to put them to, or no room in it.
+    pub(super) fn give_back(&self, take: &Take, start: u64, now: Duration) -> bool {
         let Some(lease) = take.counter.lease else { return false };
         let id = self.id(take);
         let Some(mut shard) = self.shard(id) else { return false };
-        let entry = shard.entries.get_mut(&id).filter(|entry| entry.until > now);
+        let entry = shard.entries.get_mut(&id).filter(|entry| entry.until > now && entry.start == start);
         let Some(entry) = entry else { return false };
         let held = entry.units.saturating_add(entry.asked).saturating_add(take.cost);
         if held > lease {
@@ -239,7 +242,7 @@ impl Leases {
 
     /// How many more each of the takes asks for. Whatever comes at once, no key is ever owed more than its lease.
     pub(super) fn ask(&self, takes: &[Take], refill: bool, now: Duration) -> Asked<'_> {
-        let mut asked = Asked { leases: self, ids: SmallVec::new(), refill };
+        let mut asked = Asked { leases: self, ids: SmallVec::new(), refill, settled: false };
         for take in takes {
             let id = self.id(take);
             let more = take.counter.lease.map_or(0, |lease| self.reserve(take, id, lease, refill, now));
@@ -368,7 +371,8 @@ impl Asked<'_> {
     }
 
     /// Notes the answers, and gives the decisions.
-    pub(super) fn settle(self, takes: &[Take], answers: &[Answer], moment: Moment) -> Decisions {
+    pub(super) fn settle(mut self, takes: &[Take], answers: &[Answer], moment: Moment) -> Decisions {
+        self.settled = true;
         let each = takes.iter().zip(&self.ids).zip(answers);
         each.map(|((take, (id, _)), answer)| {
             self.leases.settle(take, *id, answer, moment);
@@ -391,6 +395,10 @@ impl Drop for Asked<'_> {
             if let Some(entry) = shard.entries.get_mut(id) {
                 entry.asked = entry.asked.saturating_sub(*more);
                 entry.refilling &= !self.refill;
+                if !self.settled {
+                    // What was taken may be lost: the next one asks for little.
+                    entry.want = 0;
+                }
             }
         }
     }
@@ -469,7 +477,8 @@ mod tests {
             leases.ask(&takes, false, Duration::from_millis(31)),
             leases.ask(&takes, false, Duration::from_millis(31)),
         );
-        assert_eq!((first.more().sum::<u32>(), second.more().sum::<u32>()), (8, 0));
+        // The two before were never answered: what they asked for may be lost, so the next ask for little.
+        assert_eq!((first.more().sum::<u32>(), second.more().sum::<u32>()), (1, 1));
     }
 
     #[test]

@@ -76,6 +76,8 @@ local function window(c, value)
     -- The clock of the server went back: the window that had begun goes on.
     if known > start and known == c.start then start, stop = c.start, c.stop end
     if known > start and known == c.stop then start, stop = c.stop, c.next end
+    -- A window that begins in between is of other rules for the clock: two gateways must not undo each other.
+    if known > c.before and known < c.next and known ~= c.start and known ~= c.stop then return false end
     if known == start then c.count = tonumber(count) end
   end
   c.begin, c.finish = start, stop

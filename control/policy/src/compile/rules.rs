@@ -274,7 +274,12 @@ impl Compiled {
     fn of_route<'a>(&'a self, backends: &'a [&'a str]) -> OfRoute<'a> {
         let cors = self.modifiers.cors.as_ref();
         let at = cors.map(|(_, at)| at.clone()).unwrap_or_default();
-        OfRoute { cors: cors.map(|(cors, _)| cors), at, backends, request: self.timeouts.request }
+        OfRoute {
+            cors: cors.map(|(cors, _)| cors),
+            at,
+            backends,
+            request: self.timeouts.request.or(self.timeouts.backend_request),
+        }
     }
 
     fn route(

@@ -28,12 +28,23 @@ pub fn pairs(query: &str) -> Option<Pairs<'_>> {
 
 /// The cookies of a request (RFC 6265, section 4.2).
 pub fn cookies(headers: &HeaderMap) -> Pairs<'_> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let parts = values.flat_map(|value| value.split(';')).map(str::trim).filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (name.into(), value.into())
-        })
-        .collect()
+    let mut pairs = Pairs::new();
+    for value in headers.get_all(COOKIE) {
+        // What is not UTF-8 hides nothing that stands beside it.
+        match String::from_utf8_lossy(value.as_bytes()) {
+            Cow::Borrowed(text) => {
+                pairs.extend(crumbs(text).map(|(name, value)| (name.into(), value.into())));
+            }
+            Cow::Owned(text) => {
+                let owned = |(name, value): (&str, &str)| (name.to_owned().into(), value.to_owned().into());
+                pairs.extend(crumbs(&text).map(owned));
+            }
+        }
+    }
+    pairs
+}
+
+fn crumbs(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = text.split(';').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.split_once('=').unwrap_or((part, "")))
 }
