@@ -160,3 +160,37 @@ async fn kept_answers_live_through_a_reload() {
     assert!(replayed(&client.send(order(&client, "k", "{}")).await));
     assert_eq!(upstream.received().len(), 1);
 }
+
+const ORDERS: &str = "openapi: 3.1.0
+info: { title: orders, version: '1' }
+paths:
+  /orders:
+    post:
+      requestBody: { required: true, content: { application/json: { schema: { type: object } } } }
+      responses:
+        '201': { description: one, content: { application/json: { schema: { type: object, required: [number] } } } }
+";
+
+#[tokio::test]
+async fn an_answer_held_to_a_contract_is_kept_and_an_unfit_one_causes_no_second_run() {
+    let checked =
+        "validate: { openapi: { file: orders.yaml, responses: enforce, undeclaredQuery: continue } }\n";
+    for (contract, first, again) in [
+        (ORDERS.to_owned(), (201, ""), (201, "")),
+        (ORDERS.replace("[number]", "[id]"), (502, "ResponseInvalid"), (409, "IdempotencyAnswerGone")),
+    ] {
+        let upstream = counting().await;
+        let text = guarded(upstream.address, &(once("") + checked));
+        let gateway = Foregate::start(&text, Options::default().file("orders.yaml", contract)).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        for (repeat, (status, reason)) in [(false, first), (true, again)] {
+            let mut request = order(&client, "k-1", "{}");
+            request.headers_mut().insert("content-type", "application/json".parse().unwrap());
+            let reply = client.send(request).await;
+            assert_eq!(reply.status, status, "{reply:?}");
+            assert!(reason.is_empty() || reply.reason() == reason, "{reply:?}");
+            assert_eq!(replayed(&reply), repeat && status == 201, "{reply:?}");
+        }
+        assert_eq!(upstream.received().len(), 1);
+    }
+}
