@@ -189,9 +189,9 @@ impl ShutdownSignalWatch for Shutdown {
             _ = terminate.recv() => {}
             () = self.handover.handed() => event(Level::Info, "handed over", &[]),
         }
-        event(Level::Info, "drain started", &[("limit_seconds", self.limit.as_secs().into())]);
         self.admin.draining.store(true, Ordering::Release);
         self.start.start();
+        event(Level::Info, "drain started", &[("limit_seconds", self.limit.as_secs().into())]);
         // Admin connections that were accepted an instant ago have said nothing yet.
         let served = async {
             if self.handover.is_handed() {
