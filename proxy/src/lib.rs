@@ -38,6 +38,7 @@ pub mod org_quota;
 pub mod owned;
 pub mod panics;
 pub mod part_metrics;
+pub mod passage;
 pub mod path;
 pub mod policies;
 pub mod problem;

@@ -6,7 +6,7 @@ use foregate_filters::json::{Kind, Scalar};
 use smallvec::SmallVec;
 
 use super::date::{UtcTime, parse};
-use super::extract::Slot;
+use super::draft::Slot;
 use super::spec::{Default, FeatureSpec, FeatureType, SpecError};
 use super::strings::TextCode;
 use super::text::{Buckets, Ngrams};

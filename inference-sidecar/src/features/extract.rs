@@ -6,6 +6,7 @@ use foregate_filters::json::{Container, Kind, Malformed, Scalar, Text, Visitor, 
 use foregate_filters::score::ScoreFault;
 use smallvec::SmallVec;
 
+use super::draft::{Draft, Slot};
 use super::frames::{Frame, Request, Target, names_object};
 use super::trie::{Node, Trie};
 use super::{Plan, Reading};
@@ -32,15 +33,6 @@ pub struct Extraction {
     /// One value a feature for each such row, as JSON and cut short; `None` where it is absent, no scalar or
     /// not to be told. Empty unless the values were asked for.
     pub values: Vec<Option<Box<str>>>,
-}
-
-/// The value of one member that features read.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Slot<'a> {
-    #[default]
-    Absent,
-    Scalar(Scalar<'a>),
-    Container,
 }
 
 impl Plan {
@@ -87,26 +79,6 @@ fn stop(offset: usize, what: &'static str) -> Stop {
     Stop(fault(offset, what))
 }
 
-/// The record being read.
-#[derive(Debug)]
-struct Draft<'a> {
-    insert_at: usize,
-    /// End of the last member read.
-    last_end: usize,
-    /// Members that stay.
-    kept: usize,
-    /// True while the member being read is a reserved one.
-    removing: bool,
-    cuts: SmallVec<[Range<usize>; 1]>,
-    slots: Vec<Slot<'a>>,
-    /// True where a member that features read occurs twice.
-    ambiguous: bool,
-    /// Where the record says that it is of another object.
-    foreign: Option<usize>,
-    /// True where the record has said of which object it is.
-    typed: bool,
-}
-
 struct Reader<'p, 'a> {
     plan: &'p Plan,
     reserved: &'p [Box<str>],
@@ -120,76 +92,15 @@ struct Reader<'p, 'a> {
     out: Extraction,
 }
 
-impl<'a> Draft<'a> {
-    fn begin(&mut self, insert_at: usize) {
-        self.insert_at = insert_at;
-        self.last_end = insert_at;
-        self.kept = 0;
-        self.removing = false;
-        self.cuts.clear();
-        self.slots.fill(Slot::Absent);
-        self.ambiguous = false;
-        self.foreign = None;
-        self.typed = false;
-    }
-
-    /// A member begins; the first one that stays has no comma before it, so a cut before it takes that comma.
-    fn key(&mut self, at: usize, removing: bool) {
-        self.removing = removing;
-        if !removing {
-            if let Some(cut) = self.cuts.last_mut().filter(|_| self.kept == 0) {
-                cut.end = at;
-            }
-            self.kept += 1;
-        }
-    }
-
-    fn member_end(&mut self, end: usize) {
-        if self.removing {
-            let start = if self.kept == 0 { self.insert_at } else { self.last_end };
-            match self.cuts.last_mut().filter(|cut| start <= cut.end) {
-                Some(cut) => cut.end = end,
-                None => self.cuts.push(start..end),
-            }
-            self.removing = false;
-        }
-        self.last_end = end;
-    }
-
-    fn fill(&mut self, node: Node, value: Slot<'a>) {
-        if let Some(slot) = self.slots.get_mut(node.index()) {
-            self.ambiguous |= !matches!(slot, Slot::Absent);
-            *slot = value;
-        }
-    }
-
-    /// True where the client put a feature or a reserved member into this object.
-    fn touched(&self) -> bool {
-        !self.cuts.is_empty() || self.slots.iter().any(|slot| !matches!(slot, Slot::Absent))
-    }
-}
-
 impl<'p, 'a> Reader<'p, 'a> {
     fn new(plan: &'p Plan, reserved: &'p [Box<str>], reading: Reading) -> Self {
-        let slots = vec![Slot::Absent; plan.trie.len()];
-        let cuts = SmallVec::new();
         Self {
             plan,
             reserved,
             reading,
             frames: SmallVec::new(),
             target: Target::Other,
-            draft: Draft {
-                insert_at: 0,
-                last_end: 0,
-                kept: 0,
-                removing: false,
-                cuts,
-                slots,
-                ambiguous: false,
-                foreign: None,
-                typed: false,
-            },
+            draft: Draft::new(plan.trie.len()),
             request: Request::default(),
             envelope: false,
             out: Extraction {

@@ -1,6 +1,7 @@
 //! The feature spec of a bundle, compiled: from JSON members to tensor columns.
 
 mod date;
+mod draft;
 pub mod encode;
 pub mod extract;
 mod frames;
@@ -89,12 +90,7 @@ impl Plan {
     }
 
     /// Writes the columns of one record; takes back what it wrote where a feature is at fault.
-    fn encode(
-        &self,
-        slots: &[extract::Slot<'_>],
-        now: Duration,
-        out: &mut Vec<f32>,
-    ) -> Result<(), ScoreFault> {
+    fn encode(&self, slots: &[draft::Slot<'_>], now: Duration, out: &mut Vec<f32>) -> Result<(), ScoreFault> {
         let start = out.len();
         let now = UtcTime::from_unix(now);
         for feature in &self.features {
@@ -108,7 +104,7 @@ impl Plan {
     }
 
     /// Writes one value a feature: of several members the first, none of those that are personal.
-    fn tell(&self, slots: &[extract::Slot<'_>], out: &mut Vec<Option<Box<str>>>) {
+    fn tell(&self, slots: &[draft::Slot<'_>], out: &mut Vec<Option<Box<str>>>) {
         out.extend(self.features.iter().map(|feature| {
             let node = feature.nodes.first().filter(|_| !feature.pii)?;
             slots.get(node.index())?.told()

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use foregate_policy::snapshot::AltName;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, Error, RootCertStore};
 use webpki::EndEntityCert;
 
 use crate::identity::clients::MAX_INTERMEDIATES;
-use crate::tls::algorithms;
+use crate::tls::{algorithms, verifies_signatures};
 
 /// Accepts certificates of these authorities that have one of these names.
 #[derive(Debug)]
@@ -53,27 +53,7 @@ impl ServerCertVerifier for AltNameVerifier {
         Err(CertificateError::NotValidForName.into())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    verifies_signatures!();
 }
 
 /// True where a certificate has the name. `*.` in front stands for one label, or for itself.

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use foregate_filters::peer::{PeerPattern, SpiffeId};
 use rustls::client::ResolvesClientCert;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
+use rustls::{CertificateError, Error, OtherError, SignatureScheme};
 
 use crate::identity::certificate::{Role, svid};
 use crate::identity::clients::{MAX_INTERMEDIATES, unfit};
 use crate::identity::trust::Trust;
-use crate::tls::algorithms;
+use crate::tls::verifies_signatures;
 
 /// Accepts the workloads of a list, each vouched for by its own trust domain. No name of a host counts, so
 /// none that is missing or empty turns anything off.
@@ -69,27 +69,7 @@ impl ServerCertVerifier for PeerVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &algorithms())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        algorithms().supported_schemes()
-    }
+    verifies_signatures!();
 }
 
 impl ResolvesClientCert for Shows {
