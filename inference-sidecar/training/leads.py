@@ -7,7 +7,6 @@ already won by then are left out, and no aggregate of leadforge is used (`total_
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from leadforge.api import Generator
+
+import splits
 
 RECIPE = "b2b_saas_procurement_v1"
 DIFFICULTY = "intro"
@@ -68,9 +69,8 @@ class Lead:
 
     @property
     def split(self) -> str:
-        """By account, so that no account is in two splits: 65 % train, 15 % valid, 20 % test."""
-        bucket = int.from_bytes(hashlib.sha256(self.account.encode()).digest()[:4], "big") % 100
-        return "train" if bucket < 65 else "valid" if bucket < 80 else "test"
+        """By account."""
+        return splits.of_three(self.account)
 
 
 def simulate(seed: int, titles: Mapping[str, float]) -> list[Lead]:

@@ -6,7 +6,6 @@ within the next 45 days. Its stage is left out: leadforge knows only the last on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from leadforge.api import Generator
 
 import dates
 import leads
+import splits
 from oracle import NOW
 
 LAST_SNAPSHOT_DAY = 27
@@ -35,9 +35,8 @@ class Opportunity:
 
     @property
     def split(self) -> str:
-        """By account: 65 % train, 15 % valid, 20 % test."""
-        bucket = int.from_bytes(hashlib.sha256(self.account.encode()).digest()[:4], "big") % 100
-        return "train" if bucket < 65 else "valid" if bucket < 80 else "test"
+        """By account."""
+        return splits.of_three(self.account)
 
 
 def simulate(seed: int) -> list[Opportunity]:

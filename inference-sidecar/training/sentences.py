@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
 
 import sources
+import splits
 
 OUTER = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 FILES = {
@@ -53,4 +53,4 @@ def read(archive: tarfile.TarFile, source: str, name: str) -> list[Sentence]:
 
 def split(identity: str) -> str:
     """80 % train, 20 % test."""
-    return "train" if int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big") % 100 < 80 else "test"
+    return "train" if splits.percent(identity) < 80 else "test"

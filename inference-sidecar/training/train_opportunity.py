@@ -20,6 +20,7 @@ import learnt
 import measures
 import opportunities
 import tracking
+import trees
 from foregate_features import FeatureSpec
 from oracle import NOW
 
@@ -110,26 +111,9 @@ def main() -> None:
 def fit(
     rows: dict[str, np.ndarray], won: dict[str, np.ndarray], columns: list[str], seed: int
 ) -> lightgbm.LGBMClassifier:
-    """The validation accounts choose the number of trees."""
-    model = lightgbm.LGBMClassifier(
-        n_estimators=300,
-        num_leaves=8,
-        learning_rate=0.05,
-        min_child_samples=100,
-        reg_lambda=5.0,
-        colsample_bytree=0.6,
-        subsample=0.8,
-        subsample_freq=1,
-        monotone_constraints=[int(name in RISING) - int(name in FALLING) for name in columns],
-        monotone_constraints_method="intermediate",
-        random_state=seed,
-        deterministic=True,
-        force_row_wise=True,
-        n_jobs=1,
-        verbose=-1,
-    )
-    stop = lightgbm.early_stopping(30, verbose=False)
-    return model.fit(rows["train"], won["train"], eval_X=rows["valid"], eval_y=won["valid"], callbacks=[stop])
+    chosen = {"n_estimators": 300, "learning_rate": 0.05, "min_child_samples": 100, "colsample_bytree": 0.6}
+    train, valid = ((rows[part], won[part]) for part in ("train", "valid"))
+    return trees.fit(train, valid, columns, (RISING, FALLING), seed, **chosen)
 
 
 def baseline(rows: dict[str, np.ndarray], won: dict[str, np.ndarray]) -> dict[str, float]:

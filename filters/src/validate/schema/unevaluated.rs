@@ -20,14 +20,8 @@ impl<'c> Check<'c> {
         if self.tape.node(at).kind != Kind::Object {
             return true;
         }
-        let marks = self.marks(rules, at);
-        let mut all = true;
-        for (name, marked) in self.tape.members(at).zip(marks) {
-            if !marked && !self.left_over(schema, name + 1, name, "unevaluatedProperties", sink) {
-                all = false;
-            }
-        }
-        all
+        let members = self.tape.members(at).map(|name| (name + 1, name));
+        self.all_left_over(members, (rules, at), (schema, "unevaluatedProperties"), sink)
     }
 
     pub(super) fn unevaluated_items<S: Sink>(
@@ -40,10 +34,22 @@ impl<'c> Check<'c> {
         if self.tape.node(at).kind != Kind::Array {
             return true;
         }
-        let marks = self.marks(rules, at);
+        let elements = self.tape.elements(at).map(|element| (element, element));
+        self.all_left_over(elements, (rules, at), (schema, "unevaluatedItems"), sink)
+    }
+
+    /// Checks every value that no other keyword of `of` has looked at; values come with where a fault is told.
+    fn all_left_over<S: Sink>(
+        &mut self,
+        values: impl Iterator<Item = (usize, usize)>,
+        of: (&'c Rules, usize),
+        (schema, keyword): (SchemaId, &'static str),
+        sink: &mut S,
+    ) -> bool {
+        let marks = self.marks(of.0, of.1);
         let mut all = true;
-        for (element, marked) in self.tape.elements(at).zip(marks) {
-            if !marked && !self.left_over(schema, element, element, "unevaluatedItems", sink) {
+        for ((value, place), marked) in values.zip(marks) {
+            if !marked && !self.left_over(schema, value, place, keyword, sink) {
                 all = false;
             }
         }
