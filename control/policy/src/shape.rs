@@ -49,6 +49,11 @@ impl Checker {
     }
 }
 
+fn known_fields(properties: &serde_json::Map<String, Value>) -> String {
+    let known: Vec<&str> = properties.keys().map(String::as_str).collect();
+    format!("known fields here: {}", known.join(", "))
+}
+
 /// Compiles every pattern of the schema once.
 fn gather(schema: &Value, patterns: &mut AHashMap<String, Regex>) {
     match schema {
@@ -146,6 +151,7 @@ impl Walk<'_> {
             "an integer" | "a number" | "a boolean" if node.style != Style::Plain => {
                 Some("take the quotes away".to_owned())
             }
+            "a mapping" => schema.get("properties").and_then(Value::as_object).map(known_fields),
             _ => None,
         };
         let span = if scalar || node.text().is_some() { &node.span } else { place };
@@ -190,13 +196,8 @@ impl Walk<'_> {
             return self.stray(codes::UNSUPPORTED, member, message, help.to_owned());
         }
         let message = format!("unknown field `{}`", member.key);
-        let help = closest(&member.key, properties.keys().map(String::as_str)).map_or_else(
-            || {
-                let known: Vec<&str> = properties.keys().map(String::as_str).collect();
-                format!("known fields here: {}", known.join(", "))
-            },
-            |near| format!("did you mean `{near}`?"),
-        );
+        let help = closest(&member.key, properties.keys().map(String::as_str))
+            .map_or_else(|| known_fields(properties), |near| format!("did you mean `{near}`?"));
         self.stray(codes::UNKNOWN_FIELD, member, message, help);
     }
 

@@ -297,6 +297,15 @@ help: did you mean `protocol`?
 }
 
 #[test]
+fn a_word_in_place_of_a_mapping_is_told_what_the_mapping_holds() {
+    let faults = compiled(&upstream("{ endpoints: ['a:1'], tls: Simple }")).unwrap_err();
+    let wrong = faults.iter().find(|fault| fault.code == codes::TYPE).unwrap();
+    assert_eq!(wrong.message, "a mapping is wanted here, not a string");
+    let help = wrong.help.as_deref().unwrap();
+    assert!(help.starts_with("known fields here: ") && help.contains("mode"), "{help}");
+}
+
+#[test]
 fn documents_and_cases_stand_in_files_of_their_own() {
     let mut sources = sources(BASE);
     sources.add("policies/edge.cases.yaml".into(), upstream("{}"));
