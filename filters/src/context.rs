@@ -120,7 +120,7 @@ pub struct RequestContext {
     /// One bit for each set of access rules: set once one of its `allow` rules matched.
     pub allowed: u32,
     /// Set by *enrich*, one entry a rule.
-    pub scores: SmallVec<[ScoreFact; 1]>,
+    pub scores: Vec<ScoreFact>,
     /// Index of the backend that a rule of the policy chose; the weights decide where there is none.
     pub backend: Option<u16>,
     /// A fault that it is to meet on purpose.
@@ -136,10 +136,10 @@ pub struct RequestContext {
     /// The operation of the service's contract; set by *admit* on routes with one.
     pub contract: Option<Box<Matched>>,
     pub edits: Edits,
-    pub limits: SmallVec<[LimitFact; 2]>,
+    pub limits: Vec<LimitFact>,
     /// What it has taken from limits, and holds.
     pub counted: Counted,
-    pub audits: SmallVec<[AuditFact; 1]>,
+    pub audits: Vec<AuditFact>,
     /// How far the chain came.
     pub trace: Trace,
     /// One entry for each shadow policy of the route.
@@ -159,7 +159,7 @@ impl RequestContext {
             tenant: None,
             org_consumer: None,
             allowed: 0,
-            scores: SmallVec::new(),
+            scores: Vec::new(),
             backend: None,
             injection: None,
             once: None,
@@ -168,9 +168,9 @@ impl RequestContext {
             decoded: false,
             contract: None,
             edits: Edits::default(),
-            limits: SmallVec::new(),
+            limits: Vec::new(),
             counted: Counted::default(),
-            audits: SmallVec::new(),
+            audits: Vec::new(),
             trace: Trace::default(),
             shadows: Vec::new(),
         }

@@ -5,7 +5,6 @@ use std::ops::Range;
 use bytes::Bytes;
 use http::header::HeaderMap;
 use http::{HeaderName, HeaderValue};
-use smallvec::SmallVec;
 
 /// One change to a header section.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,9 +88,9 @@ pub struct Splice {
 #[derive(Debug, Default)]
 pub struct Edits {
     /// Headers towards the upstream, in the order asked for.
-    pub request: SmallVec<[HeaderEdit; 4]>,
+    pub request: Vec<HeaderEdit>,
     /// Headers towards the caller, also on refusals.
-    pub response: SmallVec<[HeaderEdit; 4]>,
+    pub response: Vec<HeaderEdit>,
     /// Changes to the collected body: sorted by offset, not overlapping.
     pub body: Vec<Splice>,
 }

@@ -15,7 +15,7 @@ use foregate_filters::verdict::Reply;
 use foregate_policy::route::{Action, Forward, Route, WeightedBackend};
 use foregate_policy::store::Store;
 use futures_util::FutureExt;
-use http::header::{CONNECTION, EXPECT, HOST};
+use http::header::{CONNECTION, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -44,6 +44,7 @@ use crate::open::{Asked, Publications};
 use crate::org_quota;
 use crate::panics;
 use crate::passage::{chosen, course, credential, enter, settled, shaped_body};
+use crate::rare::Kind;
 use crate::respond::{End, at, refuse};
 use crate::routing;
 use crate::shape::{self, Wire};
@@ -102,7 +103,7 @@ async fn serve(
     let connection = Arc::clone(&life.connection);
     let (head, body) = request.into_parts();
     let mut body = Some(body);
-    let expects = head.headers.contains_key(EXPECT);
+    let expects = life.rare.has(Kind::Expect);
     let http1 = head.version < Version::HTTP_2;
     // A defect costs this request a 500, not the other requests of its connection.
     let outcome = AssertUnwindSafe(run(&mut life, head, &mut body)).catch_unwind().await;
@@ -140,7 +141,7 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
         return Err(at(Step::Pin)(overloaded(Reason::Overloaded, "a worker does not keep up".to_owned())));
     }
     // route: one spelling of the head, one route.
-    let hop = head::canonicalize(&mut head, &life.live.owned)
+    let hop = head::canonicalize(&mut head, life.rare, &life.live.owned)
         .map_err(|reply| Refusal { step: Step::Route, reply })?;
     life.asked_host = head.headers.get(HOST).cloned();
     life.host = head::host(life.asked_host.as_ref()).into();
@@ -266,7 +267,7 @@ async fn dispatch<'a>(
     };
 
     // Before the head is shaped and moved out.
-    life.asked = Asked::keep(&head, hop, life.metrics.as_ref());
+    life.asked = Asked::keep(&head, life.rare, hop, life.metrics.as_ref());
     let shown = credential(life, &upstream).await?;
     let mut course = course(life, &head, route, &upstream, session);
 

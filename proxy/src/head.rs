@@ -9,17 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::owned::Owned;
 use crate::path::canonical;
-
-/// Headers that mean something to one connection only (RFC 9110, section 7.6.1), besides those that
-/// `Connection` names. `Transfer-Encoding` and `Content-Length` are the codec's and stay.
-static HOP_BY_HOP: [HeaderName; 6] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authorization"),
-    UPGRADE,
-    TE,
-];
+use crate::rare::{HOP_BY_HOP, Kind, Rare};
 
 /// Most fields of a head. HTTP/1 has its bound in the codec; a small block of HTTP/2 may stand for thousands of
 /// fields (RFC 7541, section 6.1).
@@ -35,10 +25,11 @@ pub struct HopByHop {
 }
 
 /// Makes the head canonical: one path, one lower-case `Host`, origin-form target, end-to-end headers only.
+/// `rare` is what it has come with.
 ///
 /// # Errors
 /// A reply where the head is malformed or ambiguous (RFC 9112, sections 2.2, 3.2, 6.1 and 6.3).
-pub fn canonicalize(head: &mut Parts, owned: &Owned) -> Result<HopByHop, Box<Reply>> {
+pub fn canonicalize(head: &mut Parts, rare: Rare, owned: &Owned) -> Result<HopByHop, Box<Reply>> {
     // CONNECT makes a tunnel past every policy; TRACE shows a caller what proxies added (RFC 9110, 9.3.8).
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Box::new(Reply::new(Reason::MethodRefused).detail(head.method.as_str())));
@@ -46,15 +37,20 @@ pub fn canonicalize(head: &mut Parts, owned: &Owned) -> Result<HopByHop, Box<Rep
     if head.headers.len() > MAX_FIELDS {
         return Err(Box::new(Reply::new(Reason::HeadersTooLarge).detail("too many fields")));
     }
-    check_framing(head)?;
-    if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding.as_bytes() != b"chunked") {
-        // One spelling, for backends that know no other.
-        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    if rare.has(Kind::Framing) {
+        check_framing(head)?;
+        if head.headers.get(TRANSFER_ENCODING).is_some_and(|coding| coding.as_bytes() != b"chunked") {
+            // One spelling, for backends that know no other.
+            head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
     }
-    check_expectation(&mut head.headers)?;
+    if rare.has(Kind::Expect) {
+        check_expectation(&mut head.headers)?;
+    }
     canonical_host(head)?;
     canonical_target(head)?;
-    let facts = remove_hop_by_hop(&mut head.headers);
+    let hop_by_hop = rare.has(Kind::HopByHop).then(|| remove_hop_by_hop(&mut head.headers));
+    let facts = hop_by_hop.unwrap_or_default();
     owned.strip(&mut head.headers);
     Ok(facts)
 }
@@ -182,10 +178,6 @@ fn canonical_target(head: &mut Parts) -> Result<(), Box<Reply>> {
 /// Removes what concerns this connection only.
 fn remove_hop_by_hop(headers: &mut HeaderMap) -> HopByHop {
     let mut facts = HopByHop::default();
-    // Most heads have none of them: one look at each name costs less than a search for each.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
-        return facts;
-    }
     let mut named: Vec<HeaderName> = Vec::new();
     for token in
         headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','))
@@ -227,12 +219,14 @@ pub fn host(value: Option<&HeaderValue>) -> &str {
 mod tests {
     use super::host;
     use crate::owned::Owned;
+    use crate::rare::Rare;
     use foregate_filters::reason::Reason;
     use http::Request;
     use http::request::Parts;
 
     fn canonicalize(head: &mut Parts) -> Result<super::HopByHop, Box<foregate_filters::verdict::Reply>> {
-        super::canonicalize(head, &Owned::default())
+        let rare = Rare::of(&head.headers);
+        super::canonicalize(head, rare, &Owned::default())
     }
 
     fn head(method: &str, target: &str, version: http::Version, headers: &[(&str, &str)]) -> Parts {

@@ -45,6 +45,7 @@ pub mod problem;
 pub mod progress;
 pub mod proxy_protocol;
 pub mod quotas;
+pub mod rare;
 pub mod reload;
 pub mod respond;
 mod routing;

@@ -23,6 +23,7 @@ use crate::open::{Asked, Open};
 use crate::org_quota::OrgFact;
 use crate::panics;
 use crate::progress::{Progress, Silence};
+use crate::rare::{Kind, Rare};
 use crate::stream::Deadlines;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::occupancy::Occupied;
@@ -48,6 +49,8 @@ pub struct Life {
     pub decision: HeaderValue,
     pub request_id: HeaderValue,
     pub trace: TraceContext,
+    /// Of the headers that it came with.
+    pub rare: Rare,
     /// What the request was when it came, kept for its record.
     method: Method,
     protocol: Protocol,
@@ -112,6 +115,17 @@ impl Life {
         let http2 = request.version() >= Version::HTTP_2;
         // Counted first: a publication in between is asked about once too often, not once too seldom.
         let publications = connection.gateway.publications.count();
+        let rare = Rare::of(request.headers());
+        let request_id = if rare.has(Kind::RequestId) {
+            record::request_id(request.headers(), &decision)
+        } else {
+            decision.clone()
+        };
+        let trace = if rare.has(Kind::TraceParent) {
+            TraceContext::from_headers(request.headers(), random::next)
+        } else {
+            TraceContext::begin(random::next)
+        };
         Box::new(Self {
             publications,
             fingerprint: 0,
@@ -119,9 +133,10 @@ impl Life {
             live: connection.gateway.live.pin(),
             ctx,
             id,
-            request_id: record::request_id(request.headers(), &decision),
+            request_id,
             decision,
-            trace: TraceContext::from_headers(request.headers(), random::next),
+            trace,
+            rare,
             method: request.method().clone(),
             protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             grpc: if http2 { Call::of(request) } else { None },

@@ -10,10 +10,9 @@ use foregate_filters::peer::Peer;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::header::HOST;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request};
-use smallvec::SmallVec;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -21,15 +20,13 @@ use crate::clock;
 use crate::connection::Connection;
 use crate::handshake::vouch;
 use crate::head::{self, HopByHop};
+use crate::rare::{Kind, Rare};
 use crate::telemetry::random;
 use crate::telemetry::route_metrics::RouteMetrics;
 
 /// Age up to which an answer may come to its end although it is no longer allowed: a change of policy breaks no
 /// ordinary request off. Tunnels have no such time.
 const GRACE: Duration = Duration::from_secs(3);
-
-/// The media type of server-sent events.
-const EVENTS: &str = "text/event-stream";
 
 /// Time in which an authority that cannot be asked does not take away what it once gave.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -85,18 +82,14 @@ pub struct Asked {
 impl Asked {
     /// Keeps a copy of a canonical head where the answer may stay open for long: upgrades, events, gRPC, and
     /// routes on which an answer has stayed open before. Other requests pay for no copy.
-    pub fn keep(head: &Parts, hop: &HopByHop, route: Option<&Arc<RouteMetrics>>) -> Option<Box<Self>> {
-        let starts = |value: &HeaderValue, with: &[u8]| {
-            value.as_bytes().get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with))
-        };
-        // Most values are too short to hold it: to prepare a search costs more than a look at the length.
-        let events = |value: &HeaderValue| {
-            value.len() >= EVENTS.len() && value.to_str().is_ok_and(|it| it.contains(EVENTS))
-        };
-        let long = hop.upgrade.is_some()
-            || route.is_some_and(|route| route.stays_open())
-            || head.headers.get_all(ACCEPT).iter().any(events)
-            || head.headers.get(CONTENT_TYPE).is_some_and(|value| starts(value, b"application/grpc"));
+    pub fn keep(
+        head: &Parts,
+        rare: Rare,
+        hop: &HopByHop,
+        route: Option<&Arc<RouteMetrics>>,
+    ) -> Option<Box<Self>> {
+        let stays = || route.is_some_and(|route| route.stays_open());
+        let long = hop.upgrade.is_some() || rare.has(Kind::Streams) || stays();
         long.then(|| {
             let (mut copy, ()) = Request::new(()).into_parts();
             copy.method = head.method.clone();
@@ -126,7 +119,7 @@ pub struct Open {
     pub asked: Box<Asked>,
     pub peer: Option<Arc<Peer>>,
     /// As they were when the request was admitted: the body is gone.
-    pub scores: SmallVec<[ScoreFact; 1]>,
+    pub scores: Vec<ScoreFact>,
     /// True for what has no end of its own.
     pub tunnel: bool,
     /// When the request was pinned, on the monotonic clock.

@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use crate::clock;
 use crate::life::Life;
 use crate::owned;
+use crate::rare::Kind;
 use crate::telemetry::record::{DECISION_HEADER, REQUEST_ID_HEADER};
 use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
 
@@ -66,6 +67,9 @@ pub fn request(
     let edits = [&life.ctx.edits.request[..], &route.request_headers[..], &backend.request_headers[..]];
     let credential = credential.map(|(name, value)| HeaderEdit::Set(name.clone(), value.clone()));
     let edits = edits.iter().copied().flatten().chain(&credential);
+    // As it came: an edit may have put there what the client did not send.
+    let has = |kind| life.rare.has(kind) || edits.clone().next().is_some();
+    let (has_state, has_cookies) = (has(Kind::TraceState), has(Kind::Cookie));
     remove_lookalikes(&mut head.headers, &edits);
     for edit in edits {
         edit.apply(&mut head.headers);
@@ -78,7 +82,8 @@ pub fn request(
     head.headers.insert(TRACEPARENT, life.trace.header_value());
     match &life.trace.state {
         Some(state) => head.headers.insert(TRACESTATE, state.clone()),
-        None => head.headers.remove(TRACESTATE),
+        None if has_state => head.headers.remove(TRACESTATE),
+        None => None,
     };
     if let Some(host) = &rewrite.host {
         head.headers.insert(HOST, host.clone());
@@ -94,6 +99,9 @@ pub fn request(
     if wire.http2 {
         to_http2(head, wire)
     } else {
+        if has_cookies {
+            join_cookies(&mut head.headers);
+        }
         to_http1(head, wire);
         Ok(())
     }
@@ -181,15 +189,18 @@ pub fn address_value(address: IpAddr) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static(""))
 }
 
-fn to_http1(head: &mut Parts, wire: Wire) {
-    head.version = Version::HTTP_11;
-    // HTTP/2 may split cookies; HTTP/1 has one field (RFC 9113, section 8.2.3).
-    if head.headers.get_all(COOKIE).iter().nth(1).is_some() {
-        let cookies: Vec<&[u8]> = head.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+/// HTTP/2 may split cookies; HTTP/1 has one field (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let cookies: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
         if let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..])) {
-            head.headers.insert(COOKIE, joined);
+            headers.insert(COOKIE, joined);
         }
     }
+}
+
+fn to_http1(head: &mut Parts, wire: Wire) {
+    head.version = Version::HTTP_11;
     // Many servers send trailers only where they were asked for (RFC 9110, section 10.1.4).
     if wire.trailers {
         head.headers.insert(TE, HeaderValue::from_static("trailers"));

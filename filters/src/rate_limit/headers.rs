@@ -68,12 +68,7 @@ impl Told {
     }
 
     /// Adds how the limit stands, beside what others say of themselves.
-    pub(super) fn tell(
-        &self,
-        decision: &Decision,
-        moment: Moment,
-        edits: &mut smallvec::SmallVec<[HeaderEdit; 4]>,
-    ) {
+    pub(super) fn tell(&self, decision: &Decision, moment: Moment, edits: &mut Vec<HeaderEdit>) {
         let patience = decision.retry_after < Duration::MAX;
         let time = if decision.admitted || !patience { decision.reset_after } else { decision.retry_after };
         if matches!(self.headers, Headers::Standard | Headers::Both)

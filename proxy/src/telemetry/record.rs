@@ -17,7 +17,6 @@ use foregate_filters::step::Step;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
-use smallvec::SmallVec;
 
 use crate::org_quota::OrgFact;
 use crate::telemetry::explain::Explanation;
@@ -148,9 +147,9 @@ pub struct Record {
     pub bytes_received: u64,
     /// Bytes of the response body.
     pub bytes_sent: u64,
-    pub scores: SmallVec<[ScoreFact; 1]>,
-    pub limits: SmallVec<[LimitFact; 2]>,
-    pub audits: SmallVec<[AuditFact; 1]>,
+    pub scores: Vec<ScoreFact>,
+    pub limits: Vec<LimitFact>,
+    pub audits: Vec<AuditFact>,
     pub shadows: Vec<ShadowFact>,
     /// What a request with an idempotency key met.
     pub once: Option<&'static str>,

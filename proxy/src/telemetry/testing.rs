@@ -15,7 +15,7 @@ use foregate_filters::step::Step;
 use foregate_policy::description::{Description, LinkDescription, Origin, PlacedRule};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Map;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
 use crate::telemetry::explain::{self, Explanation};
 use crate::telemetry::random;
@@ -56,9 +56,9 @@ pub fn record() -> Record {
         },
         bytes_received: 1_024,
         bytes_sent: 64,
-        scores: SmallVec::new(),
-        limits: SmallVec::new(),
-        audits: SmallVec::new(),
+        scores: Vec::new(),
+        limits: Vec::new(),
+        audits: Vec::new(),
         shadows: Vec::new(),
         once: None,
         org: None,
@@ -87,14 +87,14 @@ pub fn full_record() -> Record {
             detail: "used up".into(),
         }),
         subject: Some(Arc::new(principal)),
-        scores: smallvec![ScoreFact {
+        scores: vec![ScoreFact {
             rule: "lead".into(),
             model: "lead-score".into(),
             version: "3".into(),
             scores: smallvec![0.25, 0.5],
             fault: Some(ScoreFault::Feature("Title".into())),
         }],
-        limits: smallvec![LimitFact {
+        limits: vec![LimitFact {
             rule: "per-org".into(),
             remaining: 0,
             retry_after: Duration::from_millis(20),
@@ -103,7 +103,7 @@ pub fn full_record() -> Record {
             kind: RuleKind::Limit,
             unavailable: None,
         }],
-        audits: smallvec![AuditFact {
+        audits: vec![AuditFact {
             step: Step::Decide,
             rule: "hold-risky".into(),
             detail: "score under 0.05".into(),

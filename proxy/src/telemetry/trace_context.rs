@@ -81,15 +81,26 @@ impl TraceContext {
     /// Goes on with the caller's trace, or starts one (not sampled) where the caller sent none or a
     /// malformed one; `tracestate` is then dropped too. `entropy` gives 64 random bits a call.
     pub fn from_headers(headers: &HeaderMap, mut entropy: impl FnMut() -> u64) -> Self {
-        let span = entropy().max(1);
         let mut sent = headers.get_all(&TRACEPARENT).iter();
         let caller = match (sent.next(), sent.next()) {
             (Some(value), None) => parse(value.as_bytes()),
             _ => None,
         };
         if let Some((trace, parent, flags)) = caller {
-            return Self { trace, parent: Some(parent), span, flags, state: state(headers) };
+            return Self {
+                trace,
+                parent: Some(parent),
+                span: entropy().max(1),
+                flags,
+                state: state(headers),
+            };
         }
+        Self::begin(entropy)
+    }
+
+    /// Starts a trace, not sampled. `entropy` gives 64 random bits a call.
+    pub fn begin(mut entropy: impl FnMut() -> u64) -> Self {
+        let span = entropy().max(1);
         let trace = (u128::from(entropy()) << 64) | u128::from(entropy().max(1));
         Self { trace, parent: None, span, flags: 0, state: None }
     }

@@ -97,6 +97,6 @@ pub fn decide(snapshot: &Snapshot, incoming: Incoming) -> Outcome {
             Verdict::Forwarded { headers: HeaderMap::new(), body: Bytes::new(), upstreams }
         }
     };
-    let (route, limits) = (Some(Arc::clone(&route.name)), ctx.limits.into_vec());
+    let (route, limits) = (Some(Arc::clone(&route.name)), ctx.limits);
     Outcome { route, verdict, limits, _open: ctx.counted, connection: true }
 }

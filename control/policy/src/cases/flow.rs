@@ -109,7 +109,7 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
         }
         None => Verdict::Waits,
     };
-    let (route, limits) = (Some(route.name.clone()), ctx.limits.into_vec());
+    let (route, limits) = (Some(route.name.clone()), ctx.limits);
     Outcome { route, verdict, limits, _open: ctx.counted, connection: false }
 }
 
