@@ -206,14 +206,14 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, HopByHop};
+    use super::{Asked, HopByHop, Rare};
     use http::Request;
 
     #[test]
     fn only_heads_of_what_may_stay_open_are_kept() {
         let kept = |name: &str, value: &str| {
             let (head, ()) = Request::get("/x?y").header(name, value).body(()).unwrap().into_parts();
-            Asked::keep(&head, &HopByHop::default(), None)
+            Asked::keep(&head, Rare::of(&head.headers), &HopByHop::default(), None)
         };
         assert!(
             kept("accept", "application/json").is_none()
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!((events.head.uri.to_string().as_str(), events.head.headers.len()), ("/x?y", 1));
         let (head, ()) = Request::get("/").body(()).unwrap().into_parts();
         let hop = HopByHop { upgrade: Some("websocket".parse().unwrap()), trailers: false };
-        assert!(Asked::keep(&head, &hop, None).is_some_and(|asked| asked.whole));
+        assert!(Asked::keep(&head, Rare::default(), &hop, None).is_some_and(|asked| asked.whole));
         let rest = Asked::rest(&http::Method::POST, "crm.test", "/a/b");
         assert_eq!((rest.head.uri.path(), rest.whole), ("/a/b", false));
     }

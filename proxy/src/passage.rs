@@ -1,4 +1,4 @@
-//! What a request passes on its way to an upstream: a place, a choice, a credential, its body.
+//! What a request passes before its upstream: a place, a choice, a credential, its body.
 
 use std::time::Duration;
 

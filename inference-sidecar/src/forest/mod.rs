@@ -112,15 +112,13 @@ impl Forest {
     /// Adds up the leaves that the row leads to.
     #[inline]
     fn gather(&self, row: &[f32], tallies: &mut [Tally], holds: impl Fn(&Node, f64) -> bool) -> Option<()> {
-        if let Some(target) = self.lone {
-            let tally = tallies.get_mut(usize::from(target))?;
-            for root in &self.roots {
-                self.aggregate.add(tally, self.leaf(*root, row, &holds)?.threshold, self.double);
-            }
-            return Some(());
-        }
+        // One call, so that the way down a tree becomes part of this loop.
         for root in &self.roots {
             let leaf = self.leaf(*root, row, &holds)?;
+            if let Some(target) = self.lone {
+                self.aggregate.add(tallies.get_mut(usize::from(target))?, leaf.threshold, self.double);
+                continue;
+            }
             let first = leaf.link as usize;
             for weight in self.weights.get(first..first + usize::from(leaf.feature))? {
                 let tally = tallies.get_mut(usize::from(weight.target))?;

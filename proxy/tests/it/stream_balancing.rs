@@ -54,7 +54,9 @@ async fn connections_that_are_open_count() {
                 open.entry(name).or_default().push(stream);
             }
         }
-        assert!(a > 10 && b > 10, "{policy}: {a} and {b}");
+        // Times are weighed as well: on a busy machine one end may look ten times as slow as the other.
+        let least = if policy == "PeakEwma" { 3 } else { 10 };
+        assert!(a > least && b > least, "{policy}: {a} and {b}");
     }
 }
 
