@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foregate_filters::body_memory::BodyMemory;
 use foregate_filters::chain::Refusal;
 use foregate_filters::filter::BodyNeed;
 use foregate_filters::reason::Reason;
@@ -239,6 +240,7 @@ async fn read_body(
     life.unread = false;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
+    life.ctx.body_memory = Some(Arc::clone(&life.connection.gateway.capacity.bodies) as Arc<dyn BodyMemory>);
     // The head may have come long ago.
     life.ctx.counted_at = clock::now();
     Ok(RequestBody::from(whole))
