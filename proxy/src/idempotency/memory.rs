@@ -1,4 +1,4 @@
-//! What was carried out, in the memory of this process: bounded, the soonest to expire out.
+//! What was carried out, in the memory of this process: bounded, soonest to expire out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
