@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::body_memory::BodyMemory;
 use crate::consumer::Consumer;
 use crate::edits::Edits;
 use crate::fairness::Tenant;
@@ -133,6 +134,8 @@ pub struct RequestContext {
     pub records: OnceLock<Result<i64, &'static str>>,
     /// The body came encoded, and is decoded by now.
     pub decoded: bool,
+    /// What filters make of a body counts there; nothing counts it where there is none.
+    pub body_memory: Option<Arc<dyn BodyMemory>>,
     /// The operation of the service's contract; set by *admit* on routes with one.
     pub contract: Option<Box<Matched>>,
     pub edits: Edits,
@@ -166,6 +169,7 @@ impl RequestContext {
             body: None,
             records: OnceLock::new(),
             decoded: false,
+            body_memory: None,
             contract: None,
             edits: Edits::default(),
             limits: Vec::new(),

@@ -111,8 +111,8 @@ reasons! {
     IdempotencyKeyReused = UNPROCESSABLE_ENTITY, 3, "The idempotency key belongs to another request.";
     /// The first request with the key is still being carried out.
     IdempotencyConflict = CONFLICT, 10, "A request with this idempotency key is being carried out.";
-    /// The request was carried out, and its answer was not kept: it was too large, or broke off.
-    IdempotencyAnswerGone = CONFLICT, 6, "The request was carried out, and its answer is not kept.";
+    /// The request was carried out, or may have been: its answer was too large to be kept, broke off, or never came.
+    IdempotencyAnswerGone = CONFLICT, 6, "The request may have been carried out, and there is no answer to repeat.";
     /// Nobody can say whether the request was carried out.
     IdempotencyUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be carried out once at this time.";
     /// The calls that are left of an org's day, or of a share of it, are for others.

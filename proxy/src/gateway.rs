@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foregate_filters::body_memory::BodyMemory;
 use foregate_filters::chain::Refusal;
 use foregate_filters::filter::BodyNeed;
 use foregate_filters::reason::Reason;
@@ -198,6 +199,7 @@ pub async fn carry_on(life: &mut Life, admitted: Admitted) -> Result<End, Refusa
     let Action::Forward(forward) = &route.action else {
         return Err(at(Step::Dispatch)(Reply::new(Reason::Internal).detail("the route forwards nothing")));
     };
+    life.reached = Some(Arc::default());
     let chosen = dispatch(life, head, (body, &mut None), &route, forward, &hop).await?;
     let end = chosen.end(forward, &route, None);
     if inspect::is_asked(life) { inspected(life, end).await } else { Ok(end) }
@@ -239,6 +241,7 @@ async fn read_body(
     life.unread = false;
     life.received(whole.len() as u64);
     life.ctx.body = Some(whole.clone());
+    life.ctx.body_memory = Some(Arc::clone(&life.connection.gateway.capacity.bodies) as Arc<dyn BodyMemory>);
     // The head may have come long ago.
     life.ctx.counted_at = clock::now();
     Ok(RequestBody::from(whole))
@@ -297,7 +300,9 @@ async fn dispatch<'a>(
     if let Some(course) = &mut course {
         course.tries = Some(&tries);
     }
-    let mut sending = pin!(dispatch::send(&upstream, head, body, Call { now: started, course }));
+    let reached = life.reached.clone();
+    let call = Call { now: started, course, reached: reached.as_deref() };
+    let mut sending = pin!(dispatch::send(&upstream, head, body, call));
     let outcome = match limit {
         None => sending.await,
         Some(limit) => {
@@ -332,6 +337,7 @@ pub async fn send_copy(
     body: RequestBody,
 ) -> Result<Answer, DispatchError> {
     let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None, tries: None };
-    let call = Call { now: clock::monotonic(), course: upstream.is_balanced().then_some(course) };
+    let course = upstream.is_balanced().then_some(course);
+    let call = Call { now: clock::monotonic(), course, reached: None };
     Box::pin(dispatch::send(upstream, head, body, call)).await
 }

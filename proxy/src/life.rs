@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use foregate_filters::chain::Refusal;
@@ -17,6 +18,7 @@ use http_body::Body;
 use crate::clock;
 use crate::connection::Connection;
 use crate::grpc::Call;
+use crate::idempotency;
 use crate::inspect::Watched;
 use crate::live::Live;
 use crate::open::{Asked, Open};
@@ -73,6 +75,8 @@ pub struct Life {
     pub enrich_time: Option<Duration>,
     /// What a request with a key met.
     pub once: Option<&'static str>,
+    /// Set where the request holds keys: true once something of it may have reached an upstream.
+    pub reached: Option<Arc<AtomicBool>>,
     /// Set where an org counts its calls.
     pub org: Option<Box<OrgFact>>,
     pub progress: Option<Arc<Progress>>,
@@ -152,6 +156,7 @@ impl Life {
             upstream_time: None,
             enrich_time: None,
             once: None,
+            reached: None,
             org: None,
             progress: None,
             watched: None,
@@ -319,6 +324,8 @@ impl Life {
 
 impl Drop for Life {
     fn drop(&mut self) {
+        // Where it ends without an answer or a refusal: a panic, or the end of the process.
+        idempotency::let_go(self);
         if !self.recorded && std::thread::panicking() {
             // A second panic while the first unwinds would end the process.
             let record = || {

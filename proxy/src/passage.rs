@@ -1,4 +1,4 @@
-//! What a request passes before its upstream: a place, a choice, a credential, its body.
+//! What a request passes on its way to an upstream: place, choice, credential, body.
 
 use std::time::Duration;
 
@@ -78,7 +78,8 @@ pub fn shaped_body(life: &mut Life, head: &mut Parts, body: RequestBody) -> Resu
     let Some(whole) = life.ctx.body.take() else { return Ok(body) };
     let mut spliced = splice(&whole, &life.ctx.edits.body)
         .ok_or_else(|| at(Step::Shape)(Reply::new(Reason::Internal).detail("splices overlap")))?;
-    if life.ctx.decoded || !life.ctx.edits.body.is_empty() {
+    // What is only decoded is held already.
+    if !life.ctx.edits.body.is_empty() {
         spliced = life.connection.gateway.capacity.bodies.share().hold(spliced);
     }
     let had_body = !whole.is_empty() || matches!(head.method, Method::POST | Method::PUT | Method::PATCH);

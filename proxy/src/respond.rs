@@ -157,12 +157,8 @@ fn internal(life: Box<Life>) -> Response<ResponseBody> {
 
 /// A refusal as the caller sees it: status, reason and decision id, nothing else (RFC 9457); trailers for a call.
 pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
-    // Whoever reads of it may come again at once: its keys are free by then, but for those of a request whose answer
-    // was not fit to be shown.
-    if refusal.reply.reason == Reason::ResponseInvalid {
-        idempotency::spend(&mut life);
-    }
-    life.ctx.once = None;
+    // Whoever reads of it may come again at once: by then it is known what became of its keys.
+    idempotency::let_go(&mut life);
     let preflight = refusal.reply.reason == Reason::Preflight;
     let refused = match life.grpc {
         None if preflight => problem::bodiless(&refusal.reply),

@@ -43,7 +43,7 @@ pub enum Found {
 
 /// Holds a key while its request is carried out. Dropped, it frees the key.
 pub trait Claim: Debug + Send + Sync {
-    /// The request was carried out: repeats get this answer, or are told that there is none.
+    /// The request was carried out, or may have been: repeats get this answer, or are told that there is none.
     fn finish(self: Box<Self>, answer: Option<Arc<Answer>>);
 }
 

@@ -27,7 +27,9 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub scope: Option<String>,
-    /// How long answers are kept, 1m to 168h; 24h where absent.
+    /// How long answers are kept, 1m to 168h; 24h where absent. For as long, a request of which something was sent and
+    /// that had no answer, because the upstream was late or the connection broke, is not carried out again: nobody
+    /// knows whether it was, and a repeat gets 409 `IdempotencyAnswerGone`. What was never sent frees the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<TimeSpan>,
     /// What a repeat meets while the first request is still being carried out.

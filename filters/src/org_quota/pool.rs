@@ -41,15 +41,19 @@ struct Counts {
 pub struct State {
     org: Option<Usage>,
     app: Option<Usage>,
-    /// Monotonic time of the answer that said so.
+    /// Monotonic time of the answer that said how the org stands.
     read: Duration,
+    /// The same of the app: not every answer names it.
+    app_read: Duration,
     /// Counts what was said and taken over.
     generation: u64,
     /// Calls let through whose answers are not there yet.
     open: u64,
     /// Calls that were made, and whose answers said nothing.
     unread: u64,
-    /// Those of `unread` that the last usage has in it for sure.
+    /// Those of them that the org still counts.
+    recent: Rolling,
+    /// Those of `unread` that the last usage has in it for sure, or that the org counts no more: the first ones.
     included: u64,
     /// When a refused class was last let through to learn, one a class.
     asked: Vec<Option<Duration>>,
@@ -147,17 +151,24 @@ impl Rolling {
 
     fn add(&mut self, hour: u64) {
         self.catch_up(hour);
-        if let Some(slot) = self.slot(hour) {
+        if self.reaches(hour)
+            && let Some(slot) = self.slot(hour)
+        {
             *slot = slot.saturating_add(1);
         }
     }
 
     fn take_back(&mut self, hour: u64) {
-        if self.hour.saturating_sub(hour) < HOURS as u64
+        if self.reaches(hour)
             && let Some(slot) = self.slot(hour)
         {
             *slot = slot.saturating_sub(1);
         }
+    }
+
+    /// True for hours that are not past yet.
+    const fn reaches(&self, hour: u64) -> bool {
+        self.hour.saturating_sub(hour) < HOURS as u64
     }
 }
 
@@ -167,11 +178,22 @@ impl State {
         self.open.saturating_add(self.unread.saturating_sub(self.included))
     }
 
-    /// Forgets what was said a day ago: none of it is in the window any more.
+    /// Forgets what was said, and what was called, a day ago: none of it is in the window any more.
     fn age(&mut self, now: Duration) {
-        if self.org.is_some() && now.saturating_sub(self.read) >= DAY {
+        if now.saturating_sub(self.read) >= DAY {
             (self.org, self.app) = (None, None);
         }
+        if now.saturating_sub(self.app_read) >= DAY {
+            self.app = None;
+        }
+        let past = self.unread.saturating_sub(self.recent.used(hour(now)));
+        self.included = self.included.max(past);
+    }
+
+    /// A call was made in this hour, and nothing was said about it.
+    fn silent(&mut self, hour: u64) {
+        self.unread += 1;
+        self.recent.add(hour);
     }
 
     fn take(&mut self, told: Told, rules: &Rules, began: (u64, u64), now: Duration) {
@@ -186,6 +208,9 @@ impl State {
         };
         if !later && !higher(told.org, self.org) && !higher(app, self.app) {
             return;
+        }
+        if app.is_some() {
+            self.app_read = now;
         }
         let pick = |new: Option<Usage>, old: Option<Usage>| match (new, old) {
             (Some(new), Some(old)) if !later => Some(Usage { used: new.used.max(old.used), ..new }),
@@ -288,7 +313,7 @@ impl Pool {
     ) -> Result<(), Refused> {
         let known = state.org.or(self.rules.limit.map(|limit| Usage { used: 0, limit }));
         let Some(org) = known else {
-            if state.extra() < UNREAD || self.may_ask(state, place, now) {
+            if state.extra() < UNREAD || self.may_ask(state, (place, state.read), now) {
                 return Ok(());
             }
             let detail = format!("{UNREAD} calls were made, and no answer said how the org stands");
@@ -297,11 +322,12 @@ impl Pool {
         Self::budgets(state, (place, class), held, org.limit, now)?;
         let extra = state.extra();
         let over = |usage: &Usage| usage.used.saturating_add(extra) >= ceiling(usage.limit, class.until);
-        let stands = [(Some(org), "org"), (state.app, "app")];
-        let full = stands.into_iter().find_map(|(usage, whose)| Some((usage.filter(over)?, whose)));
+        let stands = [(Some(org), "org", state.read), (state.app, "app", state.app_read)];
+        let full =
+            stands.into_iter().find_map(|(usage, whose, read)| Some((usage.filter(over)?, whose, read)));
         // Asked once for both: one call tells how both stand.
-        if let Some((usage, whose)) = full
-            && !self.may_ask(state, place, now)
+        if let Some((usage, whose, read)) = full
+            && !self.may_ask(state, (place, read), now)
         {
             let used = usage.used.saturating_add(extra);
             let (limit, until) = (usage.limit, class.until);
@@ -342,12 +368,12 @@ impl Pool {
         Ok(())
     }
 
-    /// True where what is known is so old that one refused call may find out anew.
-    fn may_ask(&self, state: &mut State, place: usize, now: Duration) -> bool {
+    /// True where what was `read` then is so old that one refused call may find out anew.
+    fn may_ask(&self, state: &mut State, (place, read): (usize, Duration), now: Duration) -> bool {
         let patience = self.rules.refresh.saturating_mul(u32::try_from(place + 1).unwrap_or(u32::MAX));
         let Some(asked) = state.asked.get_mut(place) else { return false };
         let rested = asked.is_none_or(|asked| now.saturating_sub(asked) >= self.rules.refresh);
-        let may = rested && now.saturating_sub(state.read) >= patience;
+        let may = rested && now.saturating_sub(read) >= patience;
         if may {
             *asked = Some(now);
         }
@@ -420,7 +446,7 @@ impl Ticket {
         state.open = state.open.saturating_sub(1);
         match told {
             Some(told) if told.org.is_some() => state.take(told, &self.pool.rules, self.began, now),
-            _ => state.unread += 1,
+            _ => state.silent(hour(now)),
         }
     }
 }
@@ -433,7 +459,8 @@ impl Drop for Ticket {
         let mut state = self.pool.state();
         state.open = state.open.saturating_sub(1);
         if self.sent {
-            state.unread += 1;
+            // By when it began: when it ended, nobody says.
+            state.silent(self.hour);
             return;
         }
         if let Some(class) = state.classes.get_mut(self.class) {

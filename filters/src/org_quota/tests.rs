@@ -234,6 +234,67 @@ fn the_limit_of_the_app_counts_as_well() {
 }
 
 #[test]
+fn calls_that_nothing_is_said_about_fall_out_after_a_day() {
+    let pool = pool(&format!("{THREE}limit: 50"));
+    let hours = |hours: u64| Duration::from_hours(hours);
+    for (hour, calls) in [(1, 30), (9, 20)] {
+        for _ in 0..calls {
+            let ticket = send(&pool, "desk", hours(hour)).unwrap();
+            // Answered without a word, or broken off.
+            if hour == 1 { ticket.answered(&HeaderMap::new(), hours(hour)) } else { drop(ticket) }
+        }
+    }
+    let passing = |now: Duration| {
+        let open: Vec<_> = std::iter::from_fn(|| send(&pool, "desk", now).ok()).take(60).collect();
+        let passed = open.len();
+        for mut ticket in open {
+            ticket.unsent();
+        }
+        passed
+    };
+    // Beside those that are left, one may find out how the org stands.
+    assert_eq!([passing(hours(9)), passing(hours(24))], [1, 1]);
+    assert_eq!(passing(hours(25)), 31, "what was called in the first hour");
+    assert_eq!(passing(hours(33)), 51);
+    // What the org says counts again, with what it has not in it.
+    call(&pool, "desk", hours(34), 100).unwrap();
+    send(&pool, "desk", hours(34)).unwrap().answered(&HeaderMap::new(), hours(34));
+    assert_eq!(pool.standing(hours(35)).used, Some(101));
+    call(&pool, "desk", hours(57), 90).unwrap();
+    assert_eq!(pool.standing(hours(58)).used, Some(90), "the first call is past, and none is counted twice");
+}
+
+#[test]
+fn what_was_said_of_the_app_grows_old_while_the_org_goes_on_telling() {
+    let pool = pool(&format!("{THREE}app: gateway"));
+    let app = |used: u64| format!("api-usage=1/1000; per-app-api-usage={used}/100(appName=gateway)");
+    let tell = |text: &str, now: Duration| {
+        pool.admit(Some("desk"), now).unwrap().ticket.answered(&says(text), now);
+    };
+    tell(&app(95), at(0));
+    for second in 1..60 {
+        tell("api-usage=1/1000", at(second));
+        assert!(!passes(&pool, "erp", at(second)), "the app is at 95 %");
+    }
+    // The least important but one waits for two minutes, and then one call finds out.
+    tell("api-usage=1/1000", at(119));
+    assert!(
+        !passes(&pool, "erp", at(119)) && passes(&pool, "erp", at(120)) && !passes(&pool, "erp", at(121))
+    );
+    for hour in 1..24 {
+        tell("api-usage=1/1000", at(hour * 3_600));
+    }
+    assert!(
+        passes(&pool, "erp", at(23 * 3_600)) && !passes(&pool, "erp", at(23 * 3_600)),
+        "one call finds out"
+    );
+    tell("api-usage=1/1000", at(24 * 3_600));
+    assert!((0..10).all(|_| passes(&pool, "erp", at(24 * 3_600))), "a day later nothing is known of the app");
+    tell(&app(95), at(24 * 3_600 + 1));
+    assert!(!passes(&pool, "erp", at(24 * 3_600 + 1)));
+}
+
+#[test]
 fn rules_in_audit_mode_refuse_nobody_and_tell() {
     let pool = pool(&format!("{THREE}mode: audit"));
     call(&pool, "desk", at(0), 1_000).unwrap();

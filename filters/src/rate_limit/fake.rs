@@ -1,8 +1,10 @@
 //! Shared counters for tests, with the failures a test asks for.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::Poll;
 
 use super::in_process::InProcess;
 use super::shared::{Decisions, SharedCounters, Take, Taking, Unavailable};
@@ -17,6 +19,8 @@ pub struct FakeCounters {
     /// Leases suffice: nobody has to wait.
     pub leased: AtomicBool,
     pub trips: AtomicUsize,
+    /// No answer comes before the store was asked so often.
+    pub after: AtomicUsize,
     pub at_once: AtomicUsize,
     pub given_back: AtomicUsize,
     /// The groups of the last takes.
@@ -24,6 +28,9 @@ pub struct FakeCounters {
     /// Happens once the next takes are decided, before the answer is there.
     pub meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+/// Looks for an answer after which it is not to come any more.
+const LOOKS: u32 = 1_000;
 
 /// Something that happens while an answer is waited for.
 pub struct Meanwhile(pub Box<dyn FnOnce() + Send>);
@@ -56,7 +63,19 @@ impl SharedCounters for FakeCounters {
         self.trips.fetch_add(1, Ordering::Relaxed);
         let down = self.down.load(Ordering::Relaxed);
         let answer = if down { None } else { self.decide(takes, moment) };
-        Box::pin(std::future::ready(answer.ok_or_else(|| Unavailable("the test says so".into()))))
+        let mut looks = 0;
+        let early = poll_fn(move |_| {
+            looks += 1;
+            match self.trips.load(Ordering::Relaxed) {
+                trips if trips >= self.after.load(Ordering::Relaxed) => Poll::Ready(false),
+                _ if looks > LOOKS => Poll::Ready(true),
+                _ => Poll::Pending,
+            }
+        });
+        Box::pin(async move {
+            let why = if early.await { "nobody else asked" } else { "the test says so" };
+            answer.filter(|_| why == "the test says so").ok_or_else(|| Unavailable(why.into()))
+        })
     }
 
     fn give_back(&self, takes: &[Take], moment: Moment) {

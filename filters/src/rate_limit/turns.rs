@@ -1,6 +1,8 @@
 //! One request's turn with several limits: all of them are taken, or none.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::request;
@@ -11,7 +13,7 @@ use super::counted::{Receipt, give_back};
 use super::counting::{Held, Taken};
 use super::limit::{Limit, Turn};
 use super::limiter::Decision;
-use super::shared::{Decisions, SharedCounters, Take, Unavailable};
+use super::shared::{Decisions, SharedCounters, Take, Taking, Unavailable};
 use super::spec::OnError;
 use crate::authorize::Mode;
 use crate::context::{AuditFact, LimitFact, RequestContext};
@@ -25,6 +27,9 @@ type Turns = SmallVec<[Turn; 2]>;
 
 /// What is taken from the store, each with the index of its limit.
 type Takes = (SmallVec<[usize; 2]>, SmallVec<[Take; 2]>);
+
+/// What the store said, or that it said nothing.
+type Answer = Result<Decisions, Unavailable>;
 
 /// The store that the shared limits of one filter are in.
 #[derive(Debug)]
@@ -94,9 +99,10 @@ impl RateLimit {
         }
         if sharing.audits && self.refuser(&turns).is_none() {
             let (places, takes) = self.takes(&turns, Mode::Audit);
-            for (place, take) in places.iter().zip(&takes) {
-                let answer = sharing.counters.take(std::slice::from_ref(take), ctx.counted_at).await;
-                self.note(std::slice::from_ref(place), &answer, &mut turns);
+            let ask = |take| sharing.counters.take(std::slice::from_ref(take), ctx.counted_at);
+            let answers = all(takes.iter().map(ask).collect()).await;
+            for (place, answer) in places.iter().zip(&answers) {
+                self.note(std::slice::from_ref(place), answer, &mut turns);
             }
         }
         self.settle(turns, given, ctx)
@@ -115,7 +121,7 @@ impl RateLimit {
     }
 
     /// Notes what the store said; true where it has given all.
-    fn note(&self, places: &[usize], answer: &Result<Decisions, Unavailable>, turns: &mut Turns) -> bool {
+    fn note(&self, places: &[usize], answer: &Answer, turns: &mut Turns) -> bool {
         let mut given = true;
         for (number, place) in places.iter().enumerate() {
             let (Some(turn), Some(limit)) = (turns.get_mut(*place), self.limits.get(*place)) else {
@@ -246,6 +252,26 @@ impl RateLimit {
         let reply = if never { reply.detail("it costs more than is ever admitted at once") } else { reply };
         limit.told.retry(&decision, reply).into()
     }
+}
+
+/// Waits for all at once: no longer than for the slowest. The answers are in the order of the questions.
+async fn all(asked: SmallVec<[Taking<'_>; 2]>) -> SmallVec<[Answer; 2]> {
+    let mut open: SmallVec<[Option<Taking<'_>>; 2]> = asked.into_iter().map(Some).collect();
+    let unanswered = || Err(Unavailable("not answered".into()));
+    let mut answers: SmallVec<[Answer; 2]> = open.iter().map(|_| unanswered()).collect();
+    poll_fn(|cx| {
+        for (place, answer) in open.iter_mut().zip(&mut answers) {
+            if let Some(taking) = place
+                && let Poll::Ready(answered) = taking.as_mut().poll(cx)
+            {
+                *answer = answered;
+                *place = None;
+            }
+        }
+        if open.iter().all(Option::is_none) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    answers
 }
 
 /// What a limit says of the request to logs and metrics.

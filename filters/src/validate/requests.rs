@@ -89,7 +89,13 @@ impl Filter for ValidateBody {
     fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
         match self.0.body(head, ctx) {
             Ok(decoded) => {
-                if let Some(decoded) = decoded.filter(|_| !self.0.audit) {
+                if let Some(mut decoded) = decoded.filter(|_| !self.0.audit) {
+                    if let Some(memory) = &ctx.body_memory {
+                        decoded = match Arc::clone(memory).hold(decoded) {
+                            Ok(counted) => counted,
+                            Err(reply) => return Verdict::Reply(reply),
+                        };
+                    }
                     ctx.body = Some(decoded);
                     ctx.decoded = true;
                     ctx.edits.request.push(HeaderEdit::Remove(CONTENT_ENCODING));

@@ -1,11 +1,16 @@
 //! What gets past `validate`, and as what.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use miniz_oxide::deflate::compress_to_vec_zlib;
 use serde_json::json;
 
-use crate::testing::{Call, TestResources, build, build_all, check, faults, get, run, verdict};
+use crate::body_memory::BodyMemory;
+use crate::reason::Reason;
+use crate::testing::{Call, TestResources, block_on, build, build_all, check, faults, get, run, verdict};
 use crate::validate::decode::tests::gzip;
+use crate::verdict::Reply;
 
 const OPEN: &str = "insecure: { anonymous: true }\n";
 const LEAD: &str = r"
@@ -229,5 +234,30 @@ validate: { body: { schema: { inline: { required: [LastName] } } }, openapi: { f
         (r#"{"LastName":"a"}"#, "admit: SchemaViolation by openapi"),
     ] {
         assert_eq!(verdict(&chain, &post(body)), expected, "{body}");
+    }
+}
+
+/// Takes bodies of at most so many bytes.
+#[derive(Debug)]
+struct Small(usize);
+
+impl BodyMemory for Small {
+    fn hold(self: Arc<Self>, body: Bytes) -> Result<Bytes, Box<Reply>> {
+        if body.len() > self.0 { Err(Box::new(Reply::new(Reason::BodyMemoryExhausted))) } else { Ok(body) }
+    }
+}
+
+#[test]
+fn a_body_that_is_decoded_is_held_or_refused() {
+    let chain = build(LEAD, &TestResources::default()).unwrap();
+    let body = br#"{"LastName":"Okafor"}"#;
+    let call = post(gzip(body)).header("content-encoding", "gzip");
+    for (room, expected) in [(body.len(), Ok(())), (body.len() - 1, Err(Reason::BodyMemoryExhausted))] {
+        let mut ctx = call.context();
+        ctx.body = Some(call.body.clone());
+        ctx.body_memory = Some(Arc::new(Small(room)));
+        let outcome = block_on(chain.run_body(&call.head(), &mut ctx));
+        assert_eq!(outcome.map_err(|refusal| refusal.reply.reason), expected);
+        assert_eq!(ctx.decoded, expected.is_ok());
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use foregate_filters::body_memory::BodyMemory;
 use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
 
@@ -57,6 +58,14 @@ impl Bodies {
     }
 }
 
+impl BodyMemory for Bodies {
+    fn hold(self: Arc<Self>, body: Bytes) -> Result<Bytes, Box<Reply>> {
+        let mut share = self.share();
+        share.grow(body.len() as u64)?;
+        Ok(share.hold(body))
+    }
+}
+
 impl Share {
     /// Makes it at least so large.
     ///
@@ -101,7 +110,10 @@ impl Drop for Share {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
+    use foregate_filters::body_memory::BodyMemory;
     use foregate_filters::reason::Reason;
 
     use super::Bodies;
@@ -122,6 +134,19 @@ mod tests {
         drop((body, second));
         assert_eq!(bodies.held(), 10);
         assert_eq!(copy, "only ten b");
+        drop(copy);
+        assert_eq!(bodies.held(), 0);
+    }
+
+    #[test]
+    fn what_a_body_becomes_counts_until_its_last_copy_is_gone() {
+        let bodies = Bodies::new(100);
+        let decoded = Arc::clone(&bodies).hold(vec![b' '; 80].into()).unwrap();
+        let refused = Arc::clone(&bodies).hold(vec![b' '; 21].into()).unwrap_err();
+        assert_eq!((refused.reason, bodies.held()), (Reason::BodyMemoryExhausted, 80));
+        let copy = decoded.slice(1..3);
+        drop(decoded);
+        assert_eq!(bodies.held(), 80);
         drop(copy);
         assert_eq!(bodies.held(), 0);
     }

@@ -1,7 +1,7 @@
 //! The course of a request that has several endpoints, or may be tried again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use foregate_policy::route::Retry;
@@ -82,6 +82,8 @@ struct Attempts<'a> {
     end: Option<Duration>,
     /// For upstreams that want to know whose connection it is.
     ends: Option<Ends>,
+    /// See [`crate::dispatch::Call::reached`].
+    reached: Option<&'a AtomicBool>,
 }
 
 /// Sends the request until there is an answer to give, or nothing is left to try.
@@ -89,11 +91,12 @@ pub async fn send(
     upstream: &Arc<UpstreamState>,
     mut request: Request<RequestBody>,
     course: Course<'_>,
-    now: Duration,
+    (now, reached): (Duration, Option<&AtomicBool>),
 ) -> Result<Answer, DispatchError> {
     upstream.roster.budget.request(&upstream.spec.balancing.budget, now);
     let mut attempts = Attempts::new(upstream, course, may_repeat(&request), now);
     attempts.ends = request.extensions().get().copied();
+    attempts.reached = reached;
     let mut again: Option<Arc<Endpoint>> = None;
     let mut last = DispatchError::NoEndpoint;
     let mut now = now;
@@ -161,6 +164,7 @@ impl<'a> Attempts<'a> {
             pause: course.retry.map_or(Duration::ZERO, |retry| retry.backoff),
             end: course.total.map(|total| now.saturating_add(total)),
             ends: None,
+            reached: None,
         }
     }
 
@@ -260,7 +264,7 @@ impl<'a> Attempts<'a> {
         let progress = request.body().progress();
         let lease =
             Lease::new(Arc::clone(upstream), Arc::clone(endpoint), sender, progress.clone()).counted();
-        let exchanging = exchange(lease, address, request);
+        let exchanging = exchange(lease, address, request, self.reached);
         let outcome = match self.left(started) {
             None => Ok(exchanging.await),
             Some(left) => timeout(left, exchanging).await,

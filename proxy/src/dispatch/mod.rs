@@ -21,6 +21,7 @@ pub mod upstream;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foregate_filters::reason::Reason;
@@ -115,6 +116,8 @@ pub struct Call<'a> {
     pub now: Duration,
     /// Set where it may be tried more than once, or has a choice of endpoints.
     pub course: Option<Course<'a>>,
+    /// Turns true when something of the request may have gone out, for whoever must know.
+    pub reached: Option<&'a AtomicBool>,
 }
 
 /// Sends the request and waits for the response head.
@@ -134,14 +137,14 @@ pub async fn send(
     let mut request = Request::from_parts(head, body);
     if let Some(course) = call.course {
         // Boxed: it is large, and requests to a single endpoint need none of it.
-        return Box::pin(course::send(upstream, request, course, call.now)).await;
+        return Box::pin(course::send(upstream, request, course, (call.now, call.reached))).await;
     }
     let endpoint = upstream.only().ok_or(DispatchError::NoEndpoint)?;
     if let Some((sender, idle)) = pool::take(upstream, &endpoint, call.now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
         let lease =
             Lease::new(Arc::clone(upstream), Arc::clone(&endpoint), sender, request.body().progress());
-        match exchange(lease, endpoint.address(), request).await {
+        match exchange(lease, endpoint.address(), request, call.reached).await {
             Ok(answer) => return Ok(answer),
             Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
             Err(failure) => match copy.filter(|_| !failure.answered) {
@@ -151,7 +154,7 @@ pub async fn send(
         }
     }
     // Boxed: the handshakes of TLS and HTTP are large and rare, and every request would carry their room.
-    Box::pin(send_anew(upstream, endpoint, request)).await
+    Box::pin(send_anew(upstream, endpoint, request, call.reached)).await
 }
 
 /// Sends the request on a new connection.
@@ -159,6 +162,7 @@ async fn send_anew(
     upstream: &Arc<UpstreamState>,
     endpoint: Arc<Endpoint>,
     request: Request<RequestBody>,
+    reached: Option<&AtomicBool>,
 ) -> Result<Answer, DispatchError> {
     let address = endpoint.address();
     let ends = request.extensions().get::<Ends>().copied();
@@ -167,7 +171,7 @@ async fn send_anew(
         .map_err(|source| DispatchError::Connect { endpoint: address, source })?;
     pool::share(upstream, &endpoint, &sender);
     let lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
-    exchange(lease, address, request).await.map_err(|failure| failure.told(address))
+    exchange(lease, address, request, reached).await.map_err(|failure| failure.told(address))
 }
 
 /// True where a request may be sent twice: its method is idempotent, and its body does not pass by.
@@ -218,8 +222,10 @@ fn exchange(
     mut lease: Lease,
     endpoint: SocketAddr,
     request: Request<RequestBody>,
+    reached: Option<&AtomicBool>,
 ) -> impl Future<Output = Result<Answer, Failure>> {
     let progress = request.body().progress();
+    let before = reached.is_some_and(|reached| reached.swap(true, Ordering::Relaxed));
     let sent = lease.send(request);
     async move {
         match sent.await {
@@ -227,6 +233,9 @@ fn exchange(
             Err(mut failed) => {
                 lease.abandon();
                 let unsent = failed.take_message().map(Box::new);
+                if let (Some(reached), Some(_)) = (reached, &unsent) {
+                    reached.store(before, Ordering::Relaxed);
+                }
                 let error = failed.into_error();
                 let client = error.is_user() || progress.is_some_and(|progress| progress.broken());
                 let answered = error.is_parse() || client;

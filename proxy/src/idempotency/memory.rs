@@ -1,6 +1,6 @@
-//! What was carried out, in the memory of this process: bounded, the oldest out.
+//! What was carried out, in the memory of this process: bounded, soonest to expire out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -29,8 +29,8 @@ pub struct Memory {
 
 struct Slots {
     by_key: HashMap<Digest, Slot, ahash::RandomState>,
-    /// Those that are done, the oldest first; some may be gone, or done anew since.
-    order: VecDeque<(Digest, u64)>,
+    /// Those that are done, by when they are forgotten.
+    order: BTreeSet<(Duration, Digest)>,
     bytes: usize,
     /// Tells one run of a key from the next.
     next: u64,
@@ -40,14 +40,17 @@ struct Slots {
 struct Slot {
     run: u64,
     fingerprint: Digest,
-    /// Monotonic time at which it is forgotten.
-    until: Duration,
     state: State,
 }
 
 enum State {
+    /// Held until its task ends, however long that takes: those that run are bounded by their number.
     Running(Arc<Notify>),
-    Done(Option<Arc<Answer>>),
+    Done {
+        answer: Option<Arc<Answer>>,
+        /// Monotonic time at which it is forgotten.
+        until: Duration,
+    },
 }
 
 /// A key that is held.
@@ -95,14 +98,12 @@ impl Memory {
     fn find(&self, asked: &Asked) -> Result<Found, Unavailable> {
         let now = clock::monotonic();
         let mut slots = locked(&self.slots);
+        slots.make_room((self.keys, self.bytes), now);
         if let Some(slot) = slots.by_key.get(&asked.key) {
-            if slot.until > now {
-                return Ok(match &slot.state {
-                    State::Running(_) => Found::Running(slot.fingerprint),
-                    State::Done(answer) => Found::Done(slot.fingerprint, answer.clone()),
-                });
-            }
-            slots.forget(&asked.key);
+            return Ok(match &slot.state {
+                State::Running(_) => Found::Running(slot.fingerprint),
+                State::Done { answer, .. } => Found::Done(slot.fingerprint, answer.clone()),
+            });
         }
         slots.make_room((self.keys.saturating_sub(1), self.bytes), now);
         if slots.by_key.len() >= self.keys {
@@ -110,8 +111,7 @@ impl Memory {
         }
         slots.next += 1;
         let (run, state) = (slots.next, State::Running(Arc::default()));
-        let until = now.saturating_add(asked.lock);
-        slots.by_key.insert(asked.key, Slot { run, fingerprint: asked.fingerprint, until, state });
+        slots.by_key.insert(asked.key, Slot { run, fingerprint: asked.fingerprint, state });
         let (slots, bounds) = (Arc::downgrade(&self.slots), (self.keys, self.bytes));
         Ok(Found::Free(Box::new(Held { slots, bounds, key: asked.key, run, keep: asked.keep })))
     }
@@ -120,7 +120,7 @@ impl Memory {
     fn run_of(&self, key: &Digest) -> Option<Arc<Notify>> {
         match &locked(&self.slots).by_key.get(key)?.state {
             State::Running(ended) => Some(Arc::clone(ended)),
-            State::Done(_) => None,
+            State::Done { .. } => None,
         }
     }
 }
@@ -128,26 +128,24 @@ impl Memory {
 impl Slots {
     fn forget(&mut self, key: &Digest) {
         match self.by_key.remove(key).map(|slot| slot.state) {
-            Some(State::Done(Some(answer))) => self.bytes = self.bytes.saturating_sub(answer.weight()),
+            Some(State::Done { answer, until }) => {
+                self.bytes = self.bytes.saturating_sub(answer.map_or(0, |answer| answer.weight()));
+                self.order.remove(&(until, *key));
+            }
             Some(State::Running(ended)) => ended.notify_waiters(),
-            Some(State::Done(None)) | None => {}
+            None => {}
         }
     }
 
-    /// Forgets what is past its time and, over the bounds, the oldest of what is done.
+    /// Forgets what is past its time and, over the bounds, those of what is done that are next to go.
     fn make_room(&mut self, (keys, bytes): (usize, usize), now: Duration) {
-        while let Some((key, run)) = self.order.front().copied() {
-            let slot = self.by_key.get(&key).filter(|slot| slot.run == run);
+        while let Some((until, key)) = self.order.first().copied() {
             let over = self.by_key.len() > keys || self.bytes > bytes;
-            match slot {
-                Some(slot) if slot.until > now && !over => return,
-                Some(slot) => {
-                    self.evictions += u64::from(slot.until > now);
-                    self.forget(&key);
-                }
-                None => {}
+            if until > now && !over {
+                return;
             }
-            self.order.pop_front();
+            self.evictions += u64::from(until > now);
+            self.forget(&key);
         }
     }
 
@@ -156,7 +154,7 @@ impl Slots {
         let slot = self.by_key.get(key).filter(|slot| slot.run == run)?;
         match &slot.state {
             State::Running(ended) => Some((slot, ended)),
-            State::Done(_) => None,
+            State::Done { .. } => None,
         }
     }
 }
@@ -188,9 +186,9 @@ impl Claim for Held {
         let (fingerprint, ended, now) = (slot.fingerprint, Arc::clone(ended), clock::monotonic());
         slots.bytes += answer.as_ref().map_or(0, |answer| answer.weight());
         let until = now.saturating_add(self.keep);
-        let done = Slot { run: self.run, fingerprint, until, state: State::Done(answer) };
+        let done = Slot { run: self.run, fingerprint, state: State::Done { answer, until } };
         slots.by_key.insert(self.key, done);
-        slots.order.push_back((self.key, self.run));
+        slots.order.insert((until, self.key));
         slots.make_room(self.bounds, now);
         ended.notify_waiters();
     }
@@ -223,7 +221,7 @@ impl fmt::Debug for Held {
 
 #[cfg(test)]
 mod tests {
-    use super::Memory;
+    use super::{Memory, locked};
     use bytes::Bytes;
     use foregate_filters::idempotency::answer::Answer;
     use foregate_filters::idempotency::ledger::{Asked, Claim, Found, Ledger};
@@ -276,16 +274,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_past_its_time_is_forgotten_and_a_late_run_changes_nothing() {
+    async fn what_is_past_its_time_is_forgotten_and_a_run_under_way_is_not() {
         let memory = Memory::default();
         let short = Asked { lock: Duration::ZERO, keep: Duration::ZERO, ..asked(1) };
         let late = claim(&memory, &short).await;
-        let new = claim(&memory, &asked(1)).await;
+        assert_eq!(state(&memory, &asked(1)).await, 'r', "its task lives");
         late.finish(Some(answer(1)));
-        assert_eq!(state(&memory, &asked(1)).await, 'r');
-        drop(new);
-        claim(&memory, &short).await.finish(Some(answer(1)));
         assert_eq!(state(&memory, &asked(1)).await, 'f');
+        assert_eq!((memory.keys(), memory.bytes(), memory.evictions()), (0, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_longest_is_forgotten_last_whenever_it_was_done() {
+        let memory = Memory::bounded(3, 1 << 20);
+        for (key, minutes) in [(1, 60), (2, 1), (3, 30)] {
+            let asked = Asked { keep: Duration::from_mins(minutes), ..asked(key) };
+            claim(&memory, &asked).await.finish(Some(answer(1)));
+        }
+        let mut running = Vec::new();
+        for (more, expected) in [(4, [true, false, true]), (5, [true, false, false]), (6, [false; 3])] {
+            running.push(claim(&memory, &asked(more)).await);
+            let known = [1, 2, 3].map(|key| locked(&memory.slots).by_key.contains_key(&[key; 32]));
+            assert_eq!(known, expected, "{more}");
+        }
+        assert_eq!(memory.evictions(), 3);
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ pub mod tally;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use foregate_filters::idempotency::Once;
@@ -86,10 +87,12 @@ pub fn keep_whole(life: &mut Life, response: &Response<Bytes>) {
     }
 }
 
-/// Its request was carried out, and nobody may be told with what answer: a repeat is not carried out again.
-pub fn spend(life: &mut Life) {
+/// There is no answer to keep. What may have been carried out, whatever of it the upstream got, is not carried out
+/// again; what surely never went out frees its keys.
+pub fn let_go(life: &mut Life) {
     let Some(once) = life.ctx.once.take() else { return };
-    if let Once::First(first) = *once {
+    let reached = life.reached.as_ref().is_some_and(|reached| reached.load(Ordering::Relaxed));
+    if let (Once::First(first), true) = (*once, reached) {
         first.claims.into_iter().for_each(|claim| claim.finish(None));
         tally::ended(Ended::Spent);
     }

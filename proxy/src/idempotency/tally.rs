@@ -22,7 +22,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     Kept,
-    /// It was carried out, and its answer was too large, broke off, or took too long.
+    /// It was carried out, or may have been, and its answer was too large, broke off, took too long, or never came.
     Spent,
     /// The key is free again.
     Released,

@@ -34,9 +34,18 @@ pub struct State {
 }
 
 impl State {
+    /// Bytes that it takes in a file.
+    pub fn length(&self) -> u64 {
+        let quota = |(id, entries): &(Id, Vec<Entry>)| {
+            // Three numbers and the letter of the period.
+            3 * size_of::<u32>() + 1 + id.name.len() + id.zone.len() + entries.len() * size_of::<Entry>()
+        };
+        let head = MAGIC.len() + self.salt.len() + self.writer.len() + size_of::<u32>();
+        (head + self.quotas.iter().map(quota).sum::<usize>() + DIGEST) as u64
+    }
+
     pub fn encode(&self) -> Vec<u8> {
-        let keys: usize = self.quotas.iter().map(|(_, entries)| entries.len()).sum();
-        let mut out = Vec::with_capacity(4_096 + keys * size_of::<Entry>());
+        let mut out = Vec::with_capacity(usize::try_from(self.length()).unwrap_or_default());
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&self.salt);
         out.extend_from_slice(&self.writer);
@@ -153,6 +162,7 @@ mod tests {
     fn what_is_written_is_read() {
         let bytes = state().encode();
         assert_eq!(State::decode(&bytes), Ok(state()));
+        assert_eq!(bytes.len() as u64, state().length());
     }
 
     #[test]

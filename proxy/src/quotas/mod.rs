@@ -30,8 +30,10 @@ use crate::telemetry::sources::Kind;
 const FILE: &str = "quotas.state";
 /// Held while the file is read and written: two processes share it while one takes the place of the other.
 const LOCK: &str = "quotas.lock";
-/// Largest file that is read: some ten million keys.
+/// Largest file that is read, and so the largest that is written: some sixteen million keys.
 const MAX_FILE: u64 = 512 << 20;
+/// Keys of a quota that there is room for beside those that are counted.
+const MORE_KEYS: usize = 1_024;
 /// Windows that ended before this are forgotten: the longest month, and one before it.
 const PAST: Duration = Duration::from_hours(62 * 24);
 
@@ -50,6 +52,8 @@ pub struct Quotas {
     salt: [u8; 16],
     /// This process, among those that write the file.
     writer: [u8; 16],
+    /// [`MAX_FILE`].
+    max_file: u64,
     known: Mutex<Known>,
     written: AtomicU64,
     failed: AtomicU64,
@@ -80,6 +84,7 @@ impl Default for Quotas {
             folder: None,
             salt: random(),
             writer: random(),
+            max_file: MAX_FILE,
             known: Mutex::default(),
             written: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -200,7 +205,7 @@ impl Quotas {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        let why = if length > MAX_FILE {
+        let why = if length > self.max_file {
             "it is too large"
         } else {
             match State::decode(&fs::read(&path)?) {
@@ -238,6 +243,16 @@ impl Quotas {
 
     fn store(&self, folder: &Path) -> io::Result<()> {
         let state = self.state();
+        let length = state.length();
+        if length > self.max_file {
+            // It would be refused when it is read, and all of it be lost.
+            let error = format!(
+                "the file would have {length} bytes, and at most {} are read: the one before stays. Let quotas have \
+                 fewer keys, such as orgs in the place of addresses, or count by day",
+                self.max_file
+            );
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
+        }
         let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
         let mut out = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
         out.write_all(&state.encode())?;
@@ -251,18 +266,22 @@ impl Quotas {
 
     fn state(&self) -> State {
         let known = self.known();
+        let counters: Vec<_> = known.counters.iter().map(|(id, it)| (id.clone(), Arc::clone(it))).collect();
+        let unclaimed: Vec<_> = known.unclaimed.iter().map(|(id, it)| (id.clone(), it.clone())).collect();
+        drop(known);
         let from = minutes(clock::now().unix.saturating_sub(PAST));
-        let mut quotas: Vec<(Id, Vec<Entry>)> = Vec::new();
-        for (id, counter) in &known.counters {
-            let mut entries = Vec::new();
+        let mut quotas: Vec<(Id, Vec<Entry>)> = Vec::with_capacity(counters.len() + unclaimed.len());
+        for (id, counter) in counters {
+            // Before a shard is held, which requests wait for: with some more, for those that come meanwhile.
+            let mut entries = Vec::with_capacity(counter.live_keys() + MORE_KEYS);
             counter.each(|key, windows| {
                 if windows.iter().any(|window| window.start >= from) {
                     entries.push((key, windows));
                 }
             });
-            quotas.push((id.clone(), entries));
+            quotas.push((id, entries));
         }
-        quotas.extend(known.unclaimed.iter().map(|(id, entries)| (id.clone(), entries.clone())));
+        quotas.extend(unclaimed);
         State { salt: self.salt, writer: self.writer, quotas }
     }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foregate_filters::rate_limit::calendar::{Calendar, Period};
 use foregate_filters::rate_limit::windows::{Window, WindowCounter, Windows};
@@ -30,6 +31,10 @@ fn used(counter: &WindowCounter) -> Vec<u32> {
 
 fn counter(quotas: &Quotas) -> Arc<WindowCounter> {
     quotas.counter("crm/daily", &day()).0
+}
+
+fn counted(count: &AtomicU64) -> u64 {
+    count.load(Ordering::Relaxed)
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -73,6 +78,31 @@ fn a_file_that_is_not_sound_is_set_aside_and_told_of() {
         let kept = aside.iter().any(|it| fs::read(folder.path().join(it)).unwrap() == foreign);
         assert!(kept, "what was there is still there");
     }
+}
+
+#[test]
+fn a_file_that_would_be_refused_when_it_is_read_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut quotas = Quotas::open(folder.path()).unwrap();
+    let daily = counter(&quotas);
+    daily.merge([1, 1], today(5));
+    quotas.known().stale = true;
+    quotas.write();
+    quotas.max_file = quotas.state().length();
+    quotas.known().stale = true;
+    quotas.write();
+    assert_eq!((counted(&quotas.written), counted(&quotas.failed)), (3, 0), "one at the start");
+    daily.merge([2, 2], today(7));
+    quotas.known().stale = true;
+    quotas.write();
+    assert_eq!((counted(&quotas.written), counted(&quotas.failed)), (3, 1));
+    let error = quotas.store(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("at most") && error.contains("fewer keys"), "{error}");
+    // What was written before is there, and the rest is as soon as it fits.
+    assert_eq!(used(&counter(&Quotas::open(folder.path()).unwrap())), [5]);
+    quotas.max_file *= 2;
+    quotas.write();
+    assert_eq!(used(&counter(&Quotas::open(folder.path()).unwrap())), [5, 7]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::store::error::StoreError;
 use crate::store::link::Task;
-use crate::store::node::{Circuit, Node, Refused};
+use crate::store::node::{Circuit, Node, Refused, before};
 use crate::store::settings::Settings;
 
 /// Slots of every cluster (Redis Cluster Specification).
@@ -74,7 +74,7 @@ impl Cluster {
     }
 
     /// The server of a slot, as far as is known.
-    pub(super) fn node(&self, slot: u16) -> Option<Arc<Node>> {
+    fn node(&self, slot: u16) -> Option<Arc<Node>> {
         self.state.map.load().node(slot)
     }
 
@@ -83,19 +83,20 @@ impl Cluster {
         self.state.map.load().nodes.clone()
     }
 
-    /// One command about keys of one slot. Goes once more where the slot has moved, and not for anything else.
-    pub(super) async fn ask(&self, slot: u16, command: &Cmd) -> Result<Value, Refused> {
+    /// One command about keys of one slot, answered before `until`, a monotonic time. Goes once more where the slot has
+    /// moved, and not for anything else.
+    pub(super) async fn ask(&self, slot: u16, command: &Cmd, until: Duration) -> Result<Value, Refused> {
         let state = &self.state;
         if !*state.known.borrow() {
             let mut known = state.known.subscribe();
             // The sender lives in the state.
-            let _ = known.wait_for(|known| *known).await;
+            let _ = before(until, known.wait_for(|known| *known)).await.ok_or(StoreError::Timeout)?;
         }
         let Some(node) = self.node(slot) else {
             state.changed.notify_one();
             return Err(StoreError::Cluster("no server keeps the slot".into()).into());
         };
-        let refused = match node.ask(command).await {
+        let refused = match node.ask(command, until).await {
             Ok(value) => return Ok(value),
             Err(refused) => refused,
         };
@@ -111,9 +112,9 @@ impl Cluster {
             // The slot is on its way: only this one request goes there.
             let mut commands = redis::pipe();
             commands.cmd("ASKING").add_command(command.clone());
-            return node.ask_all(&commands).await;
+            return node.ask_all(&commands, until).await;
         }
-        node.ask(command).await
+        node.ask(command, until).await
     }
 }
 
@@ -192,7 +193,7 @@ impl State {
             let Some(node) = self.node_at(&server) else { continue };
             let mut command = redis::cmd("CLUSTER");
             command.arg("SLOTS");
-            if let Ok(Ok(answer)) = timeout(ANSWER, node.ask(&command)).await
+            if let Ok(Ok(answer)) = timeout(ANSWER, node.ask(&command, Duration::MAX)).await
                 && let Some(map) = self.map_of(&answer, &server.host)
             {
                 return Some(map);

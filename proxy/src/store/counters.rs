@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use foregate_filters::moment::Moment;
-use foregate_filters::rate_limit::calendar::{Calendar, Period};
+use foregate_filters::rate_limit::calendar::Period;
 use foregate_filters::rate_limit::shared::{
     Admits, Counter, Decisions, SharedCounters, Take, Taking, Unavailable,
 };
+use futures_util::stream::{self, StreamExt};
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::clock;
 use crate::store::Store;
@@ -23,6 +24,12 @@ const SWEEP: Duration = Duration::from_millis(250);
 
 /// Keys that units of are given back in one sweep; the others wait for the next.
 const SWEPT: usize = 256;
+
+/// Keys that are given back to at once, one behind the other on the wire.
+const GIVEN_AT_ONCE: usize = 32;
+
+/// For what was begun with a store that no document names any more.
+const RETIRE: Duration = Duration::from_mins(1);
 
 /// Numbers that the script answers for each counter.
 const PER_COUNTER: usize = 6;
@@ -40,9 +47,16 @@ type Windows = [u64; 4];
 #[derive(Clone, Debug)]
 pub struct Counters(Arc<Store>);
 
-/// The windows of now, by calendar.
+/// The windows of now, by what calendars say: the same zone and period are one, whichever policy asks.
 #[derive(Debug, Default)]
-pub(super) struct Calendars(Mutex<Vec<(Arc<Calendar>, Windows)>>);
+pub(super) struct Calendars(Mutex<Vec<Known>>);
+
+#[derive(Debug)]
+struct Known {
+    period: Period,
+    zone: Box<str>,
+    windows: Windows,
+}
 
 impl Counters {
     pub fn new(store: Arc<Store>) -> Self {
@@ -80,7 +94,8 @@ impl SharedCounters for Counters {
                 continue;
             }
             let counter = Arc::clone(&take.counter);
-            let unused = Unused { counter, key: take.key.clone(), units: take.cost, start };
+            let since = moment.monotonic;
+            let unused = Unused { counter, key: take.key.clone(), units: take.cost, start, since };
             let store = Arc::clone(store);
             // Bounded by the requests in flight: beyond them it fails at once, and is dropped.
             self.0.runtime.spawn(async move { store.give(&unused).await });
@@ -121,12 +136,18 @@ impl Store {
         Ok(asked.settle(takes, &answers, moment))
     }
 
+    /// Gives back to several keys at once, so many that nobody waits for his turn behind them.
+    async fn give_each(&self, unused: Vec<Unused>) {
+        let give = |unused| async move { self.give(&unused).await };
+        stream::iter(unused).for_each_concurrent(GIVEN_AT_ONCE, give).await;
+    }
+
     /// Gives units back; what cannot be told to the store is lost until it comes back by itself.
     async fn give(&self, unused: &Unused) {
         let key = self.counter_key(&unused.counter, &unused.key);
         let units = u64::from(unused.units);
         let numbers = match &unused.counter.admits {
-            Admits::Rate(rate) => [units, rate.limit.max(1).into(), micros(rate.per), 0],
+            Admits::Rate(rate) => [units, rate.limit.max(1).into(), micros(rate.per), unused.age()],
             Admits::Window { .. } => [units, unused.start, 0, 0],
         };
         let arguments: SmallVec<[Argument<'_>; 5]> =
@@ -222,8 +243,9 @@ impl Calendars {
         let Admits::Window { calendar, .. } = admits else { return Windows::default() };
         let now = moment.unix.as_secs();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = known.iter().position(|(known, _)| Arc::ptr_eq(known, calendar));
-        if let Some((_, windows)) = place.and_then(|place| known.get(place)) {
+        let (period, zone) = (calendar.period(), calendar.zone());
+        let place = known.iter().position(|known| known.period == period && *known.zone == *zone);
+        if let Some(Known { windows, .. }) = place.and_then(|place| known.get(place)) {
             let [_, start, end, _] = *windows;
             if (start..end).contains(&now) {
                 return *windows;
@@ -238,8 +260,16 @@ impl Calendars {
         } else if known.len() >= CALENDARS {
             known.remove(0);
         }
-        known.push((Arc::clone(calendar), windows));
+        known.push(Known { period, zone: zone.into(), windows });
         windows
+    }
+}
+
+impl Unused {
+    /// Microseconds since the first of the units was taken.
+    fn age(&self) -> u64 {
+        let age = clock::monotonic().saturating_sub(self.since);
+        u64::try_from(age.as_micros()).unwrap_or(EXACT).min(EXACT)
     }
 }
 
@@ -250,9 +280,8 @@ pub(super) async fn sweep(store: Weak<Store>) {
     loop {
         ticks.tick().await;
         let Some(store) = store.upgrade() else { return };
-        for unused in store.leases.sweep(clock::monotonic(), SWEPT) {
-            store.give(&unused).await;
-        }
+        let unused = store.leases.sweep(clock::monotonic(), SWEPT);
+        store.give_each(unused).await;
     }
 }
 
@@ -263,8 +292,45 @@ pub(super) async fn give_all(store: &Arc<Store>) {
         if unused.is_empty() {
             return;
         }
-        for unused in unused {
-            store.give(&unused).await;
+        store.give_each(unused).await;
+    }
+}
+
+/// Gives back all that a store holds that no document names any more, once nobody else has it: requests that were
+/// pinned before still ask it, and its sweeper goes on meanwhile.
+pub(super) async fn retire(store: Arc<Store>) {
+    let end = clock::monotonic().saturating_add(RETIRE);
+    while Arc::strong_count(&store) > 1 && clock::monotonic() < end {
+        sleep(SWEEP).await;
+    }
+    // Whoever has it still may take as fast as it gives.
+    let _ = timeout(RETIRE, give_all(&store)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use foregate_filters::rate_limit::calendar::{Calendar, Period};
+    use foregate_filters::rate_limit::shared::Admits;
+
+    use super::Calendars;
+    use crate::clock;
+
+    #[test]
+    fn calendars_that_say_the_same_are_remembered_once() {
+        let (calendars, moment) = (Calendars::default(), clock::now());
+        let windows = |period, zone| {
+            let calendar = Arc::new(Calendar::new(period, zone).unwrap());
+            let (start, end) = calendar.window(moment.unix);
+            let windows = calendars.of(&Admits::Window { limit: 1, calendar }, moment);
+            assert_eq!(windows[1..3], [start, end]);
+        };
+        for _ in 0..100 {
+            windows(Period::Day, "UTC");
+            windows(Period::Day, "Europe/Berlin");
+            windows(Period::Month, "europe/berlin");
         }
+        assert_eq!(calendars.0.lock().unwrap().len(), 3);
     }
 }

@@ -1,5 +1,6 @@
--- Gives units back to counters. One counter has one key and five arguments: 'r' units limit period 0, or
--- 'w' units start 0 0. Gives back to no other window than the one it was taken in. Answers how many it gave.
+-- Gives units back to counters. One counter has one key and five arguments: 'r' units limit period age, or
+-- 'w' units start 0 0. Gives back to no other window than the one it was taken in. Of a rate, what was taken `age` us
+-- ago has come back by itself for so long: only what is surely still missing is given. Answers how many it gave.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local floor, given = math.floor, 0
@@ -15,15 +16,18 @@ for i = 1, #KEYS do
       local q = floor(fourth / third)
       local parts = units * (fourth - q * third)
       local whole = floor(parts / third)
-      local us, part = first - units * q - whole, second - (parts - whole * third)
-      if part < 0 then us, part = us - 1, part + third end
-      if us <= now then
-        redis.call('DEL', KEYS[i])
-      else
-        local left = math.ceil((us - now) / 1000) + 1
-        redis.call('SET', KEYS[i], string.format('%.0f:%.0f', us, part), 'PX', string.format('%.0f', left))
+      local missing = units * q + whole - tonumber(ARGV[a + 5])
+      if missing >= 0 then
+        local us, part = first - missing, second - (parts - whole * third)
+        if part < 0 then us, part = us - 1, part + third end
+        if us <= now then
+          redis.call('DEL', KEYS[i])
+        else
+          local left = math.ceil((us - now) / 1000) + 1
+          redis.call('SET', KEYS[i], string.format('%.0f:%.0f', us, part), 'PX', string.format('%.0f', left))
+        end
+        given = given + units
       end
-      given = given + units
     elseif first == third then
       local count = math.max(0, second - units)
       redis.call('SET', KEYS[i], string.format('%.0f:%.0f', first, count), 'KEEPTTL')

@@ -90,11 +90,17 @@ impl Stores {
         })
     }
 
-    /// The compilation was published: what it did not ask for is let go.
+    /// The compilation was published: what it did not ask for is let go, and gives back what it took in advance.
     pub fn commit(&self) {
-        let mut kept = self.kept();
-        let attempt = kept.attempt;
-        kept.all.retain(|one| one.attempt == attempt);
+        let gone: Vec<One> = {
+            let mut kept = self.kept();
+            let attempt = kept.attempt;
+            kept.all.extract_if(.., |one| one.attempt != attempt).collect()
+        };
+        for store in gone.into_iter().filter_map(|one| one.store) {
+            let runtime = store.runtime.clone();
+            runtime.spawn(counters::retire(store));
+        }
     }
 
     /// Gives back what was taken in advance: the process ends. Whatever cannot be told in time is lost.

@@ -1,6 +1,7 @@
 //! Units taken in advance and refusals remembered: decisions without a round trip.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ pub(super) type Id = u128;
 pub(super) struct Entry {
     /// Taken at the store and used by nobody yet.
     units: u32,
+    /// How many of them were taken last, and when. What was taken first is used first.
+    last: (u32, Duration),
+    /// When the others were taken: the first of them.
+    first: Duration,
     /// They are used until then.
     until: Duration,
     /// Start of the window that they are of; 0 for rates.
@@ -70,6 +75,8 @@ pub(super) struct Unused {
     pub(super) key: Box<str>,
     pub(super) units: u32,
     pub(super) start: u64,
+    /// Monotonic time at which the first of them was taken.
+    pub(super) since: Duration,
 }
 
 /// What the store said of one counter.
@@ -95,6 +102,8 @@ struct Shard {
 pub(super) struct Leases {
     shards: Box<[Mutex<Shard>]>,
     hashers: [RandomState; 2],
+    /// The shard that the next sweep begins with.
+    turn: AtomicUsize,
 }
 
 /// Units that are being asked for: no longer, once dropped.
@@ -110,7 +119,7 @@ pub(super) struct Asked<'a> {
 impl Default for Leases {
     fn default() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, hashers: [RandomState::new(), RandomState::new()] }
+        Self { shards, hashers: [RandomState::new(), RandomState::new()], turn: AtomicUsize::new(0) }
     }
 }
 
@@ -122,6 +131,26 @@ impl Entry {
             && !self.refilling
             && !refused
             && self.seen.saturating_add(IDLE) <= now
+    }
+
+    /// When the first of the units was taken.
+    fn since(&self) -> Duration {
+        let (units, at) = self.last;
+        if self.units <= units { at } else { self.first }
+    }
+
+    /// More units, taken then.
+    fn add(&mut self, units: u32, at: Duration) {
+        self.first = if self.units == 0 { at } else { self.since() };
+        self.last = (units, at);
+        self.units = self.units.saturating_add(units);
+    }
+
+    /// Units that were used for nothing, taken then or later: they are as old as they may be.
+    fn add_back(&mut self, units: u32, at: Duration) {
+        self.first = if self.units == 0 { at } else { self.since().min(at) };
+        self.last.0 = self.last.0.min(self.units);
+        self.units = self.units.saturating_add(units);
     }
 
     fn decision(&self, id: Id, admitted: bool, now: Duration) -> Decision {
@@ -236,7 +265,7 @@ impl Leases {
         if held > lease {
             return false;
         }
-        entry.units = entry.units.saturating_add(take.cost);
+        entry.add_back(take.cost, now);
         true
     }
 
@@ -306,33 +335,30 @@ impl Leases {
             entry.refused = Some(Refusal { cost: take.cost, until, retry_at });
         }
         if answer.more > 0 {
-            entry.units = entry.units.saturating_add(answer.more);
+            entry.add(answer.more, now);
             // No unit outlives its window.
             let rest = if answer.start > 0 { answer.reset.min(LEASE) } else { LEASE };
             entry.until = entry.until.max(now.saturating_add(rest));
         }
     }
 
-    /// Lets go of what is idle, and gives what nobody used in time, up to a bound.
+    /// Lets go of what is idle, and gives what nobody used in time, up to a bound. The next sweep begins behind the shard
+    /// where that was reached: no key waits behind others for ever.
     pub(super) fn sweep(&self, now: Duration, bound: usize) -> Vec<Unused> {
         let mut unused = Vec::new();
-        for shard in &self.shards {
+        let begin = self.turn.load(Ordering::Relaxed) % SHARDS;
+        let mut next = begin + 1;
+        let (before, from) = self.shards.split_at(begin.min(self.shards.len()));
+        for (place, shard) in (begin..).zip(from.iter().chain(before)) {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for entry in shard.entries.values_mut() {
-                if entry.units == 0 || entry.until > now || unused.len() >= bound {
-                    continue;
-                }
-                if entry.units.saturating_mul(2) > entry.want {
-                    entry.want /= 2;
-                }
-                let units = std::mem::take(&mut entry.units);
-                if let Some((counter, key)) = &entry.of {
-                    let (counter, key) = (Arc::clone(counter), key.clone());
-                    unused.push(Unused { counter, key, units, start: entry.start });
-                }
+            let full = unused.len() >= bound;
+            shard.give(now, bound, &mut unused);
+            if !full && unused.len() >= bound {
+                next = place + 1;
             }
             shard.entries.retain(|_, entry| !entry.is_idle(now));
         }
+        self.turn.store(next % SHARDS, Ordering::Relaxed);
         unused
     }
 
@@ -349,6 +375,28 @@ impl Leases {
 }
 
 impl Shard {
+    /// Takes out what nobody used in time, until so much is unused: where that is not all, what is due for longest.
+    fn give(&mut self, now: Duration, bound: usize, unused: &mut Vec<Unused>) {
+        let room = bound.saturating_sub(unused.len());
+        let due = self.entries.iter().filter(|(_, entry)| entry.units > 0 && entry.until <= now);
+        let mut due: Vec<(Duration, Id)> = due.map(|(id, entry)| (entry.until, *id)).collect();
+        if room < due.len() {
+            due.select_nth_unstable(room);
+            due.truncate(room);
+        }
+        for (_, id) in due {
+            let Some(entry) = self.entries.get_mut(&id) else { continue };
+            if entry.units.saturating_mul(2) > entry.want {
+                entry.want /= 2;
+            }
+            let (since, units) = (entry.since(), std::mem::take(&mut entry.units));
+            if let Some((counter, key)) = &entry.of {
+                let (counter, key) = (Arc::clone(counter), key.clone());
+                unused.push(Unused { counter, key, units, start: entry.start, since });
+            }
+        }
+    }
+
     /// What is known of a key; made where there is room.
     fn entry(&mut self, id: Id, now: Duration) -> Option<&mut Entry> {
         let full = self.entries.len() >= SHARD_KEYS && !self.entries.contains_key(&id);
@@ -433,15 +481,23 @@ mod tests {
     }
 
     fn take(cost: u32) -> Take {
+        of("k", cost)
+    }
+
+    fn of(key: &str, cost: u32) -> Take {
         let admits = Admits::Rate(Rate { limit: 100, per: Duration::from_secs(1), burst: 100 });
         let (name, group) = ("p/a".into(), "p/a".into());
         let counter = Arc::new(Counter { name, admits, lease: Some(8), group });
-        Take { counter, key: "k".into(), cost }
+        Take { counter, key: key.into(), cost }
     }
 
     /// Asks the store, which gives all that is asked for; tells how much more that was.
     fn ask(leases: &Leases, moment: Moment, start: u64) -> u32 {
-        let takes = [take(1)];
+        ask_for(leases, take(1), moment, start)
+    }
+
+    fn ask_for(leases: &Leases, take: Take, moment: Moment, start: u64) -> u32 {
+        let takes = [take];
         let asked = leases.ask(&takes, false, moment.monotonic);
         let more = asked.more().next().unwrap();
         let (retry, reset) = (Duration::ZERO, Duration::from_millis(300));
@@ -506,6 +562,55 @@ mod tests {
         }
         assert_eq!(leases.sweep(Duration::MAX, 10).len(), 1);
         assert_eq!(leases.held(), (0, 0), "and nothing is remembered");
+    }
+
+    /// Leases that hold four units: one of 10 ms, one of 20 ms and two of 30 ms.
+    fn four() -> Leases {
+        let leases = Leases::default();
+        let taken: Vec<u32> = (0..4).map(|number| ask(&leases, at(number * 10), 0)).collect();
+        assert_eq!(taken, [0, 1, 1, 2]);
+        leases
+    }
+
+    #[test]
+    fn units_are_given_back_as_old_as_the_first_of_them_is() {
+        for (used, since) in [(0, 10), (1, 10), (2, 30), (3, 30)] {
+            let leases = four();
+            for _ in 0..used {
+                assert!(leases.decide(&[take(1)], at(40)).is_some());
+            }
+            let unused = leases.sweep(Duration::MAX, 10);
+            assert_eq!(
+                (unused[0].units, unused[0].since),
+                (4 - used, Duration::from_millis(since)),
+                "{used}"
+            );
+        }
+        // What was used for nothing is as old as when it was used, or as the others.
+        let leases = four();
+        assert!(leases.decide(&[take(2)], at(40)).is_some());
+        assert!(leases.give_back(&take(1), 0, Duration::from_millis(15)));
+        assert_eq!(leases.sweep(Duration::MAX, 10)[0].since, Duration::from_millis(15));
+    }
+
+    #[test]
+    fn no_key_waits_behind_others_for_ever() {
+        let leases = Leases::default();
+        let lease =
+            |key: &str, millis| (0..2).map(|_| ask_for(&leases, of(key, 1), at(millis), 0)).sum::<u32>();
+        let keys: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+        assert!(keys.iter().all(|key| lease(key, 0) == 1));
+        let mut given = std::collections::HashSet::new();
+        for sweep in 1..=keys.len() {
+            let unused = leases.sweep(Duration::MAX, 8);
+            assert_eq!(unused.len(), 8);
+            for one in unused {
+                // It is asked for again at once.
+                lease(&one.key, sweep as u64);
+                given.insert(one.key);
+            }
+        }
+        assert_eq!(given.len(), keys.len());
     }
 
     #[test]

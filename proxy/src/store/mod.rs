@@ -20,7 +20,6 @@ use foregate_policy::redis_store::RedisStore;
 use redis::{Cmd, Value};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::clock;
 use crate::identity::Identity;
@@ -204,8 +203,8 @@ impl Store {
 
     /// One command about this key, within the timeout and the bound of requests in flight.
     async fn ask(&self, key: &str, command: &Cmd) -> Result<Value, StoreError> {
-        let slot = slot(key);
-        self.bounded(slot, self.servers.ask(slot, command)).await
+        let began = clock::monotonic();
+        self.bounded(began, self.servers.ask(slot(key), command, self.until(began))).await
     }
 
     /// Runs a script about keys of one slot: one round trip, and another where the server has forgotten the script.
@@ -215,33 +214,34 @@ impl Store {
         keys: &[String],
         arguments: &[Argument<'_>],
     ) -> Result<Value, StoreError> {
-        let slot = keys.first().map_or(0, |key| slot(key));
+        let (slot, began) = (keys.first().map_or(0, |key| slot(key)), clock::monotonic());
+        let until = self.until(began);
         let asked = async {
             let command = script.call(keys, arguments);
-            match self.servers.ask(slot, &command).await {
+            match self.servers.ask(slot, &command, until).await {
                 Err(refused) if refused.error.as_ref().is_some_and(|it| it.code() == Some("NOSCRIPT")) => {
-                    self.servers.ask(slot, &script.call_whole(keys, arguments)).await
+                    self.servers.ask(slot, &script.call_whole(keys, arguments), until).await
                 }
                 answer => answer,
             }
         };
-        self.bounded(slot, asked).await
+        self.bounded(began, asked).await
+    }
+
+    /// The end of the time of a request that began then.
+    fn until(&self, began: Duration) -> Duration {
+        began.saturating_add(self.settings.timeout)
     }
 
     async fn bounded(
         &self,
-        slot: u16,
+        began: Duration,
         asked: impl Future<Output = Result<Value, Refused>>,
     ) -> Result<Value, StoreError> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             return Err(self.stats.failed(StoreError::Busy));
         };
-        let began = clock::monotonic();
-        let Ok(answer) = timeout(self.settings.timeout, asked).await else {
-            self.servers.timed_out(slot);
-            return Err(self.stats.failed(StoreError::Timeout));
-        };
-        match answer {
+        match asked.await {
             Ok(value) => {
                 self.stats.answered(clock::monotonic().saturating_sub(began));
                 Ok(value)
@@ -252,21 +252,11 @@ impl Store {
 }
 
 impl Servers {
-    async fn ask(&self, slot: u16, command: &Cmd) -> Result<Value, Refused> {
+    /// Answered before `until`, a monotonic time.
+    async fn ask(&self, slot: u16, command: &Cmd, until: Duration) -> Result<Value, Refused> {
         match self {
-            Self::One(node) => node.ask(command).await,
-            Self::Cluster(cluster) => cluster.ask(slot, command).await,
-        }
-    }
-
-    fn timed_out(&self, slot: u16) {
-        match self {
-            Self::One(node) => node.timed_out(),
-            Self::Cluster(cluster) => {
-                if let Some(node) = cluster.node(slot) {
-                    node.timed_out();
-                }
-            }
+            Self::One(node) => node.ask(command, until).await,
+            Self::Cluster(cluster) => cluster.ask(slot, command, until).await,
         }
     }
 }

@@ -94,15 +94,7 @@ impl Circuit {
 impl Node {
     /// Begins to connect at once.
     pub(super) fn new(settings: Arc<Settings>, servers: Vec<Endpoint>, runtime: &Handle) -> Self {
-        let state = Arc::new(State {
-            settings,
-            servers,
-            link: ArcSwapOption::empty(),
-            circuit: watch::Sender::new(Circuit::Connecting),
-            failures: AtomicU32::new(0),
-            broken: Notify::new(),
-            cause: ArcSwap::from_pointee("not yet".into()),
-        });
+        let state = Arc::new(State::new(settings, servers));
         let keeper = Task(runtime.spawn(Arc::clone(&state).keep()));
         Self { state, _keeper: keeper }
     }
@@ -120,65 +112,70 @@ impl Node {
         self.state.servers.first()
     }
 
-    /// One command. The caller bounds the time, and tells of it by [`Self::timed_out`].
-    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Refused> {
-        let link = self.link().await?;
+    /// One command, answered before `until`, a monotonic time.
+    pub(super) async fn ask(&self, command: &Cmd, until: Duration) -> Result<Value, Refused> {
+        let link = self.link(until).await?;
         let mut connection = link.connection.clone();
-        let answer = link::ask(&mut connection, command).await;
-        self.judge(answer)
+        let answer = before(until, link::ask(&mut connection, command)).await;
+        self.judge(&link, answer)
     }
 
     /// Several commands on one connection, one after another; gives the last answer.
-    pub(super) async fn ask_all(&self, commands: &Pipeline) -> Result<Value, Refused> {
-        let link = self.link().await?;
+    pub(super) async fn ask_all(&self, commands: &Pipeline, until: Duration) -> Result<Value, Refused> {
+        let link = self.link(until).await?;
         let mut connection = link.connection.clone();
         let count = commands.len();
-        let answers = connection.send_packed_commands(commands, 0, count).await;
-        let last = answers.and_then(|mut answers| answers.pop().unwrap_or(Value::Nil).extract_error());
-        self.judge(last)
+        let answers = before(until, connection.send_packed_commands(commands, 0, count)).await;
+        let last = |mut answers: Vec<Value>| answers.pop().unwrap_or(Value::Nil).extract_error();
+        self.judge(&link, answers.map(|answers| answers.and_then(last)))
     }
 
-    async fn link(&self) -> Result<Arc<Link>, StoreError> {
+    async fn link(&self, until: Duration) -> Result<Arc<Link>, StoreError> {
         let state = &self.state;
         if let Some(link) = state.link.load_full() {
             return Ok(link);
         }
         let mut circuit = state.circuit.subscribe();
+        let connected = circuit.wait_for(|circuit| *circuit != Circuit::Connecting);
         // The sender lives in the state.
-        let _ = circuit.wait_for(|circuit| *circuit != Circuit::Connecting).await;
+        let _ = before(until, connected).await.ok_or(StoreError::Timeout)?;
         let link = state.link.load_full();
         link.ok_or_else(|| StoreError::Open(Box::clone(&state.cause.load())))
     }
 
-    fn judge(&self, answer: RedisResult<Value>) -> Result<Value, Refused> {
+    /// What an answer says of its connection; `None` where none came in time.
+    fn judge(&self, link: &Arc<Link>, answer: Option<RedisResult<Value>>) -> Result<Value, Refused> {
+        let state = &self.state;
         match answer {
-            Ok(value) => {
-                self.state.failures.store(0, Ordering::Relaxed);
+            None => {
+                state.fail(link, &StoreError::Timeout, false);
+                Err(StoreError::Timeout.into())
+            }
+            Some(Ok(value)) => {
+                state.serves(link);
                 Ok(value)
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 let why = StoreError::from(error.clone());
                 match &why {
                     // The connection tells of its end itself.
                     StoreError::Connection(_) => {}
-                    StoreError::ReadOnly | StoreError::Denied(_) => self.state.fail(&why, true),
+                    StoreError::ReadOnly | StoreError::Denied(_) => state.fail(link, &why, true),
                     StoreError::Cluster(_) | StoreError::Server(_) if is_out_of_order(&error) => {
-                        self.state.fail(&why, false);
+                        state.fail(link, &why, false);
                     }
                     // It was answered: the server is well.
-                    _ => self.state.failures.store(0, Ordering::Relaxed),
+                    _ => state.serves(link),
                 }
                 Err(Refused { why, error: Some(error) })
             }
         }
     }
+}
 
-    /// A request had no answer in time.
-    pub(super) fn timed_out(&self) {
-        if self.state.link.load().is_some() {
-            self.state.fail(&StoreError::Timeout, false);
-        }
-    }
+/// What comes before `until`, a monotonic time.
+pub(super) async fn before<T>(until: Duration, coming: impl Future<Output = T>) -> Option<T> {
+    timeout(until.saturating_sub(clock::monotonic()), coming).await.ok()
 }
 
 /// A request that failed, with what the server said of it.
@@ -208,8 +205,35 @@ pub(super) fn written(server: &Endpoint) -> String {
 }
 
 impl State {
+    fn new(settings: Arc<Settings>, servers: Vec<Endpoint>) -> Self {
+        Self {
+            settings,
+            servers,
+            link: ArcSwapOption::empty(),
+            circuit: watch::Sender::new(Circuit::Connecting),
+            failures: AtomicU32::new(0),
+            broken: Notify::new(),
+            cause: ArcSwap::from_pointee("not yet".into()),
+        }
+    }
+
+    /// True where this is the connection that requests go to now. What befalls an earlier one says nothing of it.
+    fn is_current(&self, link: &Arc<Link>) -> bool {
+        self.link.load().as_ref().is_some_and(|current| Arc::ptr_eq(current, link))
+    }
+
+    /// A request was answered.
+    fn serves(&self, link: &Arc<Link>) {
+        if self.is_current(link) {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// A request failed; where that says enough, or too many did, the circuit opens.
-    fn fail(&self, why: &StoreError, at_once: bool) {
+    fn fail(&self, link: &Arc<Link>, why: &StoreError, at_once: bool) {
+        if !self.is_current(link) {
+            return;
+        }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         if at_once || failures >= FAILURES {
             self.cause.store(Arc::new(why.to_string().into()));
@@ -268,10 +292,10 @@ impl State {
     }
 
     fn closed(&self, link: Link, server: Option<&Endpoint>) {
-        self.failures.store(0, Ordering::Relaxed);
-        // What was said of the connection before says nothing of this one.
-        let _ = self.broken.notified().now_or_never();
         self.link.store(Some(Arc::new(link)));
+        // What was said of the connection before says nothing of this one.
+        self.failures.store(0, Ordering::Relaxed);
+        let _ = self.broken.notified().now_or_never();
         let before = self.circuit.send_replace(Circuit::Closed);
         if before != Circuit::Closed {
             self.tell(Level::Info, "store connected", server, None);
@@ -334,4 +358,101 @@ fn jittered(pause: Duration) -> Duration {
     let nanos = u64::from(clock::now().unix.subsec_nanos());
     let half = u64::try_from(pause.as_nanos() / 2).unwrap_or(1).max(1);
     pause.saturating_sub(Duration::from_nanos(nanos % half))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use foregate_policy::redis_store::RedisStore;
+    use foregate_policy::snapshot::Endpoint;
+    use futures_util::FutureExt;
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Circuit, FAILURES, State};
+    use crate::store::error::StoreError;
+    use crate::store::link::{self, Link};
+    use crate::store::settings::Settings;
+
+    /// Agrees to every command (RESP2), until the connection ends.
+    async fn agree(stream: TcpStream) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut line = String::new();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let words: u32 = line.trim().trim_start_matches('*').parse().unwrap();
+            for _ in 0..words {
+                let mut line = String::new();
+                stream.read_line(&mut line).await?;
+                let length: usize = line.trim().trim_start_matches('$').parse().unwrap();
+                stream.read_exact(&mut vec![0; length + 2]).await?;
+            }
+            stream.write_all(b"+OK\r\n").await?;
+        }
+    }
+
+    async fn state() -> State {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(agree(stream));
+            }
+        });
+        let spec = RedisStore {
+            name: "redis".into(),
+            servers: vec![Endpoint::parse(&address.to_string()).unwrap()],
+            cluster: false,
+            tls: None,
+            username: None,
+            password: None,
+            database: 0,
+            timeout: Duration::from_secs(5),
+            prefix: "test".into(),
+        };
+        let settings = Settings::new(&spec, None, None);
+        State::new(Arc::new(settings), spec.servers)
+    }
+
+    /// Puts a new connection into use.
+    async fn connect(state: &State) -> Arc<Link> {
+        let server = state.servers.first().unwrap();
+        let link = link::open(&state.settings, server).await.unwrap();
+        state.closed(link, Some(server));
+        state.link.load_full().unwrap()
+    }
+
+    fn is_broken(state: &State) -> bool {
+        state.broken.notified().now_or_never().is_some()
+    }
+
+    #[tokio::test]
+    async fn what_befalls_a_connection_that_was_replaced_says_nothing_of_the_new_one() {
+        let state = state().await;
+        let old = connect(&state).await;
+        for _ in 1..FAILURES {
+            state.fail(&old, &StoreError::Timeout, false);
+        }
+        assert_eq!(state.failures.load(Ordering::Relaxed), FAILURES - 1);
+        let new = connect(&state).await;
+        for _ in 0..2 * FAILURES {
+            state.fail(&old, &StoreError::Timeout, false);
+        }
+        state.fail(&old, &StoreError::ReadOnly, true);
+        assert_eq!(state.failures.load(Ordering::Relaxed), 0);
+        assert!(!is_broken(&state) && *state.circuit.borrow() == Circuit::Closed);
+        for _ in 1..FAILURES {
+            state.fail(&new, &StoreError::Timeout, false);
+        }
+        // A late answer on the old one does not make good what the new one owes.
+        state.serves(&old);
+        assert!(!is_broken(&state));
+        state.fail(&new, &StoreError::Timeout, false);
+        assert!(is_broken(&state));
+    }
 }

@@ -133,6 +133,27 @@ rateLimit:
 }
 
 #[test]
+fn audited_limits_are_asked_at_once() {
+    let policy = "
+rateLimit:
+- { name: a, key: source.address, limit: 1, per: 1h, mode: audit, shared: { store: redis } }
+- { name: b, key: source.address, limit: 9, per: 1h, mode: audit, shared: { store: redis } }
+- { name: c, key: source.address, limit: 1, per: 1h, mode: audit, shared: { store: redis } }
+";
+    let (store, chain) = with_store(policy);
+    for (trips, refused) in [(3, &[][..]), (6, &["a", "c"])] {
+        // Asked one after another, the first would never be answered.
+        store.after.store(trips, Relaxed);
+        let (ctx, outcome) = run(&chain, &get("/"));
+        assert!(outcome.is_ok());
+        assert!(ctx.limits.iter().all(|fact| fact.unavailable.is_none()), "{:?}", ctx.limits);
+        let audited: Vec<&str> = ctx.audits.iter().map(|audit| &*audit.rule).collect();
+        assert_eq!(audited, refused);
+        assert_eq!(store.trips.load(Relaxed), trips);
+    }
+}
+
+#[test]
 fn a_quota_can_be_shared_and_a_store_must_be_there_and_one() {
     let (_, chain) = with_store(
         "quota: [{ name: q, key: source.address, limit: 1, per: Day, shared: { store: redis, lease: 5 } }]",

@@ -113,14 +113,22 @@ impl<'c> Check<'c> {
             Kind::Array | Kind::Object => node.count(),
             _ => (node.end - node.start) / 32,
         };
-        let left = self.work.checked_sub(1 + u64::from(weight));
-        let Some(left) = left.filter(|_| self.depth < MAX_DEPTH) else {
+        if self.depth >= MAX_DEPTH {
             self.exhausted = true;
             return false;
-        };
-        self.work = left;
-        self.depth += 1;
-        true
+        }
+        let within = self.spend(1 + u64::from(weight));
+        self.depth += u32::from(within);
+        within
+    }
+
+    /// Takes work; false where the bound of it is reached.
+    const fn spend(&mut self, work: u64) -> bool {
+        match self.work.checked_sub(work) {
+            Some(left) => self.work = left,
+            None => self.exhausted = true,
+        }
+        !self.exhausted
     }
 
     /// It has answered.
@@ -206,8 +214,9 @@ impl<'c> Check<'c> {
         all
     }
 
-    fn string<S: Sink>(&self, rules: &StringRules, at: usize, sink: &mut S) -> bool {
-        let text = self.tape.string(self.tape.node(at));
+    fn string<S: Sink>(&mut self, rules: &StringRules, at: usize, sink: &mut S) -> bool {
+        let tape = self.tape;
+        let text = tape.string(tape.node(at));
         let mut all = true;
         // A text has no more characters than bytes, and at least a quarter of them.
         let bytes = text.len() as u64;
@@ -219,7 +228,12 @@ impl<'c> Check<'c> {
         must!(short_enough, all, sink, "maxLength", at);
         let matches = rules.pattern.as_ref().is_none_or(|pattern| pattern.is_match(&text));
         must!(matches, all, sink, "pattern", at);
-        must!(rules.format.is_none_or(|format| format.holds(&text)), all, sink, "format", at);
+        if let Some(format) = rules.format {
+            if !self.spend(format.work(&text)) {
+                return false;
+            }
+            must!(format.holds(&text), all, sink, "format", at);
+        }
         all
     }
 

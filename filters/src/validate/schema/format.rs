@@ -5,6 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use crate::json::MAX_DEPTH;
 use crate::validate::schema::pattern;
 
+/// Longest pattern in bytes that a text may hold: shorter than those of schemas, for anybody may send it.
+const LONGEST_PATTERN: usize = 1 << 10;
+/// Work to compile one, and for each byte of it: a few bytes may name thousands of characters.
+const WORK_FOR_PATTERN: u64 = 500;
+const WORK_FOR_BYTE: u64 = 16;
+
 /// A format of JSON Schema 2020-12 or of `OpenAPI` that is known here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -58,6 +64,16 @@ impl Format {
         }
     }
 
+    /// Work to check a string, beyond that in proportion to its length; see [`super::check`].
+    pub const fn work(self, text: &str) -> u64 {
+        match self {
+            Self::Regex if text.len() <= LONGEST_PATTERN => {
+                WORK_FOR_PATTERN + WORK_FOR_BYTE * text.len() as u64
+            }
+            _ => 0,
+        }
+    }
+
     /// True where a string is of the format; formats of numbers say nothing of strings.
     pub fn holds(self, text: &str) -> bool {
         match self {
@@ -75,7 +91,7 @@ impl Format {
             Self::UriReference => is_uri(text),
             Self::Uuid => is_uuid(text),
             Self::JsonPointer => is_pointer(text),
-            Self::Regex => pattern::compile(text).is_ok(),
+            Self::Regex => text.len() <= LONGEST_PATTERN && pattern::compile(text).is_ok(),
             Self::Int32 | Self::Int64 => true,
         }
     }

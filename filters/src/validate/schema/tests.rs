@@ -219,3 +219,20 @@ fn work_is_bounded_whatever_the_schema_and_the_text() {
     assert_eq!(holds(&set, 0, Tape { text, nodes: &nodes }, 0, &mut Quick), Err(Exhausted));
     assert_eq!(told(&schema, &deep, PLAIN), " work");
 }
+
+#[test]
+fn patterns_that_texts_hold_are_compiled_within_the_bound_of_work() {
+    let schema = json!({ "items": { "format": "regex" } });
+    let formats = Options { formats: true, ..PLAIN };
+    let long = "a".repeat(1_000);
+    for (pattern, count, expected) in
+        [("^a+$", 90, "ok"), ("^a+$", 120, " work"), (&long, 3, "ok"), (&long, 4, " work")]
+    {
+        let text = json!(vec![pattern; count]).to_string();
+        assert_eq!(told(&schema, &text, formats), expected, "{count} of {} bytes", pattern.len());
+    }
+    let wrong = json!(["a".repeat(1_025), "(?=a)"]).to_string();
+    assert_eq!(told(&schema, &wrong, formats), "/0 format, /1 format");
+    let noted = json!(vec!["^a+$"; 120]).to_string();
+    assert_eq!(told(&schema, &noted, PLAIN), "ok", "what is only noted is not compiled");
+}

@@ -89,7 +89,7 @@ pub const fn advice(reason: Reason) -> &'static str {
             "The first request with the key has not been answered yet. concurrent: Wait lets repeats wait for its answer."
         }
         Reason::IdempotencyAnswerGone => {
-            "The request was carried out; its answer was over maxResponse, broke off or came too late. See the first one."
+            "The first request was carried out, or may have been: its answer was over maxResponse, broke off or never came."
         }
         Reason::IdempotencyUnavailable => {
             "The store could not be asked; see foregate_store_* and /stores. onError: continue lets requests pass."

@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::{once, order, replayed, start};
 use crate::support::client::{Client, connect};
 use crate::support::gate::Gate;
-use crate::support::process::Foregate;
-use crate::support::upstream::{Feed, Upstream, fed, full};
+use crate::support::guarded::guarded;
+use crate::support::process::{Foregate, Options};
+use crate::support::upstream::{Body, Feed, Upstream, fed, full};
 use crate::support::within;
 
 const KEPT: &str = "foregate_idempotency_answers_total{end=\"kept\"}";
@@ -119,20 +120,69 @@ async fn an_answer_that_breaks_off_is_not_given_again_nor_is_the_request_carried
     assert_eq!(upstream.received().len(), 1);
 }
 
+/// The one request that was sent has no answer: no repeat is carried out, and another payload is another's.
+async fn is_spent(client: &mut Client, upstream: &Upstream) {
+    for _ in 0..3 {
+        let again = client.send(order(client, "k", "{}")).await;
+        assert_eq!((again.status, again.reason().as_str()), (409, "IdempotencyAnswerGone"));
+    }
+    let other = client.send(order(client, "k", "{ }")).await;
+    assert_eq!((other.status, other.reason().as_str()), (422, "IdempotencyKeyReused"));
+    assert_eq!(upstream.received().len(), 1);
+}
+
+fn breaks_off() -> Response<Body> {
+    panic!("broken off by the test")
+}
+
+/// Policies whose route waits for so long.
+fn waiting(text: &str, time: &str) -> String {
+    let rule = "  - name: rule\n";
+    assert!(text.contains(rule));
+    text.replace(rule, &format!("{rule}    timeouts: {{ request: {time} }}\n"))
+}
+
 #[tokio::test]
-async fn an_upstream_that_breaks_off_before_its_answer_frees_the_key() {
-    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let upstream = Upstream::streaming(crate::support::upstream::Speak::Http1, move |request| {
-        let number = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-        async move {
-            let _ = http_body_util::BodyExt::collect(request.into_body()).await;
-            assert!(number > 0, "broken off by the test");
-            Ok(Response::new(full("second")))
-        }
-    })
-    .await;
-    let (_gateway, mut client) = start(&upstream, &once("")).await;
-    assert_eq!(client.send(order(&client, "k", "{}")).await.status, 502);
-    let second = client.send(order(&client, "k", "{}")).await;
-    assert_eq!((second.status, second.text().as_str(), replayed(&second)), (200, "second", false));
+async fn an_upstream_that_breaks_off_before_its_answer_may_have_done_it() {
+    for retry in ["", "    retry: { attempts: 3, codes: [502, 504] }\n"] {
+        let upstream = Upstream::start(|_| async { breaks_off() }).await;
+        let text = guarded(upstream.address, &once(""))
+            .replace("  - name: rule\n", &format!("  - name: rule\n{retry}"));
+        let gateway = Foregate::start(&text, Options::default()).await;
+        let mut client = client(&gateway, false).await;
+        let first = client.send(order(&client, "k", "{}")).await;
+        assert_eq!((first.status, first.reason().as_str()), (502, "UpstreamReset"));
+        is_spent(&mut client, &upstream).await;
+        assert_eq!(gateway.sample("foregate_idempotency_answers_total{end=\"spent\"}").await, Some(1.0));
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_late_may_have_done_it() {
+    let upstream = Upstream::start(|_| std::future::pending()).await;
+    let gateway =
+        Foregate::start(&waiting(&guarded(upstream.address, &once("")), "300ms"), Options::default()).await;
+    let mut client = client(&gateway, false).await;
+    let first = client.send(order(&client, "k", "{}")).await;
+    assert_eq!((first.status, first.reason().as_str()), (504, "UpstreamTimeout"));
+    is_spent(&mut client, &upstream).await;
+}
+
+#[tokio::test]
+async fn what_was_never_sent_frees_the_key_however_late_it_is() {
+    // It takes connections, and says nothing in TLS.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let text = guarded(format_args!("{address}"), &once(""));
+    let text = waiting(&text, "300ms");
+    let tls = format!("endpoints: [\"{address}\"], tls: {{ mode: Simple }}");
+    let plain = format!("endpoints: [\"{address}\"]");
+    assert!(text.contains(&plain));
+    let gateway = Foregate::start(&text.replace(&plain, &tls), Options::default()).await;
+    let mut client = client(&gateway, false).await;
+    for _ in 0..2 {
+        let reply = client.send(order(&client, "k", "{}")).await;
+        assert_eq!((reply.status, reply.reason().as_str()), (504, "UpstreamTimeout"));
+    }
+    assert_eq!(gateway.sample("foregate_idempotency_memory_keys").await, Some(0.0));
 }

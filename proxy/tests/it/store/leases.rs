@@ -1,10 +1,13 @@
 //! Units taken in advance: few round trips, and no more than the bound.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use foregate::clock;
 use foregate::store::counters::Counters;
+use foregate::store::kept::Stores;
 use foregate_filters::rate_limit::shared::SharedCounters;
+use foregate_policy::redis_store::RedisStore;
 use tokio::task::JoinSet;
 
 use super::{admits, daily, decide, leased, of, rate};
@@ -91,6 +94,56 @@ async fn what_was_taken_for_nothing_is_given_back() {
         within("the units", async { while !admits(&counters, of(&counter, "k", 4)).await {} }).await;
         assert!(!admits(&counters, of(&counter, "k", 2)).await);
     }
+}
+
+#[tokio::test]
+async fn a_rate_gets_back_no_more_than_is_still_missing() {
+    const SCRIPT: &str = include_str!("../../../src/store/give.lua");
+    let redis = Redis::start(&[]).await;
+    let counters = Counters::new(redis.store());
+    // Twelve minutes each.
+    let limit = rate("p/a", 5, HOUR, 5);
+    assert!(admits(&counters, of(&limit, "k", 5)).await);
+    let key = redis.ask::<Vec<String>>(&["KEYS", "test:*p/a"]).remove(0);
+    let full_at = || -> u64 {
+        let value: String = redis.ask(&["GET", &key]);
+        value.split_once(':').unwrap().0.parse().unwrap()
+    };
+    for (units, minutes, gives) in [(3, 12, 24), (2, 36, 0), (2, 24, 0), (1, 0, 12)] {
+        let before = full_at();
+        let (units, age) = (units.to_string(), (minutes * 60_000_000_u64).to_string());
+        let _: u64 = redis.ask(&["EVAL", SCRIPT, "1", &key, "r", &units, "5", "3600000000", &age]);
+        assert_eq!(before - full_at(), gives * 60_000_000, "{units} of {minutes} minutes ago");
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_no_document_names_any_more_gives_back_what_it_took() {
+    let redis = Redis::start(&[]).await;
+    let stores = Stores::default();
+    let spec = redis.spec();
+    stores.begin();
+    let first = stores.note(&Arc::new(spec.clone()), || Some(redis.store())).unwrap();
+    stores.commit();
+    let quota = leased(&daily("p/q", 100), 20);
+    let counters = Counters::new(first.clone());
+    for _ in 0..10 {
+        assert!(admits(&counters, of(&quota, "k", 1)).await);
+    }
+    assert!(first.units_held() > 0);
+    stores.begin();
+    let other = RedisStore { timeout: Duration::from_secs(4), ..spec };
+    stores.note(&Arc::new(other), || Some(redis.store())).unwrap();
+    stores.commit();
+    // Nobody else has it: without a word it would end here, and its units with it.
+    drop((counters, first));
+    let fresh = Counters::new(redis.store());
+    within("what was not used", async {
+        while decide(&fresh, &[of(&daily("p/q", 100), "k", 0)]).await.unwrap()[0].remaining < 90 {}
+    })
+    .await;
+    let decision = decide(&fresh, &[of(&daily("p/q", 100), "k", 0)]).await.unwrap()[0];
+    assert_eq!(decision.remaining, 90);
 }
 
 #[tokio::test]

@@ -4,9 +4,11 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
-use crate::support::guarded::{bundle, model};
+use crate::support::client::Client;
+use crate::support::guarded::{bundle, guarded, model};
+use crate::support::process::{Foregate, Options};
 use crate::support::raw::RawClient;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Upstream, full};
 use crate::validate::oracle::Oracle;
 use crate::validate::{Checked, LEAD};
 
@@ -195,6 +197,25 @@ async fn an_encoded_body_arrives_as_what_was_checked() {
         assert_eq!((reply.status, reply.reason().as_str()), (status, reason), "{coding}");
     }
     assert_eq!(checked.upstream.received().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_body_becomes_counts_against_the_memory_of_all_bodies() {
+    let upstream = Upstream::answering("ok").await;
+    let policies = guarded(upstream.address, "insecure: { anonymous: true }\nvalidate: {}");
+    let options = Options::default().args(&["--max-body-memory", "100KiB"]);
+    let gateway = Foregate::start(&policies, options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    // A stored block is as long as what it holds.
+    for (count, status, reason) in [(60, 503, "BodyMemoryExhausted"), (40, 200, "")] {
+        let body = json!(vec!["x".repeat(1_000); count]).to_string();
+        let request = client.request("POST", "/").header(JSON.0, JSON.1).header("content-encoding", "gzip");
+        let reply = client.send(request.body(full(gzip(body.as_bytes()))).unwrap()).await;
+        assert_eq!(reply.status, status, "{count}: {}", reply.text());
+        assert!(reason.is_empty() || reply.reason() == reason);
+    }
+    assert_eq!(gateway.sample("foregate_bodies_refused_total").await, Some(1.0));
+    gateway.wait_sample("foregate_bodies_held_bytes", |held| held == 0.0).await;
 }
 
 #[tokio::test]
