@@ -29,7 +29,8 @@ pub struct Spec {
     pub scope: Option<String>,
     /// How long answers are kept, 1m to 168h; 24h where absent. For as long, a request of which something was sent and
     /// that had no answer, because the upstream was late or the connection broke, is not carried out again: nobody
-    /// knows whether it was, and a repeat gets 409 `IdempotencyAnswerGone`. What was never sent frees the key.
+    /// knows whether it was, and a repeat gets 409 `IdempotencyAnswerGone`. What was never sent frees the key, and so
+    /// does an outbound message: Salesforce delivers it until it is acknowledged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<TimeSpan>,
     /// What a repeat meets while the first request is still being carried out.

@@ -88,11 +88,13 @@ pub fn keep_whole(life: &mut Life, response: &Response<Bytes>) {
 }
 
 /// There is no answer to keep. What may have been carried out, whatever of it the upstream got, is not carried out
-/// again; what surely never went out frees its keys.
+/// again; what surely never went out frees its keys, and so does a message that is delivered until it is acknowledged.
 pub fn let_go(life: &mut Life) {
     let Some(once) = life.ctx.once.take() else { return };
     let reached = life.reached.as_ref().is_some_and(|reached| reached.load(Ordering::Relaxed));
-    if let (Once::First(first), true) = (*once, reached) {
+    if let (Once::First(first), true) = (*once, reached)
+        && !first.terms.acknowledged
+    {
         first.claims.into_iter().for_each(|claim| claim.finish(None));
         tally::ended(Ended::Spent);
     }

@@ -1,5 +1,8 @@
 //! Outbound messages and events of Salesforce: delivered at least once, taken once.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
 use http::Response;
 
 use super::{replayed, start};
@@ -72,6 +75,27 @@ async fn what_was_not_acknowledged_is_delivered_again() {
     }
     let wrong = client.post("/om", "<a/>").await;
     assert_eq!((wrong.status, wrong.reason().as_str()), (400, "IdempotencyKeyInvalid"));
+}
+
+#[tokio::test]
+async fn what_had_no_answer_is_delivered_again() {
+    let (first, calls) = (AtomicBool::new(true), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&calls);
+    let upstream = Upstream::start(move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let breaks_off = first.swap(false, Ordering::Relaxed);
+        async move {
+            assert!(!breaks_off, "broken off by the test");
+            Response::builder().header("content-type", "text/xml; charset=utf-8").body(full(ACK)).unwrap()
+        }
+    })
+    .await;
+    let (_gateway, mut client) = start(&upstream, POLICY).await;
+    assert_eq!(deliver(&mut client, "one", &[A]).await.status, 502);
+    let again = deliver(&mut client, "two", &[A]).await;
+    assert_eq!((again.text().as_str(), replayed(&again)), (ACK, false));
+    assert!(replayed(&deliver(&mut client, "three", &[A]).await));
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
