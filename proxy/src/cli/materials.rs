@@ -119,7 +119,12 @@ impl Materials for Lent<'_> {
     }
 
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        self.shared.model(model, at)
+        let mut model = model.clone();
+        if let Some(features) = model.features.as_mut().filter(|_| !self.secrets) {
+            self.unseen.fetch_add(1, Ordering::Relaxed);
+            features.key = None;
+        }
+        self.shared.model(&model, at)
     }
 
     fn store(&self, store: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {

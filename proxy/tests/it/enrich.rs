@@ -8,6 +8,7 @@ use crate::support::guarded::{bundle, copy_bundle, golden, model, routes};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Received, Upstream, full};
 
+mod stored;
 mod told;
 
 const JSON: &str = "application/json";

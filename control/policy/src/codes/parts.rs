@@ -268,6 +268,13 @@ pub const OF_PARTS: &[Entry] = &[
         "band: { body: /Lead_Tier__c, steps: [{ below: 0.3, name: cold }, { below: 0.7, name: warm }, { name: hot }] }",
     ),
     entry(
+        Code::FEATURE_STORE,
+        "The feature store cannot be used",
+        "The file is not there, is no feature store, was made with another key, was changed from outside, or lacks a column that the bundle looks up; or the bundle looks features up and its Model names no store. `foregate features show` tells what a store holds, `foregate features import` makes one.",
+        "# model.yaml: features: [{ name: visits, pointer: /AccountId, type: number, store: { column: visits }, default: 0 }]\nspec: { bundle: { path: models/lead } }",
+        "spec:\n  bundle: { path: models/lead }\n  featureStore: { path: features.redb, key: { file: secrets/features/key } }",
+    ),
+    entry(
         Code::SCHEMA,
         "Not a schema",
         "What a policy or contract gives as a schema is not one of JSON Schema 2020-12, or of the dialect of its OpenAPI: a keyword has a value that it cannot have, or is nearly the name of another one.",

@@ -154,14 +154,14 @@ async fn reasons_go_to_the_field_and_to_the_decision_and_personal_values_nowhere
         Scoring::with(&specs.each_ref().map(|(name, spec)| (*name, spec.as_str())), &models).await;
     for (name, secret) in [("lead-score", None), ("case-escalation", Some("unacceptable"))] {
         let target = format!("/{name}");
-        let sent = match secret {
+        let lead = match secret {
             None => vectors(name)[3]["record"].to_string(),
             Some(word) => json!({ "Subject": format!("This is {word}"), "Priority": "High" }).to_string(),
         };
-        let plain: Value = serde_json::from_slice(&scoring.pass(&target, sent.clone()).await.body).unwrap();
+        let plain: Value = serde_json::from_slice(&scoring.pass(&target, lead.clone()).await.body).unwrap();
         assert!(plain.get("Reasons__c").is_none() && plain["Score__c"].is_number(), "{plain}");
         let headers = [("content-type", JSON), ("x-explain", "true")];
-        let reply = scoring.post(&target, &headers, sent.clone()).await;
+        let reply = scoring.post(&target, &headers, lead.clone()).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         let seen: Value = serde_json::from_slice(&scoring.upstream.last().body).unwrap();
         assert_eq!(seen["Score__c"], plain["Score__c"]);
@@ -172,9 +172,9 @@ async fn reasons_go_to_the_field_and_to_the_decision_and_personal_values_nowhere
         let logged = &record["foregate.scores"][0]["reasons"][0];
         let told = |of: &Value| (of["name"].clone(), of.get("value").filter(|it| !it.is_null()).cloned());
         let logged: Vec<_> = logged["predictors"].as_array().unwrap().iter().map(told).collect();
-        let sent: Vec<_> =
+        let written: Vec<_> =
             reasons.as_array().unwrap().iter().map(|it| told(&it["predictorFields"][0])).collect();
-        assert_eq!(logged, sent);
+        assert_eq!(logged, written);
         if let Some(word) = secret {
             assert!(logged.contains(&(json!("text"), None)), "{reasons}");
             assert!(!(reasons.to_string() + &record.to_string()).contains(word), "{reasons}");
