@@ -271,7 +271,7 @@ mod tests {
 
     use super::{Access, Spec};
     use crate::context::ScoreFact;
-    use crate::expression::Environment;
+    use crate::expression::{Enriched, Environment};
     use crate::fault::Path;
     use crate::filter::Filter;
     use crate::principal::Principal;
@@ -344,8 +344,8 @@ authorize:
 
     #[test]
     fn a_set_with_allow_rules_on_scores_waits_for_them() {
-        let environment =
-            Environment { rules: vec!["lead".to_owned()], principal: true, ..Environment::default() };
+        let lead = Enriched { name: "lead".to_owned(), ..Enriched::default() };
+        let environment = Environment { rules: vec![lead], principal: true, ..Environment::default() };
         let rule = |name: &str, allow: Option<&str>, deny: Option<&str>| Spec {
             name: name.to_owned(),
             allow: allow.map(str::to_owned),
@@ -377,6 +377,7 @@ authorize:
                 version: "1".into(),
                 scores: [score].into_iter().collect(),
                 fault: None,
+                beside: None,
             });
             match decide.on_request(&head, &mut ctx) {
                 Verdict::Reply(reply) => reply.rule.to_string(),

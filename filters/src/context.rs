@@ -20,7 +20,7 @@ use crate::rate_limit::OnError;
 use crate::rate_limit::counted::Counted;
 use crate::reason::Reason;
 use crate::rule::RuleKind;
-use crate::score::ScoreFault;
+use crate::score::{Reasons, ScoreFault};
 use crate::step::Step;
 use crate::trace::Trace;
 use crate::validate::Matched;
@@ -47,6 +47,37 @@ pub struct ScoreFact {
     pub scores: SmallVec<[f32; 1]>,
     /// Set where at least one record has no score of its own.
     pub fault: Option<ScoreFault>,
+    /// What there is to say beside the scores; `None` where that is nothing.
+    pub beside: Option<Box<Beside>>,
+}
+
+/// What a model says beside its scores, and what a rule makes of them. Each list has one entry a record, in order, or
+/// none at all.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Beside {
+    /// Empty text for a record that has no score of its own.
+    pub classes: Box<[Arc<str>]>,
+    pub bands: Box<[Arc<str>]>,
+    /// Of the first eight records, where the request was explained.
+    pub reasons: Box<[Option<Reasons>]>,
+}
+
+impl ScoreFact {
+    /// The class of the record with the highest score; empty where there is none.
+    pub fn class(&self) -> &str {
+        self.of_highest(|beside| &beside.classes)
+    }
+
+    /// The band of the highest score; empty where the rule has no bands.
+    pub fn band(&self) -> &str {
+        self.of_highest(|beside| &beside.bands)
+    }
+
+    fn of_highest(&self, list: fn(&Beside) -> &[Arc<str>]) -> &str {
+        let best = self.scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+        let list = self.beside.as_deref().map(list).unwrap_or_default();
+        best.and_then(|(place, _)| list.get(place)).map(|text| &**text).unwrap_or_default()
+    }
 }
 
 /// How a limit stood when it was asked.

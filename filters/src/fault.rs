@@ -40,6 +40,12 @@ impl Code {
     pub const MODEL: Self = Self(501);
     /// An expression reads a claim whose name is nearly one of ours; a warning.
     pub const CLAIM_LIKENESS: Self = Self(607);
+    /// A model is asked for what it does not say.
+    pub const MODEL_ANSWER: Self = Self(684);
+    /// Steps of a band that leave scores without a name.
+    pub const BAND: Self = Self(685);
+    /// A feature store cannot be had, or is not what a bundle looks up in.
+    pub const FEATURE_STORE: Self = Self(686);
     /// A schema is not one of JSON Schema 2020-12.
     pub const SCHEMA: Self = Self(689);
     /// A reference of a schema leads nowhere, elsewhere, or back to itself.

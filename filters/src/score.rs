@@ -107,6 +107,17 @@ impl Reasons {
     }
 }
 
+/// What a model can say beside its scores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// True where each score is that of a class.
+    pub classes: bool,
+    /// Items that it ranks; 0 where it ranks none.
+    pub items: usize,
+    /// True where it can tell reasons.
+    pub reasons: bool,
+}
+
 /// Why there is no score.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScoreFault {
@@ -137,6 +148,11 @@ pub trait Scorer: Debug + Send + Sync {
 
     /// Version of the model.
     fn version(&self) -> &str;
+
+    /// What it can say beside scores; `None` where that is not known before it is asked.
+    fn offer(&self) -> Option<Offer> {
+        None
+    }
 
     /// Scores here and now where the model is cheap enough for that; `None` asks for [`Scorer::submit`].
     fn score(&self, call: &ScoreCall) -> Option<Scores>;

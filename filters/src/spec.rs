@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::authorize::{self, DEFAULT};
 use crate::chain::{Chain, Link, OF_ROUTE};
-use crate::expression::Environment;
+use crate::expression::{Enriched, Environment};
 use crate::fault::{Code, Fault, Path};
 use crate::parts::Parts;
 use crate::rate_limit::Written;
@@ -199,7 +199,7 @@ pub fn build_for(
     let (shadows, real): (Vec<_>, Vec<_>) =
         policies.iter().enumerate().partition(|(_, policy)| policy.shadow);
     let ways = Ways::of(real.iter().map(|(_, policy)| *policy));
-    let mut environment = ways.environment(Vec::new());
+    let mut environment = ways.environment();
     let mut built = Vec::new();
     let mut keep = |index: usize, parts: Result<Parts, Vec<Fault>>| match parts {
         Ok(parts) => Some(parts),
@@ -209,7 +209,7 @@ pub fn build_for(
         }
     };
     for (index, policy) in &real {
-        environment.rules.extend(policy.enrich.iter().map(|rule| rule.name.clone()));
+        environment.rules.extend(policy.enrich.iter().map(|rule| enriched(rule, resources)));
         let parts =
             keep(*index, Parts::build(policy, *index, route, &environment, ways.several(), resources));
         built.extend(parts.map(|parts| (*index, parts)));
@@ -240,6 +240,14 @@ pub fn build_for(
         return Err(faults);
     }
     Ok(Chain::new(links(&mut built)).shadowed(compared))
+}
+
+/// What expressions may read of a rule. A model that cannot be had is a fault elsewhere.
+fn enriched(rule: &enrich::Spec, resources: &dyn Resources) -> Enriched {
+    let scorer = resources.scorer(&rule.model, &Path::default()).ok();
+    let offer = scorer.and_then(|scorer| scorer.offer());
+    let class = offer.is_none_or(|offer| offer.classes);
+    Enriched { name: rule.name.clone(), class, band: rule.set.band.is_some() }
 }
 
 /// The filters of several policies, each with its index, in run order.

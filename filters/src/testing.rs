@@ -342,7 +342,13 @@ pub fn verdict(chain: &Chain, call: &Call) -> String {
 /// Asserts what a policy written as YAML says of a request, in the words of [`verdict`].
 #[track_caller]
 pub fn check(policy: &str, call: &Call, expected: &str) {
-    let chain = build(policy, &TestResources::default()).unwrap();
+    check_with(policy, &TestResources::default(), call, expected);
+}
+
+/// The same, with long-lived parts of the test's own.
+#[track_caller]
+pub fn check_with(policy: &str, resources: &TestResources, call: &Call, expected: &str) {
+    let chain = build(policy, resources).unwrap();
     assert_eq!(verdict(&chain, call), expected, "{call:?}\n{policy}");
 }
 

@@ -36,7 +36,8 @@ impl<'a> Ways<'a> {
         self.token && self.api_key
     }
 
-    pub(crate) fn environment(self, rules: Vec<String>) -> Environment {
+    pub(crate) fn environment(self) -> Environment {
+        let rules = Vec::new();
         Environment { rules, principal: self.token, consumer: self.api_key, body: false }
     }
 

@@ -14,4 +14,5 @@ mod pool;
 pub mod rank;
 pub mod reasons;
 pub mod scorer;
+pub mod store;
 pub mod table;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foregate_filters::score::{Detail, Item};
+use foregate_filters::score::{Detail, Item, Offer};
 
 use crate::model::largest;
 use crate::rank::Index;
@@ -93,6 +93,12 @@ impl Output {
             Self::Classes(_) if (sum - 1.0).abs() > SUM_TOLERANCE => Err(OutputError::Sum),
             _ => Ok(()),
         }
+    }
+
+    /// What there is to say beside scores.
+    pub fn offer(&self, reasons: bool) -> Offer {
+        let items = if let Self::Ranking(ranking) = self { ranking.k } else { 0 };
+        Offer { classes: matches!(self, Self::Classes(_)), items, reasons }
     }
 
     /// The score of one row, and what there is to say beside it.

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_filters::score::{Detail, RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
+use foregate_filters::score::{Detail, Offer, RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
 
 use crate::bundle::{Bundle, Cost};
 use crate::clock::Stopwatch;
@@ -35,6 +35,7 @@ pub struct ModelScorer {
     output: Arc<Output>,
     live: Arc<Live>,
     pool: Pool,
+    offer: Offer,
 }
 
 impl ModelScorer {
@@ -43,7 +44,8 @@ impl ModelScorer {
         let Bundle { version, plan, model, output, cost, placed, per_row, .. } = bundle;
         let live = Arc::new(Live::new(cost, per_row, !placed));
         let pool = Pool::start(model.clone(), threads, Arc::clone(&live))?;
-        Ok(Self { name: name.into(), version, plan, model, output, live, pool })
+        let offer = output.offer(explains(&*model, plan.width()));
+        Ok(Self { name: name.into(), version, plan, model, output, live, pool, offer })
     }
 
     /// Where single records are scored now.
@@ -139,6 +141,11 @@ impl ModelScorer {
     }
 }
 
+/// True where the model can tell reasons, of any row.
+fn explains(model: &dyn Model, width: usize) -> bool {
+    model.explain(&vec![0.0; width], &vec![0.0; model.columns()]).is_some()
+}
+
 fn scorable(records: &[Found]) -> usize {
     records.iter().filter(|record| record.features.is_ok()).count()
 }
@@ -150,6 +157,10 @@ impl Scorer for ModelScorer {
 
     fn version(&self) -> &str {
         &self.version
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        Some(self.offer)
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {

@@ -25,6 +25,8 @@ from tables import Table
 Json = Any
 Encode = Callable[[Any], list[float]]
 Read = Callable[[Json, dates.Moment | None], Any]
+# Rows of a feature store by key, as they were known at the moment of the record: columns that are absent are left out.
+Store = Mapping[str, Mapping[str, float]]
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 MAX_WIDTH = 4_096
@@ -34,7 +36,7 @@ JSON_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.A
 COMMON_KEYS = {"name", "label", "pointer", "type", "lenient", "default", "pii"}
 NUMBER_KEYS = COMMON_KEYS | {"impute", "missing", "log", "scale", "bucket"}
 KEYS_BY_TYPE = {
-    "number": NUMBER_KEYS,
+    "number": NUMBER_KEYS | {"store"},
     "date": NUMBER_KEYS | {"since", "until", "unit"},
     "string": COMMON_KEYS | {"oneHot", "ordinal", "otherwise", "hash", "lookup"},
     "text": COMMON_KEYS | {"also", "normalize", "ngrams"},
@@ -74,8 +76,13 @@ class Feature:
 class FeatureSpec:
     """The compiled `features` list: records in, rows of float32 out."""
 
-    def __init__(self, entries: Iterable[Mapping[str, Any]], tables: Mapping[str, Table] | None = None) -> None:
-        self.features = [compile_feature(entry, tables or {}) for entry in entries]
+    def __init__(
+        self,
+        entries: Iterable[Mapping[str, Any]],
+        tables: Mapping[str, Table] | None = None,
+        store: Store | None = None,
+    ) -> None:
+        self.features = [compile_feature(entry, tables or {}, store or {}) for entry in entries]
         self.width = sum(feature.width for feature in self.features)
         if self.width > MAX_WIDTH:
             raise SpecError(f"{self.width} columns, {MAX_WIDTH} at most")
@@ -113,7 +120,7 @@ class FeatureSpec:
         return [name for feature in self.features for name in feature_columns(feature)]
 
 
-def compile_feature(entry: Mapping[str, Any], tables: Mapping[str, Table]) -> Feature:
+def compile_feature(entry: Mapping[str, Any], tables: Mapping[str, Table], store: Store) -> Feature:
     name, kind = entry["name"], entry["type"]
     if kind not in KEYS_BY_TYPE:
         raise SpecError(f"{name}: unknown type {kind}")
@@ -123,7 +130,12 @@ def compile_feature(entry: Mapping[str, Any], tables: Mapping[str, Table]) -> Fe
     sources = [key for key in ("default", "impute", "missing") if key in entry]
     if len(sources) > 1:
         raise SpecError(f"{name}: only one of {sources}")
-    read = {"date": date_reader, "text": text_reader}.get(kind, scalar_reader)(entry)
+    if "store" in entry:
+        if not sources or entry.get("lenient"):
+            raise SpecError(f"{name}: what is looked up needs a default, impute or missing, and is never lenient")
+        read = store_reader(entry, store)
+    else:
+        read = {"date": date_reader, "text": text_reader}.get(kind, scalar_reader)(entry)
     if kind == "string":
         width, encode = string(entry, tables)
     else:
@@ -142,6 +154,19 @@ def compile_feature(entry: Mapping[str, Any], tables: Mapping[str, Table]) -> Fe
 def scalar_reader(entry: Mapping[str, Any]) -> Read:
     tokens = pointer_tokens(entry["pointer"])
     return lambda record, _now: typed(entry, entry["type"], resolve(record, tokens))
+
+
+def store_reader(entry: Mapping[str, Any], store: Store) -> Read:
+    """The column of the row whose key the record names; None where there is no such row or cell."""
+    tokens, column = pointer_tokens(entry["pointer"]), entry["store"]["column"]
+
+    def read(record: Json, _now: dates.Moment | None) -> float | None:
+        key = resolve(record, tokens)
+        if isinstance(key, bool) or not isinstance(key, str | int):
+            return None
+        return store.get(str(key), {}).get(column)
+
+    return read
 
 
 def date_reader(entry: Mapping[str, Any]) -> Read:

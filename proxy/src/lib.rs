@@ -13,6 +13,7 @@ pub mod discovery;
 pub mod dispatch;
 pub mod drain;
 pub mod failure;
+pub mod features;
 pub mod frames;
 pub mod gateway;
 pub mod grpc;

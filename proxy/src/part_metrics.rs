@@ -7,6 +7,8 @@ use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::Limiter;
 use foregate_filters::rate_limit::windows::WindowCounter;
+use foregate_filters::timestamp::Timestamp;
+use foregate_inference::store::FeatureStore;
 
 use crate::admission::Admission;
 use crate::clock;
@@ -61,6 +63,44 @@ pub fn keys(telemetry: &Telemetry, issuer: &str, part: &Arc<IssuerKeys>) {
     sources.add(Kind::Counter, name, "Reads or fetches of keys that failed.", |it| {
         count(it.status(clock::now()).failed)
     });
+}
+
+/// Registers how a feature store stands.
+pub fn features(telemetry: &Telemetry, part: &Arc<FeatureStore>) {
+    let path = part.path().display().to_string();
+    let sources = Sources { telemetry, labels: [("store", &path)], part };
+    let name = "foregate_feature_store_age_seconds";
+    sources.add(Kind::Gauge, name, "Time since the newest row of a feature store was known.", |it| {
+        let now = Timestamp::from_unix(clock::now().unix).micros();
+        it.pin().newest().map_or(f64::NAN, |newest| seconds(now.saturating_sub(newest)))
+    });
+    sources.add(Kind::Gauge, "foregate_feature_store_rows", "Rows of a feature store.", |it| {
+        count(it.pin().rows() as u64)
+    });
+    let name = "foregate_feature_lookups_found_total";
+    sources.add(Kind::Counter, name, "Keys looked up and found.", |it| count(it.counts().found()));
+    let name = "foregate_feature_lookups_absent_total";
+    sources.add(
+        Kind::Counter,
+        name,
+        "Keys looked up that a store does not have, or records without one.",
+        |it| count(it.counts().absent()),
+    );
+    let name = "foregate_feature_lookups_stale_total";
+    sources
+        .add(Kind::Counter, name, "Keys looked up whose row was too old.", |it| count(it.counts().stale()));
+    let name = "foregate_feature_rows_applied_total";
+    sources
+        .add(Kind::Counter, name, "Rows taken up into a feature store.", |it| count(it.counts().applied()));
+    let name = "foregate_feature_files_rejected_total";
+    sources
+        .add(Kind::Counter, name, "Files of updates that were refused.", |it| count(it.counts().rejected()));
+}
+
+/// Microseconds as metrics have time; never negative, as clocks differ.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; a century of microseconds fits")]
+fn seconds(micros: i64) -> f64 {
+    micros.max(0) as f64 / 1e6
 }
 
 /// Registers how a rate limit stands.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::peer::PeerPattern;
+use foregate_filters::secret::SecretRef;
 use ipnet::IpNet;
 
 use crate::balancing::Balancing;
@@ -276,4 +277,14 @@ pub struct Model {
     /// Folder of the bundle.
     pub bundle: PathBuf,
     pub placement: Placement,
+    pub features: Option<Features>,
+}
+
+/// Where a model looks features up.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Features {
+    pub path: PathBuf,
+    /// `None` where secrets are not looked for, so that the store is not opened.
+    pub key: Option<SecretRef>,
+    pub inbox: Option<PathBuf>,
 }

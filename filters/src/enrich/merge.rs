@@ -9,8 +9,8 @@ use crate::edits::Splice;
 
 /// Adds removals and insertions to the splices that are already asked for.
 ///
-/// An insertion is `"name":value` without a comma, at the offset just behind the `{` of a record. Commas come
-/// out right whatever is removed: members go with the comma before them, the first one that stays loses its own.
+/// An insertion is `"name":value` without a comma, or nothing, at the offset just behind the `{` of a record. Commas
+/// come out right whatever is removed: members go with the comma before them, the first one that stays loses its own.
 /// `None` where an earlier splice is neither a pure insertion nor a pure removal.
 pub(super) fn merge(
     body: &[u8],
@@ -45,14 +45,15 @@ pub(super) fn merge(
         text.truncate(text.trim_end_matches(',').len());
         if text.is_empty() {
             *text = member;
-        } else {
+        } else if !member.is_empty() {
             text.push(',');
             text.push_str(&member);
         }
-        if follower != Some(b'}') {
+        if follower != Some(b'}') && !text.is_empty() {
             text.push(',');
         }
     }
+    texts.retain(|_, text| !text.is_empty());
     cuts.extend(commas);
     Some(splices(united(cuts), texts))
 }

@@ -22,8 +22,13 @@ use crate::score::{RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
 use crate::units::TimeSpan;
 use crate::verdict::{Reply, Verdict};
 
+pub mod bands;
+pub mod beside;
 mod build;
 mod merge;
+
+use bands::BandSpec;
+use beside::{ClassSpec, ExplainSpec, Places, RankingSpec, ReasonsSpec};
 
 /// Length of most scores as text, a comma included.
 const SCORE_LENGTH: usize = 8;
@@ -50,8 +55,8 @@ pub enum OnReserved {
     Reject,
 }
 
-/// Where the score goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+/// Where the score goes, and what the model says beside it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Set {
     /// Request header for the score; several records give a comma-separated list in their order.
@@ -61,6 +66,14 @@ pub struct Set {
     /// JSON pointer, one level deep, to the field of each record that gets the score, such as `/Lead_Score__c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<ClassSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ranking: Option<RankingSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub band: Option<BandSpec>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasons: Option<ReasonsSpec>,
 }
 
 /// One enrichment of a policy.
@@ -82,6 +95,9 @@ pub struct Spec {
     pub on_reserved: OnReserved,
     #[serde(default)]
     pub set: Set,
+    /// Which requests are explained: the reasons go to `set.reasons`, and into the record of the decision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<ExplainSpec>,
 }
 
 /// The built enrichments of one policy.
@@ -104,8 +120,12 @@ struct Rule {
     headers: Option<(HeaderName, HeaderName)>,
     /// The member of each record that gets the score, as JSON text with quotes and colon.
     member: Option<Box<str>>,
-    /// The name of that member, where there is one.
+    /// The names of all members that are written.
     reserved: Arc<[Box<str>]>,
+    /// Where goes what is no score.
+    places: Option<Box<Places>>,
+    /// What expressions can read of it.
+    told: Vec<&'static str>,
 }
 
 impl Enrich {
@@ -125,7 +145,7 @@ impl Filter for Enrich {
     fn on_request(&self, head: &request::Parts, ctx: &mut RequestContext) -> Verdict {
         for rule in &self.rules {
             let scores = match readable(head, ctx) {
-                Ok(body) => match rule.scorer.score(&rule.call(body, ctx)) {
+                Ok(body) => match rule.scorer.score(&rule.call(head, body, ctx)) {
                     Some(scores) => scores,
                     None => return Verdict::Wait,
                 },
@@ -142,13 +162,7 @@ impl Filter for Enrich {
         Box::pin(async move {
             for rule in self.open(ctx) {
                 let scores = match readable(head, ctx) {
-                    Ok(body) => {
-                        let call = rule.call(body, ctx);
-                        match rule.scorer.score(&call) {
-                            Some(scores) => scores,
-                            None => rule.scorer.submit(call).await,
-                        }
-                    }
+                    Ok(body) => rule.ask(rule.call(head, body, ctx)).await,
                     Err(fault) => Err(fault),
                 };
                 if let Err(reply) = rule.apply(scores, ctx) {
@@ -165,15 +179,17 @@ impl Filter for Enrich {
     }
 
     fn owns(&self) -> Vec<HeaderName> {
-        let headers = self.rules.iter().filter_map(|rule| rule.headers.as_ref());
-        headers.flat_map(|(score, status)| [score.clone(), status.clone()]).collect()
+        let scores = self.rules.iter().filter_map(|rule| rule.headers.as_ref());
+        let places = self.rules.iter().filter_map(|rule| rule.places.as_deref());
+        let beside = places.flat_map(Places::headers).cloned();
+        scores.flat_map(|(score, status)| [score.clone(), status.clone()]).chain(beside).collect()
     }
 
     fn rules(&self) -> Vec<rule::Rule> {
         let told = |(place, rule): (u16, &Rule)| {
             let told = rule::Rule::listed(rule.name.clone(), RuleKind::Enrich, "enrich", place);
-            let fields = ["score", "model", "version"].map(|field| Input::scored(&rule.name, field));
-            rule::Rule { reads: fields.into(), ..told }
+            let fields = rule.told.iter().map(|field| Input::scored(&rule.name, field));
+            rule::Rule { reads: fields.collect(), ..told }
         };
         (0..).zip(&self.rules).map(told).collect()
     }
@@ -226,14 +242,37 @@ fn cause(fault: &ScoreFault) -> &'static str {
     }
 }
 
+/// True where the threads of the model were too busy for some record.
+fn is_lost(scores: &Scores) -> bool {
+    let lost = |fault: &ScoreFault| matches!(fault, ScoreFault::Late | ScoreFault::Busy);
+    match scores {
+        Ok(records) => records.iter().any(|record| record.score.as_ref().is_err_and(lost)),
+        Err(fault) => lost(fault),
+    }
+}
+
 impl Rule {
     fn is_done(&self, ctx: &RequestContext) -> bool {
         ctx.scores.iter().any(|fact| Arc::ptr_eq(&fact.rule, &self.name))
     }
 
-    fn call(&self, body: Bytes, ctx: &RequestContext) -> ScoreCall {
+    fn call(&self, head: &request::Parts, body: Bytes, ctx: &RequestContext) -> ScoreCall {
         let now = ctx.moment.unix;
-        ScoreCall { body, reserved: self.reserved.clone(), budget: self.deadline.0, now, explain: false }
+        let explain = self.places.as_ref().is_some_and(|places| places.explains(head, ctx));
+        ScoreCall { body, reserved: self.reserved.clone(), budget: self.deadline.0, now, explain }
+    }
+
+    /// Waits for the scores. A score that could be given here is not lost because its reasons had to wait.
+    async fn ask(&self, call: ScoreCall) -> Scores {
+        if let Some(scores) = self.scorer.score(&call) {
+            return scores;
+        }
+        let plain = call.explain.then(|| ScoreCall { explain: false, ..call.clone() });
+        let scores = self.scorer.submit(call).await;
+        match plain.filter(|_| is_lost(&scores)) {
+            Some(plain) => self.scorer.score(&plain).unwrap_or(scores),
+            None => scores,
+        }
     }
 
     /// Turns scores into edits and a fact, or into the refusal that the policy asks for.
@@ -261,9 +300,13 @@ impl Rule {
             self.refuse_hidden(ctx)?;
         }
         self.edit_headers(&values, fault.as_ref(), ctx);
+        if let Some(places) = &self.places {
+            places.edit_headers(&records, &values, ctx);
+        }
         self.edit_body(&records, &values, ctx)?;
+        let beside = beside::fact(self.places.as_deref(), &records, &values);
         let (rule, model, version) = (self.name.clone(), self.model.clone(), self.version.clone());
-        ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault });
+        ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault, beside });
         Ok(())
     }
 
@@ -318,12 +361,18 @@ impl Rule {
         values: &[f32],
         ctx: &mut RequestContext,
     ) -> Result<(), Box<Reply>> {
-        let (Some(member), Some(body)) = (&self.member, &ctx.body) else { return Ok(()) };
+        let Some(body) = ctx.body.as_ref().filter(|_| !self.reserved.is_empty()) else { return Ok(()) };
         let removals = records.iter().flat_map(|record| record.reserved.iter().cloned());
         let inserts = records.iter().zip(values).map(|(record, value)| {
+            let member = self.member.as_deref().unwrap_or_default();
             let mut text = String::with_capacity(member.len() + SCORE_LENGTH);
-            text.push_str(member);
-            decimal::push_score(&mut text, *value);
+            if !member.is_empty() {
+                text.push_str(member);
+                decimal::push_score(&mut text, *value);
+            }
+            if let Some(places) = &self.places {
+                places.push_members(&mut text, record.detail.as_deref(), *value);
+            }
             (record.insert_at, text)
         });
         let merged = merge::merge(body, &ctx.edits.body, removals, inserts);
@@ -335,4 +384,8 @@ impl Rule {
 }
 
 #[cfg(test)]
+mod fixed;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod told_tests;

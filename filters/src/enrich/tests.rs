@@ -1,8 +1,6 @@
 //! Enrichment with a scorer whose answers are given.
 
-use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -10,8 +8,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request};
 use serde_json::json;
-use smallvec::smallvec;
 
+use super::fixed::{Fixed, fixed};
 use super::{Enrich, Spec};
 use crate::context::{Client, RequestContext};
 use crate::edits::splice;
@@ -23,70 +21,8 @@ use crate::moment::Moment;
 use crate::rate_limit::limiter::{Limiter, Rate};
 use crate::reason::Reason;
 use crate::resources::Resources;
-use crate::score::{RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
+use crate::score::{ScoreFault, Scorer};
 use crate::verdict::Verdict;
-
-/// Finds flat records by their braces and removes reserved members as the border promises.
-#[derive(Debug)]
-struct Fixed {
-    score: Result<f32, ScoreFault>,
-    whole: Option<ScoreFault>,
-    inline: bool,
-}
-
-impl Fixed {
-    fn answer(&self, call: &ScoreCall) -> Scores {
-        if let Some(fault) = &self.whole {
-            return Err(fault.clone());
-        }
-        let text = std::str::from_utf8(&call.body).unwrap();
-        let mut records = Vec::new();
-        for (open, _) in
-            text.match_indices('{').filter(|(open, _)| !text[open + 1..].starts_with("\"records\""))
-        {
-            let close = open + text[open..].find('}').unwrap();
-            let mut ends = vec![open + 1];
-            ends.extend(text[open..close].match_indices(',').map(|(at, _)| open + at));
-            ends.push(close);
-            let mut reserved = smallvec![];
-            let mut kept = 0;
-            for (index, pair) in ends.windows(2).enumerate().filter(|(_, pair)| pair[0] < pair[1]) {
-                if call.reserved.iter().any(|name| text[pair[0]..pair[1]].contains(&**name)) {
-                    let comma = usize::from(index == 0 && ends.len() > 2);
-                    reserved.push(pair[0]..pair[1] + comma);
-                } else {
-                    kept += 1;
-                }
-            }
-            records.push(RecordScore {
-                score: self.score.clone(),
-                insert_at: open + 1,
-                empty: kept == 0,
-                reserved,
-                detail: None,
-            });
-        }
-        Ok(records)
-    }
-}
-
-impl Scorer for Fixed {
-    fn model(&self) -> &'static str {
-        "lead-score"
-    }
-
-    fn version(&self) -> &'static str {
-        "1.0.0"
-    }
-
-    fn score(&self, call: &ScoreCall) -> Option<Scores> {
-        self.inline.then(|| self.answer(call))
-    }
-
-    fn submit<'a>(&'a self, call: ScoreCall) -> Pin<Box<dyn Future<Output = Scores> + Send + 'a>> {
-        Box::pin(async move { self.answer(&call) })
-    }
-}
 
 struct Shelf(Arc<Fixed>);
 
@@ -122,10 +58,6 @@ impl Resources for Shelf {
             Err(Fault::new(Code::REFERENCE, at.clone(), "no such model"))
         }
     }
-}
-
-fn fixed(score: Result<f32, ScoreFault>) -> Fixed {
-    Fixed { score, whole: None, inline: true }
 }
 
 fn specs(text: serde_json::Value) -> Vec<Spec> {
@@ -247,8 +179,7 @@ fn faults_refuse_or_give_the_flagged_default() {
         (Fixed { whole: Some(body_fault), ..fixed(Ok(0.5)) }, "body", Reason::BodyUnreadable, r#"{"a":1}"#),
     ];
     for (scorer, cause, refusal, expected) in cases {
-        let Fixed { score, whole, inline } = &scorer;
-        let copy = Fixed { score: score.clone(), whole: whole.clone(), inline: *inline };
+        let copy = scorer.clone();
         let mut ctx = context(r#"{"a":1}"#);
         let filter = build(copy, json!([rule("lead", "/S")])).unwrap();
         assert_eq!(reason(&run(&filter, &head("application/json"), &mut ctx)), Some(refusal));

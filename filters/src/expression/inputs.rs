@@ -132,13 +132,13 @@ fn keyed(call: &CallExpr, locals: &[&str]) -> Option<Input> {
 
 #[cfg(test)]
 mod tests {
-    use crate::expression::{BoolExpression, Environment};
+    use crate::expression::{BoolExpression, Enriched, Environment};
     use crate::fault::Path;
 
     #[track_caller]
     fn reads(text: &str) -> String {
-        let environment =
-            Environment { rules: vec!["lead".to_owned()], principal: true, consumer: true, body: true };
+        let lead = Enriched { name: "lead".to_owned(), ..Enriched::default() };
+        let environment = Environment { rules: vec![lead], principal: true, consumer: true, body: true };
         let expression = BoolExpression::new(text, &environment, &Path::default()).unwrap();
         expression.inputs().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }

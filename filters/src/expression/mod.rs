@@ -33,11 +33,21 @@ use probe::KeyGate;
 use types::Type;
 use value::Constant;
 
+/// An `enrich` rule that expressions may name, and what of it they may read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Enriched {
+    pub name: String,
+    /// False where it is known that its model has no classes.
+    pub class: bool,
+    /// True where it names bands of scores.
+    pub band: bool,
+}
+
 /// What expressions of one policy may name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {
-    /// Names of the `enrich` rules that run before the expression.
-    pub rules: Vec<String>,
+    /// The `enrich` rules that run before the expression.
+    pub rules: Vec<Enriched>,
     /// True where a token is required, so that `jwt` can be read.
     pub principal: bool,
     /// True where an API key is accepted, so that `consumer` can be read.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
+use std::sync::Arc;
 
 use cel::common::ast::{Expr, IdedExpr, SelectExpr};
 use http::HeaderMap;
@@ -16,7 +17,7 @@ use super::types::Type;
 use super::value::{List, Map, Value};
 use super::{EvaluationError, Reads, Scope};
 use crate::consumer::Consumer;
-use crate::context::ScoreFact;
+use crate::context::{Beside, ScoreFact};
 use crate::fault::{Code, Fault, closest};
 use crate::peer::SpiffeId;
 use crate::principal::Principal;
@@ -32,7 +33,8 @@ const JWT: [&str; 6] = ["issuer", "subject", "scopes", "audiences", "expires", "
 /// Claims in common use that resemble names of ours (RFC 7519, section 4.1; RFC 8693, section 4.2).
 const CLAIMS: [&str; 8] = ["iss", "sub", "aud", "exp", "scope", "scp", "client_id", "act"];
 const ROUTE: [&str; 1] = ["name"];
-const ENRICH: [&str; 8] = ["score", "min", "max", "count", "scores", "ok", "model", "version"];
+const ENRICH: [&str; 12] =
+    ["score", "min", "max", "count", "scores", "ok", "model", "version", "class", "classes", "band", "bands"];
 
 impl Compiler<'_> {
     /// A name that stands alone: the variable of a macro, or a fault.
@@ -121,7 +123,7 @@ impl Compiler<'_> {
             "consumer" => CONSUMER.to_vec(),
             "route" => ROUTE.to_vec(),
             "jwt" => JWT.to_vec(),
-            _ => self.environment.rules.iter().map(String::as_str).collect(),
+            _ => self.environment.rules.iter().map(|rule| rule.name.as_str()).collect(),
         };
         if fields.is_empty() {
             return "the policy has no enrich rule".to_owned();
@@ -291,10 +293,10 @@ impl Compiler<'_> {
     /// `None`, and a fault, where there is no such rule.
     fn rule(&mut self, name: &str, spot: &Range<usize>) -> Option<()> {
         self.reads |= Reads::SCORE;
-        if self.environment.rules.iter().any(|rule| rule == name) {
+        if self.environment.rules.iter().any(|rule| rule.name == name) {
             return Some(());
         }
-        let help = match closest(name, self.environment.rules.iter().map(String::as_str)) {
+        let help = match closest(name, self.environment.rules.iter().map(|rule| rule.name.as_str())) {
             Some(near) => format!("did you mean enrich.{near}?"),
             None => self.fields_of("enrich"),
         };
@@ -303,6 +305,20 @@ impl Compiler<'_> {
     }
 
     fn enrich(&mut self, rule: &str, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        let known = self.environment.rules.iter().find(|known| known.name == rule);
+        let lacks = known.and_then(|known| match name {
+            "class" | "classes" if !known.class => {
+                Some(("the model of", "classes", "only a classification with labels has classes"))
+            }
+            "band" | "bands" if !known.band => {
+                Some(("the rule", "bands", "name the scores by set: { band: { steps: [..] } }"))
+            }
+            _ => None,
+        });
+        if let Some((who, what, help)) = lacks {
+            let message = format!("{who} enrich.{rule} has no {what}");
+            return self.fault(Code::EXPRESSION_NAME, spot, message, Some(help.to_owned()));
+        }
         let (ty, read): (_, for<'a> fn(&'a ScoreFact) -> Option<Value<'a>>) = match name {
             "score" | "max" => (Type::Double, |fact| extreme(fact, f32::max)),
             "min" => (Type::Double, |fact| extreme(fact, f32::min)),
@@ -311,6 +327,10 @@ impl Compiler<'_> {
             "ok" => (Type::Bool, |fact| Some(Value::Bool(fact.fault.is_none()))),
             "model" => (Type::String, |fact| Some(Value::text(&fact.model))),
             "version" => (Type::String, |fact| Some(Value::text(&fact.version))),
+            "class" => (Type::String, |fact| Some(Value::text(fact.class()))),
+            "band" => (Type::String, |fact| Some(Value::text(fact.band()))),
+            "classes" => (Type::list(Type::String), |fact| Some(beside(fact, |it| &it.classes))),
+            "bands" => (Type::list(Type::String), |fact| Some(beside(fact, |it| &it.bands))),
             _ => return self.unknown(&format!("enrich.{rule}"), name, &ENRICH, spot),
         };
         let rule: Box<str> = rule.into();
@@ -341,6 +361,11 @@ fn audiences(principal: &Principal) -> Value<'_> {
         Some(one) => Value::List(List::Json(std::slice::from_ref(one))),
         None => Value::List(List::Json(&[])),
     }
+}
+
+/// A list with one text a record; empty where nobody says it.
+fn beside(fact: &ScoreFact, list: fn(&Beside) -> &[Arc<str>]) -> Value<'_> {
+    Value::List(List::Shared(fact.beside.as_deref().map(list).unwrap_or_default()))
 }
 
 /// The highest or lowest of the scores; `None` where there is none, or one is not a number.

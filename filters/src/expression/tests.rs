@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::request;
 use serde_json::json;
 
-use super::{BoolExpression, Environment, KeyExpression, Reads, Scope};
+use super::{BoolExpression, Enriched, Environment, KeyExpression, Reads, Scope};
 use crate::consumer::Consumer;
-use crate::context::{Client, RequestContext, ScoreFact};
+use crate::context::{Beside, Client, RequestContext, ScoreFact};
 use crate::fault::Path;
 use crate::moment::Moment;
 use crate::peer::{Peer, SpiffeId};
@@ -17,7 +17,10 @@ use crate::principal::Principal;
 
 fn environment() -> Environment {
     Environment {
-        rules: vec!["lead".to_owned(), "churn".to_owned()],
+        rules: vec![
+            Enriched { name: "lead".to_owned(), class: true, band: true },
+            Enriched { name: "churn".to_owned(), ..Enriched::default() },
+        ],
         principal: true,
         consumer: true,
         body: true,
@@ -71,6 +74,11 @@ fn context() -> RequestContext {
         version: "3".into(),
         scores: [0.25, 0.75].into_iter().collect(),
         fault: None,
+        beside: Some(Box::new(Beside {
+            classes: ["Sales".into(), "Billing".into()].into(),
+            bands: ["cold".into(), "hot".into()].into(),
+            ..Beside::default()
+        })),
     });
     ctx
 }
@@ -176,6 +184,8 @@ fn the_environment_is_read() {
         (r#"enrich.lead.count == 2 && enrich.lead.ok && enrich.lead.model == "lead-score""#, "true"),
         (r#"enrich.lead.version == "3" && enrich.lead.scores[1] > 0.7"#, "true"),
         ("enrich.churn.score > 0.5", "error: enrich rule churn left no score"),
+        (r#"enrich.lead.class == "Billing" && enrich.lead.band == "hot""#, "true"),
+        (r#""Sales" in enrich.lead.classes && enrich.lead.bands[0] == "cold""#, "true"),
     ]);
 }
 
@@ -343,6 +353,15 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
             "enrich.lead.scor > 0.1",
             "FG0402 [scor] unknown field enrich.lead.scor | did you mean enrich.lead.score?",
         ),
+        (
+            r#"enrich.churn.class == "a""#,
+            "FG0402 [class] the model of enrich.churn has no classes | only a classification with labels has classes",
+        ),
+        (
+            r#""a" in enrich.churn.bands"#,
+            "FG0402 [bands] the rule enrich.churn has no bands | name the scores by set: { band: { steps: [..] } }",
+        ),
+        ("enrich.lead.class > 1", "FG0403 [enrich.lead.class > 1] string and int have no order"),
         (
             "enrich.zzz.score > 0.1",
             "FG0402 [zzz] there is no enrich rule zzz | it has enrich.lead, enrich.churn",

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 use http::header::GetAll;
 use http::{HeaderMap, HeaderValue};
@@ -41,6 +42,7 @@ pub(super) enum Value<'a> {
 #[derive(Clone, Debug)]
 pub(super) enum List<'a> {
     Texts(&'a [Box<str>]),
+    Shared(&'a [Arc<str>]),
     Floats(&'a [f32]),
     Json(&'a [Json]),
     Constants(&'a [Constant]),
@@ -218,6 +220,7 @@ impl<'a> List<'a> {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Texts(items) => items.len(),
+            Self::Shared(items) => items.len(),
             Self::Floats(items) => items.len(),
             Self::Json(items) => items.len(),
             Self::Constants(items) => items.len(),
@@ -228,6 +231,7 @@ impl<'a> List<'a> {
     pub(super) fn at(&self, index: usize) -> Option<Value<'a>> {
         match self {
             Self::Texts(items) => items.get(index).map(|item| Value::text(item)),
+            Self::Shared(items) => items.get(index).map(|item| Value::text(item)),
             Self::Floats(items) => items.get(index).map(|item| Value::Double(f64::from(*item))),
             Self::Json(items) => items.get(index).map(Value::json),
             Self::Constants(items) => items.get(index).map(Constant::value),
@@ -250,6 +254,7 @@ impl<'a> List<'a> {
     pub(super) fn holds_text(&self, wanted: &str) -> bool {
         match self {
             Self::Texts(items) => items.iter().any(|item| **item == *wanted),
+            Self::Shared(items) => items.iter().any(|item| **item == *wanted),
             Self::Floats(_) => false,
             Self::Json(items) => items.iter().any(|item| item.as_str() == Some(wanted)),
             Self::Constants(items) => {

@@ -18,9 +18,11 @@ use crate::bundle::error::{BundleError, BundleFault};
 use crate::bundle::golden::Judge;
 use crate::bundle::manifest::{Baseline, Explain, FileRef, MANIFEST, Manifest, Task};
 use crate::features::Plan;
+use crate::features::spec::SpecError;
 use crate::model::{Model, load};
 use crate::onnx::Ports;
 use crate::output::{Output, OutputError, Ranking};
+use crate::store::FeatureStore;
 use crate::table::{Table, Tables};
 
 /// Bytes of `model.yaml` at most.
@@ -104,6 +106,11 @@ impl Bundle {
             placed: false,
             per_row,
         })
+    }
+
+    /// Says where features are looked up; a column that the store lacks is a fault.
+    pub fn attach(&mut self, store: &Arc<FeatureStore>) -> Result<(), SpecError> {
+        self.plan.attach(store)
     }
 
     /// Says where the model runs, whatever its runs cost.

@@ -28,6 +28,8 @@ pub(super) enum Source {
     Member {
         lenient: bool,
     },
+    /// What the feature store has.
+    Store,
     /// The time between a member and another one, or the moment of the request.
     Span {
         lenient: bool,
@@ -51,6 +53,8 @@ pub(super) struct Values<'s, 'a> {
     pub(super) nodes: &'s [Node],
     /// The moment of the request.
     pub(super) now: UtcTime,
+    /// What the feature store has for this feature.
+    pub(super) stored: Option<f32>,
 }
 
 /// Code points of a value that explanations tell, at most.
@@ -91,7 +95,15 @@ impl Encoder {
         if written && kind != FeatureType::Text {
             return Err(spec.error("`also`, `normalize` and `ngrams` belong to a text"));
         }
+        if spec.store.is_some() && (kind != FeatureType::Number || spec.lenient) {
+            return Err(spec.error("what is looked up in a store is a number, and never `lenient`"));
+        }
+        if spec.store.is_some() && sources.into_iter().all(|set| !set) {
+            return Err(spec
+                .error("what is looked up needs a `default`, `impute` or `missing`: a key may be unknown"));
+        }
         match kind {
+            FeatureType::Number if spec.store.is_some() => number(spec, Source::Store),
             FeatureType::Number => number(spec, Source::Member { lenient: spec.lenient }),
             FeatureType::Date => number(spec, span(spec)?),
             FeatureType::String => {
@@ -214,6 +226,7 @@ impl Source {
     fn read(&self, values: Values<'_, '_>) -> Result<Option<f64>, &'static str> {
         match self {
             Self::Member { lenient } => values.at(0).number(*lenient),
+            Self::Store => Ok(values.stored.map(f64::from)),
             Self::Span { lenient, to_now, until, unit } => {
                 let value = values.at(0).date(*lenient)?;
                 let end = if *to_now { Some(values.now) } else { values.at(1).date(*lenient)? };

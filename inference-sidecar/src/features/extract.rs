@@ -176,7 +176,7 @@ impl<'p, 'a> Reader<'p, 'a> {
             self.plan.encode(&self.draft.slots, self.reading.now, &mut self.out.rows)
         };
         if self.reading.values && features.is_ok() {
-            self.plan.tell(&self.draft.slots, &mut self.out.values);
+            self.plan.tell(&self.draft.slots, self.reading.now, &mut self.out.values);
         }
         self.out.records.push(Found {
             features,

@@ -7,6 +7,7 @@ pub mod extract;
 mod frames;
 mod letters;
 pub mod spec;
+mod stored;
 mod strings;
 pub mod text;
 mod trie;
@@ -20,7 +21,9 @@ use smallvec::SmallVec;
 use crate::features::date::UtcTime;
 use crate::features::encode::{Encoder, Values};
 use crate::features::spec::{FeatureSpec, SpecError};
+use crate::features::stored::StorePlan;
 use crate::features::trie::{Node, Trie};
+use crate::store::FeatureStore;
 use crate::table::Tables;
 
 /// A compiled feature spec. Immutable; shared by all requests.
@@ -30,6 +33,7 @@ pub struct Plan {
     width: usize,
     trie: Trie,
     features: Vec<Feature>,
+    stored: Option<Box<StorePlan>>,
 }
 
 /// One feature: what it reads, and what it is for people.
@@ -63,6 +67,7 @@ impl Plan {
     /// Compiles a spec for records of this Salesforce object. Every pointer and transform is checked.
     pub fn compile(object: &str, specs: &[FeatureSpec], tables: &Tables) -> Result<Self, SpecError> {
         let mut trie = Trie::new();
+        let mut stored = StorePlan::default();
         let mut features: Vec<Feature> = Vec::with_capacity(specs.len());
         let mut width = 0;
         for spec in specs {
@@ -74,9 +79,22 @@ impl Plan {
             if width > MAX_WIDTH {
                 return Err(spec.error("over 4096 columns in all"));
             }
-            features.push(feature(spec, encoder, &mut trie)?);
+            let feature = feature(spec, encoder, &mut trie)?;
+            stored.add(spec, feature.nodes.first().copied());
+            features.push(feature);
         }
-        Ok(Self { object: object.into(), width, trie, features })
+        let stored = stored.into_needed();
+        Ok(Self { object: object.into(), width, trie, features, stored })
+    }
+
+    /// True where some feature is looked up in a store.
+    pub fn looks_up(&self) -> bool {
+        self.stored.is_some()
+    }
+
+    /// Says where features are looked up; until then all of them are absent.
+    pub fn attach(&mut self, store: &Arc<FeatureStore>) -> Result<(), SpecError> {
+        self.stored.as_mut().map_or(Ok(()), |stored| stored.attach(store))
     }
 
     /// Columns that one record gives.
@@ -92,9 +110,15 @@ impl Plan {
     /// Writes the columns of one record; takes back what it wrote where a feature is at fault.
     fn encode(&self, slots: &[draft::Slot<'_>], now: Duration, out: &mut Vec<f32>) -> Result<(), ScoreFault> {
         let start = out.len();
+        let looked_up = self.stored.as_ref().map(|stored| {
+            let found = stored.look_up(slots, now);
+            stored.note(&found);
+            found
+        });
         let now = UtcTime::from_unix(now);
-        for feature in &self.features {
-            let values = Values { slots, nodes: &feature.nodes, now };
+        for (place, feature) in self.features.iter().enumerate() {
+            let stored = looked_up.as_ref().and_then(|found| found.value(place));
+            let values = Values { slots, nodes: &feature.nodes, now, stored };
             if let Err(what) = feature.encoder.encode(values, out) {
                 out.truncate(start);
                 return Err(ScoreFault::Feature(format!("{}: {what}", feature.name).into()));
@@ -103,10 +127,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Writes one value a feature: of several members the first, none of those that are personal.
-    fn tell(&self, slots: &[draft::Slot<'_>], out: &mut Vec<Option<Box<str>>>) {
-        out.extend(self.features.iter().map(|feature| {
+    /// Writes one value a feature: of several members the first, none of those that are personal. Of what is looked up,
+    /// what was found, never the key.
+    fn tell(&self, slots: &[draft::Slot<'_>], now: Duration, out: &mut Vec<Option<Box<str>>>) {
+        let looked_up = self.stored.as_ref().map(|stored| stored.look_up(slots, now));
+        out.extend(self.features.iter().enumerate().map(|(place, feature)| {
             let node = feature.nodes.first().filter(|_| !feature.pii)?;
+            if self.stored.as_ref().is_some_and(|stored| stored.has(place)) {
+                let found = looked_up.as_ref().and_then(|found| found.value(place));
+                return found.map(|found| found.to_string().into());
+            }
             slots.get(node.index())?.told()
         }));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use foregate_filters::units::TimeSpan;
 use serde::Deserialize;
 
 /// The JSON type that a feature reads.
@@ -89,6 +90,15 @@ pub struct Lookup {
     pub default: f64,
 }
 
+/// A column of the feature store of the `Model`; the pointer is that of the key.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Stored {
+    pub column: String,
+    /// A row that was known longer ago than this counts as absent; never where it is absent.
+    pub max_age: Option<TimeSpan>,
+}
+
 /// What is done to a text before it is cut, in this order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -171,6 +181,8 @@ pub struct FeatureSpec {
     pub otherwise: Option<f64>,
     pub hash: Option<Hash>,
     pub lookup: Option<Lookup>,
+    /// The number is not in the record but looked up: the pointer is that of the key.
+    pub store: Option<Stored>,
     /// The date becomes the time since this moment: a pointer, or `now`.
     pub since: Option<String>,
     /// The date becomes the time until this moment: a pointer, or `now`.

@@ -20,3 +20,4 @@ mod outputs;
 mod reasons;
 mod scorers;
 mod shipped;
+mod stored;

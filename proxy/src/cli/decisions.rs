@@ -132,7 +132,7 @@ impl Decisions {
     }
 }
 
-fn failed(error: &impl std::fmt::Display, code: ExitCode) -> ExitCode {
+pub(super) fn failed(error: &impl std::fmt::Display, code: ExitCode) -> ExitCode {
     output::error(&format!("foregate: {error}"));
     code
 }
@@ -239,7 +239,8 @@ impl Key {
     }
 }
 
-fn put(file: &Path, text: &str) -> Result<(), KeyError> {
+/// Writes a key into a file that does not exist yet, readable by its owner only.
+pub(super) fn put(file: &Path, text: &str) -> Result<(), KeyError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
     made.and_then(|mut out: std::fs::File| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
         .map_err(|error: io::Error| KeyError::Read(KeyRef::File(file.to_owned()), error.to_string()))

@@ -16,7 +16,7 @@ use foregate_filters::keys::Keys;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::rate_limit::shared::SharedCounters;
 use foregate_filters::resources::Resources;
-use foregate_filters::score::{ScoreCall, Scorer, Scores};
+use foregate_filters::score::{Offer, ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::redis_store::RedisStore;
@@ -119,7 +119,12 @@ impl Materials for Lent<'_> {
     }
 
     fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        self.shared.model(model, at)
+        let mut model = model.clone();
+        if let Some(features) = model.features.as_mut().filter(|_| !self.secrets) {
+            self.unseen.fetch_add(1, Ordering::Relaxed);
+            features.key = None;
+        }
+        self.shared.model(&model, at)
     }
 
     fn store(&self, store: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {
@@ -159,6 +164,10 @@ impl Scorer for Patient {
 
     fn version(&self) -> &str {
         self.inner.version()
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        self.inner.offer()
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {

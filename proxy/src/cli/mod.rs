@@ -7,6 +7,7 @@ mod decisions;
 mod demo;
 mod explain;
 mod explained;
+mod features;
 mod materials;
 mod output;
 mod run;
@@ -50,6 +51,8 @@ enum Command {
     Explain(explain::Explain),
     /// Verifies and shows decision logs, and makes their keys.
     Decisions(decisions::Decisions),
+    /// Makes feature stores, fills them and shows what they hold.
+    Features(features::Features),
     /// Prints the JSON Schema of policy files.
     Schema(schema::Schema),
     /// Makes tokens and keys for development.
@@ -69,6 +72,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Explain(explain) => explain.run(),
             Command::Decisions(decisions) => decisions.run(),
+            Command::Features(features) => features.run(),
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),

@@ -95,7 +95,8 @@ impl fmt::Display for KeyRef {
 }
 
 impl KeyRef {
-    fn read(&self) -> Result<Zeroizing<String>, KeyError> {
+    /// The text of the key.
+    pub fn read(&self) -> Result<Zeroizing<String>, KeyError> {
         let failed = |why: String| KeyError::Read(self.clone(), why);
         match self {
             Self::Env(name) => {

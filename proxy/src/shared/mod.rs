@@ -16,8 +16,10 @@ use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::score::Scorer;
 use foregate_filters::secret::SecretRef;
+use foregate_inference::store::FeatureStore;
 use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::documents::model::Placement;
+use foregate_policy::snapshot::Features;
 
 use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
@@ -49,6 +51,8 @@ struct Kept {
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     open_requests: Shelf<String, Arc<OpenRequests>>,
     models: Shelf<ModelKey, Arc<dyn Scorer>>,
+    /// By file, key and inbox.
+    features: Shelf<Features, Arc<FeatureStore>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
     /// What is known about endpoints, by the name of the upstream, whatever else its document says.
@@ -163,6 +167,7 @@ impl Shared {
         kept.limiters.keep_only(attempt);
         kept.open_requests.keep_only(attempt);
         kept.models.keep_only(attempt);
+        kept.features.keep_only(attempt);
         kept.upstreams.keep_only(attempt);
         kept.rosters.keep_only(attempt);
         for (upstream, _) in kept.upstreams.0.values() {

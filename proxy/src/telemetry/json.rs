@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
 use foregate_filters::rule::RuleKind;
+use foregate_filters::score::{Predictor, Reasons};
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use serde_json::ser::Formatter;
 
 use crate::telemetry::labels::{OUTCOMES, outcome};
@@ -25,6 +27,12 @@ pub struct Timestamp(pub Duration);
 struct Text<T>(T);
 
 struct Score<'a>(&'a ScoreFact);
+
+/// Why a score is what it is.
+pub(crate) struct Told<'a>(pub(crate) &'a Reasons);
+
+struct Reason<'a>(&'a Predictor);
+
 struct Limit<'a>(&'a LimitFact);
 struct Audit<'a>(&'a AuditFact);
 struct Shadow<'a>(&'a ShadowFact);
@@ -106,8 +114,43 @@ impl Serialize for Score<'_> {
         map.serialize_entry("version", &*self.0.version)?;
         map.serialize_entry("outcome", OUTCOMES.get(outcome(fault)).unwrap_or(&""))?;
         map.serialize_entry("scores", self.0.scores.as_slice())?;
+        if let Some(beside) = self.0.beside.as_deref() {
+            for (name, list) in [("classes", &beside.classes), ("bands", &beside.bands)] {
+                if !list.is_empty() {
+                    map.serialize_entry(name, &List(list.iter().map(|text| &**text)))?;
+                }
+            }
+            if !beside.reasons.is_empty() {
+                let reasons = beside.reasons.iter().map(|reasons| reasons.as_ref().map(Told));
+                map.serialize_entry("reasons", &List(reasons))?;
+            }
+        }
         if let Some(fault) = fault {
             map.serialize_entry("fault", &Text(fault))?;
+        }
+        map.end()
+    }
+}
+
+impl Serialize for Told<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("base", &self.0.base)?;
+        map.serialize_entry("margin", &self.0.margin)?;
+        map.serialize_entry("predictors", &List(self.0.predictors.iter().map(Reason)))?;
+        map.end()
+    }
+}
+
+impl Serialize for Reason<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &*self.0.name)?;
+        map.serialize_entry("contribution", &self.0.contribution)?;
+        // Features that are personal come without a value.
+        if let Some(value) = &self.0.value {
+            let value: Value = serde_json::from_str(value).unwrap_or_else(|_| (**value).into());
+            map.serialize_entry("value", &value)?;
         }
         map.end()
     }
@@ -329,7 +372,15 @@ mod tests {
         assert_eq!(value["foregate.enrich_duration_us"], 12);
         let score = json!({
             "rule": "lead", "model": "lead-score", "version": "3", "outcome": "feature",
-            "scores": [0.25, 0.5], "fault": "feature Title",
+            "scores": [0.25, 0.5], "bands": ["cold", "warm"],
+            "reasons": [
+                { "base": -1.0, "margin": -0.75, "predictors": [
+                    { "name": "visits", "contribution": 0.5, "value": "\u{fc}ber" },
+                    { "name": "email", "contribution": -0.25 },
+                ] },
+                null,
+            ],
+            "fault": "feature Title",
         });
         assert_eq!(value["foregate.scores"], json!([score]));
         let limit = json!({ "rule": "per-org", "admitted": false, "remaining": 0, "retry_after_us": 20_000 });

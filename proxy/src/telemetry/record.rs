@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::consumer::Consumer;
-use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact};
+use foregate_filters::context::{AuditFact, Beside, LimitFact, ScoreFact, ShadowFact};
 use foregate_filters::moment::Moment;
 use foregate_filters::peer::Peer;
 use foregate_filters::principal::{Claims, Principal};
 use foregate_filters::reason::Reason;
-use foregate_filters::score::ScoreFault;
+use foregate_filters::score::{Predictor, ScoreFault};
 use foregate_filters::step::Step;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue};
@@ -281,6 +281,13 @@ impl Record {
         }
         for fact in &mut self.scores {
             fact.scores.truncate(MAX_SCORES);
+            if let Some(beside) = &mut fact.beside {
+                for list in [&mut beside.classes, &mut beside.bands] {
+                    if list.len() > MAX_SCORES {
+                        *list = list.iter().take(MAX_SCORES).cloned().collect();
+                    }
+                }
+            }
             if let Some(ScoreFault::Feature(text) | ScoreFault::Model(text)) = &mut fact.fault {
                 shorten(text, MAX_DETAIL);
             }
@@ -310,7 +317,9 @@ impl Record {
     pub fn weight(&self) -> usize {
         let texts = self.path.len() + self.host.len();
         let refusal = self.refusal.as_ref().map_or(0, |it| it.rule.len() + it.detail.len());
-        let scores: usize = self.scores.iter().map(|it| size_of::<ScoreFact>() + 4 * it.scores.len()).sum();
+        let beside = |it: &ScoreFact| it.beside.as_deref().map_or(0, beside);
+        let score = |it: &ScoreFact| size_of::<ScoreFact>() + 4 * it.scores.len() + beside(it);
+        let scores: usize = self.scores.iter().map(score).sum();
         let audits: usize = self.audits.iter().map(|it| size_of::<AuditFact>() + it.detail.len()).sum();
         let limits =
             self.limits.len() * size_of::<LimitFact>() + self.shadows.len() * size_of::<ShadowFact>();
@@ -321,6 +330,14 @@ impl Record {
         let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.weight());
         explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject + peer
     }
+}
+
+/// Names are shared with the model; what it read of one request is not.
+fn beside(beside: &Beside) -> usize {
+    let value = |it: &Predictor| size_of::<Predictor>() + it.value.as_ref().map_or(0, |value| value.len());
+    let reasons = beside.reasons.iter().flatten().flat_map(|reasons| &reasons.predictors);
+    let shared = (beside.classes.len() + beside.bands.len()) * size_of::<Arc<str>>();
+    size_of::<Beside>() + shared + size_of_val(&*beside.reasons) + reasons.map(value).sum::<usize>()
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_filters::context::{AuditFact, Client, LimitFact, RequestContext, ScoreFact};
+use foregate_filters::context::{AuditFact, Beside, Client, LimitFact, RequestContext, ScoreFact};
 use foregate_filters::expression::inputs::Input;
 use foregate_filters::moment::Moment;
 use foregate_filters::principal::Principal;
 use foregate_filters::reason::Reason;
 use foregate_filters::rule::{Rule, RuleKind};
-use foregate_filters::score::ScoreFault;
+use foregate_filters::score::{Predictor, Reasons, ScoreFault};
 use foregate_filters::step::Step;
 use foregate_policy::description::{Description, LinkDescription, Origin, PlacedRule};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -93,6 +93,11 @@ pub fn full_record() -> Record {
             version: "3".into(),
             scores: smallvec![0.25, 0.5],
             fault: Some(ScoreFault::Feature("Title".into())),
+            beside: Some(Box::new(Beside {
+                bands: ["cold".into(), "warm".into()].into(),
+                reasons: [Some(reasons()), None].into(),
+                ..Beside::default()
+            })),
         }],
         limits: vec![LimitFact {
             rule: "per-org".into(),
@@ -121,6 +126,18 @@ fn origin(line: usize) -> Origin {
 fn placed(name: &Arc<str>, kind: RuleKind, list: &str, line: usize, reads: Vec<Input>) -> PlacedRule {
     let rule = Rule { reads, ..Rule::listed(name.clone(), kind, list, 0) };
     PlacedRule { rule, at: origin(line) }
+}
+
+/// One feature that may be told, and one that is personal.
+fn reasons() -> Reasons {
+    let predictor = |name: &str, contribution, value: Option<&str>| Predictor {
+        contribution,
+        label: name.into(),
+        name: name.into(),
+        value: value.map(Into::into),
+    };
+    let predictors = vec![predictor("visits", 0.5, Some("\"\u{fc}ber\"")), predictor("email", -0.25, None)];
+    Reasons { base: -1.0, margin: -0.75, predictors }
 }
 
 /// A route with a list of addresses, a limit by claim and a rule that reads a score.

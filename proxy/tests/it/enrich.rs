@@ -8,6 +8,9 @@ use crate::support::guarded::{bundle, copy_bundle, golden, model, routes};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Received, Upstream, full};
 
+mod stored;
+mod told;
+
 const JSON: &str = "application/json";
 
 /// A gateway that scores leads at `/reject`, `/lenient`, `/strict` and `/logistic`.

@@ -88,8 +88,8 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     };
     let tls = listener.tls.is_some();
     let Ok(route) = snapshot.routes.find(listener.port, tls, &host, &head) else { return missed() };
-    // The port of the client is of no meaning to any rule.
-    let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
+    // The port of the client is of no meaning to any rule. None: requests of cases are not drawn for explanations.
+    let client = Client { peer: SocketAddr::new(source, 0), address: source, tls };
     let mut ctx = RequestContext::new(moment, client);
     if let Some(consumer) = consumer {
         consumer.put(route.chain.credentials(), &mut head.headers);

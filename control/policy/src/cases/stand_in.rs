@@ -22,7 +22,7 @@ use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::rate_limit::shared::SharedCounters;
 use foregate_filters::rate_limit::windows::WindowCounter;
 use foregate_filters::resources::Resources;
-use foregate_filters::score::{ScoreCall, Scorer, Scores};
+use foregate_filters::score::{Offer, ScoreCall, Scorer, Scores};
 use serde_json::{Map, Value};
 
 use crate::compile::Materials;
@@ -184,6 +184,10 @@ impl Scorer for Scripted {
 
     fn version(&self) -> &str {
         self.inner.version()
+    }
+
+    fn offer(&self) -> Option<Offer> {
+        self.inner.offer()
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {

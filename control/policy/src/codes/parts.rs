@@ -254,6 +254,27 @@ pub const OF_PARTS: &[Entry] = &[
         "kind: Store\nspec: { redis: { addresses: [\"a:6379\", \"b:6379\"], cluster: true, prefix: partners } }",
     ),
     entry(
+        Code::MODEL_ANSWER,
+        "The model does not say that",
+        "A policy asks for the class, the ranking or the reasons of a model that gives none: only a classification with labels has classes, only a ranking has items, and only tree ensembles and linear models have reasons. A count cannot be over the `k` of the ranking either.",
+        "# output: { name: probabilities, index: 1 }\nenrich: [{ name: lead, model: lead-score, deadline: 5ms, set: { class: { body: /Tier__c } } }]",
+        "# output: { name: probabilities, labels: [Billing, Sales] }\nenrich: [{ name: queue, model: case-queue, deadline: 5ms, set: { class: { body: /Case_Queue__c } } }]",
+    ),
+    entry(
+        Code::BAND,
+        "Steps of a band that cannot work",
+        "A band names every score: each `below` is over the one before, and the last step has none, so that it takes what is left. Two steps with one name, or a step that no score comes to, are a slip.",
+        "band: { body: /Lead_Tier__c, steps: [{ below: 0.7, name: warm }, { below: 0.3, name: cold }] }",
+        "band: { body: /Lead_Tier__c, steps: [{ below: 0.3, name: cold }, { below: 0.7, name: warm }, { name: hot }] }",
+    ),
+    entry(
+        Code::FEATURE_STORE,
+        "The feature store cannot be used",
+        "The file is not there, is no feature store, was made with another key, was changed from outside, or lacks a column that the bundle looks up; or the bundle looks features up and its Model names no store. `foregate features show` tells what a store holds, `foregate features import` makes one.",
+        "# model.yaml: features: [{ name: visits, pointer: /AccountId, type: number, store: { column: visits }, default: 0 }]\nspec: { bundle: { path: models/lead } }",
+        "spec:\n  bundle: { path: models/lead }\n  featureStore: { path: features.redb, key: { file: secrets/features/key } }",
+    ),
+    entry(
         Code::SCHEMA,
         "Not a schema",
         "What a policy or contract gives as a schema is not one of JSON Schema 2020-12, or of the dialect of its OpenAPI: a keyword has a value that it cannot have, or is nearly the name of another one.",

@@ -1,6 +1,7 @@
 //! Warnings of what compiles but is dead, or probably not meant.
 
-use foregate_filters::expression::{Environment, KeyExpression, Reads, hints};
+use foregate_filters::enrich;
+use foregate_filters::expression::{Enriched, Environment, KeyExpression, Reads, hints};
 use foregate_filters::fault::Path;
 use foregate_filters::idempotency::spec::OnError as IdempotencyOnError;
 use foregate_filters::rate_limit::{OnError, SharedSpec};
@@ -20,7 +21,8 @@ use crate::routes::paths::{Order, Shadow};
 /// Warnings of what the expressions of a policy probably do not mean.
 pub fn doubts(policy: &Typed<'_, policy::Spec>) -> impl Iterator<Item = Diagnostic> {
     let policy::Spec { authorize, enrich, fairness, choose, inject, org_quota, .. } = &policy.spec;
-    let rules = enrich.iter().map(|rule| rule.name.clone()).collect();
+    let rule = |rule: &enrich::Spec| Enriched { name: rule.name.clone(), class: true, band: true };
+    let rules = enrich.iter().map(rule).collect();
     let environment = Environment { rules, principal: true, consumer: true, body: true };
     let rules = authorize.iter().enumerate().flat_map(|(index, rule)| {
         let at = spec().key("authorize").index(index);

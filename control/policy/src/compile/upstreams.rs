@@ -14,8 +14,9 @@ use crate::compile::typed::{Typed, spec};
 use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints, unread};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
+use crate::documents::model::FeatureStore;
 use crate::documents::upstream;
-use crate::snapshot::{Model, Protocol, ProxyVersion, Upstream};
+use crate::snapshot::{Features, Model, Protocol, ProxyVersion, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -69,20 +70,35 @@ impl Compilation<'_> {
         let mut models = Models::default();
         for typed in &self.documents.models {
             let document = typed.document;
+            let mut wrong = Vec::new();
+            if let Some(said) = &typed.spec.feature_store {
+                said.key.check(&spec().key("featureStore").key("key"), &mut wrong);
+            }
             let model = Model {
                 name: document.name.to_string().into(),
                 bundle: document.file.folder().join(&typed.spec.bundle.path),
                 placement: typed.spec.placement,
+                features: typed.spec.feature_store.as_ref().map(|said| self.features(document, said)),
             };
-            match self.materials.model(&model, &spec().key("bundle").key("path")) {
-                Ok(()) => models.loaded.push(model),
-                Err(fault) => {
-                    self.faults.push(Diagnostic::from_fault(document, fault));
-                    models.broken.insert(document.name.to_string());
-                }
+            if wrong.is_empty() {
+                wrong.extend(self.materials.model(&model, &spec().key("bundle").key("path")).err());
             }
+            if wrong.is_empty() {
+                models.loaded.push(model);
+            } else {
+                models.broken.insert(document.name.to_string());
+            }
+            self.faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
         }
         models
+    }
+
+    fn features(&self, document: &Document, said: &FeatureStore) -> Features {
+        let folder = document.file.folder();
+        let mut key = said.key.clone();
+        key.anchor(folder, &self.sources.root.join("secrets"));
+        let inbox = said.inbox.as_ref().map(|inbox| folder.join(inbox));
+        Features { path: folder.join(&said.path), key: Some(key), inbox }
     }
 }
 

@@ -103,6 +103,27 @@ fn claims_that_resemble_names_of_ours_are_warned_of() {
 }
 
 #[test]
+fn a_feature_store_lies_beside_its_document_and_has_exactly_one_key() {
+    let web = route("web", &format!("rules: [{{ {CRM} }}]"));
+    let text = |key: &str| {
+        let head = "apiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead-score }\n";
+        let store = format!("featureStore: {{ path: f.redb, key: {{ {key} }}, inbox: in }}");
+        format!("{BASE}{web}{head}spec: {{ bundle: {{ path: m }}, {store} }}\n")
+    };
+    let snapshot = compiled(&text("file: f.key")).unwrap();
+    let folder = snapshot.models[0].bundle.parent().unwrap();
+    let features = snapshot.models[0].features.as_ref().unwrap();
+    assert_eq!((&features.path, &features.inbox), (&folder.join("f.redb"), &Some(folder.join("in"))));
+    let key = features.key.as_ref().unwrap().file.as_deref();
+    assert_eq!(key, Some(&*folder.join("f.key").display().to_string()));
+    for (key, message) in [("", "no secret is named"), ("file: f.key, env: KEY", "several secrets are named")]
+    {
+        let faults = brief(&compiled(&text(key)).unwrap_err());
+        assert!(faults.len() == 1 && faults[0].ends_with(message), "{faults:?}");
+    }
+}
+
+#[test]
 fn a_model_is_placed_by_measure_unless_its_document_says_where() {
     let model = |more: &str| {
         let head = "apiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead-score }\n";

@@ -2,9 +2,9 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use foregate_filters::context::ScoreFact;
+use foregate_filters::context::{Beside, ScoreFact};
 use foregate_filters::expression::inputs::Input;
 use foregate_filters::peer::SpiffeId;
 use serde_json::{Value, json};
@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::decision_log::entry::hex;
 use crate::telemetry::explain::{Explanation, HeaderContent};
+use crate::telemetry::json::Told;
 use crate::telemetry::record::Record;
 
 /// Makes the names of limit keys differ from process to process.
@@ -116,8 +117,24 @@ fn score(fact: Option<&ScoreFact>, key: Option<&str>) -> Value {
         Some("count") => fact.scores.len().into(),
         Some("scores") => fact.scores.as_slice().into(),
         Some("min") => fact.scores.iter().copied().reduce(f32::min).into(),
+        Some("class") => fact.class().into(),
+        Some("band") => fact.band().into(),
+        Some(list @ ("classes" | "bands" | "reasons")) => beside(fact.beside.as_deref(), list),
         Some("score" | "max") => fact.scores.iter().copied().reduce(f32::max).into(),
         _ => hidden(),
+    }
+}
+
+fn beside(beside: Option<&Beside>, list: &str) -> Value {
+    let Some(beside) = beside else { return Value::Null };
+    let texts = |list: &[Arc<str>]| list.iter().map(|text| Value::from(&**text)).collect();
+    match list {
+        "classes" => texts(&beside.classes),
+        "bands" => texts(&beside.bands),
+        _ => {
+            let told = |reasons: &Option<_>| serde_json::to_value(reasons.as_ref().map(Told));
+            beside.reasons.iter().map(|reasons| told(reasons).unwrap_or_default()).collect()
+        }
     }
 }
 
@@ -154,6 +171,10 @@ mod tests {
             ("consumer", "name", None, json!(null)),
             ("enrich", "lead", Some("score"), json!(0.5)),
             ("enrich", "lead", Some("ok"), json!(false)),
+            ("enrich", "lead", Some("class"), json!("")),
+            ("enrich", "lead", Some("band"), json!("warm")),
+            ("enrich", "lead", Some("bands"), json!(["cold", "warm"])),
+            ("enrich", "lead", Some("classes"), json!([])),
             ("enrich", "other", Some("score"), json!(null)),
             ("something", "new", None, hidden),
         ] {

@@ -1,0 +1,241 @@
+//! Rows of a feature store on disk: redb, every value sealed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
+    TableError,
+};
+use serde::{Deserialize, Serialize};
+
+use super::error::StoreError;
+use super::key::StoreKey;
+use super::line::Update;
+use super::snapshot::{MAX_CELLS, MAX_ROWS, RowKey, Snapshot, StoredRow};
+
+/// One sealed record: what the store is.
+const HEAD: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("head");
+/// Hashed keys, sealed rows.
+const ROWS: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("rows");
+/// The key of the head, and the place it is sealed for.
+const HEAD_KEY: &[u8] = b"head";
+/// Version of the format, the only one that is read.
+const FORMAT: u32 = 1;
+/// Memory that redb keeps of the file while it is open, in bytes.
+const CACHE: usize = 16 << 20;
+
+/// What a store is, and how far it came.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    format: u32,
+    /// Tells this store from one that takes its place.
+    id: [u8; 16],
+    pub(super) columns: Arc<[Box<str>]>,
+    /// Rows, deleted ones included: a row that is missing is found out.
+    rows: usize,
+    /// Counts writes.
+    generation: u64,
+}
+
+impl Head {
+    /// True where nothing was written in between.
+    pub(super) fn same(&self, other: &Self) -> bool {
+        self.id == other.id && self.generation == other.generation
+    }
+
+    fn open(key: &StoreKey, sealed: &[u8]) -> Result<Self, StoreError> {
+        let plain = key.open(HEAD_KEY, sealed).map_err(|_| StoreError::Key)?;
+        let head: Self =
+            serde_json::from_slice(&plain).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        if head.format == FORMAT { Ok(head) } else { Err(StoreError::Format(head.format)) }
+    }
+
+    fn seal(&self, key: &StoreKey) -> Result<Vec<u8>, StoreError> {
+        let plain = serde_json::to_vec(self).map_err(|error| StoreError::Damaged(error.to_string()))?;
+        key.seal(HEAD_KEY, &plain).map_err(|_| StoreError::Key)
+    }
+}
+
+/// Makes an empty store; refuses to touch one that is there.
+pub(super) fn create(
+    path: &Path,
+    key: &StoreKey,
+    columns: &[String],
+    id: [u8; 16],
+) -> Result<(), StoreError> {
+    guarded(|| {
+        if path.exists() {
+            return Err(StoreError::Exists);
+        }
+        let columns = columns.iter().map(|column| column.as_str().into()).collect();
+        let head = Head { format: FORMAT, id, columns, rows: 0, generation: 0 };
+        let database = builder().create(path).map_err(opening)?;
+        let write = database.begin_write().map_err(damaged)?;
+        write.open_table(ROWS).map_err(damaged)?;
+        write.open_table(HEAD).map_err(damaged)?.insert(HEAD_KEY, &*head.seal(key)?).map_err(damaged)?;
+        write.commit().map_err(damaged)
+    })
+}
+
+/// What the store is, and all its rows.
+pub(super) fn load(path: &Path, key: &StoreKey) -> Result<(Head, Snapshot), StoreError> {
+    guarded(|| {
+        let read = reading(path)?;
+        let head = head(&read, key)?;
+        if head.rows > MAX_ROWS || head.rows.saturating_mul(head.columns.len()) > MAX_CELLS {
+            return Err(StoreError::TooLarge);
+        }
+        let table = read.open_table(ROWS).map_err(missing)?;
+        let (mut fault, mut count) = (None, 0_usize);
+        let rows = table.iter().map_err(damaged)?.map_while(|row| {
+            let row = row
+                .map_err(damaged)
+                .and_then(|(place, sealed)| open_row(key, place.value(), sealed.value(), head.columns.len()));
+            count += 1;
+            row.map_err(|error| fault = Some(error)).ok()
+        });
+        let snapshot = Snapshot::new(Arc::clone(&head.columns), rows).map_err(|_| StoreError::TooLarge)?;
+        match fault {
+            Some(fault) => Err(fault),
+            None if count != head.rows => {
+                Err(StoreError::Damaged(format!("it holds {count} rows and should hold {}", head.rows)))
+            }
+            None => Ok((head, snapshot)),
+        }
+    })
+}
+
+/// What the store is.
+pub(super) fn look(path: &Path, key: &StoreKey) -> Result<Head, StoreError> {
+    guarded(|| head(&reading(path)?, key))
+}
+
+/// What became of updates.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) before: Head,
+    pub(super) after: Head,
+    pub(super) changes: Vec<(RowKey, StoredRow)>,
+    /// Updates older than what the store knows.
+    pub(super) outdated: usize,
+}
+
+/// Writes all updates or none; those older than what is known are passed over.
+pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<Written, StoreError> {
+    guarded(|| {
+        let database = builder().open(path).map_err(opening)?;
+        let write = database.begin_write().map_err(damaged)?;
+        let before = {
+            let table = write.open_table(HEAD).map_err(missing)?;
+            let sealed = table.get(HEAD_KEY).map_err(damaged)?.ok_or(StoreError::NoStore)?;
+            Head::open(key, sealed.value())?
+        };
+        let mut after = Head { generation: before.generation + 1, ..before.clone() };
+        let width = before.columns.len();
+        let (mut changes, mut outdated) = (Vec::with_capacity(updates.len()), 0);
+        {
+            let mut table = write.open_table(ROWS).map_err(missing)?;
+            for update in updates {
+                let place = key.row(&update.key);
+                let known = table.get(&place.0[..]).map_err(damaged)?;
+                let known = known.map(|sealed| open_row(key, &place.0, sealed.value(), width)).transpose()?;
+                if known.as_ref().is_some_and(|(_, known)| known.at > update.at) {
+                    outdated += 1;
+                    continue;
+                }
+                after.rows += usize::from(known.is_none());
+                let row = StoredRow { at: update.at, cells: update.cells.clone() };
+                let sealed = key.seal(&place.0, &bytes_of(&row)).map_err(|_| StoreError::Key)?;
+                table.insert(&place.0[..], &*sealed).map_err(damaged)?;
+                changes.push((place, row));
+            }
+        }
+        if after.rows > MAX_ROWS || after.rows.saturating_mul(width) > MAX_CELLS {
+            return Err(StoreError::TooLarge);
+        }
+        write.open_table(HEAD).map_err(missing)?.insert(HEAD_KEY, &*after.seal(key)?).map_err(damaged)?;
+        write.commit().map_err(damaged)?;
+        Ok(Written { before, after, changes, outdated })
+    })
+}
+
+fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// A view of the file; one that a crash left behind is mended first, where it may be written.
+fn reading(path: &Path) -> Result<ReadTransaction, StoreError> {
+    let database = match builder().open_read_only(path) {
+        Err(DatabaseError::RepairAborted) => {
+            drop::<Database>(builder().open(path).map_err(opening)?);
+            builder().open_read_only(path)
+        }
+        opened => opened,
+    };
+    database.map_err(opening)?.begin_read().map_err(damaged)
+}
+
+fn head(read: &ReadTransaction, key: &StoreKey) -> Result<Head, StoreError> {
+    let table = read.open_table(HEAD).map_err(missing)?;
+    let sealed = table.get(HEAD_KEY).map_err(damaged)?.ok_or(StoreError::NoStore)?;
+    Head::open(key, sealed.value())
+}
+
+/// The moment, then the cells; none for a deleted row. All little-endian.
+fn bytes_of(row: &StoredRow) -> Vec<u8> {
+    let cells = row.cells.as_deref().unwrap_or_default();
+    let mut bytes = Vec::with_capacity(8 + 4 * cells.len());
+    bytes.extend_from_slice(&row.at.to_le_bytes());
+    for cell in cells {
+        bytes.extend_from_slice(&cell.to_le_bytes());
+    }
+    bytes
+}
+
+fn open_row(
+    key: &StoreKey,
+    place: &[u8],
+    sealed: &[u8],
+    width: usize,
+) -> Result<(RowKey, StoredRow), StoreError> {
+    let damaged =
+        || StoreError::Damaged("a row was changed from outside, or sealed with another key".to_owned());
+    let number = RowKey(place.try_into().map_err(|_| damaged())?);
+    let plain = key.open(place, sealed).map_err(|_| damaged())?;
+    let (at, cells) = plain.split_first_chunk().ok_or_else(damaged)?;
+    let (cells, rest) = cells.as_chunks::<4>();
+    if !rest.is_empty() || !(cells.is_empty() || cells.len() == width) {
+        return Err(damaged());
+    }
+    let cells = (!cells.is_empty()).then(|| cells.iter().map(|cell| f32::from_le_bytes(*cell)).collect());
+    Ok((number, StoredRow { at: i64::from_le_bytes(*at), cells }))
+}
+
+fn opening(error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::Busy,
+        error => StoreError::Unreadable(error.to_string()),
+    }
+}
+
+fn missing(error: TableError) -> StoreError {
+    match error {
+        TableError::TableDoesNotExist(_) => StoreError::NoStore,
+        error => StoreError::Damaged(error.to_string()),
+    }
+}
+
+fn damaged(error: impl Into<redb::Error>) -> StoreError {
+    StoreError::Damaged(error.into().to_string())
+}
+
+/// redb trusts the file and may panic on one that was changed from outside.
+fn guarded<T>(run: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(StoreError::Damaged("its pages contradict each other".to_owned())))
+}

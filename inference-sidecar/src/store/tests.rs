@@ -1,0 +1,236 @@
+//! A store on disk and in memory: what comes back, and what is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use foregate_filters::timestamp::Timestamp;
+use tempfile::TempDir;
+
+use super::error::StoreError;
+use super::inbox::sweep;
+use super::line::Update;
+use super::{Applied, FeatureStore, StoreKey};
+
+const KEY: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+const OTHER: &[u8] = b"ff0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+fn key(text: &[u8]) -> StoreKey {
+    StoreKey::parse(text).unwrap()
+}
+
+fn now() -> Timestamp {
+    "2027-01-31T12:00:00Z".parse().unwrap()
+}
+
+fn update(key: &str, at: i64, cells: [f32; 2]) -> Update {
+    Update { key: key.into(), at, cells: Some(cells.into()) }
+}
+
+/// A store with two columns and three rows.
+fn made() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("features.redb");
+    FeatureStore::create(&path, &key(KEY), &["visits_30d".to_owned(), "spend_eur".to_owned()]).unwrap();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let rows = [
+        update("001A", 10, [1.0, 2.0]),
+        update("001B", 20, [3.0, f32::NAN]),
+        update("001C", 30, [5.0, 123_456.75]),
+    ];
+    assert_eq!(store.apply(&rows).unwrap(), Applied { applied: 3, outdated: 0 });
+    (folder, path)
+}
+
+fn read(store: &FeatureStore, key: &str) -> Option<(i64, Vec<f32>)> {
+    let pinned = store.pin();
+    pinned.row(store.row_key(key)).map(|row| (row.at, row.cells.to_vec()))
+}
+
+fn fault(path: &Path, with: &[u8]) -> StoreError {
+    FeatureStore::open(path, key(with)).unwrap_err().fault
+}
+
+#[test]
+fn rows_come_back_from_disk_as_they_went() {
+    let (_folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    assert_eq!((store.pin().rows(), store.pin().newest()), (3, Some(30)));
+    assert_eq!(read(&store, "001C"), Some((30, vec![5.0, 123_456.75])));
+    assert!(read(&store, "001B").unwrap().1[1].is_nan());
+    assert_eq!(read(&store, "001D"), None);
+    // Older updates change nothing, newer ones do, deleted rows stay deleted; memory and disk agree.
+    let gone = Update { key: "001B".into(), at: 40, cells: None };
+    let updates =
+        [update("001A", 9, [0.0; 2]), update("001C", 31, [6.0, 7.0]), gone, update("001B", 39, [9.0; 2])];
+    assert_eq!(store.apply(&updates).unwrap(), Applied { applied: 2, outdated: 2 });
+    for store in [store, FeatureStore::open(&path, key(KEY)).unwrap()] {
+        assert_eq!(read(&store, "001A"), Some((10, vec![1.0, 2.0])));
+        assert_eq!(read(&store, "001C"), Some((31, vec![6.0, 7.0])));
+        assert_eq!((read(&store, "001B"), store.pin().rows()), (None, 2));
+    }
+    let columns = ["visits_30d".to_owned()];
+    assert_eq!(FeatureStore::create(&path, &key(KEY), &columns).unwrap_err().fault, StoreError::Exists);
+    let elsewhere = path.with_extension("new");
+    let twice = ["a".to_owned(), "a".to_owned()];
+    assert_eq!(FeatureStore::create(&elsewhere, &key(KEY), &twice).unwrap_err().fault, StoreError::Columns);
+}
+
+#[test]
+fn a_wrong_key_and_what_is_no_store_are_told_apart() {
+    let (folder, path) = made();
+    assert_eq!(fault(&path, OTHER), StoreError::Key);
+    assert!(matches!(fault(&folder.path().join("none"), KEY), StoreError::Unreadable(_)));
+    let text = folder.path().join("text");
+    fs::write(&text, "key,visits\n").unwrap();
+    assert!(matches!(fault(&text, KEY), StoreError::Unreadable(_)));
+    let message = FeatureStore::open(&path, key(OTHER)).unwrap_err().to_string();
+    assert!(
+        message.ends_with("features.redb was made with another key, or its head was changed from outside"),
+        "{message}"
+    );
+}
+
+#[test]
+fn nothing_of_keys_values_or_names_can_be_read_in_the_file() {
+    let (_folder, path) = made();
+    let bytes = fs::read(&path).unwrap();
+    let held = |part: &[u8]| bytes.windows(part.len()).any(|window| window == part);
+    assert!(held(b"redb"), "the file itself is found");
+    for part in [&b"001A"[..], b"001C", b"visits_30d", b"spend_eur", &123_456.75_f32.to_le_bytes()] {
+        assert!(!held(part), "{part:?} stands in the file");
+    }
+}
+
+#[test]
+fn a_flipped_byte_is_refused_wherever_it_changes_anything() {
+    let (folder, path) = made();
+    let good = fs::read(&path).unwrap();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let expected = ["001A", "001C"].map(|key| read(&store, key));
+    drop(store);
+    let flipped = folder.path().join("flipped");
+    // Every byte that is not zero: what is not used is.
+    let places: Vec<usize> =
+        good.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at).collect();
+    let mut refused = 0;
+    for at in places.iter().copied().step_by(7) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x10;
+        fs::write(&flipped, bytes).unwrap();
+        match FeatureStore::open(&flipped, key(KEY)) {
+            Ok(store) => assert_eq!(["001A", "001C"].map(|key| read(&store, key)), expected, "byte {at}"),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused > 10, "{refused} of {} were refused", places.len());
+    // A row that takes the place of another one, and one that is missing, are found out too.
+    let sealed = key(KEY).seal(&key(KEY).row("001A").0, b"row").unwrap();
+    assert!(key(KEY).open(&key(KEY).row("001B").0, &sealed).is_err());
+}
+
+#[test]
+fn what_a_crash_leaves_behind_is_mended() {
+    let (folder, path) = made();
+    let database = redb::Database::open(&path).unwrap();
+    assert_eq!(fault(&path, KEY), StoreError::Busy);
+    let write = database.begin_write().unwrap();
+    write.open_table(redb::TableDefinition::<&[u8], &[u8]>::new("rows")).unwrap();
+    write.commit().unwrap();
+    // As if the process had ended here.
+    let crashed = folder.path().join("crashed");
+    fs::copy(&path, &crashed).unwrap();
+    drop(database);
+    assert_eq!(FeatureStore::open(&crashed, key(KEY)).unwrap().pin().rows(), 3);
+}
+
+#[test]
+fn what_another_process_writes_is_seen() {
+    let (_folder, path) = made();
+    let (one, other) =
+        (FeatureStore::open(&path, key(KEY)).unwrap(), FeatureStore::open(&path, key(KEY)).unwrap());
+    one.apply(&[update("001D", 50, [8.0, 8.0])]).unwrap();
+    assert_eq!(read(&other, "001D"), None);
+    assert!(other.refresh().unwrap());
+    assert_eq!(read(&other, "001D"), Some((50, vec![8.0, 8.0])));
+    assert!(!other.refresh().unwrap());
+    // Writing upon what was not seen yet loses none of it.
+    one.apply(&[update("001E", 60, [9.0, 9.0])]).unwrap();
+    other.apply(&[update("001F", 70, [7.0, 7.0])]).unwrap();
+    assert_eq!((read(&other, "001E"), other.pin().rows()), (Some((60, vec![9.0, 9.0])), 6));
+    assert!(one.refresh().unwrap());
+    assert_eq!(one.pin().rows(), 6);
+    // One with other columns is not taken for the same.
+    fs::remove_file(&path).unwrap();
+    FeatureStore::create(&path, &key(KEY), &["other".to_owned()]).unwrap();
+    assert_eq!(one.refresh().unwrap_err().fault, StoreError::OtherColumns);
+    assert_eq!(one.pin().rows(), 6, "the last good rows stay");
+}
+
+#[test]
+fn dropped_files_are_taken_whole_or_refused_with_a_reason() {
+    let (folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir_all(inbox.join("taken")).unwrap();
+    let put = |name: &str, text: &str| fs::write(inbox.join(name), text).unwrap();
+    put("1.ndjson", "{\"key\":\"001X\",\"features\":{\"visits_30d\":1},\"at\":\"2027-01-31T11:00:00Z\"}\n");
+    put("2.csv", "key,spend_eur\n001Y,2.5\n");
+    put("3.csv", "key,spend_eur\n001Z,2.5\n001A,much\n");
+    put("4.csv.part", "key,spend_eur\n001P,1\n");
+    // A crash left this one behind.
+    put("taken/0.csv", "key,visits_30d\n001W,4\n");
+    let dropped = sweep(&store, &inbox, now()).unwrap();
+    let told: Vec<_> = dropped.iter().map(|it| (it.name.as_str(), it.outcome.is_ok())).collect();
+    assert_eq!(told, [("0.csv", true), ("1.ndjson", true), ("2.csv", true), ("3.csv", false)]);
+    assert_eq!(dropped[3].outcome.as_ref().unwrap_err(), "line 3: `spend_eur` is not a number");
+    assert_eq!(read(&store, "001X").unwrap().1[..1], [1.0]);
+    assert_eq!(read(&store, "001Y").map(|(at, cells)| (at, cells[1])), Some((now().micros(), 2.5)));
+    assert_eq!((read(&store, "001Z"), read(&store, "001P")), (None, None), "all of a file or nothing");
+    let reason = fs::read_to_string(inbox.join("rejected/3.csv.reason")).unwrap();
+    assert_eq!(reason, "line 3: `spend_eur` is not a number\n");
+    for name in ["done/0.csv", "done/1.ndjson", "done/2.csv", "rejected/3.csv", "4.csv.part"] {
+        assert!(inbox.join(name).is_file(), "{name}");
+    }
+    put("2.csv", "key,spend_eur\n001Y,3.5\n");
+    sweep(&store, &inbox, now()).unwrap();
+    assert!(inbox.join("done/2.csv.1").is_file());
+    assert_eq!(read(&store, "001Y").unwrap().1[1..], [3.5]);
+    assert_eq!((store.counts().applied(), store.counts().rejected()), (4, 1));
+    assert!(sweep(&store, &inbox, now()).unwrap().is_empty());
+}
+
+#[test]
+fn readers_see_each_file_whole_while_it_is_applied() {
+    let (folder, path) = made();
+    let store = Arc::new(FeatureStore::open(&path, key(KEY)).unwrap());
+    let keys: Vec<String> = (0..64).map(|number| format!("002{number}")).collect();
+    let ended = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (store, keys, ended) = (Arc::clone(&store), keys.clone(), Arc::clone(&ended));
+        std::thread::spawn(move || {
+            let mut seen = 0;
+            while !ended.load(Ordering::Acquire) || seen == 0 {
+                let pinned = store.pin();
+                let cells: Vec<Option<f32>> =
+                    keys.iter().map(|key| pinned.row(store.row_key(key)).map(|row| row.cells[0])).collect();
+                assert!(cells.iter().all(|cell| *cell == cells[0]), "{cells:?}");
+                seen += usize::from(cells[0].is_some());
+            }
+            seen
+        })
+    };
+    let inbox = folder.path().join("inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    for round in 0..20 {
+        let lines = keys
+            .iter()
+            .fold("key,visits_30d".to_owned(), |lines, key| lines + "\n" + key + &format!(",{round}"));
+        fs::write(inbox.join("part"), lines).unwrap();
+        fs::rename(inbox.join("part"), inbox.join(format!("{round:02}.csv"))).unwrap();
+        assert!(sweep(&store, &inbox, now()).unwrap()[0].outcome.is_ok());
+    }
+    ended.store(true, Ordering::Release);
+    assert!(reader.join().unwrap() > 0);
+}
