@@ -32,6 +32,8 @@ struct Fixed {
     score: Result<f32, ScoreFault>,
     whole: Option<ScoreFault>,
     inline: bool,
+    /// Of the records, where it is another one.
+    version: Option<&'static str>,
 }
 
 impl Fixed {
@@ -64,6 +66,7 @@ impl Fixed {
                 empty: kept == 0,
                 reserved,
                 detail: None,
+                version: self.version.map(Into::into),
             });
         }
         Ok(records)
@@ -125,7 +128,7 @@ impl Resources for Shelf {
 }
 
 fn fixed(score: Result<f32, ScoreFault>) -> Fixed {
-    Fixed { score, whole: None, inline: true }
+    Fixed { score, whole: None, inline: true, version: None }
 }
 
 fn specs(text: serde_json::Value) -> Vec<Spec> {
@@ -205,6 +208,16 @@ fn the_score_goes_into_body_header_and_facts_inline_or_not() {
 }
 
 #[test]
+fn the_fact_names_the_version_that_decided() {
+    for (version, told) in [(None, "1.0.0"), (Some("v2"), "v2")] {
+        let filter = build(Fixed { version, ..fixed(Ok(0.5)) }, json!([rule("lead", "/S")])).unwrap();
+        let mut ctx = context(r#"{"a":1}"#);
+        assert_eq!(run(&filter, &head("application/json"), &mut ctx), Verdict::Continue);
+        assert_eq!(&*ctx.scores[0].version, told);
+    }
+}
+
+#[test]
 fn rules_compose_on_one_body_whatever_the_client_sent() {
     let cases = [
         ("{}", r#"{"A":1,"B":1}"#),
@@ -247,8 +260,9 @@ fn faults_refuse_or_give_the_flagged_default() {
         (Fixed { whole: Some(body_fault), ..fixed(Ok(0.5)) }, "body", Reason::BodyUnreadable, r#"{"a":1}"#),
     ];
     for (scorer, cause, refusal, expected) in cases {
-        let Fixed { score, whole, inline } = &scorer;
-        let copy = Fixed { score: score.clone(), whole: whole.clone(), inline: *inline };
+        let Fixed { score, whole, inline, version } = &scorer;
+        let (score, whole) = (score.clone(), whole.clone());
+        let copy = Fixed { score, whole, inline: *inline, version: *version };
         let mut ctx = context(r#"{"a":1}"#);
         let filter = build(copy, json!([rule("lead", "/S")])).unwrap();
         assert_eq!(reason(&run(&filter, &head("application/json"), &mut ctx)), Some(refusal));

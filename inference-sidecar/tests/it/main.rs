@@ -18,5 +18,6 @@ mod hostile;
 mod operators;
 mod outputs;
 mod reasons;
+mod rollout;
 mod scorers;
 mod shipped;

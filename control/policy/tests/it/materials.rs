@@ -138,6 +138,7 @@ impl Scorer for Quarter {
             empty: call.body.len() == 2,
             reserved: smallvec::SmallVec::new(),
             detail: None,
+            version: None,
         };
         Some(Ok(vec![record]))
     }
