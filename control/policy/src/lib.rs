@@ -11,6 +11,7 @@ pub mod document;
 pub mod documents;
 pub mod lease;
 pub mod load;
+pub mod model;
 pub mod node;
 pub mod parse;
 pub mod redis_store;

@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use crate::balancing::Balancing;
 use crate::diagnostic::Diagnostic;
 use crate::documents::credentials::Credentials;
-use crate::documents::model::Placement;
 use crate::lease::LeaseBound;
+use crate::model::Model;
 use crate::redis_store::RedisStore;
 use crate::routes::RouteTable;
 use crate::routes::streams::StreamTable;
@@ -267,13 +267,4 @@ pub enum Shown {
     Certificate(CertificateFiles),
     /// That of this workload; the endpoint must be one of these peers, whatever its DNS name.
     Workload { peers: Vec<PeerPattern> },
-}
-
-/// A model that a policy may ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Model {
-    pub name: Arc<str>,
-    /// Folder of the bundle.
-    pub bundle: PathBuf,
-    pub placement: Placement,
 }

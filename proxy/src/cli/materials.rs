@@ -19,8 +19,9 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
+use foregate_policy::model::Model;
 use foregate_policy::redis_store::RedisStore;
-use foregate_policy::snapshot::{CertificateFiles, Model};
+use foregate_policy::snapshot::CertificateFiles;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::case_keys::CaseKeys;
@@ -118,8 +119,8 @@ impl Materials for Lent<'_> {
         self.shared.unix()
     }
 
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        self.shared.model(model, at)
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
+        self.shared.model(model, spec)
     }
 
     fn store(&self, store: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {

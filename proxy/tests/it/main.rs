@@ -75,6 +75,8 @@ mod references;
 #[cfg(test)]
 mod reload;
 #[cfg(test)]
+mod rollout;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod shadow;

@@ -1,9 +1,8 @@
-//! Upstreams and models: endpoints read, files found.
+//! Upstreams: endpoints read, files found.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::units::TimeSpan;
@@ -15,7 +14,7 @@ use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
-use crate::snapshot::{Model, Protocol, ProxyVersion, Upstream};
+use crate::snapshot::{Protocol, ProxyVersion, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -25,14 +24,6 @@ const IDLE: Duration = Duration::from_mins(1);
 const SILENT: Duration = Duration::from_hours(1);
 /// Unused connections kept per thread where the document names none.
 const MAX_IDLE: u32 = 128;
-
-/// Models that were loaded, and those that could not be.
-#[derive(Debug, Default)]
-pub struct Models {
-    pub loaded: Vec<Model>,
-    /// Their fault has been told.
-    pub broken: AHashSet<String>,
-}
 
 impl Compilation<'_> {
     /// One entry for each sound document, in the same order as `documents.upstreams`.
@@ -63,26 +54,6 @@ impl Compilation<'_> {
             upstreams.push(Arc::new(upstream));
         }
         upstreams
-    }
-
-    pub fn models(&mut self) -> Models {
-        let mut models = Models::default();
-        for typed in &self.documents.models {
-            let document = typed.document;
-            let model = Model {
-                name: document.name.to_string().into(),
-                bundle: document.file.folder().join(&typed.spec.bundle.path),
-                placement: typed.spec.placement,
-            };
-            match self.materials.model(&model, &spec().key("bundle").key("path")) {
-                Ok(()) => models.loaded.push(model),
-                Err(fault) => {
-                    self.faults.push(Diagnostic::from_fault(document, fault));
-                    models.broken.insert(document.name.to_string());
-                }
-            }
-        }
-        models
     }
 }
 
