@@ -32,6 +32,7 @@ pub mod listeners;
 pub mod live;
 pub mod maybe_tls;
 pub mod mirror;
+pub mod mlflow;
 pub mod model_page;
 pub mod oauth;
 pub mod open;

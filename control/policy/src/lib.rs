@@ -9,6 +9,7 @@ pub mod description;
 pub mod diagnostic;
 pub mod document;
 pub mod documents;
+pub mod edit;
 pub mod lease;
 pub mod load;
 pub mod model;

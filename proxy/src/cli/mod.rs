@@ -8,6 +8,7 @@ mod demo;
 mod explain;
 mod explained;
 mod materials;
+mod model;
 mod output;
 mod run;
 mod schema;
@@ -50,6 +51,8 @@ enum Command {
     Explain(explain::Explain),
     /// Verifies and shows decision logs, and makes their keys.
     Decisions(decisions::Decisions),
+    /// Shows and checks model bundles, promotes versions and rolls them back.
+    Model(model::Model),
     /// Prints the JSON Schema of policy files.
     Schema(schema::Schema),
     /// Makes tokens and keys for development.
@@ -69,6 +72,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Explain(explain) => explain.run(),
             Command::Decisions(decisions) => decisions.run(),
+            Command::Model(model) => model.run(),
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),

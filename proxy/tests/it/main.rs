@@ -49,6 +49,10 @@ mod introspection;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod model_command;
+#[cfg(test)]
+mod model_pull;
+#[cfg(test)]
 mod mtls;
 #[cfg(test)]
 mod observe;
