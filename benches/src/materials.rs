@@ -18,7 +18,8 @@ use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
-use foregate_policy::snapshot::{CertificateFiles, Model};
+use foregate_policy::model::Model;
+use foregate_policy::snapshot::CertificateFiles;
 
 /// Keys of one issuer, models from their bundles, token caches that hold or do not.
 pub struct Bench {
@@ -66,9 +67,10 @@ impl Resources for Bench {
 }
 
 impl Materials for Bench {
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        let fault = |error: String| Fault::new(Code::MODEL, at.clone(), error);
-        let bundle = Bundle::load(&model.bundle).map_err(|error| fault(error.to_string()))?;
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
+        let fault = |error: String| vec![Fault::new(Code::MODEL, model.bundle_at(0, spec), error)];
+        let folder = model.versions.first().map_or(FilePath::new(""), |version| version.bundle.as_path());
+        let bundle = Bundle::load(folder).map_err(|error| fault(error.to_string()))?;
         let scorer = ModelScorer::new(&model.name, bundle, 1).map_err(|error| fault(error.to_string()))?;
         if scorer.cost() != Cost::Inline {
             return Err(fault(

@@ -41,6 +41,8 @@ pub struct RecordScore {
     pub reserved: SmallVec<[Range<usize>; 1]>,
     /// What the model says beside the score; `None` where that is all it says.
     pub detail: Option<Box<Detail>>,
+    /// The version that gave the score, where that is not the one of [`Scorer::version`].
+    pub version: Option<Arc<str>>,
 }
 
 /// What a model says beside one score.
@@ -146,7 +148,7 @@ pub trait Scorer: Debug + Send + Sync {
     /// Name of the model, as the policy has it.
     fn model(&self) -> &str;
 
-    /// Version of the model.
+    /// Version of the model; of a rollout, the one in production.
     fn version(&self) -> &str;
 
     /// What it can say beside scores; `None` where that is not known before it is asked.

@@ -1,5 +1,6 @@
 //! In-line inference: model bundles, features, the engine, scorers.
 
+pub mod bench;
 pub mod bundle;
 mod clock;
 pub mod features;
@@ -13,6 +14,7 @@ pub mod output;
 mod pool;
 pub mod rank;
 pub mod reasons;
+pub mod rollout;
 pub mod scorer;
 pub mod store;
 pub mod table;

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use foregate_filters::score::{Detail, Offer, RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
 
+use crate::bundle::manifest::Manifest;
+use crate::bundle::reference::Reference;
 use crate::bundle::{Bundle, Cost};
 use crate::clock::Stopwatch;
 use crate::features::extract::{Extraction, Found};
@@ -30,6 +32,8 @@ const INLINE_TIME: Duration = Duration::from_micros(200);
 pub struct ModelScorer {
     name: Box<str>,
     version: Box<str>,
+    manifest: Manifest,
+    reference: Option<Arc<Reference>>,
     plan: Plan,
     model: Arc<dyn Model>,
     output: Arc<Output>,
@@ -38,14 +42,60 @@ pub struct ModelScorer {
     offer: Offer,
 }
 
+/// The features of a body.
+#[derive(Debug)]
+pub(crate) struct Features {
+    /// One for each record: true where it has a row.
+    pub(crate) present: Vec<bool>,
+    /// Row-major.
+    pub(crate) rows: Vec<f32>,
+}
+
 impl ModelScorer {
     /// Makes a scorer under the name that the policy gives the model; `threads` serve what does not run inline.
     pub fn new(name: &str, bundle: Bundle, threads: usize) -> io::Result<Self> {
-        let Bundle { version, plan, model, output, cost, placed, per_row, .. } = bundle;
+        let Bundle { version, manifest, reference, plan, model, output, cost, placed, per_row, .. } = bundle;
         let live = Arc::new(Live::new(cost, per_row, !placed));
         let pool = Pool::start(model.clone(), threads, Arc::clone(&live))?;
         let offer = output.offer(explains(&*model, plan.width()));
-        Ok(Self { name: name.into(), version, plan, model, output, live, pool, offer })
+        Ok(Self { name: name.into(), version, manifest, reference, plan, model, output, live, pool, offer })
+    }
+
+    /// What the bundle says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The population it was trained on, where its bundle tells.
+    pub fn reference(&self) -> Option<&Arc<Reference>> {
+        self.reference.as_ref()
+    }
+
+    /// Columns of one row.
+    pub(crate) fn width(&self) -> usize {
+        self.plan.width()
+    }
+
+    /// True where a body like this one is scored on the thread that asks, as things are.
+    pub(crate) fn is_inline(&self, call: &ScoreCall) -> bool {
+        // Reasons cost more than any score that is given here.
+        self.cost() == Cost::Inline && !call.explain && call.body.len() <= INLINE_BODY
+    }
+
+    /// Reads a body and runs nothing.
+    pub(crate) fn features(&self, call: &ScoreCall) -> Result<Features, ScoreFault> {
+        let Extraction { records, rows, .. } = self.extract(call)?;
+        Ok(Features { present: records.iter().map(|record| record.features.is_ok()).collect(), rows })
+    }
+
+    /// Scores on this thread, whatever that costs.
+    pub(crate) fn run_here(&self, call: &ScoreCall) -> Scores {
+        let Extraction { records, rows, .. } = self.extract(call)?;
+        let answer = match scorable(&records) {
+            0 => Ok(Ran::default()),
+            count => run(&*self.model, &rows, count),
+        };
+        Ok(self.conclude(records, answer, &[]))
     }
 
     /// Where single records are scored now.
@@ -108,7 +158,7 @@ impl ModelScorer {
                 Ok((score, detail)) => (Ok(score), detail),
                 Err(fault) => (Err(fault), None),
             };
-            RecordScore { score, insert_at, empty, reserved, detail }
+            RecordScore { score, insert_at, empty, reserved, detail, version: None }
         };
         records.into_iter().map(join).collect()
     }
@@ -164,8 +214,7 @@ impl Scorer for ModelScorer {
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {
-        // Reasons cost more than any score that is given here.
-        if self.cost() == Cost::Threads || call.explain || call.body.len() > INLINE_BODY {
+        if !self.is_inline(call) {
             return None;
         }
         let Extraction { records, rows, .. } = match self.extract(call) {

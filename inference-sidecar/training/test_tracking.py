@@ -1,4 +1,7 @@
-"""Proves tracking.py against an MLflow server started here; needs `mlflow`, loopback and a temporary folder."""
+"""Proves tracking.py against an MLflow server started here; needs `mlflow`, loopback and a temporary folder.
+
+With the path of `foregate` as its argument, it proves `foregate model pull` too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+
+import tracking
 
 HERE = Path(__file__).resolve().parent
 BUNDLE = HERE.parent / "bundles" / "churn-risk"
@@ -56,12 +61,22 @@ def wait(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
     raise SystemExit(f"the server did not start: {log.read_text()}")
 
 
+def pulled(foregate: str, address: str, folder: Path) -> None:
+    """The bundle that the alias means lies in the folder of the policy, byte for byte, and loads."""
+    folder.mkdir()
+    registry = f"{{ uri: '{address}', model: churn-risk, alias: {tracking.ALIAS} }}"
+    head = "apiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: churn }\n"
+    (folder / "model.yaml").write_text(f"{head}spec: {{ bundle: {{ path: churn, mlflow: {registry} }} }}\n")
+    ran = subprocess.run([foregate, "model", "pull", str(folder)], check=True, capture_output=True, text=True)
+    same = all((folder / "churn" / file.name).read_bytes() == file.read_bytes() for file in BUNDLE.iterdir())
+    assert same, "what was pulled is not the bundle"
+    print(ran.stdout, end="")
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name, server(Path(name)) as address:
         os.environ["MLFLOW_TRACKING_URI"] = address
         import mlflow
-
-        import tracking
 
         client = mlflow.MlflowClient()
         for expected, auc in (("1", 0.8125), ("2", 0.875)):
@@ -81,6 +96,8 @@ def main() -> None:
             assert run.data.metrics == {"auc": auc, "testRows": 1475.0}, run.data.metrics
             assert run.data.params == {"layers": "(32, 16)", "trainedOn.seed": "7"}, run.data.params
             assert same, "the artifact is not the bundle"
+        for foregate in sys.argv[1:]:
+            pulled(foregate, address, Path(name) / "policies")
     print("a bundle is logged twice: the alias names the second version, whose artifact is the bundle byte for byte")
 
 

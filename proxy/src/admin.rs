@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
+use crate::model_page;
+use crate::policies::Policies;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
@@ -39,6 +41,7 @@ foregate admin
 /metrics         metrics, for Prometheus
 /config          the configuration in force
 /upstreams       endpoints, and whether they are fit
+/models          versions of models, and how they do
 /stores          stores shared with others, and whether they answer
 /decisions       recent decisions, newest first (?limit=N)
 /decisions/{id}  one decision, step by step
@@ -57,6 +60,8 @@ pub struct AdminState {
     pub identity: OnceLock<Arc<Identity>>,
     /// Shared with other processes; absent in tests of these pages alone.
     pub stores: OnceLock<Arc<Stores>>,
+    /// Absent in tests of these pages alone.
+    pub policies: OnceLock<Arc<Policies>>,
     /// Set once there is one; absent in tests of these pages alone.
     pub gateway: OnceLock<Arc<Gateway>>,
 }
@@ -120,6 +125,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/metrics", get(metrics))
         .route("/config", get(config))
         .route("/upstreams", get(upstreams))
+        .route("/models", get(models))
         .route("/stores", get(stores))
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
@@ -208,6 +214,11 @@ async fn upstreams(State(state): State<Arc<AdminState>>) -> Response {
     as_json(&live.map(|live| upstream_page::upstreams(&live)).unwrap_or_default())
 }
 
+async fn models(State(state): State<Arc<AdminState>>) -> Response {
+    let loaded = state.policies.get().map(|policies| policies.models()).unwrap_or_default();
+    as_json(&model_page::models(&loaded))
+}
+
 async fn stores(State(state): State<Arc<AdminState>>) -> Response {
     let all = state.stores.get().map(|stores| stores.all()).unwrap_or_default();
     as_json(&all.iter().map(|store| store.status()).collect::<Vec<_>>())
@@ -261,6 +272,7 @@ impl AdminState {
             config: ArcSwap::default(),
             identity: OnceLock::new(),
             stores: OnceLock::new(),
+            policies: OnceLock::new(),
             gateway: OnceLock::new(),
         }
     }

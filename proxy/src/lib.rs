@@ -33,6 +33,8 @@ pub mod listeners;
 pub mod live;
 pub mod maybe_tls;
 pub mod mirror;
+pub mod mlflow;
+pub mod model_page;
 pub mod oauth;
 pub mod open;
 pub mod org_quota;

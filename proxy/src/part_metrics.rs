@@ -1,5 +1,6 @@
-//! Metrics of long-lived parts: keys, limits, caches, questions and tokens for upstreams.
+//! Metrics of long-lived parts: keys, limits, caches, models, questions and tokens for upstreams.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
 
 use foregate_filters::introspection::AnswerCache;
@@ -7,7 +8,10 @@ use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::Limiter;
 use foregate_filters::rate_limit::windows::WindowCounter;
+use foregate_filters::score::Scorer;
 use foregate_filters::timestamp::Timestamp;
+use foregate_inference::rollout::Rollout;
+use foregate_inference::rollout::trial::{Counts, Guardrail, Role, Trial};
 use foregate_inference::store::FeatureStore;
 
 use crate::admission::Admission;
@@ -209,4 +213,67 @@ fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
     let name = "foregate_upstream_requests_shed_total";
     sources
         .add(Kind::Counter, name, "Requests refused because an upstream has enough.", |it| count(it.shed()));
+}
+
+/// Registers how the versions of a model do.
+pub fn rollout(telemetry: &Telemetry, part: &Arc<Rollout>) {
+    let model = part.model();
+    let sources = Sources { telemetry, labels: [("model", model)], part };
+    let name = "foregate_model_canary_percent";
+    let help = "Part of the bodies that the canary of a model decides about; 0 once it was taken off.";
+    sources.add(Kind::Gauge, name, help, |it| f64::from(it.canary_share()) / 100.0);
+    let name = "foregate_model_comparisons_dropped_total";
+    let help = "Bodies whose scores were not compared because too many waited.";
+    sources.add(Kind::Counter, name, help, |it| count(it.dropped()));
+    for trial in part.trials() {
+        on_trial(telemetry, model, trial);
+    }
+    for role in [Role::Production, Role::Canary, Role::Shadow] {
+        drift(telemetry, part, role);
+    }
+}
+
+fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
+    let labels = [("model", model), ("version", &*trial.version), ("role", trial.role.name())];
+    let add = |name: &str,
+               help: &str,
+               more: Option<(&str, &str)>,
+               read: fn(&Counts, usize) -> u64,
+               place: usize| {
+        let part = Arc::downgrade(trial);
+        let labels: Vec<_> = labels.into_iter().chain(more).collect();
+        let read = move || part.upgrade().map_or(f64::NAN, |trial| count(read(&trial.counts, place)));
+        telemetry.register_source(Kind::Counter, name, help, &labels, read);
+    };
+    let name = "foregate_model_trial_records_total";
+    add(name, "Records that a canary or a shadow was given.", None, |it, _| it.records.load(Relaxed), 0);
+    let (name, help) =
+        ("foregate_model_trial_errors_total", "Records that it failed on and production did not.");
+    add(name, help, None, |it, _| it.errors.load(Relaxed), 0);
+    let (name, help) =
+        ("foregate_model_comparisons_total", "Records that it and production have both scored.");
+    add(name, help, None, |it, _| it.compared.load(Relaxed), 0);
+    let (name, help) = ("foregate_model_disagreements_total", "Compared records whose scores differ.");
+    add(name, help, None, |it, _| it.disagreed.load(Relaxed), 0);
+    let (name, help) =
+        ("foregate_model_rollbacks_total", "Times that it was taken off, by the guardrail it broke.");
+    for (place, guardrail) in Guardrail::ALL.into_iter().enumerate() {
+        let broken =
+            |it: &Counts, place: usize| it.breaches.get(place).map_or(0, |count| count.load(Relaxed));
+        add(name, help, Some(("guardrail", guardrail.name())), broken, place);
+    }
+}
+
+/// One gauge for each feature of the reference, and one for the score.
+fn drift(telemetry: &Telemetry, rollout: &Arc<Rollout>, role: Role) {
+    for (place, feature) in rollout.watched(role).iter().enumerate() {
+        let part = Arc::downgrade(rollout);
+        let read = move || {
+            let moved = part.upgrade().and_then(|rollout| rollout.drift(role));
+            moved.and_then(|moved| moved.get(place).copied()).unwrap_or(f64::NAN)
+        };
+        let labels = [("model", rollout.model()), ("role", role.name()), ("feature", feature)];
+        let help = "Population stability index against the training records, of the last full window.";
+        telemetry.register_source(Kind::Gauge, "foregate_model_drift", help, &labels, read);
+    }
 }

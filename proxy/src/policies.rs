@@ -29,6 +29,7 @@ use crate::live::Live;
 use crate::owned::Owned;
 use crate::part_metrics;
 use crate::shared::Shared;
+use crate::shared::models::LoadedModel;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
@@ -166,6 +167,11 @@ impl Policies {
     /// Lets go of what the published snapshot does not use.
     pub fn commit(&self) {
         self.shared.commit();
+    }
+
+    /// The models that are kept for what is in force.
+    pub fn models(&self) -> Vec<LoadedModel> {
+        self.shared.models()
     }
 
     /// The stores that are shared with other processes.

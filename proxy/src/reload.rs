@@ -95,7 +95,8 @@ impl Reload {
     fn watch(&self, watcher: &mut notify::RecommendedWatcher) {
         let live = self.gateway.live.pin();
         let source = &self.policies.source;
-        let bundles = live.snapshot.models.iter().map(|model| model.bundle.as_path());
+        let versions = live.snapshot.models.iter().flat_map(|model| &model.versions);
+        let bundles = versions.map(|version| version.bundle.as_path());
         let authorities = live.snapshot.upstreams.iter().filter_map(|upstream| upstream.tls.as_ref());
         let authorities = authorities.flat_map(|tls| &tls.ca_files).filter_map(|file| file.parent());
         // Named besides the folder itself: mounted secrets are often a link.
@@ -107,7 +108,8 @@ impl Reload {
             watch_folder(watcher, folder, RecursiveMode::Recursive);
         }
         // Files of keys may lie elsewhere, and a folder that is a link is swapped where the link lies.
-        let keys = self.policies.key_files();
+        let mut keys = self.policies.key_files();
+        keys.extend(live.snapshot.models.iter().flat_map(|model| model.signed_by.iter().cloned()));
         let keys = keys.iter().filter_map(|file| file.parent());
         let links = folders.iter().filter(|folder| folder.is_symlink()).filter_map(|folder| folder.parent());
         let known: Vec<_> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();

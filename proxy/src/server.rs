@@ -160,6 +160,7 @@ impl Process {
             let _ = admin.identity.set(Arc::clone(identity));
         }
         let _ = admin.stores.set(Arc::clone(policies.stores()));
+        let _ = admin.policies.set(Arc::clone(&policies));
         tell_leases(&live);
         for warning in &live.snapshot.warnings {
             event(

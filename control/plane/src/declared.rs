@@ -22,7 +22,8 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::{ScoreCall, ScoreFault, Scorer, Scores};
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
-use foregate_policy::snapshot::{CertificateFiles, Model};
+use foregate_policy::model::Model;
+use foregate_policy::snapshot::CertificateFiles;
 
 /// Takes what policies declare for given; reads only what lies beside them.
 #[derive(Debug)]
@@ -89,7 +90,7 @@ impl Resources for Declared {
 }
 
 impl Materials for Declared {
-    fn model(&self, _: &Model, _: &Path) -> Result<(), Fault> {
+    fn model(&self, _: &Model, _: &Path) -> Result<(), Vec<Fault>> {
         Ok(())
     }
 

@@ -58,7 +58,7 @@ pub fn load_folder(path: &Path) -> Result<Sources, Vec<Diagnostic>> {
         let message = format!("the folder holds more than {MAX_FILES} policy files");
         return Err(vec![Diagnostic::file(path, codes::FILE_UNREADABLE, message)]);
     }
-    for file in found.iter().filter(|file| !is_contract(file)) {
+    for file in found.iter().filter(|file| !is_contract(file) && !is_bundle(file)) {
         match read(file) {
             Ok(text) => sources.add(file.clone(), text),
             Err(diagnostic) => {
@@ -113,13 +113,24 @@ impl Sources {
 /// True for a file that begins with `openapi:`, as no policy file does: a contract lies beside the policy that names
 /// it, and may be larger than any policy.
 fn is_contract(path: &Path) -> bool {
+    let text = beginning(path);
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']));
+    lines.find(|line| line.trim_end() != "---").is_some_and(|line| line.starts_with("openapi:"))
+}
+
+/// What a regular file begins with; nothing where it cannot be read.
+fn beginning(path: &Path) -> String {
     let mut bytes = Vec::new();
     // Opening a pipe would wait for its writer.
     let read = fs::metadata(path).is_ok_and(|metadata| metadata.is_file())
         && fs::File::open(path).is_ok_and(|file| file.take(4 << 10).read_to_end(&mut bytes).is_ok());
-    let text = String::from_utf8_lossy(&bytes);
-    let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']));
-    read && lines.find(|line| line.trim_end() != "---").is_some_and(|line| line.starts_with("openapi:"))
+    if read { String::from_utf8_lossy(&bytes).into_owned() } else { String::new() }
+}
+
+/// True for the manifest of a model bundle: bundles may lie beside the policies that name them.
+fn is_bundle(path: &Path) -> bool {
+    let manifest = path.file_name().is_some_and(|name| name == "model.yaml");
+    manifest && beginning(path).lines().any(|line| line.trim_end() == "kind: ModelBundle")
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>, faults: &mut Vec<Diagnostic>) {

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::peer::PeerPattern;
-use foregate_filters::secret::SecretRef;
 use ipnet::IpNet;
 
 use crate::balancing::Balancing;
 use crate::diagnostic::Diagnostic;
 use crate::documents::credentials::Credentials;
-use crate::documents::model::Placement;
 use crate::lease::LeaseBound;
+use crate::model::Model;
 use crate::redis_store::RedisStore;
 use crate::routes::RouteTable;
 use crate::routes::streams::StreamTable;
@@ -268,23 +267,4 @@ pub enum Shown {
     Certificate(CertificateFiles),
     /// That of this workload; the endpoint must be one of these peers, whatever its DNS name.
     Workload { peers: Vec<PeerPattern> },
-}
-
-/// A model that a policy may ask.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Model {
-    pub name: Arc<str>,
-    /// Folder of the bundle.
-    pub bundle: PathBuf,
-    pub placement: Placement,
-    pub features: Option<Features>,
-}
-
-/// Where a model looks features up.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Features {
-    pub path: PathBuf,
-    /// `None` where secrets are not looked for, so that the store is not opened.
-    pub key: Option<SecretRef>,
-    pub inbox: Option<PathBuf>,
 }

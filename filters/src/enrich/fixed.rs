@@ -13,6 +13,8 @@ pub(super) struct Fixed {
     pub(super) score: Result<f32, ScoreFault>,
     pub(super) whole: Option<ScoreFault>,
     pub(super) inline: bool,
+    /// Of the records, where it is another one.
+    pub(super) version: Option<&'static str>,
     /// What stands beside each score; reasons only where they are asked for.
     pub(super) detail: Option<Box<Detail>>,
     pub(super) offer: Option<Offer>,
@@ -22,7 +24,7 @@ pub(super) struct Fixed {
 
 /// Says no more than a score, at once.
 pub(super) fn fixed(score: Result<f32, ScoreFault>) -> Fixed {
-    Fixed { score, whole: None, inline: true, detail: None, offer: None, busy: false }
+    Fixed { score, whole: None, inline: true, version: None, detail: None, offer: None, busy: false }
 }
 
 impl Fixed {
@@ -54,6 +56,7 @@ impl Fixed {
                 insert_at: open + 1,
                 empty: kept == 0,
                 reserved,
+                version: self.version.map(Into::into),
                 detail: self.score.is_ok().then(|| self.detail.clone()).flatten().map(|mut detail| {
                     detail.reasons = detail.reasons.filter(|_| call.explain);
                     detail

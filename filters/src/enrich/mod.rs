@@ -305,7 +305,9 @@ impl Rule {
         }
         self.edit_body(&records, &values, ctx)?;
         let beside = beside::fact(self.places.as_deref(), &records, &values);
-        let (rule, model, version) = (self.name.clone(), self.model.clone(), self.version.clone());
+        let decided = records.iter().find_map(|record| record.version.clone());
+        let version = decided.unwrap_or_else(|| self.version.clone());
+        let (rule, model) = (self.name.clone(), self.model.clone());
         ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault, beside });
         Ok(())
     }

@@ -137,6 +137,16 @@ fn the_score_goes_into_body_header_and_facts_inline_or_not() {
 }
 
 #[test]
+fn the_fact_names_the_version_that_decided() {
+    for (version, told) in [(None, "1.0.0"), (Some("v2"), "v2")] {
+        let filter = build(Fixed { version, ..fixed(Ok(0.5)) }, json!([rule("lead", "/S")])).unwrap();
+        let mut ctx = context(r#"{"a":1}"#);
+        assert_eq!(run(&filter, &head("application/json"), &mut ctx), Verdict::Continue);
+        assert_eq!(&*ctx.scores[0].version, told);
+    }
+}
+
+#[test]
 fn rules_compose_on_one_body_whatever_the_client_sent() {
     let cases = [
         ("{}", r#"{"A":1,"B":1}"#),

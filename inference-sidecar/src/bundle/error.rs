@@ -35,6 +35,8 @@ pub enum BundleFault {
     Value(String),
     #[error("the file's sha256 is {found}, the manifest says {claimed}")]
     Digest { claimed: String, found: String },
+    #[error("none of the keys named has signed the manifest as it is now")]
+    Signature,
     #[error(transparent)]
     Feature(#[from] SpecError),
     #[error("the features give {computed} columns, `input.width` says {declared}")]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use foregate_filters::timestamp::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::BundleFault;
 use super::manifest::Task;
+use crate::bench::Records;
 use crate::features::{Plan, Reading};
 use crate::model::Model;
 use crate::output::Output;
@@ -43,6 +45,21 @@ struct Vector<'a> {
     items: Vec<String>,
 }
 
+impl Golden<'_> {
+    fn now(&self) -> Duration {
+        let micros = self.now.as_ref().map_or(0, |now| u64::try_from(now.micros()).unwrap_or(0));
+        Duration::from_micros(micros)
+    }
+}
+
+/// The records of the vectors, as they stand there.
+pub(super) fn records(text: &[u8]) -> Result<Records, BundleFault> {
+    let golden: Golden<'_> =
+        serde_json::from_slice(text).map_err(|error| BundleFault::Syntax(error.to_string()))?;
+    let body = |vector: &Vector<'_>| Bytes::copy_from_slice(vector.record.get().as_bytes());
+    Ok(Records { now: golden.now(), bodies: golden.vectors.iter().map(body).collect() })
+}
+
 /// What vectors are recomputed with.
 pub(super) struct Judge<'a> {
     pub(super) plan: &'a Plan,
@@ -59,8 +76,7 @@ impl Judge<'_> {
         if !(20..=200).contains(&golden.vectors.len()) {
             return Err(BundleFault::GoldenCount(golden.vectors.len()));
         }
-        let micros = golden.now.map_or(0, |now| u64::try_from(now.micros()).unwrap_or(0));
-        let reading = Reading { now: Duration::from_micros(micros), values: false };
+        let reading = Reading { now: golden.now(), values: false };
         let mut rows = Vec::with_capacity(golden.vectors.len() * self.plan.width());
         for (index, vector) in golden.vectors.iter().enumerate() {
             let row = features(index, vector, self.plan, reading)?;

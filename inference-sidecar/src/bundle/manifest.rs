@@ -1,6 +1,7 @@
 //! `model.yaml`, as written.
 
 use std::collections::BTreeMap;
+use std::path::{Component, Path};
 
 use serde::Deserialize;
 
@@ -38,6 +39,8 @@ pub struct FileRef {
 pub struct Files {
     pub model: FileRef,
     pub golden: FileRef,
+    /// The population of the training records, for drift.
+    pub reference: Option<FileRef>,
     /// Rows of numbers by a key, for `lookup` and for `items`.
     #[serde(default)]
     pub tables: BTreeMap<String, FileRef>,
@@ -124,6 +127,14 @@ pub struct Manifest {
     pub metrics: BTreeMap<String, f64>,
     pub trained_on: TrainedOn,
     pub features: Vec<FeatureSpec>,
+}
+
+impl FileRef {
+    /// True where the path stays inside the folder.
+    pub fn is_inside(&self) -> bool {
+        let plain = Path::new(&self.path).components().all(|part| matches!(part, Component::Normal(_)));
+        plain && !self.path.is_empty()
+    }
 }
 
 impl Manifest {

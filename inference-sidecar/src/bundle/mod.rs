@@ -4,19 +4,22 @@ pub mod error;
 mod golden;
 pub mod manifest;
 mod measure;
+pub mod reference;
 
 use std::fmt::Write;
 use std::fs;
 use std::io::Read;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::bench::Records;
 use crate::bundle::error::{BundleError, BundleFault};
 use crate::bundle::golden::Judge;
-use crate::bundle::manifest::{Baseline, Explain, FileRef, MANIFEST, Manifest, Task};
+use crate::bundle::manifest::{Baseline, Explain, FileRef, Files, MANIFEST, Manifest, Task};
+use crate::bundle::reference::Reference;
 use crate::features::Plan;
 use crate::features::spec::SpecError;
 use crate::model::{Model, load};
@@ -26,13 +29,19 @@ use crate::store::FeatureStore;
 use crate::table::{Table, Tables};
 
 /// Bytes of `model.yaml` at most.
-const MAX_MANIFEST: u64 = 256 << 10;
+pub const MAX_MANIFEST: u64 = 256 << 10;
+/// Name of the detached signature of the manifest inside the folder: 64 bytes of Ed25519.
+pub const SIGNATURE: &str = "bundle.sig";
+/// Bytes of it at most.
+pub const MAX_SIGNATURE: u64 = 64;
 /// Bytes of the ONNX file at most.
 const MAX_MODEL: u64 = 256 << 20;
 /// Bytes of the golden vectors at most.
 const MAX_GOLDEN: u64 = 64 << 20;
 /// Bytes of one table at most.
 const MAX_TABLE: u64 = 256 << 20;
+/// Bytes of the reference population at most.
+const MAX_REFERENCE: u64 = 1 << 20;
 /// Tables at most.
 const MAX_TABLES: usize = 16;
 
@@ -51,6 +60,8 @@ pub struct Bundle {
     pub name: Box<str>,
     pub version: Box<str>,
     pub manifest: Manifest,
+    /// The population that the model was trained on, where the bundle tells.
+    pub reference: Option<Arc<Reference>>,
     pub plan: Plan,
     pub model: Arc<dyn Model>,
     pub output: Arc<Output>,
@@ -61,10 +72,27 @@ pub struct Bundle {
     pub per_row: Duration,
 }
 
+/// True where one of those who may sign has made this signature (second) of these bytes (first).
+pub type Signed<'a> = &'a dyn Fn(&[u8], &[u8]) -> bool;
+
 impl Bundle {
     /// Reads the folder `dir`. Checks digests, operators, golden vectors and batch sizes, and measures the cost.
     pub fn load(dir: &Path) -> Result<Self, BundleError> {
+        Self::load_signed(dir, None)
+    }
+
+    /// The same for a bundle that somebody must have signed.
+    ///
+    /// Every file is read once, and what was checked is what is used: the signature holds for the manifest, and the
+    /// digests in it for all other files. A bundle that is replaced meanwhile is found out by them.
+    pub fn load_signed(dir: &Path, signed: Option<Signed<'_>>) -> Result<Self, BundleError> {
         let text = read_bounded(dir, MANIFEST, MAX_MANIFEST)?;
+        if let Some(signed) = signed {
+            let signature = read_bounded(dir, SIGNATURE, MAX_SIGNATURE)?;
+            if !signed(&text, &signature) {
+                return Err(BundleError::new(SIGNATURE, BundleFault::Signature));
+            }
+        }
         let text = String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))?;
         let manifest = Manifest::parse(&text)?;
         let tables = tables(dir, &manifest)?;
@@ -94,11 +122,13 @@ impl Bundle {
             Some(Explain { baseline: Baseline::Row(row) }) => model.learn(row),
             _ => model.learn(&rows),
         }
+        let reference = reference(dir, &manifest, &plan)?;
         let (cost, per_row) = measure::measure(&*model, &rows, plan.width()).map_err(refuse)?;
         Ok(Self {
             name: manifest.name.as_str().into(),
             version: manifest.version.as_str().into(),
             manifest,
+            reference,
             plan,
             model: model.into(),
             output: Arc::new(output),
@@ -113,11 +143,26 @@ impl Bundle {
         self.plan.attach(store)
     }
 
+    /// The records of the golden vectors in the folder `dir`.
+    pub fn records(dir: &Path, manifest: &Manifest) -> Result<Records, BundleError> {
+        let golden = read_checked(dir, &manifest.files.golden, MAX_GOLDEN)?;
+        golden::records(&golden).map_err(|fault| BundleError::new(&manifest.files.golden.path, fault))
+    }
+
     /// Says where the model runs, whatever its runs cost.
     pub fn place(&mut self, cost: Cost) {
         self.cost = cost;
         self.placed = true;
     }
+}
+
+/// Every file that a manifest names, and its bytes at most.
+pub fn files(manifest: &Manifest) -> Vec<(&FileRef, u64)> {
+    let Files { model, golden, reference, tables } = &manifest.files;
+    let mut files = vec![(model, MAX_MODEL), (golden, MAX_GOLDEN)];
+    files.extend(reference.iter().map(|file| (file, MAX_REFERENCE)));
+    files.extend(tables.values().map(|file| (file, MAX_TABLE)));
+    files
 }
 
 fn baseline_fits(manifest: &Manifest) -> bool {
@@ -144,6 +189,13 @@ fn tables(dir: &Path, manifest: &Manifest) -> Result<Tables, BundleError> {
         .collect()
 }
 
+fn reference(dir: &Path, manifest: &Manifest, plan: &Plan) -> Result<Option<Arc<Reference>>, BundleError> {
+    let Some(file) = &manifest.files.reference else { return Ok(None) };
+    let bytes = read_checked(dir, file, MAX_REFERENCE)?;
+    let reference = Reference::parse(&bytes, plan).map_err(|fault| BundleError::new(&file.path, fault))?;
+    Ok(Some(Arc::new(reference)))
+}
+
 fn output(manifest: &Manifest, tables: &Tables) -> Result<Output, OutputError> {
     Ok(match (manifest.task, &manifest.items) {
         (Task::Ranking, Some(items)) => {
@@ -159,8 +211,7 @@ fn output(manifest: &Manifest, tables: &Tables) -> Result<Output, OutputError> {
 
 /// A file of the bundle with the digest that the manifest claims.
 fn read_checked(dir: &Path, file: &FileRef, limit: u64) -> Result<Vec<u8>, BundleError> {
-    let plain = Path::new(&file.path).components().all(|part| matches!(part, Component::Normal(_)));
-    if file.path.is_empty() || !plain {
+    if !file.is_inside() {
         return Err(BundleError::new(MANIFEST, BundleFault::Outside(file.path.clone())));
     }
     let bytes = read_bounded(dir, &file.path, limit)?;

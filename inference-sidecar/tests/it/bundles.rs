@@ -116,3 +116,63 @@ fn a_faulty_manifest_is_refused_with_its_line() {
         assert!(error.file == "model.yaml" && error.place.is_some_and(|(line, _)| line > 1), "{to}: {error}");
     }
 }
+
+#[test]
+fn a_bundle_that_must_be_signed_is_so_by_whoever_may_and_as_it_is() {
+    let dir = copy("signed");
+    // Stands for a signature: what is signed, backwards.
+    let signature = |message: &[u8]| message.iter().rev().take(64).copied().collect::<Vec<u8>>();
+    let by_us = |message: &[u8], found: &[u8]| signature(message) == found;
+    let error = Bundle::load_signed(&dir, Some(&by_us)).unwrap_err();
+    assert!(error.file == "bundle.sig" && matches!(error.fault, BundleFault::Unreadable(_)), "{error}");
+    let manifest = fs::read(dir.join("model.yaml")).unwrap();
+    fs::write(dir.join("bundle.sig"), signature(&manifest)).unwrap();
+    assert!(Bundle::load_signed(&dir, Some(&by_us)).is_ok() && Bundle::load(&dir).is_ok());
+    let by_others = |_: &[u8], _: &[u8]| false;
+    let error = Bundle::load_signed(&dir, Some(&by_others)).unwrap_err();
+    assert_eq!((error.file.as_str(), error.fault), ("bundle.sig", BundleFault::Signature));
+    // What was signed says what the other files are.
+    edit(&dir, "golden.json", |text| text.replacen('{', "{ ", 1));
+    let error = Bundle::load_signed(&dir, Some(&by_us)).unwrap_err();
+    assert!(error.file == "golden.json" && matches!(error.fault, BundleFault::Digest { .. }), "{error}");
+    edit(&dir, "model.yaml", |text| text + "\n");
+    assert_eq!(Bundle::load_signed(&dir, Some(&by_us)).unwrap_err().fault, BundleFault::Signature);
+}
+
+#[test]
+fn a_bundle_that_is_replaced_while_it_loads_is_one_or_the_other_or_refused() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bundle-replaced");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let bundles = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles");
+    let (dir, next) = (folder.join("current"), folder.join("next"));
+    let point = |to: &str| {
+        std::os::unix::fs::symlink(bundles.join(to), &next).unwrap();
+        fs::rename(&next, &dir).unwrap();
+    };
+    point("lead-score");
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                point(["lead-score", "lead-score-logistic"][round % 2]);
+                if done.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+            }
+        });
+        for _ in 0..12 {
+            match Bundle::load(&dir) {
+                Ok(bundle) => {
+                    let engine = if &*bundle.name == "lead-score" { "forest" } else { "graph" };
+                    assert_eq!(bundle.model.engine(), engine, "parts of two bundles");
+                }
+                Err(error) => assert!(
+                    matches!(error.fault, BundleFault::Digest { .. } | BundleFault::Outside(_)),
+                    "{error}"
+                ),
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+}

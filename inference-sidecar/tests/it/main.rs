@@ -18,6 +18,7 @@ mod hostile;
 mod operators;
 mod outputs;
 mod reasons;
+mod rollout;
 mod scorers;
 mod shipped;
 mod stored;

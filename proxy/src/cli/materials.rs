@@ -19,8 +19,9 @@ use foregate_filters::resources::Resources;
 use foregate_filters::score::{Offer, ScoreCall, Scorer, Scores};
 use foregate_policy::compile::Materials;
 use foregate_policy::documents::credentials::Credentials;
+use foregate_policy::model::Model;
 use foregate_policy::redis_store::RedisStore;
-use foregate_policy::snapshot::{CertificateFiles, Model};
+use foregate_policy::snapshot::CertificateFiles;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::case_keys::CaseKeys;
@@ -118,13 +119,13 @@ impl Materials for Lent<'_> {
         self.shared.unix()
     }
 
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
         let mut model = model.clone();
         if let Some(features) = model.features.as_mut().filter(|_| !self.secrets) {
             self.unseen.fetch_add(1, Ordering::Relaxed);
             features.key = None;
         }
-        self.shared.model(&model, at)
+        self.shared.model(&model, spec)
     }
 
     fn store(&self, store: &Arc<RedisStore>, at: &Path) -> Result<(), Fault> {

@@ -9,6 +9,7 @@ mod explain;
 mod explained;
 mod features;
 mod materials;
+mod model;
 mod output;
 mod run;
 mod schema;
@@ -53,6 +54,8 @@ enum Command {
     Decisions(decisions::Decisions),
     /// Makes feature stores, fills them and shows what they hold.
     Features(features::Features),
+    /// Shows and checks model bundles, promotes versions and rolls them back.
+    Model(model::Model),
     /// Prints the JSON Schema of policy files.
     Schema(schema::Schema),
     /// Makes tokens and keys for development.
@@ -73,6 +76,7 @@ impl Cli {
             Command::Explain(explain) => explain.run(),
             Command::Decisions(decisions) => decisions.run(),
             Command::Features(features) => features.run(),
+            Command::Model(model) => model.run(),
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use crate::telemetry::random;
 
 const GATEWAY: &str = include_str!("../../../policies/demo/gateway.yaml");
-const BUNDLE: [(&str, &[u8]); 4] = [
+const BUNDLE: [(&str, &[u8]); 5] = [
     ("model.yaml", include_bytes!("../../../inference-sidecar/bundles/lead-score/model.yaml")),
     ("model.onnx", include_bytes!("../../../inference-sidecar/bundles/lead-score/model.onnx")),
     ("golden.json", include_bytes!("../../../inference-sidecar/bundles/lead-score/golden.json")),
+    ("reference.json", include_bytes!("../../../inference-sidecar/bundles/lead-score/reference.json")),
     ("CARD.md", include_bytes!("../../../inference-sidecar/bundles/lead-score/CARD.md")),
 ];
 

@@ -1,6 +1,7 @@
 //! What outlives a snapshot: keys, caches, counters, models, upstreams; carried over by name.
 
 mod materials;
+pub mod models;
 mod resources;
 mod shelf;
 mod upstreams;
@@ -14,12 +15,11 @@ use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
-use foregate_filters::score::Scorer;
 use foregate_filters::secret::SecretRef;
+use foregate_inference::scorer::ModelScorer;
 use foregate_inference::store::FeatureStore;
 use foregate_policy::documents::credentials::Credentials;
-use foregate_policy::documents::model::Placement;
-use foregate_policy::snapshot::Features;
+use foregate_policy::model::Features;
 
 use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
@@ -30,12 +30,10 @@ use crate::oauth::credential::Credential;
 use crate::oauth::introspect::HttpIntrospector;
 use crate::quotas::Quotas;
 use crate::secrets::{LiveSecret, SecretError};
+use crate::shared::models::{BundleKey, LoadedModel};
 use crate::shared::shelf::Shelf;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
-
-/// What tells one scorer from another: the name of its model, where it runs, and the state of its bundle.
-type ModelKey = (Arc<str>, Placement, Vec<u8>);
 
 /// Everything that is carried over.
 #[derive(Debug, Default)]
@@ -50,7 +48,11 @@ struct Kept {
     credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     open_requests: Shelf<String, Arc<OpenRequests>>,
-    models: Shelf<ModelKey, Arc<dyn Scorer>>,
+    bundles: Shelf<BundleKey, Arc<ModelScorer>>,
+    /// By name, and all that decides what they are; a rollout that changes begins anew.
+    models: Shelf<(Arc<str>, Vec<u8>), LoadedModel>,
+    /// Those of the last good compilation.
+    in_force: Vec<LoadedModel>,
     /// By file, key and inbox.
     features: Shelf<Features, Arc<FeatureStore>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
@@ -166,8 +168,11 @@ impl Shared {
         kept.credentials.keep_only(attempt);
         kept.limiters.keep_only(attempt);
         kept.open_requests.keep_only(attempt);
+        kept.bundles.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.features.keep_only(attempt);
+        kept.in_force = kept.models.all();
+        kept.in_force.sort_by(|a, b| a.name.cmp(&b.name));
         kept.upstreams.keep_only(attempt);
         kept.rosters.keep_only(attempt);
         for (upstream, _) in kept.upstreams.0.values() {

@@ -104,7 +104,7 @@ impl Resources for Shared {
         let attempt = kept.attempt;
         let found = kept.models.0.iter().find(|((name, ..), (_, used))| **name == *model && *used == attempt);
         found
-            .map(|(_, (scorer, _))| Arc::clone(scorer))
+            .and_then(|(_, (model, _))| model.scorer())
             .ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("model `{model}` is not loaded")))
     }
 }

@@ -49,6 +49,10 @@ mod introspection;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod model_command;
+#[cfg(test)]
+mod model_pull;
+#[cfg(test)]
 mod mtls;
 #[cfg(test)]
 mod observe;
@@ -74,6 +78,8 @@ mod quotas;
 mod references;
 #[cfg(test)]
 mod reload;
+#[cfg(test)]
+mod rollout;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -27,7 +27,8 @@ use serde_json::{Map, Value};
 
 use crate::compile::Materials;
 use crate::documents::credentials::Credentials;
-use crate::snapshot::{CertificateFiles, Model};
+use crate::model::Model;
+use crate::snapshot::CertificateFiles;
 
 /// Keys of a quota that one case can use.
 const QUOTA_KEYS: usize = 16_384;
@@ -135,8 +136,8 @@ impl Materials for StandIn<'_> {
         self.materials.unix()
     }
 
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        self.materials.model(model, at)
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
+        self.materials.model(model, spec)
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {

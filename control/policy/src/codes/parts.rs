@@ -3,14 +3,15 @@
 use foregate_filters::fault::Code;
 
 use super::{
-    ANY_ORIGIN, AUDIENCE_MISSING, BACKEND_TLS, BALANCING, BALANCING_IDLE, CASE_VALUE, CERTIFICATE_OPTIONAL,
-    CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR, DETECT_LISTENER,
-    ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED,
-    GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, IDEMPOTENCY_OPEN,
-    IDEMPOTENCY_SCOPE, KEY_EXPIRED, LIMIT_FAILS_OPEN, MATCH_SHADOWED, MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS,
-    PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE, PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED,
-    ROUTE_DETACHED, ROUTE_PROTOCOL, ROUTE_SHADOWED, SESSION, STALE_ANSWERS, STORE, STORE_UNUSED,
-    STREAM_HOSTNAME, STREAM_TAKEN, UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    ANY_ORIGIN, AUDIENCE_MISSING, BACKEND_TLS, BALANCING, BALANCING_IDLE, CANARY_UNGUARDED, CASE_VALUE,
+    CERTIFICATE_OPTIONAL, CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR,
+    DETECT_LISTENER, DRIFT_NOISY, ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED,
+    FAULTS_INJECTED, GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED,
+    IDEMPOTENCY_OPEN, IDEMPOTENCY_SCOPE, KEY_EXPIRED, LIMIT_FAILS_OPEN, MATCH_SHADOWED, MODEL_MISFIT,
+    MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
+    PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROLLOUT, ROUTE_DETACHED, ROUTE_PROTOCOL,
+    ROUTE_SHADOWED, SESSION, STALE_ANSWERS, STORE, STORE_UNUSED, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD,
+    UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -247,6 +248,20 @@ pub const OF_PARTS: &[Entry] = &[
         "quota: [{ name: daily, key: jwt.org_id, limit: 1000, per: Day, timeZone: Europe/Berlin }]",
     ),
     entry(
+        ROLLOUT,
+        "Contradictory versions of a model",
+        "A Model has either one `bundle`, or `versions` with names of their own and a `rollout` that says which of them is production. A canary or a shadow is another version than production, and another one than each other.",
+        "versions:\n- { name: v1, bundle: { path: models/v1 } }\nrollout: { production: v1, canary: { version: v1, percent: 10 } }",
+        "versions:\n- { name: v1, bundle: { path: models/v1 } }\n- { name: v2, bundle: { path: models/v2 } }\nrollout: { production: v1, canary: { version: v2, percent: 10 } }",
+    ),
+    entry(
+        MODEL_MISFIT,
+        "A version does not fit its rollout",
+        "A canary or a shadow stands in for production, record by record: it scores the same object, does the same task, and gives the same classes. A guardrail of drift needs something to compare with: a reference in the bundle of the version.",
+        "versions:\n- { name: v1, bundle: { path: models/lead-score } }\n- { name: v2, bundle: { path: models/churn-risk } }",
+        "versions:\n- { name: v1, bundle: { path: models/lead-score } }\n- { name: v2, bundle: { path: models/lead-score-2 } }",
+    ),
+    entry(
         STORE,
         "What is said of a store does not fit together",
         "A Store names the same server twice, a user without a password, or a database of a cluster, which has one alone. Gateways that share one Redis for different things are told apart by `prefix`.",
@@ -406,6 +421,20 @@ pub const OF_PARTS: &[Entry] = &[
         "With `onError: continue`, requests pass uncounted while the store of a shared limit cannot be asked; foregate_limit_unavailable_total counts them. Whoever can keep the gateway from its store is then bound by no limit.",
         "shared: { store: redis, onError: continue }",
         "shared: { store: redis, onError: local }",
+    ),
+    entry(
+        CANARY_UNGUARDED,
+        "Canary without guardrails",
+        "A canary decides about real requests. Without guardrails nothing takes it off by itself when it is slow, fails, or says something else than production.",
+        "rollout: { production: v1, canary: { version: v2, percent: 10 } }",
+        "rollout: { production: v1, canary: { version: v2, percent: 10 }, guardrails: { p99: 5ms, errorShare: 0.01, disagreement: 0.1 } }",
+    ),
+    entry(
+        DRIFT_NOISY,
+        "Drift over few records",
+        "The population stability index of a few hundred records is above 0.1 by chance alone. A canary may be taken off for nothing.",
+        "guardrails: { drift: 0.25, minRecords: 100 }",
+        "guardrails: { drift: 0.25, minRecords: 1000 }",
     ),
     entry(
         STORE_UNUSED,

@@ -20,6 +20,7 @@ mod instant;
 mod lints;
 mod listener_tls;
 mod matches;
+mod models;
 mod modifiers;
 mod partial;
 mod policies;
@@ -47,8 +48,9 @@ use crate::diagnostic::{Diagnostic, sort};
 use crate::document::{Document, Kind};
 use crate::documents::credentials::Credentials;
 use crate::load::Sources;
+use crate::model::Model;
 use crate::redis_store::RedisStore;
-use crate::snapshot::{CertificateFiles, Model, Snapshot};
+use crate::snapshot::{CertificateFiles, Snapshot};
 
 use self::filters::Lent;
 use self::partial::Partial;
@@ -56,8 +58,9 @@ use self::typed::Typed;
 
 /// What the process lends to a compilation: long-lived parts, and checks of files that it alone can read.
 pub trait Materials: Resources {
-    /// Loads the bundle of this model, so that [`Resources::scorer`] knows it by name.
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault>;
+    /// Loads the bundles of this model, so that [`Resources::scorer`] knows it by name; `spec` is the way to
+    /// the spec of its document. Gives every fault at once.
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>>;
 
     /// Takes note of a store, so that [`Resources::counters`] knows it by name.
     fn store(&self, _store: &Arc<RedisStore>, _at: &Path) -> Result<(), Fault> {

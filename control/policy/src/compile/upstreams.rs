@@ -1,9 +1,8 @@
-//! Upstreams and models: endpoints read, files found.
+//! Upstreams: endpoints read, files found.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::org_quota::spec::Rules as OrgRules;
 use foregate_filters::units::TimeSpan;
@@ -14,9 +13,8 @@ use crate::compile::typed::{Typed, spec};
 use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints, unread};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
-use crate::documents::model::FeatureStore;
 use crate::documents::upstream;
-use crate::snapshot::{Features, Model, Protocol, ProxyVersion, Upstream};
+use crate::snapshot::{Protocol, ProxyVersion, Upstream};
 
 /// Time for a connection to stand where the document names none.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -26,14 +24,6 @@ const IDLE: Duration = Duration::from_mins(1);
 const SILENT: Duration = Duration::from_hours(1);
 /// Unused connections kept per thread where the document names none.
 const MAX_IDLE: u32 = 128;
-
-/// Models that were loaded, and those that could not be.
-#[derive(Debug, Default)]
-pub struct Models {
-    pub loaded: Vec<Model>,
-    /// Their fault has been told.
-    pub broken: AHashSet<String>,
-}
 
 impl Compilation<'_> {
     /// One entry for each sound document, in the same order as `documents.upstreams`.
@@ -64,41 +54,6 @@ impl Compilation<'_> {
             upstreams.push(Arc::new(upstream));
         }
         upstreams
-    }
-
-    pub fn models(&mut self) -> Models {
-        let mut models = Models::default();
-        for typed in &self.documents.models {
-            let document = typed.document;
-            let mut wrong = Vec::new();
-            if let Some(said) = &typed.spec.feature_store {
-                said.key.check(&spec().key("featureStore").key("key"), &mut wrong);
-            }
-            let model = Model {
-                name: document.name.to_string().into(),
-                bundle: document.file.folder().join(&typed.spec.bundle.path),
-                placement: typed.spec.placement,
-                features: typed.spec.feature_store.as_ref().map(|said| self.features(document, said)),
-            };
-            if wrong.is_empty() {
-                wrong.extend(self.materials.model(&model, &spec().key("bundle").key("path")).err());
-            }
-            if wrong.is_empty() {
-                models.loaded.push(model);
-            } else {
-                models.broken.insert(document.name.to_string());
-            }
-            self.faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
-        }
-        models
-    }
-
-    fn features(&self, document: &Document, said: &FeatureStore) -> Features {
-        let folder = document.file.folder();
-        let mut key = said.key.clone();
-        key.anchor(folder, &self.sources.root.join("secrets"));
-        let inbox = said.inbox.as_ref().map(|inbox| folder.join(inbox));
-        Features { path: folder.join(&said.path), key: Some(key), inbox }
     }
 }
 

@@ -111,7 +111,7 @@ fn a_feature_store_lies_beside_its_document_and_has_exactly_one_key() {
         format!("{BASE}{web}{head}spec: {{ bundle: {{ path: m }}, {store} }}\n")
     };
     let snapshot = compiled(&text("file: f.key")).unwrap();
-    let folder = snapshot.models[0].bundle.parent().unwrap();
+    let folder = snapshot.models[0].versions[0].bundle.parent().unwrap();
     let features = snapshot.models[0].features.as_ref().unwrap();
     assert_eq!((&features.path, &features.inbox), (&folder.join("f.redb"), &Some(folder.join("in"))));
     let key = features.key.as_ref().unwrap().file.as_deref();

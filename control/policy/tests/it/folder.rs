@@ -27,6 +27,10 @@ fn a_mounted_config_map_is_read_once_and_secrets_are_left_out() {
     fs::create_dir_all(root.join("teams")).unwrap();
     fs::write(root.join("teams/a.cases.yml"), "").unwrap();
     fs::write(root.join("teams/notes.txt"), "x").unwrap();
+    // A model bundle beside the policy that names it.
+    fs::create_dir_all(root.join("models/lead")).unwrap();
+    let manifest = "# Trained.\napiVersion: foregate.dev/v1alpha1\nkind: ModelBundle\nname: lead\n";
+    fs::write(root.join("models/lead/model.yaml"), manifest).unwrap();
     let sources = load_folder(&root).unwrap();
     let names: Vec<String> = sources
         .files

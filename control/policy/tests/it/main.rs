@@ -13,6 +13,7 @@ mod folder;
 mod gateway_api;
 mod listener_tls;
 mod materials;
+mod models;
 mod once;
 mod partial;
 mod routing;

@@ -21,7 +21,8 @@ use foregate_policy::compile::{Materials, Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::load::Sources;
-use foregate_policy::snapshot::{CertificateFiles, Model, Snapshot};
+use foregate_policy::model::Model;
+use foregate_policy::snapshot::{CertificateFiles, Snapshot};
 
 #[derive(Debug)]
 pub struct Fake;
@@ -75,11 +76,13 @@ impl Resources for Fake {
 }
 
 impl Materials for Fake {
-    fn model(&self, model: &Model, at: &Path) -> Result<(), Fault> {
-        if model.bundle.ends_with("broken") {
-            return Err(Fault::new(Code::MODEL, at.clone(), "the golden vectors differ"));
-        }
-        Ok(())
+    fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
+        let versions = model.versions.iter().enumerate();
+        let broken = versions.filter(|(_, version)| version.bundle.ends_with("broken")).map(|(place, _)| {
+            Fault::new(Code::MODEL, model.bundle_at(place, spec), "the golden vectors differ")
+        });
+        let broken: Vec<Fault> = broken.collect();
+        if broken.is_empty() { Ok(()) } else { Err(broken) }
     }
 
     fn certificate(&self, files: &CertificateFiles) -> Result<(), String> {
@@ -138,6 +141,7 @@ impl Scorer for Quarter {
             empty: call.body.len() == 2,
             reserved: smallvec::SmallVec::new(),
             detail: None,
+            version: None,
         };
         Some(Ok(vec![record]))
     }

@@ -94,7 +94,9 @@ pub fn copy_bundle(from: &Path, to: &Path, edit: impl Fn(String) -> String, fits
     let manifest = String::from_utf8(read("model.yaml")).unwrap().replace(&sha256(&old), &sha256(&new));
     std::fs::create_dir_all(to).unwrap();
     std::fs::write(to.join("golden.json"), new).unwrap();
-    std::fs::write(to.join("model.onnx"), read("model.onnx")).unwrap();
+    for file in ["model.onnx", "reference.json"] {
+        std::fs::write(to.join(file), read(file)).unwrap();
+    }
     std::fs::write(to.join("model.yaml"), edit(manifest)).unwrap();
 }
 

@@ -1,0 +1,255 @@
+//! Models: versions found, the parts they play, the bundles behind them.
+
+use std::ops::RangeInclusive;
+use std::path::Path as FilePath;
+use std::time::Duration;
+
+use ahash::AHashSet;
+use foregate_filters::fault::{Code, Path, closest};
+use foregate_filters::units::TimeSpan;
+
+use crate::codes;
+use crate::compile::Compilation;
+use crate::compile::typed::{Typed, spec};
+use crate::diagnostic::Diagnostic;
+use crate::documents::model::{self, FeatureStore, Spec};
+use crate::model::{Features, Guardrails, Model, Rollout, Version};
+
+/// Difference of two scores that is no disagreement, where the document says none.
+const TOLERANCE: f64 = 0.1;
+/// Records that are judged together where the document does not say.
+const MIN_RECORDS: u32 = 1_000;
+/// Below so many records, the index of a population that did not move is above 0.1 once in a hundred times.
+const STEADY: u32 = 200;
+const P99: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(1);
+const HOLD_OFF: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 30);
+
+/// Models that were loaded, and those that could not be.
+#[derive(Debug, Default)]
+pub struct Models {
+    pub loaded: Vec<Model>,
+    /// Their fault has been told.
+    pub broken: AHashSet<String>,
+}
+
+impl Compilation<'_> {
+    pub fn models(&mut self) -> Models {
+        let mut models = Models::default();
+        for typed in std::mem::take(&mut self.documents.models) {
+            let before = self.faults.len();
+            let secrets = self.sources.root.join("secrets");
+            let mut reader = Reader { typed: &typed, faults: &mut self.faults, warnings: &mut self.warnings };
+            let model = reader.read(&secrets);
+            // Bundles are looked at whatever is wrong with the rollout: every fault is told at once.
+            if let Err(faults) = self.materials.model(&model, &spec()) {
+                let told = faults.into_iter().map(|fault| Diagnostic::from_fault(typed.document, fault));
+                self.faults.extend(told);
+            }
+            if self.faults.len() == before {
+                models.loaded.push(model);
+            } else {
+                models.broken.insert(typed.document.name.to_string());
+            }
+        }
+        models
+    }
+}
+
+/// Reads one document.
+struct Reader<'a> {
+    typed: &'a Typed<'a, Spec>,
+    faults: &'a mut Vec<Diagnostic>,
+    warnings: &'a mut Vec<Diagnostic>,
+}
+
+impl Reader<'_> {
+    /// `secrets` is the folder that secrets are referred to in.
+    fn read(&mut self, secrets: &FilePath) -> Model {
+        let Typed { document, spec: said } = self.typed;
+        let folder = document.file.folder();
+        self.check_shape();
+        let named = said.versions.iter().map(|version| Version {
+            name: Some(version.name.as_str().into()),
+            bundle: folder.join(&version.bundle.path),
+        });
+        let alone =
+            said.bundle.iter().map(|bundle| Version { name: None, bundle: folder.join(&bundle.path) });
+        Model {
+            name: document.name.to_string().into(),
+            versions: if said.versions.is_empty() { alone.collect() } else { named.collect() },
+            rollout: said.rollout.as_ref().and_then(|rollout| self.rollout(rollout)),
+            placement: said.placement,
+            signed_by: said.signed_by.iter().map(|key| folder.join(&key.file)).collect(),
+            features: said.feature_store.as_ref().map(|said| self.features(said, secrets)),
+        }
+    }
+
+    /// Without a key where something is wrong with that, which has been told.
+    fn features(&mut self, said: &FeatureStore, secrets: &FilePath) -> Features {
+        let (document, mut wrong) = (self.typed.document, Vec::new());
+        said.key.check(&spec().key("featureStore").key("key"), &mut wrong);
+        let sound = wrong.is_empty();
+        self.faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
+        let folder = document.file.folder();
+        let mut key = said.key.clone();
+        key.anchor(folder, secrets);
+        let inbox = said.inbox.as_ref().map(|inbox| folder.join(inbox));
+        Features { path: folder.join(&said.path), key: sound.then_some(key), inbox }
+    }
+
+    fn fault(&mut self, at: &Path, code: Code, message: impl Into<String>, help: &str) {
+        self.faults.push(Diagnostic::at(self.typed.document, at, code, message).help(help));
+    }
+
+    /// One bundle, or versions with a rollout; names that are used once.
+    fn check_shape(&mut self) {
+        let said = &self.typed.spec;
+        let versions = spec().key("versions");
+        match (&said.bundle, said.versions.is_empty(), &said.rollout) {
+            (None, true, _) => {
+                let help = "add bundle: { path: models/lead-score }, or versions and their rollout";
+                self.fault(&spec(), codes::ROLLOUT, "the model has no bundle", help);
+            }
+            (Some(_), false, _) => {
+                let help = "remove `bundle`, and name its folder as one of the versions";
+                let message = "a model has either one bundle or versions";
+                self.fault(&spec().key("bundle"), codes::ROLLOUT, message, help);
+            }
+            (Some(_), true, Some(_)) => {
+                let help = "name the bundle as one of `versions`, or remove `rollout`";
+                let message = "one bundle alone has no rollout";
+                self.fault(&spec().key("rollout"), codes::ROLLOUT, message, help);
+            }
+            (None, false, None) => {
+                let help = "add rollout: { production: .. } with the name of a version";
+                self.fault(&versions, codes::ROLLOUT, "none of the versions is production", help);
+            }
+            _ => {}
+        }
+        for (place, version) in said.versions.iter().enumerate() {
+            let (earlier, _) = said.versions.split_at(place);
+            if earlier.iter().any(|other| other.name == version.name) {
+                let message = format!("there is already a version called `{}`", version.name);
+                let at = versions.index(place).key("name");
+                self.fault(&at, codes::ROLLOUT, message, "give each version a name of its own");
+            }
+        }
+    }
+
+    /// `None` where something is wrong with it, which has been told.
+    fn rollout(&mut self, said: &model::Rollout) -> Option<Rollout> {
+        let before = self.faults.len();
+        let at = spec().key("rollout");
+        let production = self.version(&said.production, &at.key("production"));
+        let previous = said.previous.as_ref().map(|previous| self.version(previous, &at.key("previous")));
+        let canary = said.canary.as_ref().map(|canary| {
+            let at = at.key("canary").key("version");
+            (self.version(&canary.version, &at), hundredths(canary.percent), at)
+        });
+        let shadow = said.shadow.as_ref().map(|shadow| {
+            let at = at.key("shadow").key("version");
+            (self.version(&shadow.version, &at), at)
+        });
+        if let Some((version @ Some(_), _, at)) = &canary
+            && *version == production
+        {
+            let help = "name another version, or remove `canary`";
+            self.fault(at, codes::ROLLOUT, "the canary is the version in production", help);
+        }
+        if let Some((version @ Some(_), at)) = &shadow {
+            let taken = if *version == production {
+                Some("the shadow is the version in production")
+            } else if canary.as_ref().is_some_and(|(canary, ..)| canary == version) {
+                Some("the shadow is the canary, which is compared with production in any case")
+            } else {
+                None
+            };
+            if let Some(message) = taken {
+                self.fault(at, codes::ROLLOUT, message, "name another version, or remove `shadow`");
+            }
+        }
+        let guardrails = self.guardrails(said, &at);
+        if self.faults.len() > before {
+            return None;
+        }
+        Some(Rollout {
+            production: production?,
+            canary: canary.and_then(|(version, share, _)| Some((version?, share))),
+            shadow: shadow.and_then(|(version, _)| version),
+            guardrails,
+            previous: previous.flatten(),
+            gate: said.gate.clone().unwrap_or_default(),
+        })
+    }
+
+    /// The place of the version of this name.
+    fn version(&mut self, name: &str, at: &Path) -> Option<usize> {
+        let versions = &self.typed.spec.versions;
+        let found = versions.iter().position(|version| version.name == name);
+        if found.is_none() && !versions.is_empty() {
+            let names: Vec<&str> = versions.iter().map(|version| version.name.as_str()).collect();
+            let help = match closest(name, names.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`?"),
+                None => format!("the versions are {}", names.join(", ")),
+            };
+            self.fault(at, Code::REFERENCE, format!("there is no version named `{name}`"), &help);
+        }
+        found
+    }
+
+    fn guardrails(&mut self, rollout: &model::Rollout, at: &Path) -> Guardrails {
+        let none = model::Guardrails::default();
+        let said = rollout.guardrails.as_ref().unwrap_or(&none);
+        let document = self.typed.document;
+        let bounded = |span: Option<TimeSpan>, field: &str, bounds: RangeInclusive<Duration>| {
+            let TimeSpan(span) = span?;
+            let message = format!(
+                "the time must be between {} and {}",
+                TimeSpan(*bounds.start()),
+                TimeSpan(*bounds.end())
+            );
+            let fault = Diagnostic::at(document, &at.key("guardrails").key(field), Code::VALUE, message);
+            Some(if bounds.contains(&span) { Ok(span) } else { Err(fault) })
+        };
+        let mut times = [bounded(said.p99, "p99", P99), bounded(said.hold_off, "holdOff", HOLD_OFF)];
+        let [p99, hold_off] = times.each_mut().map(|time| match time.take()? {
+            Ok(span) => Some(span),
+            Err(fault) => {
+                self.faults.push(fault);
+                None
+            }
+        });
+        let bounds = [said.error_share, said.disagreement, said.drift];
+        if let Some(_) = &rollout.canary
+            && said.p99.is_none()
+            && bounds.iter().all(Option::is_none)
+        {
+            let message = "nothing takes this canary off by itself";
+            let warning = Diagnostic::at(document, &at.key("canary"), codes::CANARY_UNGUARDED, message);
+            let help = "add guardrails, such as { p99: 5ms, errorShare: 0.01, disagreement: 0.1 }";
+            self.warnings.push(warning.help(help).warning());
+        }
+        let min_records = said.min_records.unwrap_or(MIN_RECORDS);
+        if said.drift.is_some() && min_records < STEADY {
+            let message = format!("the drift of {min_records} records is mostly chance");
+            let at = at.key("guardrails").key("minRecords");
+            let warning = Diagnostic::at(document, &at, codes::DRIFT_NOISY, message);
+            self.warnings.push(warning.help("judge 1,000 records together").warning());
+        }
+        Guardrails {
+            p99,
+            error_share: said.error_share,
+            disagreement: said.disagreement,
+            tolerance: said.tolerance.unwrap_or(TOLERANCE),
+            drift: said.drift,
+            hold_off,
+            min_records,
+        }
+    }
+}
+
+/// The schema keeps the percentage within 0.01 and 99.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within 1 and 9,900")]
+fn hundredths(percent: f64) -> u32 {
+    (percent * 100.0).round() as u32
+}
