@@ -1,6 +1,10 @@
 //! In-line inference: model bundles, features, the engine, scorers.
 
+#[cfg(feature = "server")]
+pub mod batch;
 pub mod bundle;
+#[cfg(feature = "server")]
+pub mod cli;
 mod clock;
 pub mod features;
 pub mod forest;
@@ -14,4 +18,6 @@ mod pool;
 pub mod rank;
 pub mod reasons;
 pub mod scorer;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod table;

@@ -62,8 +62,7 @@ pub struct Bundle {
 impl Bundle {
     /// Reads the folder `dir`. Checks digests, operators, golden vectors and batch sizes, and measures the cost.
     pub fn load(dir: &Path) -> Result<Self, BundleError> {
-        let text = read_bounded(dir, MANIFEST, MAX_MANIFEST)?;
-        let text = String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))?;
+        let text = manifest_text(dir)?;
         let manifest = Manifest::parse(&text)?;
         let tables = tables(dir, &manifest)?;
         let plan = Plan::compile(&manifest.object, &manifest.features, &tables)
@@ -106,11 +105,21 @@ impl Bundle {
         })
     }
 
+    /// Reads the manifest alone.
+    pub fn peek(dir: &Path) -> Result<Manifest, BundleError> {
+        Manifest::parse(&manifest_text(dir)?)
+    }
+
     /// Says where the model runs, whatever its runs cost.
     pub fn place(&mut self, cost: Cost) {
         self.cost = cost;
         self.placed = true;
     }
+}
+
+fn manifest_text(dir: &Path) -> Result<String, BundleError> {
+    let text = read_bounded(dir, MANIFEST, MAX_MANIFEST)?;
+    String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))
 }
 
 fn baseline_fits(manifest: &Manifest) -> bool {

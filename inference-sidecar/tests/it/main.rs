@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and compares exact results"
 )]
 
+mod batches;
 mod bundles;
 mod draw;
 mod ensembles;
@@ -19,4 +20,5 @@ mod operators;
 mod outputs;
 mod reasons;
 mod scorers;
+mod serving;
 mod shipped;
