@@ -1,7 +1,11 @@
 //! In-line inference: model bundles, features, the engine, scorers.
 
+#[cfg(feature = "server")]
+pub mod batch;
 pub mod bench;
 pub mod bundle;
+#[cfg(feature = "server")]
+pub mod cli;
 mod clock;
 pub mod features;
 pub mod forest;
@@ -16,5 +20,7 @@ pub mod rank;
 pub mod reasons;
 pub mod rollout;
 pub mod scorer;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod store;
 pub mod table;

@@ -62,6 +62,11 @@ impl Ranking {
         Ok(Self { table, index, k })
     }
 
+    /// Items that are told.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
     fn items(&self, query: &[f32]) -> Vec<Item> {
         let best = self.index.top(query, self.k).unwrap_or_default();
         let item = |(place, score): (usize, f32)| {

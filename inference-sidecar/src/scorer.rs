@@ -12,10 +12,10 @@ use crate::bundle::manifest::Manifest;
 use crate::bundle::reference::Reference;
 use crate::bundle::{Bundle, Cost};
 use crate::clock::Stopwatch;
-use crate::features::extract::{Extraction, Found};
+use crate::features::extract::{Extraction, Found, MAX_RECORDS};
 use crate::features::{Plan, Reading};
 use crate::live::Live;
-use crate::model::Model;
+use crate::model::{Model, ModelError};
 use crate::output::Output;
 use crate::pool::{Answer, Pool, Ran, run};
 use crate::reasons::{Contributions, tell};
@@ -50,6 +50,21 @@ pub(crate) struct Features {
     /// Row-major.
     pub(crate) rows: Vec<f32>,
 }
+
+/// Rows of features that are to be scored.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Row-major, as wide as the features of the model.
+    pub cells: Vec<f32>,
+    pub count: usize,
+    /// True where the reasons are wanted too.
+    pub explain: bool,
+    /// One value a feature of each row, as [`Extraction`] has them; empty where they are not known.
+    pub values: Vec<Option<Box<str>>>,
+}
+
+/// The score of one row, and what there is to say beside it.
+pub type RowScore = (f32, Option<Box<Detail>>);
 
 impl ModelScorer {
     /// Makes a scorer under the name that the policy gives the model; `threads` serve what does not run inline.
@@ -108,6 +123,67 @@ impl ModelScorer {
         self.live.p99()
     }
 
+    /// The features of its records.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The model itself.
+    pub fn engine(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    /// What the columns of the output mean.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    /// Scores rows of features that are there already, row-major: at once where that is cheap, else on the
+    /// model's threads, in pieces of at most 200 rows. `values` has one a feature of each row, or none at all.
+    ///
+    /// [`ScoreFault::Late`] and [`ScoreFault::Busy`] as for [`Scorer::submit`].
+    pub async fn score_rows(&self, ask: Rows, budget: Duration) -> Result<Vec<RowScore>, ScoreFault> {
+        let Rows { cells, count, explain, values } = ask;
+        let (watch, width) = (Stopwatch::start(), self.plan.width());
+        if cells.len() != count * width {
+            return Err(ScoreFault::Model(ModelError::Width.to_string().into()));
+        }
+        let told = self.plan.features().len().max(1);
+        let mut values = values.chunks_exact(told);
+        let mut scores = Vec::with_capacity(count);
+        for piece in cells.chunks((MAX_RECORDS * width).max(1)) {
+            let rows = piece.len() / width.max(1);
+            let left = budget.saturating_sub(watch.elapsed());
+            let ran = if !explain && self.is_cheap(rows, left) {
+                self.run(piece, rows)?
+            } else {
+                self.run_threaded(piece.to_vec(), rows, left, explain).await?
+            };
+            let mut reasons = ran.reasons.iter();
+            scores.extend(ran.cells.chunks_exact(self.model.columns().max(1)).map(|cells| {
+                let (score, detail) = self.output.read(cells);
+                let reasons = reasons.next().and_then(Option::as_ref);
+                (score, self.explained(detail, reasons, values.next().unwrap_or_default()))
+            }));
+        }
+        Ok(scores)
+    }
+
+    /// True where so many rows are scored on the thread of the request.
+    fn is_cheap(&self, rows: usize, budget: Duration) -> bool {
+        let time = self.live.per_row().saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
+        self.cost() == Cost::Inline && (rows == 1 || time <= INLINE_TIME.min(budget))
+    }
+
+    async fn run_threaded(&self, rows: Vec<f32>, count: usize, budget: Duration, explain: bool) -> Answer {
+        let answer = self.pool.submit(rows, count, budget, explain)?;
+        match tokio::time::timeout(budget, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(ScoreFault::Model("its thread is gone".into())),
+            Err(_) => Err(ScoreFault::Late),
+        }
+    }
+
     fn extract(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
         let reading = Reading { now: call.now, values: call.explain };
         self.plan.extract(&call.body, &call.reserved, reading)
@@ -119,14 +195,7 @@ impl ModelScorer {
         if count == 0 {
             return Ok(self.join(records, &Ran::default(), &[]));
         }
-        let answer = match self.pool.submit(rows, count, call.budget, call.explain) {
-            Ok(answer) => match tokio::time::timeout(call.budget, answer).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(_)) => Err(ScoreFault::Model("its thread is gone".into())),
-                Err(_) => Err(ScoreFault::Late),
-            },
-            Err(fault) => Err(fault),
-        };
+        let answer = self.run_threaded(rows, count, call.budget, call.explain).await;
         Ok(self.conclude(records, answer, &values))
     }
 
@@ -222,8 +291,7 @@ impl Scorer for ModelScorer {
             Err(fault) => return Some(Err(fault)),
         };
         let count = scorable(&records);
-        let time = self.live.per_row().saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
-        if count > 1 && time > INLINE_TIME.min(call.budget) {
+        if count > 1 && !self.is_cheap(count, call.budget) {
             return None;
         }
         if count == 0 {

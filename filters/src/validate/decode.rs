@@ -27,27 +27,36 @@ pub enum DecodeFault {
 
 /// The body as it was before it was encoded. Work and memory end at `limit` bytes, or at [`MAX_RATIO`].
 pub fn decode(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>, DecodeFault> {
+    decode_to(body, coding, limit, body.len().saturating_mul(MAX_RATIO).max(FLOOR))
+}
+
+/// The same without the ratio, for what is packed more tightly by its nature, such as tensors full of zeros.
+pub fn decode_dense(body: &[u8], coding: Coding, limit: usize) -> Result<Vec<u8>, DecodeFault> {
+    decode_to(body, coding, limit, limit)
+}
+
+fn decode_to(body: &[u8], coding: Coding, limit: usize, allowed: usize) -> Result<Vec<u8>, DecodeFault> {
     match coding {
         Coding::Identity => Ok(body.to_vec()),
         Coding::Other => Err(DecodeFault::Unsupported),
         Coding::Deflate => {
-            let (decoded, used) = inflated(body, DataFormat::Zlib, limit)?;
+            let (decoded, used) = inflated(body, DataFormat::Zlib, limit, allowed)?;
             if used == body.len() {
                 Ok(decoded)
             } else {
                 Err(DecodeFault::Malformed("deflate: bytes behind its end"))
             }
         }
-        Coding::Gzip => gunzip(body, limit),
+        Coding::Gzip => gunzip(body, limit, allowed),
     }
 }
 
 /// One member (RFC 1952): what a second one holds, not everybody reads.
-fn gunzip(body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeFault> {
+fn gunzip(body: &[u8], limit: usize, allowed: usize) -> Result<Vec<u8>, DecodeFault> {
     let malformed = DecodeFault::Malformed("gzip");
     let start = header(body).ok_or(malformed)?;
     let packed = body.get(start..).ok_or(malformed)?;
-    let (decoded, used) = inflated(packed, DataFormat::Raw, limit)?;
+    let (decoded, used) = inflated(packed, DataFormat::Raw, limit, allowed)?;
     let trailer = packed.get(used..).ok_or(malformed)?;
     let (sum, size) = trailer.split_first_chunk::<4>().ok_or(malformed)?;
     let size = <[u8; 4]>::try_from(size).map_err(|_| DecodeFault::Malformed("gzip: bytes behind its end"))?;
@@ -82,8 +91,12 @@ fn header(body: &[u8]) -> Option<usize> {
 }
 
 /// What the data are, and how many bytes they took.
-fn inflated(data: &[u8], format: DataFormat, limit: usize) -> Result<(Vec<u8>, usize), DecodeFault> {
-    let allowed = data.len().saturating_mul(MAX_RATIO).max(FLOOR);
+fn inflated(
+    data: &[u8],
+    format: DataFormat,
+    limit: usize,
+    allowed: usize,
+) -> Result<(Vec<u8>, usize), DecodeFault> {
     let bound = limit.min(allowed);
     let mut state = InflateState::new_boxed(format);
     let (mut out, mut used) = (Vec::new(), 0);
@@ -110,7 +123,7 @@ fn inflated(data: &[u8], format: DataFormat, limit: usize) -> Result<(Vec<u8>, u
 
 #[cfg(test)]
 pub mod tests {
-    use super::{DecodeFault, decode};
+    use super::{DecodeFault, decode, decode_dense};
     use crate::validate::media::Coding;
     use miniz_oxide::deflate::{compress_to_vec, compress_to_vec_zlib};
 
@@ -140,6 +153,8 @@ pub mod tests {
         let bomb = gzip(&vec![b' '; 8 << 20]);
         assert_eq!(decode(&bomb, Coding::Gzip, 64 << 20), Err(DecodeFault::Bomb));
         assert_eq!(decode(&bomb, Coding::Gzip, 100_000), Err(DecodeFault::TooLarge));
+        assert_eq!(decode_dense(&bomb, Coding::Gzip, 8 << 20).map(|body| body.len()), Ok(8 << 20));
+        assert_eq!(decode_dense(&bomb, Coding::Gzip, (8 << 20) - 1), Err(DecodeFault::TooLarge));
         let body = gzip(b"{\"a\":1}");
         assert_eq!(decode(&body, Coding::Gzip, 7).map(|body| body.len()), Ok(7));
         assert_eq!(decode(&body, Coding::Gzip, 6), Err(DecodeFault::TooLarge));

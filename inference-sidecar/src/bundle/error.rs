@@ -23,6 +23,8 @@ pub struct BundleError {
 pub enum BundleFault {
     #[error("cannot be read: {0}")]
     Unreadable(String),
+    #[error("looks features up in a store, and there is none here: let a gateway score with it")]
+    NoStore,
     #[error("is not UTF-8")]
     NotUtf8,
     #[error("is over {limit} bytes")]

@@ -81,6 +81,16 @@ impl Bundle {
         Self::load_signed(dir, None)
     }
 
+    /// The same for a bundle that must do without a feature store.
+    #[cfg(feature = "server")]
+    pub fn load_alone(dir: &Path) -> Result<Self, BundleError> {
+        let bundle = Self::load(dir)?;
+        if bundle.plan.looks_up() {
+            return Err(BundleError::new(MANIFEST, BundleFault::NoStore));
+        }
+        Ok(bundle)
+    }
+
     /// The same for a bundle that somebody must have signed.
     ///
     /// Every file is read once, and what was checked is what is used: the signature holds for the manifest, and the
@@ -93,7 +103,7 @@ impl Bundle {
                 return Err(BundleError::new(SIGNATURE, BundleFault::Signature));
             }
         }
-        let text = String::from_utf8(text).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))?;
+        let text = utf8(text)?;
         let manifest = Manifest::parse(&text)?;
         let tables = tables(dir, &manifest)?;
         let plan = Plan::compile(&manifest.object, &manifest.features, &tables)
@@ -149,6 +159,11 @@ impl Bundle {
         golden::records(&golden).map_err(|fault| BundleError::new(&manifest.files.golden.path, fault))
     }
 
+    /// Reads the manifest alone.
+    pub fn peek(dir: &Path) -> Result<Manifest, BundleError> {
+        Manifest::parse(&utf8(read_bounded(dir, MANIFEST, MAX_MANIFEST)?)?)
+    }
+
     /// Says where the model runs, whatever its runs cost.
     pub fn place(&mut self, cost: Cost) {
         self.cost = cost;
@@ -163,6 +178,10 @@ pub fn files(manifest: &Manifest) -> Vec<(&FileRef, u64)> {
     files.extend(reference.iter().map(|file| (file, MAX_REFERENCE)));
     files.extend(tables.values().map(|file| (file, MAX_TABLE)));
     files
+}
+
+fn utf8(manifest: Vec<u8>) -> Result<String, BundleError> {
+    String::from_utf8(manifest).map_err(|_| BundleError::new(MANIFEST, BundleFault::NotUtf8))
 }
 
 fn baseline_fits(manifest: &Manifest) -> bool {

@@ -220,7 +220,7 @@ impl FeatureSpec {
     }
 
     /// The member names of a pointer, escapes resolved (RFC 6901, section 4). Members of objects only.
-    pub(super) fn tokens(&self, pointer: &str) -> Result<Vec<String>, SpecError> {
+    pub(crate) fn tokens(&self, pointer: &str) -> Result<Vec<String>, SpecError> {
         let path = pointer.strip_prefix('/').ok_or_else(|| self.error("the pointer must start with `/`"))?;
         let tokens = path
             .split('/')

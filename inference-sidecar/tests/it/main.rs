@@ -9,6 +9,7 @@
     reason = "a test fails by panicking, and compares exact results"
 )]
 
+mod batches;
 mod bundles;
 mod draw;
 mod ensembles;
@@ -20,5 +21,6 @@ mod outputs;
 mod reasons;
 mod rollout;
 mod scorers;
+mod serving;
 mod shipped;
 mod stored;

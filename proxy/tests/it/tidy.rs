@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
 /// What only some crates may use: the beginning of its name, and who may.
 const RESERVED: [(&str, &[&str]); 6] = [
     ("pingora", &["foregate"]),
-    ("hyper", &["foregate"]),
+    ("hyper", &["foregate", "foregate-inference"]),
     ("axum", &["foregate"]),
     ("kube", &["foregate-control"]),
     ("k8s-openapi", &["foregate-control"]),

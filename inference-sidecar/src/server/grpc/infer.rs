@@ -1,0 +1,197 @@
+//! `ModelInfer`: typed and raw contents.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::Shared;
+use super::super::fault::Fault;
+use super::super::served::{Ask, Input, Served};
+use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
+use super::messages::{
+    InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
+};
+use super::{decode, frame, named};
+
+/// Fields of one kind in a request at most: those that are read grow in memory.
+const MAX_FIELDS: usize = 64;
+/// Fields of [`ModelInferRequest`] that repeat: parameters, inputs, outputs, raw contents.
+const REPEATED: std::ops::RangeInclusive<u64> = 4..=7;
+
+/// Reads a call, scores it and writes the answer, raw where its inputs were.
+pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> Result<Bytes, Fault> {
+    bounded(&message)?;
+    let request: ModelInferRequest = decode(message)?;
+    let served = shared.repository.find(&request.model_name, named(&request.model_version))?;
+    let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents, .. } = request;
+    let raw = !raw_input_contents.is_empty();
+    let input = input(shared, &served, inputs, raw_input_contents)?;
+    for output in &outputs {
+        check(&output.name, &output.parameters)?;
+    }
+    let ask = Ask {
+        input,
+        explain: explain(&parameters)?,
+        outputs: outputs.into_iter().map(|output| output.name.into()).collect(),
+        budget: asked(&parameters).map_or(budget, |asked| asked.min(budget)),
+    };
+    let tensors = shared.infer(&served, ask).await?;
+    Ok(frame::framed(&written(&served, id, tensors, raw)))
+}
+
+/// Refuses a message whose many small fields would take a multiple of its size once they are read.
+fn bounded(message: &[u8]) -> Result<(), Fault> {
+    let malformed = || Fault::invalid("the message is malformed");
+    let (mut rest, mut counts) = (message, [0_usize; 8]);
+    while !rest.is_empty() {
+        let key = prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())? as u64;
+        let length = match key & 7 {
+            0 => {
+                prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())?;
+                0
+            }
+            1 => 8,
+            2 => prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())?,
+            5 => 4,
+            _ => return Err(malformed()),
+        };
+        rest = rest.get(length..).ok_or_else(malformed)?;
+        let field = key >> 3;
+        if let Some(count) = counts.get_mut(usize::try_from(field).unwrap_or(usize::MAX)) {
+            *count += 1;
+            if *count > MAX_FIELDS && REPEATED.contains(&field) {
+                return Err(Fault::invalid(format!("over {MAX_FIELDS} inputs, outputs or parameters")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn input(
+    shared: &Shared,
+    served: &Served,
+    inputs: Vec<InferTensor>,
+    raw: Vec<Bytes>,
+) -> Result<Input, Fault> {
+    let [tensor] = <[InferTensor; 1]>::try_from(inputs).map_err(|inputs| {
+        Fault::invalid(format!("a request has one input, features or records; this one has {}", inputs.len()))
+    })?;
+    let InferTensor { name, datatype, shape, parameters, contents } = tensor;
+    check(&name, &parameters)?;
+    let features = served.takes_features(&name, &datatype)?;
+    let (shape, count) = elements(&name, &shape)?;
+    let rows = if features {
+        feature_rows(&name, &shape, served.width(), shared.limits.rows)?
+    } else {
+        record_rows(&name, &shape, shared.limits.rows)?
+    };
+    let fault = |what: String| Fault::invalid(format!("input `{name}`: {what}"));
+    let mut raw = raw.into_iter();
+    match (raw.next(), raw.next(), contents) {
+        (Some(binary), None, None) if features => {
+            Ok(Input::Features { cells: floats(&name, &binary, count)?, rows })
+        }
+        (Some(binary), None, None) => Ok(Input::Records(byte_elements(&name, binary, count)?)),
+        (None, _, Some(contents)) => {
+            let InferTensorContents { fp32_contents, bytes_contents } = contents;
+            let found = if features { fp32_contents.len() } else { bytes_contents.len() };
+            if found != count {
+                return Err(fault(format!("its contents have {found} elements, and its shape {count}")));
+            }
+            Ok(if features {
+                Input::Features { cells: fp32_contents, rows }
+            } else {
+                Input::Records(bytes_contents)
+            })
+        }
+        (Some(_), Some(_), _) => Err(fault("more raw contents than inputs".to_owned())),
+        (Some(_), None, Some(_)) => Err(fault("contents and raw contents at once".to_owned())),
+        (None, _, None) => Err(fault("no contents".to_owned())),
+    }
+}
+
+fn check(tensor: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<(), Fault> {
+    if parameters.contains_key("shared_memory_region") {
+        return Err(Fault::invalid(format!("`{tensor}`: no memory is shared with this server")));
+    }
+    if parameters.contains_key("classification") {
+        let what =
+            "`classification` is not spoken here; models with classes give `class` and `probabilities`";
+        return Err(Fault::invalid(format!("`{tensor}`: {what}")));
+    }
+    Ok(())
+}
+
+fn explain(parameters: &BTreeMap<String, InferParameter>) -> Result<bool, Fault> {
+    match parameters.get("explain").map(|parameter| &parameter.choice) {
+        None => Ok(false),
+        Some(Some(Parameter::Bool(explain))) => Ok(*explain),
+        Some(_) => Err(Fault::invalid("the parameter `explain` is true or false")),
+    }
+}
+
+/// The time that the client gives in its parameters, in microseconds.
+fn asked(parameters: &BTreeMap<String, InferParameter>) -> Option<Duration> {
+    let micros = match &parameters.get("timeout")?.choice {
+        Some(Parameter::Int64(micros)) => u64::try_from(*micros).ok()?,
+        Some(Parameter::Uint64(micros)) => *micros,
+        _ => return None,
+    };
+    Some(Duration::from_micros(micros)).filter(|asked| !asked.is_zero())
+}
+
+fn written(served: &Served, id: String, tensors: Vec<Tensor>, raw: bool) -> ModelInferResponse {
+    let mut response = ModelInferResponse {
+        model_name: served.name.to_string(),
+        model_version: served.version.to_string(),
+        id,
+        outputs: Vec::with_capacity(tensors.len()),
+        raw_output_contents: Vec::new(),
+    };
+    for Tensor { name, shape, cells } in tensors {
+        let shape = shape.into_iter().map(|size| i64::try_from(size).unwrap_or(i64::MAX)).collect();
+        let datatype = cells.datatype().name().to_owned();
+        let contents = if raw {
+            response.raw_output_contents.push(cells.to_binary().into());
+            None
+        } else {
+            Some(match cells {
+                Cells::Fp32(cells) => {
+                    InferTensorContents { fp32_contents: cells, bytes_contents: Vec::new() }
+                }
+                Cells::Bytes(cells) => {
+                    InferTensorContents { fp32_contents: Vec::new(), bytes_contents: cells }
+                }
+            })
+        };
+        let parameters = BTreeMap::new();
+        response.outputs.push(InferTensor { name: name.to_owned(), datatype, shape, parameters, contents });
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bounded;
+
+    #[test]
+    fn many_small_fields_are_refused_before_they_are_read() {
+        assert!(bounded(b"").is_ok());
+        assert!(bounded(b"\x0a\x01a\x2a\x00\x32\x00").is_ok());
+        assert!(bounded(&b"\x2a\x00".repeat(64)).is_ok());
+        for field in [0x22_u8, 0x2a, 0x32, 0x3a] {
+            assert!(bounded(&[field, 0].repeat(65)).is_err(), "{field}");
+        }
+        for message in [
+            &b"\x2a"[..],
+            b"\x2a\x02a",
+            b"\x2b",
+            b"\x2f",
+            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+            b"\x09ab",
+        ] {
+            assert!(bounded(message).is_err(), "{message:?}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! gRPC: `inference.GRPCInferenceService`, every call with one message each way.
+
+mod frame;
+mod infer;
+mod messages;
+mod pages;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use prost::Message;
+
+use self::messages::{
+    HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
+    ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
+};
+use super::Shared;
+use super::body::{Whole, read};
+use super::fault::{Fault, Kind};
+use crate::clock::Stopwatch;
+
+/// Where the calls lie.
+const PREFIX: &str = "/inference.GRPCInferenceService/";
+/// The health protocol of gRPC, which probes speak.
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+/// `ServingStatus` of the health protocol.
+const SERVING: i32 = 1;
+const NOT_SERVING: i32 = 2;
+
+/// Answers one call; what is refused is an answer too.
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
+    let watch = Stopwatch::start();
+    let (head, body) = request.into_parts();
+    let media = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let is_grpc = matches!(media.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]));
+    if head.method != Method::POST || !is_grpc {
+        let mut response = Response::new(Whole::default());
+        *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        return response;
+    }
+    let path = head.uri.path();
+    let call = Call::parse(path);
+    let name = call.map_or("unknown", Call::name);
+    let own = shared.limits.deadline;
+    let deadline = match frame::timeout(&head.headers) {
+        Ok(asked) => asked.map_or(own, |asked| asked.min(own)),
+        Err(fault) => return frame::refused(&fault),
+    };
+    let answer = async {
+        let call = call.ok_or_else(|| Fault::new(Kind::Unsupported, "this call is not known here"))?;
+        carry_out(shared, call, &head.headers, body, deadline, watch).await
+    };
+    let answer = match tokio::time::timeout(deadline, Box::pin(answer)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Fault::new(Kind::Late, "the deadline has passed")),
+    };
+    shared.metrics.ended("grpc", name, answer.as_ref().err().map(|fault| fault.kind), watch.elapsed());
+    match answer {
+        Ok(message) => frame::answered(message),
+        Err(fault) => frame::refused(&fault),
+    }
+}
+
+/// The calls of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Health,
+    ServerLive,
+    ServerReady,
+    ModelReady,
+    ServerMetadata,
+    ModelMetadata,
+    ModelInfer,
+    ModelStatistics,
+    RepositoryIndex,
+    RepositoryModelLoad,
+    RepositoryModelUnload,
+}
+
+impl Call {
+    fn parse(path: &str) -> Option<Self> {
+        if path == HEALTH {
+            return Some(Self::Health);
+        }
+        Some(match path.strip_prefix(PREFIX)? {
+            "ServerLive" => Self::ServerLive,
+            "ServerReady" => Self::ServerReady,
+            "ModelReady" => Self::ModelReady,
+            "ServerMetadata" => Self::ServerMetadata,
+            "ModelMetadata" => Self::ModelMetadata,
+            "ModelInfer" => Self::ModelInfer,
+            "ModelStatistics" => Self::ModelStatistics,
+            "RepositoryIndex" => Self::RepositoryIndex,
+            "RepositoryModelLoad" => Self::RepositoryModelLoad,
+            "RepositoryModelUnload" => Self::RepositoryModelUnload,
+            _ => return None,
+        })
+    }
+
+    /// The call as metrics name it; the words are those of REST.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Health => "health",
+            Self::ServerLive => "live",
+            Self::ServerReady => "ready",
+            Self::ModelReady => "model_ready",
+            Self::ServerMetadata => "server_metadata",
+            Self::ModelMetadata => "model_metadata",
+            Self::ModelInfer => "infer",
+            Self::ModelStatistics => "statistics",
+            Self::RepositoryIndex => "index",
+            Self::RepositoryModelLoad => "load",
+            Self::RepositoryModelUnload => "unload",
+        }
+    }
+
+    /// True for what probes ask, without a token and whatever else is under way.
+    fn is_probe(self) -> bool {
+        matches!(self, Self::Health | Self::ServerLive | Self::ServerReady)
+    }
+}
+
+fn decode<M: Message + Default>(message: Bytes) -> Result<M, Fault> {
+    M::decode(message).map_err(|error| Fault::invalid(format!("the message: {error}")))
+}
+
+/// A version where one is named.
+fn named(version: &str) -> Option<&str> {
+    Some(version).filter(|version| !version.is_empty())
+}
+
+async fn carry_out(
+    shared: &Shared,
+    call: Call,
+    headers: &HeaderMap,
+    body: Incoming,
+    deadline: Duration,
+    watch: Stopwatch,
+) -> Result<Bytes, Fault> {
+    if !call.is_probe() {
+        shared.access.check(headers)?;
+    }
+    let _room = if call.is_probe() { None } else { Some(shared.admit()?) };
+    let body = read(body, shared.limits.body).await?;
+    let message = frame::message(headers, body, shared.limits.body)?;
+    let repository = &shared.repository;
+    Ok(match call {
+        Call::Health => {
+            let asked: HealthCheckRequest = decode(message)?;
+            if !asked.service.is_empty() && format!("/{}/", asked.service) != PREFIX {
+                return Err(Fault::new(Kind::NotFound, "no such service"));
+            }
+            let status = if shared.is_ready() { SERVING } else { NOT_SERVING };
+            frame::framed(&HealthCheckResponse { status })
+        }
+        Call::ServerLive => frame::framed(&Live { live: true }),
+        Call::ServerReady => frame::framed(&Ready { ready: shared.is_ready() }),
+        Call::ModelReady => {
+            let asked: ModelReadyRequest = decode(message)?;
+            let ready = repository.find(&asked.name, named(&asked.version)).is_ok();
+            frame::framed(&Ready { ready })
+        }
+        Call::ServerMetadata => frame::framed(&pages::server()),
+        Call::ModelMetadata => {
+            let asked: ModelMetadataRequest = decode(message)?;
+            let served = repository.find(&asked.name, named(&asked.version))?;
+            frame::framed(&pages::model(&served, &repository.select(Some(&asked.name), None)?))
+        }
+        Call::ModelInfer => infer::infer(shared, message, deadline.saturating_sub(watch.elapsed())).await?,
+        Call::ModelStatistics => {
+            let asked: ModelStatisticsRequest = decode(message)?;
+            frame::framed(&pages::statistics(&repository.select(named(&asked.name), named(&asked.version))?))
+        }
+        Call::RepositoryIndex => {
+            let asked: RepositoryIndexRequest = decode(message)?;
+            frame::framed(&pages::index(tokio::task::block_in_place(|| repository.index(asked.ready))?))
+        }
+        Call::RepositoryModelLoad => {
+            let asked: ModelRepositoryRequest = decode(message)?;
+            if !asked.parameters.is_empty() {
+                return Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"));
+            }
+            shared.load(&asked.model_name).await?;
+            frame::framed(&Nothing {})
+        }
+        Call::RepositoryModelUnload => {
+            let asked: ModelRepositoryRequest = decode(message)?;
+            shared.unload(&asked.model_name)?;
+            frame::framed(&Nothing {})
+        }
+    })
+}
