@@ -1,7 +1,8 @@
 //! Features, models, reasons and rankings without anything around them.
 
+use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
@@ -18,8 +19,6 @@ use crate::measure::Table;
 /// Items of a catalogue, and numbers of each.
 const ITEMS: usize = 9_066;
 const WIDTH: usize = 64;
-/// A lead of 1 KiB with every field that the models read.
-const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
 /// How the words of a case become columns.
 const WORDS: &str = r#"[{"name":"words","pointer":"/Subject","also":["/Description"],"type":"text",
 "normalize":{"lower":true,"unaccent":true,"digits":"0"},
@@ -39,22 +38,30 @@ pub fn run<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     store(table)
 }
 
+/// Each shipped model on the features of its first golden record; `compare/engines.py` times the same beside us.
 fn models<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
-    for (bundle, engine) in [("lead-score", "boosted trees"), ("lead-score-logistic", "linear model")] {
-        let (alone, why) = (format!("model alone, {engine}"), format!("reasons of one score, {engine}"));
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(home)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    folders.sort();
+    for folder in folders {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let (alone, why) = (format!("model alone, {name}"), format!("reasons of one score, {name}"));
         if !table.wants(&alone) && !table.wants(&why) {
             continue;
         }
-        let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
-        let bundle = Bundle::load(&home.join(bundle))?;
-        let row = bundle.plan.extract(LEAD, &[], Reading::default())?.rows;
-        let mut scores = Vec::with_capacity(1);
+        let bundle = Bundle::load(&folder)?;
+        let golden = Bundle::records(&folder, &bundle.manifest)?;
+        let record = golden.bodies.first().context("no golden record")?;
+        let row = bundle.plan.extract(record, &[], Reading { now: golden.now, values: false })?.rows;
+        let mut scores = Vec::with_capacity(bundle.model.columns());
         table.row(&alone, || {
             scores.clear();
             bundle.model.run(&row, 1, &mut scores).is_ok()
         })?;
-        ensure!(bundle.model.explain(&row, &scores).is_some(), "no reasons");
-        table.row(&why, || bundle.model.explain(&row, &scores))?;
+        if bundle.model.explain(&row, &scores).is_some() {
+            table.row(&why, || bundle.model.explain(&row, &scores))?;
+        }
     }
     Ok(())
 }
