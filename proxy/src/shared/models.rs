@@ -315,9 +315,10 @@ mod tests {
     use foregate_filters::fault::Path;
     use foregate_filters::resources::Resources;
     use foregate_filters::score::ScoreCall;
+    use foregate_policy::codes;
     use foregate_policy::compile::Materials;
-    use foregate_policy::documents::model::Placement;
-    use foregate_policy::model::{Model, Version};
+    use foregate_policy::documents::model::{Gate, Placement};
+    use foregate_policy::model::{Guardrails, Model, Rollout, Version};
 
     use crate::shared::Shared;
 
@@ -345,5 +346,35 @@ mod tests {
         assert!(!inline(&shared, Placement::Inline, 32 << 10));
         assert!(!inline(&shared, Placement::Threads, 1 << 10));
         assert!(inline(&shared, Placement::Inline, 1 << 10), "a changed placement is another scorer");
+    }
+
+    /// A model of these bundles, the second on trial as canary and judged by its drift.
+    fn on_trial(bundles: [&str; 2]) -> Model {
+        let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
+        let version = |bundle: &str| Version { name: Some(bundle.into()), bundle: folder.join(bundle) };
+        let guardrails = Guardrails {
+            p99: None,
+            error_share: None,
+            disagreement: None,
+            tolerance: 0.1,
+            drift: Some(0.25),
+            hold_off: None,
+            min_records: 1_000,
+        };
+        let (canary, gate) = (Some((1, 1_000)), Gate::default());
+        let rollout = Rollout { production: 0, canary, shadow: None, guardrails, previous: None, gate };
+        let (name, versions) = ("m".into(), bundles.map(version).to_vec());
+        Model { name, versions, rollout: Some(rollout), placement: Placement::Auto, signed_by: Vec::new() }
+    }
+
+    #[test]
+    fn a_version_that_does_not_fit_or_has_nothing_to_tell_drift_by_is_refused_with_every_reason() {
+        let shared = Shared::new(None, None);
+        shared.begin();
+        assert_eq!(shared.model(&on_trial(["lead-score", "lead-score-logistic"]), &Path::default()), Ok(()));
+        let faults = shared.model(&on_trial(["lead-score", "case-queue"]), &Path::default()).unwrap_err();
+        let told: Vec<_> = faults.iter().map(|fault| (fault.code, fault.at.to_string())).collect();
+        let at = ["rollout.canary.version", "rollout.guardrails.drift"];
+        assert_eq!(told, at.map(|at| (codes::MODEL_MISFIT, at.to_owned())), "{faults:?}");
     }
 }
