@@ -364,7 +364,14 @@ mod tests {
         let (canary, gate) = (Some((1, 1_000)), Gate::default());
         let rollout = Rollout { production: 0, canary, shadow: None, guardrails, previous: None, gate };
         let (name, versions) = ("m".into(), bundles.map(version).to_vec());
-        Model { name, versions, rollout: Some(rollout), placement: Placement::Auto, signed_by: Vec::new(), features: None }
+        Model {
+            name,
+            versions,
+            rollout: Some(rollout),
+            placement: Placement::Auto,
+            signed_by: Vec::new(),
+            features: None,
+        }
     }
 
     #[test]
