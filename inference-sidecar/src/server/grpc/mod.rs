@@ -30,6 +30,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// `ServingStatus` of the health protocol.
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
+/// Bytes of a probe's body at most, which anybody may send: the name of a service, and what stands before it.
+const MAX_PROBE: usize = 256;
 
 /// Answers one call; what is refused is an answer too.
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
@@ -144,9 +146,13 @@ async fn carry_out(
     if !call.is_probe() {
         shared.access.check(headers)?;
     }
-    let _room = if call.is_probe() { None } else { Some(shared.admit()?) };
-    let body = read(body, shared.limits.body).await?;
-    let message = frame::message(headers, body, shared.limits.body)?;
+    let (_room, most) = if call.is_probe() {
+        frame::check_plain(headers)?;
+        (None, MAX_PROBE)
+    } else {
+        (Some(shared.admit()?), shared.limits.body)
+    };
+    let message = frame::message(headers, read(body, most).await?, most)?;
     let repository = &shared.repository;
     Ok(match call {
         Call::Health => {
