@@ -158,13 +158,11 @@ impl Server {
         let Options { models, model_threads, controlled, limits, drain, .. } = options;
         let repository =
             tokio::task::block_in_place(|| Repository::open(&models, model_threads, controlled))?;
-        let metrics = Metrics::default();
-        metrics.loaded(&repository.loaded());
         let shared = Arc::new(Shared {
             repository: Arc::new(repository),
             access,
             limits,
-            metrics,
+            metrics: Metrics::default(),
             open: Semaphore::new(limits.requests),
             draining: AtomicBool::new(false),
         });
@@ -240,17 +238,5 @@ impl Shared {
         let tensors = served.infer(ask).await?;
         self.metrics.scored(&served.name, rows);
         Ok(tensors)
-    }
-
-    async fn load(&self, model: &str) -> Result<(), Fault> {
-        self.repository.load(model).await?;
-        self.metrics.loaded(&self.repository.loaded());
-        Ok(())
-    }
-
-    fn unload(&self, model: &str) -> Result<(), Fault> {
-        self.repository.unload(model)?;
-        self.metrics.loaded(&self.repository.loaded());
-        Ok(())
     }
 }

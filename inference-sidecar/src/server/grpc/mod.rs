@@ -190,12 +190,12 @@ async fn carry_out(
             if !asked.parameters.is_empty() {
                 return Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"));
             }
-            shared.load(&asked.model_name).await?;
+            repository.load(&asked.model_name).await?;
             frame::framed(&Nothing {})
         }
         Call::RepositoryModelUnload => {
             let asked: ModelRepositoryRequest = decode(message)?;
-            shared.unload(&asked.model_name)?;
+            repository.unload(&asked.model_name)?;
             frame::framed(&Nothing {})
         }
     })

@@ -97,11 +97,11 @@ async fn carry_out(shared: &Shared, call: Call, headers: &HeaderMap, body: Incom
         }
         Call::Load(model) => {
             pages::check_load(&body().await?)?;
-            shared.load(&model.name).await?;
+            repository.load(&model.name).await?;
             Ok(Reply::json(&json!({})))
         }
         Call::Unload(model) => {
-            shared.unload(&model.name)?;
+            repository.unload(&model.name)?;
             Ok(Reply::json(&json!({})))
         }
         Call::Status(model) => {
@@ -155,8 +155,8 @@ impl Reply {
     }
 
     fn metrics(shared: &Shared) -> Result<Self, Fault> {
-        let page =
-            shared.metrics.exposition().map_err(|error| Fault::new(Kind::Internal, error.to_string()))?;
+        let page = shared.metrics.exposition(&shared.repository.loaded());
+        let page = page.map_err(|error| Fault::new(Kind::Internal, error.to_string()))?;
         let media = HeaderValue::from_static(OPEN_METRICS);
         Ok(Self { status: StatusCode::OK, media, header_length: None, body: page.into_bytes() })
     }
