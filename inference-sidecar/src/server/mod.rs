@@ -38,6 +38,9 @@ const NAME: &str = "foregate-inference";
 /// Extensions of the protocol that are spoken, as Triton names them.
 const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "statistics", "parameters"];
 
+/// Time beyond the deadline of a request for the model itself to say, and to count, that it was late.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// How the server runs.
 #[derive(Clone, Debug)]
 pub struct Options {

@@ -17,7 +17,7 @@ use self::messages::{
     HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
     ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
 };
-use super::Shared;
+use super::{GRACE, Shared};
 use super::body::{Whole, read};
 use super::fault::{Fault, Kind};
 use crate::clock::Stopwatch;
@@ -56,7 +56,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
         let call = call.ok_or_else(|| Fault::new(Kind::Unsupported, "this call is not known here"))?;
         carry_out(shared, call, &head.headers, body, deadline, watch).await
     };
-    let answer = match tokio::time::timeout(deadline, Box::pin(answer)).await {
+    let answer = match tokio::time::timeout(deadline + GRACE, Box::pin(answer)).await {
         Ok(answer) => answer,
         Err(_) => Err(Fault::new(Kind::Late, "the deadline has passed")),
     };

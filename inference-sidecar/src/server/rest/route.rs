@@ -105,6 +105,11 @@ impl Call {
         })
     }
 
+    /// True for what reads a body or the folder; all else is told however much is under way.
+    pub(super) fn takes_room(&self) -> bool {
+        matches!(self, Self::Infer(_) | Self::Predict(_) | Self::Load(_) | Self::Index)
+    }
+
     /// The call as metrics name it.
     pub(super) fn name(&self) -> &'static str {
         match self {
