@@ -1,5 +1,6 @@
 //! gRPC: `inference.GRPCInferenceService`, every call with one message each way.
 
+mod bounds;
 mod frame;
 mod infer;
 mod messages;
@@ -17,9 +18,9 @@ use self::messages::{
     HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
     ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
 };
-use super::{GRACE, Shared};
 use super::body::{Whole, read};
 use super::fault::{Fault, Kind};
+use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 
 /// Where the calls lie.
