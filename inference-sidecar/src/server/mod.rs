@@ -12,6 +12,7 @@ mod served;
 mod statistics;
 mod tensors;
 mod tls;
+mod traffic;
 
 use std::io;
 use std::net::SocketAddr;
