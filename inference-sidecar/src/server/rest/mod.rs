@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::route::Call;
-use super::{GRACE, Shared};
 use super::body::{Whole, decoded, gzip, read};
 use super::fault::{Fault, Kind};
 use super::metrics::OPEN_METRICS;
+use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 
 /// Where the JSON of a body ends, and its binary tensors begin.
