@@ -61,15 +61,21 @@ impl Traffic {
 
     /// Ends once nothing has happened for too long.
     pub async fn still(&self, patience: Patience) -> Still {
+        // A look now and then costs requests less than a timer that each of them sets anew.
+        let pause = patience.idle.min(patience.write);
+        let (mut moved, mut rested) = (self.moved.load(Ordering::Relaxed), Duration::ZERO);
         loop {
-            let moved = self.moved.load(Ordering::Relaxed);
-            let sending = self.sending.load(Ordering::Relaxed) > 0;
+            tokio::time::sleep(pause).await;
+            let before = std::mem::replace(&mut moved, self.moved.load(Ordering::Relaxed));
+            if moved != before || self.working.load(Ordering::Relaxed) > 0 {
+                rested = Duration::ZERO;
+                continue;
+            }
+            rested += pause;
+            let stuck = self.sending.load(Ordering::Relaxed) > 0;
             let (limit, still) =
-                if sending { (patience.write, Still::Stuck) } else { (patience.idle, Still::Idle) };
-            // One look at the end costs requests less than a timer that each of them sets anew.
-            tokio::time::sleep(limit).await;
-            let rests = self.working.load(Ordering::Relaxed) == 0;
-            if rests && self.moved.load(Ordering::Relaxed) == moved {
+                if stuck { (patience.write, Still::Stuck) } else { (patience.idle, Still::Idle) };
+            if rested >= limit {
                 return still;
             }
         }
