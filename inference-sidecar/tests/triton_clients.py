@@ -170,7 +170,8 @@ def raw(asked: dict[str, Any]) -> list[Any]:
             message = bytes.fromhex(call["hex"]) * call.get("times", 1)
             metadata = [tuple(pair) for pair in call.get("metadata", [])]
             try:
-                method(message, metadata=metadata, timeout=call.get("timeout", 60))
+                packing = grpc.Compression.Gzip if call.get("gzip") else None
+                method(message, metadata=metadata, timeout=call.get("timeout", 60), compression=packing)
                 answers.append(["OK", ""])
             except grpc.RpcError as fault:
                 answers.append([fault.code().name, fault.details()])

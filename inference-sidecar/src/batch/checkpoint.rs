@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Tally;
 use super::rows::Place;
+use crate::bundle::hex;
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -74,7 +75,7 @@ impl Checkpoint {
         Self {
             input: place.offset,
             line: place.line,
-            sha256: hex(place.digest.clone()),
+            sha256: hex(&place.digest.clone().finalize()),
             output,
             rows: tally.rows,
             bad: tally.bad,
@@ -122,19 +123,10 @@ impl Checkpoint {
                 }
                 digest.update(buffer.get(..count).unwrap_or_default());
             }
-            if hex(digest.clone()) != self.sha256 {
+            if hex(&digest.clone().finalize()) != self.sha256 {
                 return Err(CheckpointError::Input(path.to_owned()));
             }
         }
         Ok(Place { offset: self.input, line: self.line, digest })
     }
-}
-
-/// A digest in hexadecimal.
-pub fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().flat_map(|byte| [byte >> 4, byte & 15]).filter_map(digit).collect()
-}
-
-fn digit(nibble: u8) -> Option<char> {
-    char::from_digit(u32::from(nibble), 16)
 }

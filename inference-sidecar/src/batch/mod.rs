@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use self::checkpoint::{Checkpoint, CheckpointError, beside, hex};
+use self::checkpoint::{Checkpoint, CheckpointError, beside};
 use self::columns::{Columns, HeaderError};
 use self::rows::{Place, Row, Rows};
 use self::scored::{Lines, Scoring};
-use crate::bundle::Bundle;
 use crate::bundle::error::BundleError;
 use crate::bundle::manifest::MANIFEST;
+use crate::bundle::{Bundle, hex};
 use crate::clock;
 
 /// Rows that one thread scores at once, at most.
@@ -112,7 +112,7 @@ pub fn run(options: &Options, told: &mut dyn FnMut(Progress)) -> Result<Tally, B
     let bundle = Bundle::load_alone(model)
         .map_err(|source| BatchError::Bundle { folder: model.clone(), source: Box::new(source) })?;
     let manifest = fs::read(model.join(MANIFEST)).map_err(at(model))?;
-    let fingerprint = hex(Sha256::new_with_prefix(&manifest));
+    let fingerprint = hex(&Sha256::digest(&manifest));
     let mut opened = File::open(input).map_err(at(input))?;
     let total = opened.metadata().map_err(at(input))?.len();
     let columns = match format {

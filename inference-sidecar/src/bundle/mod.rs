@@ -234,16 +234,21 @@ fn read_checked(dir: &Path, file: &FileRef, limit: u64) -> Result<Vec<u8>, Bundl
         return Err(BundleError::new(MANIFEST, BundleFault::Outside(file.path.clone())));
     }
     let bytes = read_bounded(dir, &file.path, limit)?;
-    let digest = Sha256::digest(&bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
+    let digest = hex(&Sha256::digest(&bytes));
     if digest.eq_ignore_ascii_case(&file.sha256) {
         Ok(bytes)
     } else {
         Err(BundleError::new(&file.path, BundleFault::Digest { claimed: file.sha256.clone(), found: digest }))
     }
+}
+
+/// A digest in hexadecimal.
+pub(crate) fn hex(digest: &[u8]) -> String {
+    digest.iter().fold(String::with_capacity(2 * digest.len()), |mut hex, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A regular file inside the folder, links resolved; never more than `limit` bytes of it.

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +15,7 @@ use hyper::body::Incoming;
 use miniz_oxide::deflate::compress_to_vec;
 
 use super::fault::{Fault, Kind};
+use super::traffic::{Piece, Turn};
 
 /// Effort of compression: small answers gain little from more.
 const LEVEL: u8 = 4;
@@ -25,28 +27,36 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 pub struct Whole {
     bytes: Option<Bytes>,
     trailers: Option<HeaderMap>,
+    /// Ends with the last byte of it.
+    turn: Option<Arc<Turn>>,
 }
 
 impl Whole {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
-        Self { bytes: Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty()), trailers: None }
+        let bytes = Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty());
+        Self { bytes, trailers: None, turn: None }
     }
 
     pub fn with_trailers(mut self, trailers: HeaderMap) -> Self {
         self.trailers = Some(trailers);
         self
     }
+
+    pub fn of_turn(mut self, turn: Arc<Turn>) -> Self {
+        self.turn = Some(turn);
+        self
+    }
 }
 
 impl Body for Whole {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = self.bytes.take().map(Frame::data);
+    ) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
+        let data = self.bytes.take().map(|bytes| Frame::data(Piece { bytes, turn: self.turn.clone() }));
         let frame = data.or_else(|| self.trailers.take().map(Frame::trailers));
         Poll::Ready(frame.map(Ok))
     }

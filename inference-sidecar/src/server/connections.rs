@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::Shared;
-use super::{grpc, rest};
+use super::traffic::{Patience, Still, Traffic};
+use super::{Shared, grpc, rest};
 
 /// Time for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -35,6 +35,8 @@ const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 /// A silent HTTP/2 connection is asked whether it is still there.
 const PING: Duration = Duration::from_secs(30);
+/// Clients that do nothing hold no place for longer.
+const PATIENCE: Patience = Patience { idle: Duration::from_mins(1), write: Duration::from_secs(30) };
 /// Pause where the operating system has no room for another connection.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
@@ -64,6 +66,7 @@ struct Guest {
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     closing: watch::Receiver<bool>,
+    patience: Patience,
 }
 
 impl Doors {
@@ -71,7 +74,7 @@ impl Doors {
     pub async fn serve(self) {
         let Self { listener, protocol, tls, shared, mut closing } = self;
         let room = Arc::new(Semaphore::new(shared.limits.connections));
-        let guest = Guest { protocol, tls, shared, closing: closing.clone() };
+        let guest = Guest { protocol, tls, shared, closing: closing.clone(), patience: PATIENCE };
         let mut connections = JoinSet::new();
         loop {
             // The semaphore is never closed.
@@ -124,28 +127,28 @@ impl Guest {
     }
 
     async fn converse<S: Read + Write + Unpin + Send + 'static>(self, stream: S) {
-        let Self { protocol, shared, mut closing, .. } = self;
+        let Self { protocol, shared, closing, patience, .. } = self;
+        let traffic = Arc::new(Traffic::default());
+        let requests = Arc::clone(&traffic);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (shared, turn) = (Arc::clone(&shared), requests.begin());
+            async move {
+                let answer = match protocol {
+                    Protocol::Rest => rest::answer(&shared, request).await,
+                    Protocol::Grpc => grpc::answer(&shared, request).await,
+                };
+                Ok::<_, Infallible>(answer.map(|body| body.of_turn(turn.answered())))
+            }
+        });
+        let course = Course { traffic, closing, patience };
         match protocol {
             Protocol::Rest => {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let shared = Arc::clone(&shared);
-                    async move { Ok::<_, Infallible>(rest::answer(&shared, request).await) }
-                });
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_header_size(MAX_HEAD);
-                let mut connection = pin!(builder.serve_connection(stream, service));
-                tokio::select! {
-                    _ = connection.as_mut() => return,
-                    () = closed(&mut closing) => connection.as_mut().graceful_shutdown(),
-                }
-                // How a connection ends, only its client minds.
-                let _ = connection.await;
+                let connection = builder.serve_connection(stream, service);
+                course.run(connection, http1::Connection::graceful_shutdown).await;
             }
             Protocol::Grpc => {
-                let service = service_fn(move |request: Request<Incoming>| {
-                    let shared = Arc::clone(&shared);
-                    async move { Ok::<_, Infallible>(grpc::answer(&shared, request).await) }
-                });
                 let mut builder = http2::Builder::new(TokioExecutor::new());
                 builder
                     .timer(TokioTimer::new())
@@ -154,13 +157,108 @@ impl Guest {
                     .initial_stream_window_size(STREAM_WINDOW)
                     .initial_connection_window_size(CONNECTION_WINDOW)
                     .max_concurrent_streams(STREAMS);
-                let mut connection = pin!(builder.serve_connection(stream, service));
-                tokio::select! {
-                    _ = connection.as_mut() => return,
-                    () = closed(&mut closing) => connection.as_mut().graceful_shutdown(),
-                }
-                let _ = connection.await;
+                let connection = builder.serve_connection(stream, service);
+                course.run(connection, http2::Connection::graceful_shutdown).await;
             }
         }
+    }
+}
+
+/// How long a connection is served.
+struct Course {
+    traffic: Arc<Traffic>,
+    closing: watch::Receiver<bool>,
+    patience: Patience,
+}
+
+impl Course {
+    /// Serves until the client goes, does nothing for too long, or closing; `shut_down` tells it that this is the end.
+    async fn run<C: Future>(self, connection: C, shut_down: impl FnOnce(Pin<&mut C>)) {
+        let Self { traffic, mut closing, patience } = self;
+        let mut connection = pin!(connection);
+        tokio::select! {
+            // How a connection ends, only its client minds.
+            _ = connection.as_mut() => return,
+            () = closed(&mut closing) => {}
+            still = traffic.still(patience) => if still == Still::Stuck { return },
+        }
+        shut_down(connection.as_mut());
+        let patience = Patience { idle: patience.write, ..patience };
+        tokio::select! {
+            _ = connection => {}
+            _ = traffic.still(patience) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Guest, Patience, Protocol};
+    use crate::server::access::Access;
+    use crate::server::metrics::Metrics;
+    use crate::server::repository::Repository;
+    use crate::server::{Limits, Shared};
+    use hyper_util::rt::TokioIo;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::sync::{Semaphore, watch};
+
+    const SHORT: Duration = Duration::from_millis(5);
+    /// Shorter than silent connections of HTTP/2 live without an answer to a ping.
+    const LONG: Duration = Duration::from_secs(25);
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    fn shared() -> Arc<Shared> {
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles/lead-score-logistic");
+        std::os::unix::fs::symlink(bundle, folder.path().join("model")).unwrap();
+        let limits = Limits { body: 1 << 20, rows: 10, requests: 10, connections: 10, deadline: LONG };
+        Arc::new(Shared {
+            repository: Arc::new(Repository::open(folder.path(), 1, false).unwrap()),
+            access: Access::default(),
+            limits,
+            metrics: Metrics::default(),
+            open: Semaphore::new(limits.requests),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Fails where a connection does not end whose client sends this, takes up to 256 bytes, and stays.
+    async fn ends(protocol: Protocol, patience: Patience, sent: &[u8]) {
+        let (mut client, server) = tokio::io::duplex(256);
+        let (_close, closing) = watch::channel(false);
+        let guest = Guest { protocol, tls: None, shared: shared(), closing, patience };
+        let serve = guest.converse(TokioIo::new(server));
+        let both = async { tokio::join!(serve, client.write_all(sent)).1.unwrap() };
+        tokio::time::timeout(LONG, both).await.expect("the connection ends");
+    }
+
+    /// A frame of HTTP/2 on a stream of this number.
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    }
+
+    #[tokio::test]
+    async fn connections_without_a_request_end() {
+        let patience = Patience { idle: SHORT, write: SHORT };
+        ends(Protocol::Grpc, patience, b"").await;
+        ends(Protocol::Grpc, patience, &[PREFACE, &frame(4, 0, 0, b"")].concat()).await;
+        ends(Protocol::Rest, patience, b"").await;
+    }
+
+    #[tokio::test]
+    async fn connections_whose_answers_nobody_takes_end() {
+        let patience = Patience { idle: LONG * 2, write: SHORT };
+        ends(Protocol::Rest, patience, b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        // No stream may send anything: the initial window is 0.
+        let settings = frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+        let path = b"/inference.GRPCInferenceService/ServerLive";
+        let head = [&[0x83, 0x86, 0x04, 42][..], path, &[0x0f, 0x10, 16], b"application/grpc"].concat();
+        let call = [frame(1, 4, 1, &head), frame(0, 1, 1, &[0; 5])].concat();
+        ends(Protocol::Grpc, patience, &[PREFACE, &settings, &call].concat()).await;
     }
 }

@@ -95,14 +95,10 @@ impl Metrics {
         self.rows.get_or_create(&ModelLabels { model: model.to_owned() }).inc_by(rows as u64);
     }
 
-    /// Notes what is loaded.
-    pub fn loaded(&self, models: &Models) {
+    /// All of it as text; `models` are those that are loaded.
+    pub fn exposition(&self, models: &Models) -> Result<String, std::fmt::Error> {
         let count: usize = models.values().map(Vec::len).sum();
         self.models.set(i64::try_from(count).unwrap_or(i64::MAX));
-    }
-
-    /// All of it as text.
-    pub fn exposition(&self) -> Result<String, std::fmt::Error> {
         let mut page = String::new();
         text::encode(&mut page, &self.registry)?;
         Ok(page)

@@ -12,6 +12,7 @@ mod served;
 mod statistics;
 mod tensors;
 mod tls;
+mod traffic;
 
 use std::io;
 use std::net::SocketAddr;
@@ -37,6 +38,9 @@ use self::tls::TlsError;
 const NAME: &str = "foregate-inference";
 /// Extensions of the protocol that are spoken, as Triton names them.
 const EXTENSIONS: [&str; 4] = ["binary_tensor_data", "model_repository", "statistics", "parameters"];
+
+/// Time beyond the deadline of a request for the model itself to say, and to count, that it was late.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// How the server runs.
 #[derive(Clone, Debug)]
@@ -158,13 +162,11 @@ impl Server {
         let Options { models, model_threads, controlled, limits, drain, .. } = options;
         let repository =
             tokio::task::block_in_place(|| Repository::open(&models, model_threads, controlled))?;
-        let metrics = Metrics::default();
-        metrics.loaded(&repository.loaded());
         let shared = Arc::new(Shared {
             repository: Arc::new(repository),
             access,
             limits,
-            metrics,
+            metrics: Metrics::default(),
             open: Semaphore::new(limits.requests),
             draining: AtomicBool::new(false),
         });
@@ -240,17 +242,5 @@ impl Shared {
         let tensors = served.infer(ask).await?;
         self.metrics.scored(&served.name, rows);
         Ok(tensors)
-    }
-
-    async fn load(&self, model: &str) -> Result<(), Fault> {
-        self.repository.load(model).await?;
-        self.metrics.loaded(&self.repository.loaded());
-        Ok(())
-    }
-
-    fn unload(&self, model: &str) -> Result<(), Fault> {
-        self.repository.unload(model)?;
-        self.metrics.loaded(&self.repository.loaded());
-        Ok(())
     }
 }

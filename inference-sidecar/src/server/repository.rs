@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::fault::{Fault, Kind};
 use super::served::Served;
@@ -33,7 +33,7 @@ pub struct Repository {
     controlled: bool,
     loaded: ArcSwap<Models>,
     /// Held while models change.
-    changing: Mutex<()>,
+    changing: Arc<Mutex<()>>,
 }
 
 /// Why the folder cannot be served.
@@ -84,7 +84,7 @@ impl Repository {
             }
         }
         let (folder, loaded) = (folder.to_owned(), ArcSwap::from_pointee(models));
-        Ok(Self { folder, threads, controlled, loaded, changing: Mutex::default() })
+        Ok(Self { folder, threads, controlled, loaded, changing: Arc::default() })
     }
 
     /// All that is loaded.
@@ -143,15 +143,20 @@ impl Repository {
     }
 
     /// Loads all versions of a model that lie in the folder; where one is at fault, all stays as it was.
+    ///
+    /// What was begun is finished, also where nobody waits for it any more; no other change is begun before.
     pub async fn load(self: &Arc<Self>, name: &str) -> Result<(), Fault> {
-        let _changing = self.change()?;
-        let (repository, wanted) = (Arc::clone(self), name.to_owned());
-        let loading = tokio::task::spawn_blocking(move || repository.read(&wanted));
-        let versions = loading.await.map_err(|error| internal(&error))??;
-        let mut models = Models::clone(&self.loaded.load());
-        models.insert(name.into(), versions);
-        self.loaded.store(Arc::new(models));
-        Ok(())
+        let changing = self.change()?;
+        let (repository, name) = (Arc::clone(self), name.to_owned());
+        let loading = tokio::task::spawn_blocking(move || {
+            let _changing = changing;
+            let versions = repository.read(&name)?;
+            let mut models = Models::clone(&repository.loaded.load());
+            models.insert(name.into(), versions);
+            repository.loaded.store(Arc::new(models));
+            Ok(())
+        });
+        loading.await.map_err(|error| internal(&error))?
     }
 
     /// Unloads all versions of a model. Requests under way end as they would have.
@@ -165,14 +170,14 @@ impl Repository {
         Ok(())
     }
 
-    fn change(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Fault> {
+    fn change(&self) -> Result<OwnedMutexGuard<()>, Fault> {
         if !self.controlled {
             let message =
                 "models are neither loaded nor unloaded on request: `--model-control explicit` allows it";
             return Err(Fault::new(Kind::Forbidden, message));
         }
-        self.changing
-            .try_lock()
+        Arc::clone(&self.changing)
+            .try_lock_owned()
             .map_err(|_| Fault::new(Kind::Busy, "models are being loaded; try again later"))
     }
 
@@ -278,8 +283,13 @@ fn folders(folder: &Path, left: &mut usize) -> Result<Vec<PathBuf>, RepositoryEr
 
 #[cfg(test)]
 mod tests {
-    use super::order;
+    use super::{Repository, order};
+    use crate::server::fault::Kind;
     use std::cmp::Ordering;
+    use std::path::Path;
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Waker};
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {
@@ -289,5 +299,24 @@ mod tests {
         }
         assert_eq!(order("1.2.3", "1.2.3"), Ordering::Equal);
         assert_ne!(order("1.2", "1-2"), Ordering::Equal, "other texts are other versions");
+    }
+
+    #[tokio::test]
+    async fn a_load_that_nobody_waits_for_is_finished_and_no_second_one_runs_beside_it() {
+        const MODEL: &str = "lead-score-logistic";
+        let folder = tempfile::tempdir().unwrap();
+        let bundle = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles").join(MODEL);
+        std::os::unix::fs::symlink(bundle, folder.path().join(MODEL)).unwrap();
+        let repository = Arc::new(Repository::open(folder.path(), 1, true).unwrap());
+        repository.unload(MODEL).unwrap();
+        {
+            let load = pin!(repository.load(MODEL));
+            assert_eq!(load.poll(&mut Context::from_waker(Waker::noop())), Poll::Pending);
+        }
+        assert_eq!(repository.load(MODEL).await.map_err(|fault| fault.kind), Err(Kind::Busy));
+        while repository.find(MODEL, None).is_err() {
+            tokio::task::yield_now().await;
+        }
+        while repository.load(MODEL).await.is_err() {}
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foregate_filters::score::Detail;
+use foregate_filters::score::{Detail, Scorer};
 
 use super::fault::Fault;
 use super::statistics::{Spans, Statistics};
@@ -74,11 +74,8 @@ impl Served {
             Port { name: RECORD.into(), datatype: Datatype::Bytes, shape: vec![-1] },
         ];
         let model = scorer.engine();
-        let columns = model.columns();
-        // What adds to one number of a vector is no reason.
-        let scalar = matches!(scorer.output(), Output::Score | Output::Classes(_));
-        let explains = scalar && model.explain(&vec![0.0; width], &vec![0.0; columns]).is_some();
-        let mut outputs = ports(scorer.output(), columns);
+        let explains = scorer.offer().is_some_and(|offer| offer.reasons);
+        let mut outputs = ports(scorer.output(), model.columns());
         if explains {
             outputs.push(Port { name: REASONS.into(), datatype: Datatype::Bytes, shape: vec![-1] });
         }

@@ -15,6 +15,8 @@ use super::GRPC;
 
 /// Bytes before a message: whether it is compressed, and its length.
 pub(super) const PREFIX: usize = 5;
+/// How a message is compressed, where it is.
+const ENCODING: &str = "grpc-encoding";
 /// Bytes of a status message at most, before its encoding.
 const MAX_MESSAGE: usize = 1_024;
 
@@ -39,6 +41,14 @@ pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     }))
 }
 
+/// Refuses a call whose message may be compressed.
+pub(super) fn check_plain(headers: &HeaderMap) -> Result<(), Fault> {
+    match headers.get(ENCODING).map(HeaderValue::as_bytes) {
+        None | Some(b"identity") => Ok(()),
+        Some(_) => Err(Fault::new(Kind::Unsupported, "probes are not compressed here")),
+    }
+}
+
 /// The one message of a body, unpacked, at most `most` bytes.
 pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Result<Bytes, Fault> {
     let Some([packed, length @ ..]) = body.first_chunk::<PREFIX>().copied() else {
@@ -50,7 +60,7 @@ pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Resu
     }
     match packed {
         0 => Ok(message),
-        1 => match headers.get("grpc-encoding").map(HeaderValue::as_bytes) {
+        1 => match headers.get(ENCODING).map(HeaderValue::as_bytes) {
             Some(b"gzip") => decoded(message, Coding::Gzip, most),
             Some(b"deflate") => decoded(message, Coding::Deflate, most),
             _ => Err(Fault::new(Kind::Unsupported, "only gzip and deflate are decoded here")),

@@ -12,16 +12,11 @@ use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows
 use super::messages::{
     InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
 };
-use super::{decode, frame, named};
-
-/// Fields of one kind in a request at most: those that are read grow in memory.
-const MAX_FIELDS: usize = 64;
-/// Fields of [`ModelInferRequest`] that repeat: parameters, inputs, outputs, raw contents.
-const REPEATED: std::ops::RangeInclusive<u64> = 4..=7;
+use super::{bounds, decode, frame, named};
 
 /// Reads a call, scores it and writes the answer, raw where its inputs were.
 pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> Result<Bytes, Fault> {
-    bounded(&message)?;
+    bounds::check(&message, shared.limits.rows)?;
     let request: ModelInferRequest = decode(message)?;
     let served = shared.repository.find(&request.model_name, named(&request.model_version))?;
     let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents, .. } = request;
@@ -38,34 +33,6 @@ pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> 
     };
     let tensors = shared.infer(&served, ask).await?;
     Ok(frame::framed(&written(&served, id, tensors, raw)))
-}
-
-/// Refuses a message whose many small fields would take a multiple of its size once they are read.
-fn bounded(message: &[u8]) -> Result<(), Fault> {
-    let malformed = || Fault::invalid("the message is malformed");
-    let (mut rest, mut counts) = (message, [0_usize; 8]);
-    while !rest.is_empty() {
-        let key = prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())? as u64;
-        let length = match key & 7 {
-            0 => {
-                prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())?;
-                0
-            }
-            1 => 8,
-            2 => prost::decode_length_delimiter(&mut rest).map_err(|_| malformed())?,
-            5 => 4,
-            _ => return Err(malformed()),
-        };
-        rest = rest.get(length..).ok_or_else(malformed)?;
-        let field = key >> 3;
-        if let Some(count) = counts.get_mut(usize::try_from(field).unwrap_or(usize::MAX)) {
-            *count += 1;
-            if *count > MAX_FIELDS && REPEATED.contains(&field) {
-                return Err(Fault::invalid(format!("over {MAX_FIELDS} inputs, outputs or parameters")));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn input(
@@ -169,29 +136,4 @@ fn written(served: &Served, id: String, tensors: Vec<Tensor>, raw: bool) -> Mode
         response.outputs.push(InferTensor { name: name.to_owned(), datatype, shape, parameters, contents });
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bounded;
-
-    #[test]
-    fn many_small_fields_are_refused_before_they_are_read() {
-        assert!(bounded(b"").is_ok());
-        assert!(bounded(b"\x0a\x01a\x2a\x00\x32\x00").is_ok());
-        assert!(bounded(&b"\x2a\x00".repeat(64)).is_ok());
-        for field in [0x22_u8, 0x2a, 0x32, 0x3a] {
-            assert!(bounded(&[field, 0].repeat(65)).is_err(), "{field}");
-        }
-        for message in [
-            &b"\x2a"[..],
-            b"\x2a\x02a",
-            b"\x2b",
-            b"\x2f",
-            b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-            b"\x09ab",
-        ] {
-            assert!(bounded(message).is_err(), "{message:?}");
-        }
-    }
 }

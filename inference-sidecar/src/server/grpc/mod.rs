@@ -1,5 +1,6 @@
 //! gRPC: `inference.GRPCInferenceService`, every call with one message each way.
 
+mod bounds;
 mod frame;
 mod infer;
 mod messages;
@@ -17,9 +18,9 @@ use self::messages::{
     HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
     ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
 };
-use super::Shared;
 use super::body::{Whole, read};
 use super::fault::{Fault, Kind};
+use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 
 /// Where the calls lie.
@@ -30,6 +31,8 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 /// `ServingStatus` of the health protocol.
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
+/// Bytes of a probe's body at most, which anybody may send: the name of a service, and what stands before it.
+const MAX_PROBE: usize = 256;
 
 /// Answers one call; what is refused is an answer too.
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
@@ -54,7 +57,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
         let call = call.ok_or_else(|| Fault::new(Kind::Unsupported, "this call is not known here"))?;
         carry_out(shared, call, &head.headers, body, deadline, watch).await
     };
-    let answer = match tokio::time::timeout(deadline, Box::pin(answer)).await {
+    let answer = match tokio::time::timeout(deadline + GRACE, Box::pin(answer)).await {
         Ok(answer) => answer,
         Err(_) => Err(Fault::new(Kind::Late, "the deadline has passed")),
     };
@@ -144,9 +147,13 @@ async fn carry_out(
     if !call.is_probe() {
         shared.access.check(headers)?;
     }
-    let _room = if call.is_probe() { None } else { Some(shared.admit()?) };
-    let body = read(body, shared.limits.body).await?;
-    let message = frame::message(headers, body, shared.limits.body)?;
+    let (_room, most) = if call.is_probe() {
+        frame::check_plain(headers)?;
+        (None, MAX_PROBE)
+    } else {
+        (Some(shared.admit()?), shared.limits.body)
+    };
+    let message = frame::message(headers, read(body, most).await?, most)?;
     let repository = &shared.repository;
     Ok(match call {
         Call::Health => {
@@ -184,12 +191,12 @@ async fn carry_out(
             if !asked.parameters.is_empty() {
                 return Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"));
             }
-            shared.load(&asked.model_name).await?;
+            repository.load(&asked.model_name).await?;
             frame::framed(&Nothing {})
         }
         Call::RepositoryModelUnload => {
             let asked: ModelRepositoryRequest = decode(message)?;
-            shared.unload(&asked.model_name)?;
+            repository.unload(&asked.model_name)?;
             frame::framed(&Nothing {})
         }
     })

@@ -13,8 +13,6 @@ use super::super::served::{Ask, Input, Served};
 use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
 use super::{JSON, Reply, json_data};
 
-/// Inputs and outputs that a request names at most.
-const MAX_TENSORS: usize = 64;
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 #[derive(Deserialize)]
@@ -22,9 +20,9 @@ struct Request<'a> {
     id: Option<String>,
     #[serde(default)]
     parameters: RequestParameters,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "json_data::few")]
     inputs: Vec<InputTensor<'a>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "json_data::few")]
     outputs: Vec<Wanted>,
 }
 
@@ -42,6 +40,7 @@ struct RequestParameters {
 #[derive(Deserialize)]
 struct InputTensor<'a> {
     name: String,
+    #[serde(deserialize_with = "json_data::few")]
     shape: Vec<i64>,
     datatype: String,
     #[serde(default)]
@@ -141,9 +140,6 @@ pub(super) async fn infer(
     };
     let request: Request<'_> =
         serde_json::from_slice(&body).map_err(|error| Fault::invalid(format!("the request: {error}")))?;
-    if request.inputs.len() > MAX_TENSORS || request.outputs.len() > MAX_TENSORS {
-        return Err(Fault::invalid(format!("over {MAX_TENSORS} inputs or outputs")));
-    }
     let input = input(shared, served, &request.inputs, binary)?;
     for wanted in &request.outputs {
         wanted.parameters.check(&wanted.name)?;

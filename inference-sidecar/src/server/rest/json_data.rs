@@ -1,12 +1,18 @@
 //! Tensors written as JSON: flat or nested numbers, and records.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::fault::Fault;
+
+/// Inputs, outputs or dimensions that a request names at most.
+const MAX_FEW: usize = 64;
 
 /// Reads the numbers of a tensor of this shape; `null` stands for what is missing.
 pub(super) fn floats(tensor: &str, data: &RawValue, shape: &[usize]) -> Result<Vec<f32>, Fault> {
@@ -116,13 +122,93 @@ impl<'de> Visitor<'de> for Element<'_> {
     }
 }
 
+/// The elements of an array as they are written: one more than `most` where it has more, and none behind it.
+pub(super) fn elements(data: &RawValue, most: usize) -> Result<Vec<&RawValue>, serde_json::Error> {
+    let mut elements = Vec::new();
+    let mut deserializer = serde_json::Deserializer::from_str(data.get());
+    let read = deserializer.deserialize_seq(Elements { elements: &mut elements, most });
+    // That the rest was not read is no fault of the array.
+    if elements.len() > most { Ok(elements) } else { read.map(|()| elements) }
+}
+
+struct Elements<'o, 'de> {
+    elements: &'o mut Vec<&'de RawValue>,
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for Elements<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        while self.elements.len() <= self.most {
+            let Some(element) = array.next_element()? else { break };
+            self.elements.push(element);
+        }
+        Ok(())
+    }
+}
+
+/// An array of at most [`MAX_FEW`] elements; what is in it takes a multiple of its text.
+pub(super) fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(array: D) -> Result<Vec<T>, D::Error> {
+    array.deserialize_seq(Few(PhantomData))
+}
+
+struct Few<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {MAX_FEW}")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Vec<T>, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = array.next_element()? {
+            if elements.len() == MAX_FEW {
+                return Err(A::Error::custom(format!("over {MAX_FEW} inputs, outputs or dimensions")));
+            }
+            elements.push(element);
+        }
+        Ok(elements)
+    }
+}
+
+/// The name and value of an object that has one and no more.
+pub(super) fn alone(object: &RawValue) -> Option<(Cow<'_, str>, &RawValue)> {
+    serde_json::Deserializer::from_str(object.get()).deserialize_map(Alone).ok().flatten()
+}
+
+struct Alone;
+
+impl<'de> Visitor<'de> for Alone {
+    type Value = Option<(Cow<'de, str>, &'de RawValue)>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let first = object.next_entry()?;
+        let mut more = false;
+        while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+            more = true;
+        }
+        Ok(first.filter(|_| !more))
+    }
+}
+
 /// Reads so many records: strings that hold JSON, or the objects themselves; each may stand in an array of its own.
 pub(super) fn records(tensor: &str, data: &RawValue, count: usize) -> Result<Vec<Bytes>, Fault> {
     let fault = |what: String| Fault::invalid(format!("input `{tensor}`: data: {what}"));
-    let elements: Vec<&RawValue> =
-        serde_json::from_str(data.get()).map_err(|error| fault(error.to_string()))?;
+    let elements = elements(data, count).map_err(|error| fault(error.to_string()))?;
     if elements.len() != count {
-        return Err(fault(format!("{} elements for {count} records", elements.len())));
+        let over = if elements.len() > count { "over " } else { "" };
+        return Err(fault(format!("{over}{} elements for {count} records", elements.len().min(count))));
     }
     let mut records = Vec::with_capacity(count);
     for (place, element) in elements.into_iter().enumerate() {
@@ -150,7 +236,7 @@ pub(super) fn record(element: &RawValue) -> Option<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use super::{floats, records};
+    use super::{alone, elements, few, floats, records};
     use serde_json::value::RawValue;
 
     fn raw(text: &str) -> Box<RawValue> {
@@ -192,6 +278,28 @@ mod tests {
         assert_eq!(found, [&br#"{"a":1}"#[..], br#"{"a":2}"#, b"{}"]);
         for text in ["[1]", "[null]", "[[]]", "[[{},{}]]", "[[[{}]]]", "[]", "[{},{}]", "{}", "\"{}\""] {
             assert!(records("record", &raw(text), 1).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn arrays_are_read_up_to_their_bound_and_no_further() {
+        let many = raw(&format!("[{}0]", "0,".repeat(99)));
+        assert_eq!(elements(&many, 100).unwrap().len(), 100);
+        assert_eq!(elements(&many, 10).unwrap().len(), 11);
+        assert!(elements(&raw("{}"), 10).is_err());
+        let read = |text: &str| few::<_, u8>(&mut serde_json::Deserializer::from_str(text));
+        assert_eq!(read(&format!("[{}0]", "0,".repeat(63))).unwrap().len(), 64);
+        let error = read(&format!("[{}0, what is not read", "0,".repeat(64))).unwrap_err();
+        assert!(error.to_string().contains("over 64"), "{error}");
+    }
+
+    #[test]
+    fn objects_of_one_member_are_told() {
+        let object = raw(r#"{"a\u0062": [1]}"#);
+        let (name, value) = alone(&object).unwrap();
+        assert_eq!((&*name, value.get()), ("ab", "[1]"));
+        for text in ["{}", r#"{"a":1,"b":2}"#, r#"{"a":1,"a":2}"#, "[1]", "7"] {
+            assert!(alone(&raw(text)).is_none(), "{text}");
         }
     }
 }

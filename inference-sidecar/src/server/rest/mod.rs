@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::route::Call;
-use super::Shared;
 use super::body::{Whole, decoded, gzip, read};
 use super::fault::{Fault, Kind};
 use super::metrics::OPEN_METRICS;
+use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 
 /// Where the JSON of a body ends, and its binary tensors begin.
@@ -47,9 +47,8 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     let call = Call::parse(&head.method, head.uri.path());
     let name = call.as_ref().map_or("unknown", Call::name);
     let packed = takes_gzip(&head.headers);
-    let deadline = shared.limits.deadline;
-    let answer = async { carry_out(shared, call?, &head.headers, body).await };
-    let answer = match tokio::time::timeout(deadline, Box::pin(answer)).await {
+    let answer = async { carry_out(shared, call?, &head.headers, body, watch).await };
+    let answer = match tokio::time::timeout(shared.limits.deadline + GRACE, Box::pin(answer)).await {
         Ok(answer) => answer,
         Err(_) => Err(Fault::new(Kind::Late, "the deadline has passed")),
     };
@@ -60,7 +59,13 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     }
 }
 
-async fn carry_out(shared: &Shared, call: Call, headers: &HeaderMap, body: Incoming) -> Result<Reply, Fault> {
+async fn carry_out(
+    shared: &Shared,
+    call: Call,
+    headers: &HeaderMap,
+    body: Incoming,
+    watch: Stopwatch,
+) -> Result<Reply, Fault> {
     // Probes have no token, and must be answered when all else is busy.
     match &call {
         Call::Live => return Ok(Reply::json(&json!({ "live": true }))),
@@ -69,8 +74,7 @@ async fn carry_out(shared: &Shared, call: Call, headers: &HeaderMap, body: Incom
         }
         _ => shared.access.check(headers)?,
     }
-    let watch = Stopwatch::start();
-    let _room = shared.admit()?;
+    let _room = if call.takes_room() { Some(shared.admit()?) } else { None };
     let body = async || -> Result<Bytes, Fault> {
         let whole = read(body, shared.limits.body).await?;
         decoded(whole, Coding::of(headers), shared.limits.body)
@@ -97,11 +101,11 @@ async fn carry_out(shared: &Shared, call: Call, headers: &HeaderMap, body: Incom
         }
         Call::Load(model) => {
             pages::check_load(&body().await?)?;
-            shared.load(&model.name).await?;
+            repository.load(&model.name).await?;
             Ok(Reply::json(&json!({})))
         }
         Call::Unload(model) => {
-            shared.unload(&model.name)?;
+            repository.unload(&model.name)?;
             Ok(Reply::json(&json!({})))
         }
         Call::Status(model) => {
@@ -155,8 +159,8 @@ impl Reply {
     }
 
     fn metrics(shared: &Shared) -> Result<Self, Fault> {
-        let page =
-            shared.metrics.exposition().map_err(|error| Fault::new(Kind::Internal, error.to_string()))?;
+        let page = shared.metrics.exposition(&shared.repository.loaded());
+        let page = page.map_err(|error| Fault::new(Kind::Internal, error.to_string()))?;
         let media = HeaderValue::from_static(OPEN_METRICS);
         Ok(Self { status: StatusCode::OK, media, header_length: None, body: page.into_bytes() })
     }

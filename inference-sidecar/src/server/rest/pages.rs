@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::super::fault::Fault;
 use super::super::served::Served;
@@ -52,17 +53,17 @@ pub(super) fn status(models: &[Arc<Served>]) -> Value {
     json!({ "model_version_status": models.iter().map(line).collect::<Vec<_>>() })
 }
 
-#[derive(Deserialize)]
-struct Asked {
+#[derive(Default, Deserialize)]
+struct Asked<'a> {
     #[serde(default)]
     ready: bool,
-    #[serde(default)]
-    parameters: Map<String, Value>,
+    #[serde(borrow)]
+    parameters: Option<&'a RawValue>,
 }
 
-fn asked(body: &[u8]) -> Result<Asked, Fault> {
+fn asked(body: &[u8]) -> Result<Asked<'_>, Fault> {
     if body.trim_ascii().is_empty() {
-        return Ok(Asked { ready: false, parameters: Map::new() });
+        return Ok(Asked::default());
     }
     serde_json::from_slice(body).map_err(|error| Fault::invalid(format!("the body: {error}")))
 }
@@ -74,9 +75,12 @@ pub(super) fn ready_alone(body: &[u8]) -> Result<bool, Fault> {
 
 /// A model is loaded as it lies in the folder.
 pub(super) fn check_load(body: &[u8]) -> Result<(), Fault> {
-    if asked(body)?.parameters.is_empty() {
-        Ok(())
-    } else {
-        Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"))
+    let empty =
+        |object: &str| object.strip_prefix('{').is_some_and(|rest| rest.trim_start().starts_with('}'));
+    match asked(body)?.parameters {
+        Some(parameters) if !empty(parameters.get()) => {
+            Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"))
+        }
+        _ => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ const SIGNATURE: &str = "serving_default";
 struct Request<'a> {
     signature_name: Option<String>,
     #[serde(borrow)]
-    instances: Option<Vec<&'a RawValue>>,
+    instances: Option<&'a RawValue>,
     #[serde(borrow)]
     inputs: Option<&'a RawValue>,
 }
@@ -64,7 +64,7 @@ pub(super) async fn predict(
         return Err(Fault::invalid(format!("the one signature is `{SIGNATURE}`")));
     }
     let (input, by_row) = match (request.instances, request.inputs) {
-        (Some(instances), None) => (rows(shared, served, &instances)?, true),
+        (Some(instances), None) => (rows(shared, served, instances)?, true),
         (None, Some(inputs)) => (columns(shared, served, inputs)?, false),
         _ => return Err(Fault::invalid("a request has `instances` or `inputs`, and not both")),
     };
@@ -78,8 +78,8 @@ pub(super) async fn predict(
 }
 
 /// The instances, which are all features or all records.
-fn rows(shared: &Shared, served: &Served, instances: &[&RawValue]) -> Result<Input, Fault> {
-    check_rows(shared, instances.len())?;
+fn rows(shared: &Shared, served: &Served, instances: &RawValue) -> Result<Input, Fault> {
+    let instances = elements(shared, instances)?;
     let (mut cells, mut records) = (Vec::new(), Vec::new());
     for (place, instance) in instances.iter().enumerate() {
         let fault = |what: String| Fault::invalid(format!("instance {place}: {what}"));
@@ -99,14 +99,16 @@ fn rows(shared: &Shared, served: &Served, instances: &[&RawValue]) -> Result<Inp
     }
 }
 
-fn check_rows(shared: &Shared, rows: usize) -> Result<(), Fault> {
+/// One element a row, within the bound of rows.
+fn elements<'a>(shared: &Shared, data: &'a RawValue) -> Result<Vec<&'a RawValue>, Fault> {
     let most = shared.limits.rows;
-    match rows {
+    let elements = json_data::elements(data, most).map_err(|error| Fault::invalid(error.to_string()))?;
+    match elements.len() {
         0 => Err(Fault::invalid("the request has no row")),
         rows if rows > most => {
-            Err(Fault::new(Kind::TooLarge, format!("{rows} rows, and a request has at most {most}")))
+            Err(Fault::new(Kind::TooLarge, format!("over {most} rows, which a request has at most")))
         }
-        _ => Ok(()),
+        _ => Ok(elements),
     }
 }
 
@@ -115,16 +117,12 @@ fn told<'a>(served: &Served, instance: &'a RawValue) -> Option<Instance<'a>> {
     match instance.get().as_bytes().first()? {
         b'[' => Some(Instance::Features(instance)),
         b'"' => json_data::record(instance).map(Instance::Record),
-        b'{' => {
-            let named = serde_json::from_str::<BTreeMap<String, &RawValue>>(instance.get()).ok()?;
-            let alone = named.iter().next().filter(|_| named.len() == 1);
-            match alone {
-                Some((name, data)) if *name == served.features_name() => Some(Instance::Features(data)),
-                Some((name, data)) if name == RECORD => bytes(data).map(Instance::Record),
-                Some((name, _)) if name == "b64" => bytes(instance).map(Instance::Record),
-                _ => json_data::record(instance).map(Instance::Record),
-            }
-        }
+        b'{' => match json_data::alone(instance) {
+            Some((name, data)) if name == served.features_name() => Some(Instance::Features(data)),
+            Some((name, data)) if name == RECORD => bytes(data).map(Instance::Record),
+            Some((name, _)) if name == "b64" => bytes(instance).map(Instance::Record),
+            _ => json_data::record(instance).map(Instance::Record),
+        },
         _ => None,
     }
 }
@@ -146,16 +144,14 @@ fn columns(shared: &Shared, served: &Served, inputs: &RawValue) -> Result<Input,
         ))
     };
     let (name, data) = if inputs.get().starts_with('{') {
-        let named: BTreeMap<String, &RawValue> = serde_json::from_str(inputs.get())
-            .map_err(|error| Fault::invalid(format!("`inputs`: {error}")))?;
-        let mut named = named.into_iter();
-        let (Some(alone), None) = (named.next(), named.next()) else { return Err(fault()) };
-        alone
+        json_data::alone(inputs).ok_or_else(fault)?
     } else {
-        (features.to_owned(), inputs)
+        (Cow::Borrowed(features), inputs)
     };
-    let elements: Vec<&RawValue> = serde_json::from_str(data.get()).map_err(|_| fault())?;
-    check_rows(shared, elements.len())?;
+    if !data.get().starts_with('[') {
+        return Err(fault());
+    }
+    let elements = elements(shared, data)?;
     let array_of_rows = elements.iter().all(|element| element.get().starts_with('['));
     if name == features && array_of_rows {
         let shape = [elements.len(), served.width()];

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use foregate_filters::validate::text::percent_decode;
 use http::Method;
 
 use super::super::fault::{Fault, Kind};
@@ -53,7 +54,8 @@ impl Call {
     /// Reads a path; a path that is known under another method is told from an unknown one.
     pub(super) fn parse(method: &Method, path: &str) -> Result<Self, Fault> {
         let unknown = || Fault::new(Kind::NotFound, "there is nothing under this path");
-        let path: Option<Vec<String>> = path.trim_start_matches('/').split('/').map(unescape).collect();
+        let segments = path.trim_start_matches('/').split('/');
+        let path: Option<Vec<String>> = segments.map(|segment| percent_decode(segment, false)).collect();
         let path = path.ok_or_else(unknown)?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
         let (wanted, call) = Self::of(&path).ok_or_else(unknown)?;
@@ -105,6 +107,11 @@ impl Call {
         })
     }
 
+    /// True for what reads a body or the folder; all else is told however much is under way.
+    pub(super) fn takes_room(&self) -> bool {
+        matches!(self, Self::Infer(_) | Self::Predict(_) | Self::Load(_) | Self::Index)
+    }
+
     /// The call as metrics name it.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -123,22 +130,6 @@ impl Call {
             Self::Predict(_) => "predict",
         }
     }
-}
-
-/// A segment without its percent-encoding (RFC 3986, section 2.1).
-fn unescape(segment: &str) -> Option<String> {
-    let mut bytes = segment.bytes();
-    let mut plain = Vec::with_capacity(segment.len());
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let mut digit = || char::from(bytes.next()?).to_digit(16);
-            let value = digit()? * 16 + digit()?;
-            plain.push(u8::try_from(value).ok()?);
-        } else {
-            plain.push(byte);
-        }
-    }
-    String::from_utf8(plain).ok()
 }
 
 #[cfg(test)]

@@ -262,6 +262,17 @@ fn messages_of_grpc_that_are_malformed_too_large_or_a_lie_are_refused() {
             "NOT_FOUND",
             "service",
         ),
+        // Probes need no token and no room: they are read within a bound of their own.
+        (
+            json!({ "method": "ServerReady", "hex": "00", "times": 300 }),
+            "RESOURCE_EXHAUSTED",
+            "more than 256",
+        ),
+        (
+            json!({ "method": "ServerLive", "hex": "1200", "times": 100, "gzip": true }),
+            "UNIMPLEMENTED",
+            "probes",
+        ),
         (
             json!({ "method": "ServerLive", "hex": "", "metadata": [["x", "a".repeat(100_000)]] }),
             "RESOURCE_EXHAUSTED",

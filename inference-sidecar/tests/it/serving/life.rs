@@ -59,7 +59,9 @@ fn more_requests_than_are_allowed_are_refused_and_probes_are_not() {
     let busy = server.post(PATH, &ask_records(&records(MODEL, 1)));
     assert_eq!(busy.status, 503);
     assert!(busy.head.contains("retry-after: 1") && busy.error().contains("1 requests"), "{}", busy.head);
-    assert_eq!(server.get("/v2/health/ready").status, 200);
+    for path in ["/v2/health/ready", "/metrics", "/v2", "/v2/models/stats"] {
+        assert_eq!(server.get(path).status, 200, "{path} is told under load");
+    }
     let answers = server.triton(json!({ "word": "raw", "calls": [
         { "method": "ServerReady", "hex": "" }, { "method": "ServerMetadata", "hex": "" },
     ]}));
@@ -76,6 +78,27 @@ fn a_request_that_takes_too_long_is_ended() {
     let answer = Answer::read(&mut stream);
     assert_eq!(answer.status, 504);
     assert!(answer.error().contains("deadline"), "{}", answer.error());
+}
+
+#[test]
+fn what_the_deadline_ends_within_a_model_is_counted_as_its_failure() {
+    let words = ["--request-timeout", "10ms", "--model-threads", "1", "--max-rows", "100000"];
+    let (server, _folder) = Running::start(&["lead-score"], &words);
+    let ended = [4_096_usize, 16_384, 65_536].iter().find_map(|rows| {
+        let size = rows * 27 * 4;
+        let json = json!({ "inputs": [{
+            "name": "features", "datatype": "FP32", "shape": [rows, 27], "parameters": { "binary_data_size": size },
+        }]});
+        let json = json.to_string();
+        let length = json.len().to_string();
+        let headers = [("inference-header-content-length", length.as_str())];
+        let body = [json.as_bytes(), &vec![0; size]].concat();
+        let answer = server.ask("POST", "/v2/models/lead-score/infer", &headers, &body);
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(ended.unwrap().status, 504);
+    let stats = server.get("/v2/models/lead-score/stats").json();
+    assert_eq!(stats["model_stats"][0]["inference_stats"]["fail"]["count"], 1, "{stats}");
 }
 
 #[test]
