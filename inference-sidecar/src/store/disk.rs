@@ -123,8 +123,13 @@ pub(super) struct Written {
     pub(super) outdated: usize,
 }
 
-/// Writes all updates or none; those older than what is known are passed over.
-pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<Written, StoreError> {
+/// Writes all updates or none; those older than what is known are passed over. Their cells are those of `columns`.
+pub(super) fn write(
+    path: &Path,
+    key: &StoreKey,
+    columns: &[Box<str>],
+    updates: Vec<Update>,
+) -> Result<Written, StoreError> {
     guarded(|| {
         let database = builder().open(path).map_err(opening)?;
         let write = database.begin_write().map_err(damaged)?;
@@ -133,6 +138,9 @@ pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<W
             let sealed = table.get(HEAD_KEY).map_err(damaged)?.ok_or(StoreError::NoStore)?;
             Head::open(key, sealed.value())?
         };
+        if *before.columns != *columns {
+            return Err(StoreError::OtherColumns);
+        }
         let mut after = Head { generation: before.generation + 1, ..before.clone() };
         let width = before.columns.len();
         let (mut changes, mut outdated) = (Vec::with_capacity(updates.len()), 0);
@@ -147,7 +155,7 @@ pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<W
                     continue;
                 }
                 after.rows += usize::from(known.is_none());
-                let row = StoredRow { at: update.at, cells: update.cells.clone() };
+                let row = StoredRow { at: update.at, cells: update.cells };
                 let sealed = key.seal(&place.0, &bytes_of(&row)).map_err(|_| StoreError::Key)?;
                 table.insert(&place.0[..], &*sealed).map_err(damaged)?;
                 changes.push((place, row));

@@ -1,7 +1,7 @@
 //! Updates of a feature store as files bring them: NDJSON and CSV.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, ErrorKind, Read};
 use std::path::Path;
 
 use foregate_filters::timestamp::Timestamp;
@@ -41,6 +41,14 @@ pub enum Form {
 pub struct LineError {
     pub line: usize,
     pub what: String,
+    /// Where it could not be read at all: what it says is not known then.
+    pub unread: Option<ErrorKind>,
+}
+
+impl LineError {
+    fn new(line: usize, what: String) -> Self {
+        Self { line, what, unread: None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -92,7 +100,7 @@ pub fn read(
     let mut updates = Vec::new();
     while lines.next()? {
         let text = lines.text.trim_end_matches(['\n', '\r']);
-        let refuse = |what| LineError { line: lines.line, what };
+        let refuse = |what| LineError::new(lines.line, what);
         if text.is_empty() {
             continue;
         }
@@ -116,7 +124,7 @@ pub fn read(
 pub fn columns(file: impl Read, form: Form) -> Result<Vec<String>, LineError> {
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
     lines.next()?;
-    let refuse = |what| LineError { line: 1, what };
+    let refuse = |what| LineError::new(1, what);
     let text = lines.text.trim_end_matches(['\n', '\r']);
     match form {
         Form::Ndjson => {
@@ -141,9 +149,13 @@ impl<R: BufRead> Lines<R> {
     fn next(&mut self) -> Result<bool, LineError> {
         self.line += 1;
         self.text.clear();
-        let refuse = |what: String| LineError { line: self.line, what };
+        let refuse = |what: String| LineError::new(self.line, what);
         let read = (&mut self.file).take(MAX_LINE + 1).read_line(&mut self.text);
-        let read = read.map_err(|error| refuse(error.to_string()))?;
+        let read = read.map_err(|error| {
+            // Bytes that are no UTF-8 are a fault of the file.
+            let unread = (error.kind() != ErrorKind::InvalidData).then(|| error.kind());
+            LineError { unread, ..refuse(error.to_string()) }
+        })?;
         if read as u64 > MAX_LINE {
             return Err(refuse(format!("over {MAX_LINE} bytes")));
         }

@@ -165,13 +165,15 @@ impl FeatureStore {
 
     /// Writes all updates or none, to disk and then to memory. An update older than what is known of its key is passed
     /// over, so that the same updates may come twice and in any order.
-    pub fn apply(&self, updates: &[Update]) -> Result<Applied, StoreFault> {
-        self.told(self.write(updates))
+    pub fn apply(&self, updates: impl Into<Vec<Update>>) -> Result<Applied, StoreFault> {
+        self.told(self.write(updates.into()))
     }
 
-    fn write(&self, updates: &[Update]) -> Result<Applied, StoreError> {
+    fn write(&self, updates: Vec<Update>) -> Result<Applied, StoreError> {
         let mut seen = self.seen();
-        let Written { before, after, changes, outdated } = disk::write(&self.path, &self.key, updates)?;
+        let columns = &seen.head.columns;
+        let Written { before, after, changes, outdated } =
+            disk::write(&self.path, &self.key, columns, updates)?;
         let applied = changes.len();
         self.counts.applied.fetch_add(applied as u64, Ordering::Relaxed);
         if before.same(&seen.head) {
