@@ -80,11 +80,20 @@ impl Signers {
         self.0.iter().flat_map(|key| key.id().bytes())
     }
 
+    /// True where nobody need have signed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True where one of them has made this signature.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.iter().any(|key| key.verifies(message, signature))
+    }
+
     /// Loads a bundle that one of them has signed; any bundle where nobody is named.
     pub fn load_bundle(&self, folder: &FilePath) -> Result<Bundle, BundleError> {
-        let signed =
-            |message: &[u8], signature: &[u8]| self.0.iter().any(|key| key.verifies(message, signature));
-        Bundle::load_signed(folder, (!self.0.is_empty()).then_some(&signed))
+        let signed = |message: &[u8], signature: &[u8]| self.verify(message, signature);
+        Bundle::load_signed(folder, (!self.is_empty()).then_some(&signed))
     }
 }
 
