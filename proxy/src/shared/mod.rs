@@ -10,6 +10,7 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use foregate_filters::client_auth::ClientAuth;
 use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
@@ -51,8 +52,6 @@ struct Kept {
     bundles: Shelf<BundleKey, Arc<ModelScorer>>,
     /// By name, and all that decides what they are; a rollout that changes begins anew.
     models: Shelf<(Arc<str>, Vec<u8>), LoadedModel>,
-    /// Those of the last good compilation.
-    in_force: Vec<LoadedModel>,
     /// By file, key and inbox.
     features: Shelf<Features, Arc<FeatureStore>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
@@ -75,6 +74,8 @@ pub struct Shared {
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
     kept: Mutex<Kept>,
+    /// Models of the last good compilation; apart from the rest, which is held while bundles load.
+    in_force: ArcSwap<Vec<LoadedModel>>,
     /// What was carried out, where no store keeps it.
     pub memory: Arc<Memory>,
     /// Apart from the rest: they are read while something else is being made.
@@ -86,8 +87,20 @@ impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
         let (quotas, kept, memory, secrets, stores) = Default::default();
-        let identity = None;
-        Self { fetcher, telemetry, identity, elsewhere, zone: None, quotas, kept, memory, secrets, stores }
+        let (identity, zone, in_force) = (None, None, ArcSwap::default());
+        Self {
+            fetcher,
+            telemetry,
+            identity,
+            elsewhere,
+            zone,
+            quotas,
+            kept,
+            in_force,
+            memory,
+            secrets,
+            stores,
+        }
     }
 
     /// The same with an identity of this workload.
@@ -171,8 +184,9 @@ impl Shared {
         kept.bundles.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.features.keep_only(attempt);
-        kept.in_force = kept.models.all();
-        kept.in_force.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut in_force = kept.models.all();
+        in_force.sort_by(|a, b| a.name.cmp(&b.name));
+        self.in_force.store(Arc::new(in_force));
         kept.upstreams.keep_only(attempt);
         kept.rosters.keep_only(attempt);
         for (upstream, _) in kept.upstreams.0.values() {

@@ -157,9 +157,9 @@ impl Shared {
         self.part(|kept| &mut kept.features, said.clone(), open, tell).map(Some)
     }
 
-    /// The models of what is in force, by name.
+    /// The models of what is in force, by name. Waits for nothing.
     pub fn models(&self) -> Vec<LoadedModel> {
-        self.kept().in_force.clone()
+        self.in_force.load().to_vec()
     }
 }
 
@@ -355,6 +355,19 @@ mod tests {
         assert!(!inline(&shared, Placement::Inline, 32 << 10));
         assert!(!inline(&shared, Placement::Threads, 1 << 10));
         assert!(inline(&shared, Placement::Inline, 1 << 10), "a changed placement is another scorer");
+    }
+
+    #[test]
+    fn what_is_in_force_is_told_while_bundles_load() {
+        let shared = Arc::new(Shared::new(None, None));
+        assert!(inline(&shared, Placement::Inline, 1 << 10));
+        // As a publication holds it for as long as a bundle takes.
+        let loading = shared.kept();
+        let (send, told) = std::sync::mpsc::channel();
+        let asked = Arc::clone(&shared);
+        std::thread::spawn(move || send.send(asked.models().len()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(1));
+        drop(loading);
     }
 
     /// A model of these bundles, the second on trial as canary and judged by its drift.
