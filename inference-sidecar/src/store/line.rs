@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// Updates in one file at most.
 const MAX_UPDATES: usize = 2_000_000;
+/// Numbers in the updates of one file at most, absent ones included: 128 MiB.
+const MAX_CELLS: usize = 1 << 25;
 /// Bytes of one line at most.
 const MAX_LINE: u64 = 64 << 10;
 /// Longest key, in bytes.
@@ -98,6 +100,8 @@ pub fn read(
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
     let mut reader = Reader { columns, now, header: Vec::new() };
     let mut updates = Vec::new();
+    // A short line is as many numbers as a full one.
+    let most = MAX_UPDATES.min(MAX_CELLS / columns.len().max(1));
     while lines.next()? {
         let text = lines.text.trim_end_matches(['\n', '\r']);
         let refuse = |what| LineError::new(lines.line, what);
@@ -112,8 +116,8 @@ pub fn read(
             }
             Form::Csv => reader.record(text).map_err(refuse)?,
         };
-        if updates.len() == MAX_UPDATES {
-            return Err(refuse(format!("over {MAX_UPDATES} updates in one file")));
+        if updates.len() == most {
+            return Err(refuse(format!("over {most} updates of {} columns in one file", columns.len())));
         }
         updates.push(update);
     }
@@ -337,6 +341,20 @@ mod tests {
         assert_eq!(told(&parsed(csv, Form::Csv).unwrap()), expected);
         assert_eq!(columns(csv.as_bytes(), Form::Csv).unwrap(), ["spend", "visits"]);
         assert_eq!(columns(ndjson.as_bytes(), Form::Ndjson).unwrap(), ["spend", "visits"]);
+    }
+
+    #[test]
+    fn a_file_is_bounded_by_its_numbers_whatever_its_bytes() {
+        let columns: Vec<Box<str>> = (0..4_096).map(|place| place.to_string().into()).collect();
+        let most = super::MAX_CELLS / columns.len();
+        let file = |lines: usize| format!("key\n{}", "a\n".repeat(lines));
+        let read = |lines| read(file(lines).as_bytes(), Form::Csv, &columns, now());
+        assert_eq!(read(8).unwrap().len(), 8);
+        let error = read(most + 1).unwrap_err();
+        assert_eq!(
+            (error.line, error.what),
+            (most + 2, format!("over {most} updates of 4096 columns in one file"))
+        );
     }
 
     #[test]
