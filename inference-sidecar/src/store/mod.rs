@@ -24,6 +24,7 @@ pub use snapshot::{MAX_COLUMNS, Row, RowKey, Snapshot};
 use crate::store::disk::{Head, Written};
 use crate::store::error::{StoreError, StoreFault};
 use crate::store::line::Update;
+use crate::store::snapshot::MAX_ROWS;
 
 /// Longest name of a column, in bytes.
 const MAX_NAME: usize = 128;
@@ -173,7 +174,7 @@ impl FeatureStore {
         let mut seen = self.seen();
         let columns = &seen.head.columns;
         let Written { before, after, changes, outdated } =
-            disk::write(&self.path, &self.key, columns, updates)?;
+            disk::write(&self.path, &self.key, columns, updates, MAX_ROWS)?;
         let applied = changes.len();
         self.counts.applied.fetch_add(applied as u64, Ordering::Relaxed);
         if before.same(&seen.head) {

@@ -78,6 +78,26 @@ fn rows_come_back_from_disk_as_they_went() {
 }
 
 #[test]
+fn deleted_rows_do_not_fill_a_store_for_good() {
+    let (_folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let gone = |key: &str, at| Update { key: key.into(), at, cells: None };
+    assert_eq!(store.apply([gone("never", 1)]).unwrap(), Applied::default());
+    let day = 86_400 * 1_000_000;
+    store.apply([gone("001A", 100), gone("001B", 20 * day)]).unwrap();
+    let columns = store.pin().columns().clone();
+    let write =
+        |name: &str, at| super::disk::write(&path, &key(KEY), &columns, vec![update(name, at, [1.0; 2])], 3);
+    // There are three: one of them lives, one was deleted long ago, one lately.
+    assert_eq!(write("001D", 29 * day).unwrap_err(), StoreError::TooLarge);
+    write("001D", 31 * day).unwrap();
+    assert_eq!(write("001E", 32 * day).unwrap_err(), StoreError::TooLarge);
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    assert_eq!((store.pin().rows(), read(&store, "001C").is_some()), (2, true));
+    assert_eq!(store.apply([update("001B", 19 * day, [2.0; 2])]).unwrap().outdated, 1);
+}
+
+#[test]
 fn a_wrong_key_and_what_is_no_store_are_told_apart() {
     let (folder, path) = made();
     assert_eq!(fault(&path, OTHER), StoreError::Key);
