@@ -144,6 +144,7 @@ impl ModelScorer {
     /// [`ScoreFault::Late`] and [`ScoreFault::Busy`] as for [`Scorer::submit`].
     pub async fn score_rows(&self, ask: Rows, budget: Duration) -> Result<Vec<RowScore>, ScoreFault> {
         let Rows { cells, count, explain, values } = ask;
+        let explain = explain && self.offer.reasons;
         let (watch, width) = (Stopwatch::start(), self.plan.width());
         if cells.len() != count * width {
             return Err(ScoreFault::Model(ModelError::Width.to_string().into()));
@@ -195,7 +196,8 @@ impl ModelScorer {
         if count == 0 {
             return Ok(self.join(records, &Ran::default(), &[]));
         }
-        let answer = self.run_threaded(rows, count, call.budget, call.explain).await;
+        let explain = call.explain && self.offer.reasons;
+        let answer = self.run_threaded(rows, count, call.budget, explain).await;
         Ok(self.conclude(records, answer, &values))
     }
 
