@@ -234,7 +234,7 @@ fn start(
     let tried = [("canary", canary.as_ref().map(|(canary, _)| canary)), ("shadow", shadow.as_ref())];
     for (role, tried) in tried.into_iter().filter_map(|(role, tried)| Some((role, tried?))) {
         let at_version = at.key(role).key("version");
-        if let Err(misfit) = fit::check(production.scorer.manifest(), tried.scorer.manifest()) {
+        if let Err(misfit) = fit::check(&production.scorer, &tried.scorer) {
             let message = format!("`{}` cannot stand in for `{}`: {misfit}", tried.name, production.name);
             faults.push(Fault::new(codes::MODEL_MISFIT, at_version, message));
         }
