@@ -97,15 +97,15 @@ impl ModelScorer {
         self.cost() == Cost::Inline && !call.explain && call.body.len() <= INLINE_BODY
     }
 
-    /// Reads a body and runs nothing.
+    /// Reads a body that was answered, and runs nothing.
     pub(crate) fn features(&self, call: &ScoreCall) -> Result<Features, ScoreFault> {
-        let Extraction { records, rows, .. } = self.extract(call)?;
+        let Extraction { records, rows, .. } = self.extract_again(call)?;
         Ok(Features { present: records.iter().map(|record| record.features.is_ok()).collect(), rows })
     }
 
-    /// Scores on this thread, whatever that costs.
+    /// Scores a body that was answered, on this thread, whatever that costs.
     pub(crate) fn run_here(&self, call: &ScoreCall) -> Scores {
-        let Extraction { records, rows, .. } = self.extract(call)?;
+        let Extraction { records, rows, .. } = self.extract_again(call)?;
         let answer = match scorable(&records) {
             0 => Ok(Ran::default()),
             count => run(&*self.model, &rows, count),
@@ -188,6 +188,10 @@ impl ModelScorer {
     fn extract(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
         let reading = Reading { now: call.now, values: call.explain };
         self.plan.extract(&call.body, &call.reserved, reading)
+    }
+
+    fn extract_again(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
+        self.plan.extract_again(&call.body, &call.reserved, Reading { now: call.now, values: false })
     }
 
     async fn answer(&self, call: ScoreCall) -> Scores {
