@@ -206,6 +206,13 @@ impl FeatureStore {
         self.told(refreshed)
     }
 
+    /// True where a store with other columns has taken the place of this one: it must be opened anew. Blocks for as long
+    /// as the disk does.
+    pub fn is_replaced(&self) -> bool {
+        let columns = Arc::clone(&self.seen().head.columns);
+        disk::look(&self.path, &self.key).is_ok_and(|head| head.columns != columns)
+    }
+
     fn reload(&self, seen: &mut Seen) -> Result<(), StoreError> {
         let (head, snapshot) = disk::load(&self.path, &self.key)?;
         // Models know columns by their place.

@@ -182,9 +182,12 @@ fn what_another_process_writes_is_seen() {
     assert!(one.refresh().unwrap());
     assert_eq!(one.pin().rows(), 6);
     // One with other columns is not taken for the same.
+    assert!(!one.is_replaced());
     fs::remove_file(&path).unwrap();
+    assert!(!one.is_replaced(), "nothing has taken its place yet");
     FeatureStore::create(&path, &key(KEY), &["other".to_owned()]).unwrap();
     assert_eq!(one.refresh().unwrap_err().fault, StoreError::OtherColumns);
+    assert!(one.is_replaced());
     assert_eq!(one.pin().rows(), 6, "the last good rows stay");
 }
 

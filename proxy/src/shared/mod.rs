@@ -17,6 +17,7 @@ use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::secret::SecretRef;
+use foregate_inference::rollout::Rollout;
 use foregate_inference::scorer::ModelScorer;
 use foregate_inference::store::FeatureStore;
 use foregate_policy::documents::credentials::Credentials;
@@ -49,9 +50,13 @@ struct Kept {
     credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     open_requests: Shelf<String, Arc<OpenRequests>>,
+    /// By the state of their files.
     bundles: Shelf<BundleKey, Arc<ModelScorer>>,
-    /// By name, and all that decides what they are; a rollout that changes begins anew.
-    models: Shelf<(Arc<str>, Vec<u8>), LoadedModel>,
+    /// By what their bundles say.
+    scorers: Shelf<BundleKey, Arc<ModelScorer>>,
+    /// By model, and who plays which part; one that changes begins anew.
+    rollouts: Shelf<(Arc<str>, Vec<u8>), Arc<Rollout>>,
+    models: Shelf<Arc<str>, LoadedModel>,
     /// By file, key and inbox.
     features: Shelf<Features, Arc<FeatureStore>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
@@ -182,6 +187,10 @@ impl Shared {
         kept.limiters.keep_only(attempt);
         kept.open_requests.keep_only(attempt);
         kept.bundles.keep_only(attempt);
+        // Not by attempt: a bundle that was loaded before does not ask for its scorer again.
+        let Kept { bundles, scorers, .. } = &mut *kept;
+        scorers.0.retain(|_, (scorer, _)| bundles.0.values().any(|(used, _)| Arc::ptr_eq(used, scorer)));
+        kept.rollouts.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.features.keep_only(attempt);
         let mut in_force = kept.models.all();
