@@ -114,7 +114,7 @@ fn store<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     let store = Arc::new(FeatureStore::open(&path, StoreKey::parse(STORE_KEY)?)?);
     let keys: Vec<String> = (0..ROWS).map(|row| format!("0015e00000{row:08}")).collect();
     let update = |key: &String| Update { key: key.as_str().into(), at: 1, cells: Some([0.5; 16].into()) };
-    store.apply(&keys.iter().map(update).collect::<Vec<_>>())?;
+    store.apply(keys.iter().map(update).collect::<Vec<_>>())?;
     let mut place = 0;
     let mut next = move || {
         // Far apart, so that hardly any row is in a cache of the processor already.

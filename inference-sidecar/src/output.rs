@@ -100,8 +100,10 @@ impl Output {
         }
     }
 
-    /// What there is to say beside scores.
-    pub fn offer(&self, reasons: bool) -> Offer {
+    /// What there is to say beside scores; `explains` where the model tells what its columns come from. The score of a
+    /// ranking and of an embedding is no column, so that there are no reasons for it.
+    pub fn offer(&self, explains: bool) -> Offer {
+        let reasons = explains && matches!(self, Self::Score | Self::Classes(_));
         let items = if let Self::Ranking(ranking) = self { ranking.k } else { 0 };
         Offer { classes: matches!(self, Self::Classes(_)), items, reasons }
     }

@@ -97,15 +97,15 @@ impl ModelScorer {
         self.cost() == Cost::Inline && !call.explain && call.body.len() <= INLINE_BODY
     }
 
-    /// Reads a body and runs nothing.
+    /// Reads a body that was answered, and runs nothing.
     pub(crate) fn features(&self, call: &ScoreCall) -> Result<Features, ScoreFault> {
-        let Extraction { records, rows, .. } = self.extract(call)?;
+        let Extraction { records, rows, .. } = self.extract_again(call)?;
         Ok(Features { present: records.iter().map(|record| record.features.is_ok()).collect(), rows })
     }
 
-    /// Scores on this thread, whatever that costs.
+    /// Scores a body that was answered, on this thread, whatever that costs.
     pub(crate) fn run_here(&self, call: &ScoreCall) -> Scores {
-        let Extraction { records, rows, .. } = self.extract(call)?;
+        let Extraction { records, rows, .. } = self.extract_again(call)?;
         let answer = match scorable(&records) {
             0 => Ok(Ran::default()),
             count => run(&*self.model, &rows, count),
@@ -144,6 +144,7 @@ impl ModelScorer {
     /// [`ScoreFault::Late`] and [`ScoreFault::Busy`] as for [`Scorer::submit`].
     pub async fn score_rows(&self, ask: Rows, budget: Duration) -> Result<Vec<RowScore>, ScoreFault> {
         let Rows { cells, count, explain, values } = ask;
+        let explain = explain && self.offer.reasons;
         let (watch, width) = (Stopwatch::start(), self.plan.width());
         if cells.len() != count * width {
             return Err(ScoreFault::Model(ModelError::Width.to_string().into()));
@@ -189,13 +190,18 @@ impl ModelScorer {
         self.plan.extract(&call.body, &call.reserved, reading)
     }
 
+    fn extract_again(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
+        self.plan.extract_again(&call.body, &call.reserved, Reading { now: call.now, values: false })
+    }
+
     async fn answer(&self, call: ScoreCall) -> Scores {
         let Extraction { records, rows, values } = self.extract(&call)?;
         let count = scorable(&records);
         if count == 0 {
             return Ok(self.join(records, &Ran::default(), &[]));
         }
-        let answer = self.run_threaded(rows, count, call.budget, call.explain).await;
+        let explain = call.explain && self.offer.reasons;
+        let answer = self.run_threaded(rows, count, call.budget, explain).await;
         Ok(self.conclude(records, answer, &values))
     }
 

@@ -1,5 +1,6 @@
 //! Keeps a feature store current: dropped files, and what other processes write.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use foregate_filters::timestamp::Timestamp;
 use foregate_inference::store::error::{StoreError, StoreFault};
-use foregate_inference::store::inbox::{Dropped, sweep};
+use foregate_inference::store::inbox::{Dropped, Swept, sweep};
 use foregate_inference::store::{FeatureStore, KeyError, StoreKey};
 use log::Level;
 
@@ -75,7 +76,8 @@ fn look(store: &FeatureStore, inbox: Option<&Path>) -> Result<(), String> {
     }
     let Some(inbox) = inbox else { return Ok(()) };
     let now = Timestamp::from_unix(clock::now().unix);
-    let dropped = sweep(store, inbox, now).map_err(|error| format!("{}: {error}", inbox.display()))?;
+    let told = |error: &dyn Display| format!("{}: {error}", inbox.display());
+    let Swept { dropped, waiting } = sweep(store, inbox, now).map_err(|error| told(&error))?;
     for Dropped { name, outcome } in dropped {
         let (level, what, field) = match outcome {
             Ok(applied) => (Level::Info, "features taken up", ("rows", applied.applied.into())),
@@ -83,5 +85,5 @@ fn look(store: &FeatureStore, inbox: Option<&Path>) -> Result<(), String> {
         };
         event(level, what, &[("store", path(store)), ("file", name.into()), field]);
     }
-    Ok(())
+    waiting.map_or(Ok(()), |waiting| Err(told(&waiting)))
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use foregate_inference::bundle::error::BundleError;
+use foregate_inference::bundle::error::{BundleError, BundleFault};
 use foregate_inference::bundle::manifest::{FileRef, MANIFEST, Manifest};
 use foregate_inference::bundle::{MAX_MANIFEST, MAX_SIGNATURE, SIGNATURE, files};
 use reqwest::redirect::Policy;
@@ -12,6 +12,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::oauth::http::{HttpError, trusted};
+use crate::shared::models::Signers;
 
 /// Time for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -20,7 +21,7 @@ const MAX_VERSION: u64 = 256 << 10;
 /// What artifacts that the server gives out itself begin with.
 const SERVED: &str = "mlflow-artifacts:/";
 /// For people, and no part of what is checked.
-const CARD: &str = "CARD.md";
+pub const CARD: &str = "CARD.md";
 /// Bytes of it at most.
 const MAX_CARD: u64 = 1 << 20;
 
@@ -116,13 +117,23 @@ impl Registry {
     }
 
     /// Puts the bundle of the version with this alias into `folder`, which exists and is empty; gives the number of
-    /// the version. Nothing of it is checked here but that it stays inside the folder.
-    pub async fn pull(&self, model: &str, alias: &str, folder: &Path) -> Result<String, PullError> {
+    /// the version. Checked is that somebody who may has signed the manifest, before anything that it names is asked
+    /// for, and that all of it stays inside the folder.
+    pub async fn pull(
+        &self,
+        model: &str,
+        alias: &str,
+        signers: &Signers,
+        folder: &Path,
+    ) -> Result<String, PullError> {
         let ModelVersion { version, source } = self.version(model, alias).await?;
         let path = source.strip_prefix(SERVED).ok_or_else(|| PullError::Elsewhere(source.clone()))?;
         let text = self.file(path, MANIFEST, MAX_MANIFEST).await?;
-        let manifest = String::from_utf8_lossy(&text);
-        let manifest = Manifest::parse(&manifest)?;
+        let signature = self.optional(path, SIGNATURE, MAX_SIGNATURE).await?;
+        if !signers.is_empty() && !signature.as_ref().is_some_and(|it| signers.verify(&text, it)) {
+            return Err(PullError::Bundle(BundleError::new(SIGNATURE, BundleFault::Signature)));
+        }
+        let manifest = Manifest::parse(&String::from_utf8_lossy(&text))?;
         std::fs::write(folder.join(MANIFEST), &text)?;
         for (file, max) in files(&manifest) {
             let bytes = self.file(path, inside(file)?, max).await?;
@@ -130,14 +141,20 @@ impl Registry {
             std::fs::create_dir_all(place.parent().unwrap_or(folder))?;
             std::fs::write(place, bytes)?;
         }
-        for (name, max) in [(SIGNATURE, MAX_SIGNATURE), (CARD, MAX_CARD)] {
-            match self.file(path, name, max).await {
-                Ok(bytes) => std::fs::write(folder.join(name), bytes)?,
-                Err(PullError::Status { status: 404, .. }) => {}
-                Err(error) => return Err(error),
-            }
+        let card = self.optional(path, CARD, MAX_CARD).await?;
+        for (name, bytes) in [(SIGNATURE, signature), (CARD, card)] {
+            bytes.map_or(Ok(()), |bytes| std::fs::write(folder.join(name), bytes))?;
         }
         Ok(version)
+    }
+
+    /// `None` where the registry has no such file.
+    async fn optional(&self, folder: &str, name: &str, max: u64) -> Result<Option<Vec<u8>>, PullError> {
+        match self.file(folder, name, max).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(PullError::Status { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn version(&self, model: &str, alias: &str) -> Result<ModelVersion, PullError> {

@@ -5,8 +5,14 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::telemetry::record::REQUEST_ID_HEADER;
-use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
+/// Names the request from end to end; a valid one is passed on as sent.
+pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Names the trace and the span of the caller (W3C Trace Context, section 3.2).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// What tracing systems tell each other (W3C Trace Context, section 3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// What a client accepts of which an answer may stay open for long.
 const EVENTS: &str = "text/event-stream";

@@ -12,9 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use crate::clock;
 use crate::life::Life;
 use crate::owned;
-use crate::rare::Kind;
-use crate::telemetry::record::{DECISION_HEADER, REQUEST_ID_HEADER};
-use crate::telemetry::trace_context::{TRACEPARENT, TRACESTATE};
+use crate::rare::{Kind, REQUEST_ID_HEADER, TRACEPARENT, TRACESTATE};
+use crate::telemetry::record::DECISION_HEADER;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -65,8 +65,9 @@ pub struct ReasonsSpec {
     pub as_text: bool,
 }
 
-/// Which requests are explained. Reasons cost more than the score: they are sought on the threads of the model,
-/// in the first half of the deadline. Where time runs out, the score is given without them.
+/// Which requests are explained. Reasons cost more than the score: they are sought on the threads of the model, once the
+/// scores are known. No record is begun with after half of the time that the model has, which for a canary is half of
+/// the deadline; it and those behind it are scored without reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "EnrichExplain")]

@@ -64,7 +64,7 @@ pub enum BundleFault {
 }
 
 impl BundleError {
-    pub(crate) fn new(file: &str, fault: BundleFault) -> Self {
+    pub fn new(file: &str, fault: BundleFault) -> Self {
         Self { file: file.to_owned(), place: None, fault }
     }
 

@@ -13,7 +13,7 @@ const SCORE: &str = "score";
 /// Edges of one feature at most.
 const MAX_EDGES: usize = 64;
 /// Columns of one feature at most: what is wider, as hashed text is, has no population of its own.
-const MAX_WIDTH: usize = 256;
+const MAX_WIDTH: usize = 64;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -77,7 +77,7 @@ impl Population {
         let fault = |what: &str| Err(BundleFault::Value(format!("`{name}`: {what}")));
         let width = columns.map_or(1, |(_, width)| width);
         if width > MAX_WIDTH || edges.len() > MAX_EDGES {
-            return fault("a population has at most 256 columns or 64 edges");
+            return fault("a population has at most 64 columns or 64 edges");
         }
         if !edges.iter().all(|edge| edge.is_finite()) || !edges.is_sorted_by(|a, b| a < b) {
             return fault("edges are finite numbers, each larger than the one before");

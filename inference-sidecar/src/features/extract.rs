@@ -46,7 +46,20 @@ impl Plan {
         reserved: &[Box<str>],
         reading: Reading,
     ) -> Result<Extraction, ScoreFault> {
-        let mut reader = Reader::new(self, reserved, reading);
+        self.read(body, Reader::new(self, reserved, reading))
+    }
+
+    /// The same for a body that was decided about before: its lookups are not counted.
+    pub(crate) fn extract_again(
+        &self,
+        body: &[u8],
+        reserved: &[Box<str>],
+        reading: Reading,
+    ) -> Result<Extraction, ScoreFault> {
+        self.read(body, Reader { counted: false, ..Reader::new(self, reserved, reading) })
+    }
+
+    fn read<'a>(&self, body: &'a [u8], mut reader: Reader<'_, 'a>) -> Result<Extraction, ScoreFault> {
         walk(body, &mut reader)?;
         if reader.out.records.is_empty() {
             return Err(fault(body.len(), "no record of the object"));
@@ -83,6 +96,8 @@ struct Reader<'p, 'a> {
     plan: &'p Plan,
     reserved: &'p [Box<str>],
     reading: Reading,
+    /// True where lookups are counted.
+    counted: bool,
     frames: SmallVec<[Frame; 8]>,
     target: Target,
     draft: Draft<'a>,
@@ -98,6 +113,7 @@ impl<'p, 'a> Reader<'p, 'a> {
             plan,
             reserved,
             reading,
+            counted: true,
             frames: SmallVec::new(),
             target: Target::Other,
             draft: Draft::new(plan.trie.len()),
@@ -173,7 +189,7 @@ impl<'p, 'a> Reader<'p, 'a> {
         let features = if self.draft.ambiguous {
             Err(ScoreFault::Feature("a member that occurs twice".into()))
         } else {
-            self.plan.encode(&self.draft.slots, self.reading.now, &mut self.out.rows)
+            self.plan.encode(&self.draft.slots, self.reading.now, self.counted, &mut self.out.rows)
         };
         if self.reading.values && features.is_ok() {
             self.plan.tell(&self.draft.slots, self.reading.now, &mut self.out.values);

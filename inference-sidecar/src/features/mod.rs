@@ -108,11 +108,19 @@ impl Plan {
     }
 
     /// Writes the columns of one record; takes back what it wrote where a feature is at fault.
-    fn encode(&self, slots: &[draft::Slot<'_>], now: Duration, out: &mut Vec<f32>) -> Result<(), ScoreFault> {
+    fn encode(
+        &self,
+        slots: &[draft::Slot<'_>],
+        now: Duration,
+        counted: bool,
+        out: &mut Vec<f32>,
+    ) -> Result<(), ScoreFault> {
         let start = out.len();
         let looked_up = self.stored.as_ref().map(|stored| {
             let found = stored.look_up(slots, now);
-            stored.note(&found);
+            if counted {
+                stored.note(&found);
+            }
             found
         });
         let now = UtcTime::from_unix(now);

@@ -127,3 +127,30 @@ fn row<'s>(store: &FeatureStore, snapshot: &'s Snapshot, slots: &[Slot<'_>], nod
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::features::{Plan, Reading};
+    use crate::store::{FeatureStore, StoreKey};
+    use crate::table::Tables;
+
+    #[test]
+    fn a_body_that_is_read_again_is_not_counted_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("features.redb");
+        let key = || StoreKey::parse(&[b'0'; 64]).unwrap();
+        FeatureStore::create(&path, &key(), &["visits".to_owned()]).unwrap();
+        let store = Arc::new(FeatureStore::open(&path, key()).unwrap());
+        let feature = r#"[{"name":"visits","pointer":"/AccountId","type":"number","store":{"column":"visits"},"default":0}]"#;
+        let mut plan =
+            Plan::compile("Lead", &serde_json::from_str::<Vec<_>>(feature).unwrap(), &Tables::new()).unwrap();
+        plan.attach(&store).unwrap();
+        let (body, reading) = (br#"{"AccountId":"001"}"#, Reading::default());
+        let first = plan.extract(body, &[], reading).unwrap();
+        assert_eq!(store.counts().absent(), 1);
+        assert_eq!(plan.extract_again(body, &[], reading).unwrap(), first);
+        assert_eq!(store.counts().absent(), 1);
+    }
+}

@@ -162,7 +162,7 @@ fn shadow(scorer: &ModelScorer, trial: &Trial, job: &Job) {
     let theirs = run(scorer, &job.call);
     let took = watch.elapsed();
     let good = job.answers.iter().filter(|answer| answer.score.is_ok()).count();
-    trial.note_call(took, good, failures(&theirs, &job.answers));
+    trial.note_call(Some(took), good, failures(&theirs, &job.answers));
     compare(trial, &job.answers, &theirs);
     if trial.drift.is_some() {
         let job = Job { call: job.call.clone(), role: Role::Shadow, answers: theirs };

@@ -158,7 +158,7 @@ impl Rollout {
     ) -> Result<Scores, Scores> {
         match tried {
             Ok(mut records) if records.iter().all(|record| record.score.is_ok()) => {
-                canary.trial.note_call(took, records.len(), 0);
+                canary.trial.note_call(counted(call, took), records.len(), 0);
                 if let Some(after) = &self.after {
                     after.put(call, Role::Canary, &records);
                 }
@@ -177,7 +177,7 @@ impl Rollout {
         };
         let records = scores.as_ref().map_or(0, Vec::len);
         let fault = |place: &usize| good(scores, *place) && !good(failed, *place);
-        canary.trial.note_call(took, records, (0..records).filter(fault).count());
+        canary.trial.note_call(counted(call, took), records, (0..records).filter(fault).count());
     }
 
     async fn answer(&self, call: ScoreCall) -> Scores {
@@ -196,7 +196,7 @@ impl Rollout {
         let budget = call.budget.saturating_sub(took);
         if budget.is_zero() {
             let records = failed.as_ref().map_or(1, Vec::len);
-            canary.trial.note_call(took, records, records);
+            canary.trial.note_call(counted(&call, took), records, records);
             if let Ok(records) = &mut failed {
                 tag(records, &canary.version.name);
             }
@@ -216,6 +216,11 @@ impl Rollout {
 /// The same call with half of the time.
 fn halved(call: &ScoreCall) -> ScoreCall {
     ScoreCall { budget: call.budget / 2, ..call.clone() }
+}
+
+/// The time of a call that is judged by it: reasons cost more than the score, and are asked of few calls.
+fn counted(call: &ScoreCall, took: Duration) -> Option<Duration> {
+    (!call.explain).then_some(took)
 }
 
 fn tag(records: &mut [RecordScore], version: &Arc<str>) {

@@ -214,15 +214,17 @@ impl Trial {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes one call: how long it took, its records, and those of them that production has a score for alone.
-    pub(super) fn note_call(&self, took: Duration, records: usize, errors: usize) {
+    /// Notes one call: how long it took, where that counts; its records, and those of them that production has a score
+    /// for alone.
+    pub(super) fn note_call(&self, took: Option<Duration>, records: usize, errors: usize) {
         count(&self.counts.records, records);
         count(&self.counts.errors, errors);
         let enough = self.bounds.min_records;
-        let slow = self.bounds.p99.is_some_and(|bound| took > bound);
+        let slow = took.map(|took| self.bounds.p99.is_some_and(|bound| took > bound));
         let (slow, errors) = {
             let mut window = self.window();
-            (window.calls.add(1, usize::from(slow), enough), window.errors.add(records, errors, enough))
+            let slow = slow.and_then(|slow| window.calls.add(1, usize::from(slow), enough));
+            (slow, window.errors.add(records, errors, enough))
         };
         self.judge(Guardrail::P99, slow, self.bounds.p99.map(|_| SLOWEST));
         self.judge(Guardrail::ErrorShare, errors, self.bounds.error_share);

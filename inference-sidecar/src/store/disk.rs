@@ -5,13 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition,
-    TableError,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable, Table,
+    TableDefinition, TableError,
 };
 use serde::{Deserialize, Serialize};
 
 use super::error::StoreError;
-use super::key::StoreKey;
+use super::key::{SEALED, StoreKey};
 use super::line::Update;
 use super::snapshot::{MAX_CELLS, MAX_ROWS, RowKey, Snapshot, StoredRow};
 
@@ -25,6 +25,9 @@ const HEAD_KEY: &[u8] = b"head";
 const FORMAT: u32 = 1;
 /// Memory that redb keeps of the file while it is open, in bytes.
 const CACHE: usize = 16 << 20;
+
+/// Older than the newest update by so much, in microseconds, a deleted row keeps nothing out any more: 30 days.
+const DELETED_FOR: i64 = 30 * 86_400 * 1_000_000;
 
 /// What a store is, and how far it came.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -123,8 +126,16 @@ pub(super) struct Written {
     pub(super) outdated: usize,
 }
 
-/// Writes all updates or none; those older than what is known are passed over.
-pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<Written, StoreError> {
+/// Writes all updates or none; those older than what is known are passed over. Their cells are those of `columns`.
+///
+/// Where there would be over `most` rows, or more than a store holds, those that were deleted long ago are dropped.
+pub(super) fn write(
+    path: &Path,
+    key: &StoreKey,
+    columns: &[Box<str>],
+    updates: Vec<Update>,
+    most: usize,
+) -> Result<Written, StoreError> {
     guarded(|| {
         let database = builder().open(path).map_err(opening)?;
         let write = database.begin_write().map_err(damaged)?;
@@ -133,6 +144,9 @@ pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<W
             let sealed = table.get(HEAD_KEY).map_err(damaged)?.ok_or(StoreError::NoStore)?;
             Head::open(key, sealed.value())?
         };
+        if *before.columns != *columns {
+            return Err(StoreError::OtherColumns);
+        }
         let mut after = Head { generation: before.generation + 1, ..before.clone() };
         let width = before.columns.len();
         let (mut changes, mut outdated) = (Vec::with_capacity(updates.len()), 0);
@@ -146,20 +160,59 @@ pub(super) fn write(path: &Path, key: &StoreKey, updates: &[Update]) -> Result<W
                     outdated += 1;
                     continue;
                 }
+                // A deleted row is kept so that older updates stay out; of one that never was, there is nothing to keep.
+                if known.is_none() && update.cells.is_none() {
+                    continue;
+                }
                 after.rows += usize::from(known.is_none());
-                let row = StoredRow { at: update.at, cells: update.cells.clone() };
+                let row = StoredRow { at: update.at, cells: update.cells };
                 let sealed = key.seal(&place.0, &bytes_of(&row)).map_err(|_| StoreError::Key)?;
                 table.insert(&place.0[..], &*sealed).map_err(damaged)?;
                 changes.push((place, row));
             }
         }
-        if after.rows > MAX_ROWS || after.rows.saturating_mul(width) > MAX_CELLS {
+        let most = most.min(MAX_ROWS).min(MAX_CELLS / width.max(1));
+        if after.rows > most {
+            let newest = changes.iter().map(|(_, row)| row.at).max().unwrap_or(i64::MIN);
+            let mut table = write.open_table(ROWS).map_err(missing)?;
+            after.rows -= drop_deleted(&mut table, key, newest.saturating_sub(DELETED_FOR))?;
+        }
+        if after.rows > most {
             return Err(StoreError::TooLarge);
         }
         write.open_table(HEAD).map_err(missing)?.insert(HEAD_KEY, &*after.seal(key)?).map_err(damaged)?;
         write.commit().map_err(damaged)?;
         Ok(Written { before, after, changes, outdated })
     })
+}
+
+/// Drops the rows that were deleted before this moment; gives how many there were.
+fn drop_deleted(
+    table: &mut Table<'_, &'static [u8], &'static [u8]>,
+    key: &StoreKey,
+    before: i64,
+) -> Result<usize, StoreError> {
+    // What is sealed is as long as its parts: rows with cells are not opened.
+    let mut fault = None;
+    let mut dropped = 0;
+    let kept = |place: &[u8], sealed: &[u8]| {
+        if sealed.len() != SEALED + 8 {
+            return true;
+        }
+        match open_row(key, place, sealed, 0) {
+            Ok((_, row)) if row.at < before => {
+                dropped += 1;
+                false
+            }
+            Ok(_) => true,
+            Err(error) => {
+                fault = Some(error);
+                true
+            }
+        }
+    };
+    table.retain(kept).map_err(damaged)?;
+    fault.map_or(Ok(dropped), Err)
 }
 
 fn builder() -> Builder {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use siphasher::sip128::SipHasher13;
 
 use super::snapshot::RowKey;
@@ -12,9 +15,17 @@ use super::snapshot::RowKey;
 const KEY_BYTES: usize = 32;
 /// Bytes of the tag behind a sealed value.
 const TAG_BYTES: usize = 16;
+/// Bytes that a sealed value has beside its own.
+pub(super) const SEALED: usize = NONCE_LEN + TAG_BYTES;
 /// What keys are derived for: a key for one purpose tells nothing of that for another.
 const FOR_VALUES: &[u8] = b"foregate feature store 1: values";
 const FOR_KEYS: &[u8] = b"foregate feature store 1: keys of rows";
+
+/// RFC 4648, section 4, with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// Two keys made of one secret: for values (AES-256-GCM-SIV, RFC 8452) and for the keys of rows (SipHash-1-3, 128 bits).
 pub struct StoreKey {
@@ -41,7 +52,7 @@ impl StoreKey {
     /// Reads the text of a secret; white space around it is ignored.
     pub fn parse(secret: &[u8]) -> Result<Self, KeyError> {
         let text = secret.trim_ascii();
-        let bytes = if text.len() == 2 * KEY_BYTES { hexadecimal(text) } else { base64(text) };
+        let bytes = if text.len() == 2 * KEY_BYTES { hexadecimal(text) } else { BASE64.decode(text).ok() };
         let bytes = bytes.filter(|bytes| bytes.len() == KEY_BYTES).ok_or(KeyError::Form)?;
         let secret = hmac::Key::new(hmac::HMAC_SHA256, &bytes);
         let (values, rows) = (hmac::sign(&secret, FOR_VALUES), hmac::sign(&secret, FOR_KEYS));
@@ -85,28 +96,6 @@ fn hexadecimal(text: &[u8]) -> Option<Vec<u8>> {
     let text =
         std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect()
-}
-
-/// RFC 4648, section 4, with or without padding.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let text = text.strip_suffix(b"=").unwrap_or(text);
-    let (mut out, mut bits, mut held) = (Vec::new(), 0_u32, 0_u32);
-    for byte in text {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        (bits, held) = (bits << 6 | u32::from(six), held + 6);
-        if held >= 8 {
-            held -= 8;
-            out.extend(u8::try_from(bits >> held & 0xff).ok());
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Updates of a feature store as files bring them: NDJSON and CSV.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Read};
+use std::io::{BufRead, ErrorKind, Read};
 use std::path::Path;
 
 use foregate_filters::timestamp::Timestamp;
@@ -9,6 +9,8 @@ use serde::Deserialize;
 
 /// Updates in one file at most.
 const MAX_UPDATES: usize = 2_000_000;
+/// Numbers in the updates of one file at most, absent ones included: 128 MiB.
+const MAX_CELLS: usize = 1 << 25;
 /// Bytes of one line at most.
 const MAX_LINE: u64 = 64 << 10;
 /// Longest key, in bytes.
@@ -41,6 +43,14 @@ pub enum Form {
 pub struct LineError {
     pub line: usize,
     pub what: String,
+    /// Where it could not be read at all: what it says is not known then.
+    pub unread: Option<ErrorKind>,
+}
+
+impl LineError {
+    fn new(line: usize, what: String) -> Self {
+        Self { line, what, unread: None }
+    }
 }
 
 #[derive(Deserialize)]
@@ -90,9 +100,11 @@ pub fn read(
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
     let mut reader = Reader { columns, now, header: Vec::new() };
     let mut updates = Vec::new();
+    // A short line is as many numbers as a full one.
+    let most = MAX_UPDATES.min(MAX_CELLS / columns.len().max(1));
     while lines.next()? {
         let text = lines.text.trim_end_matches(['\n', '\r']);
-        let refuse = |what| LineError { line: lines.line, what };
+        let refuse = |what| LineError::new(lines.line, what);
         if text.is_empty() {
             continue;
         }
@@ -104,8 +116,8 @@ pub fn read(
             }
             Form::Csv => reader.record(text).map_err(refuse)?,
         };
-        if updates.len() == MAX_UPDATES {
-            return Err(refuse(format!("over {MAX_UPDATES} updates in one file")));
+        if updates.len() == most {
+            return Err(refuse(format!("over {most} updates of {} columns in one file", columns.len())));
         }
         updates.push(update);
     }
@@ -116,7 +128,7 @@ pub fn read(
 pub fn columns(file: impl Read, form: Form) -> Result<Vec<String>, LineError> {
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
     lines.next()?;
-    let refuse = |what| LineError { line: 1, what };
+    let refuse = |what| LineError::new(1, what);
     let text = lines.text.trim_end_matches(['\n', '\r']);
     match form {
         Form::Ndjson => {
@@ -141,9 +153,13 @@ impl<R: BufRead> Lines<R> {
     fn next(&mut self) -> Result<bool, LineError> {
         self.line += 1;
         self.text.clear();
-        let refuse = |what: String| LineError { line: self.line, what };
+        let refuse = |what: String| LineError::new(self.line, what);
         let read = (&mut self.file).take(MAX_LINE + 1).read_line(&mut self.text);
-        let read = read.map_err(|error| refuse(error.to_string()))?;
+        let read = read.map_err(|error| {
+            // Bytes that are no UTF-8 are a fault of the file.
+            let unread = (error.kind() != ErrorKind::InvalidData).then(|| error.kind());
+            LineError { unread, ..refuse(error.to_string()) }
+        })?;
         if read as u64 > MAX_LINE {
             return Err(refuse(format!("over {MAX_LINE} bytes")));
         }
@@ -325,6 +341,20 @@ mod tests {
         assert_eq!(told(&parsed(csv, Form::Csv).unwrap()), expected);
         assert_eq!(columns(csv.as_bytes(), Form::Csv).unwrap(), ["spend", "visits"]);
         assert_eq!(columns(ndjson.as_bytes(), Form::Ndjson).unwrap(), ["spend", "visits"]);
+    }
+
+    #[test]
+    fn a_file_is_bounded_by_its_numbers_whatever_its_bytes() {
+        let columns: Vec<Box<str>> = (0..4_096).map(|place| place.to_string().into()).collect();
+        let most = super::MAX_CELLS / columns.len();
+        let file = |lines: usize| format!("key\n{}", "a\n".repeat(lines));
+        let read = |lines| read(file(lines).as_bytes(), Form::Csv, &columns, now());
+        assert_eq!(read(8).unwrap().len(), 8);
+        let error = read(most + 1).unwrap_err();
+        assert_eq!(
+            (error.line, error.what),
+            (most + 2, format!("over {most} updates of 4096 columns in one file"))
+        );
     }
 
     #[test]

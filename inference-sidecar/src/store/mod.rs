@@ -24,6 +24,7 @@ pub use snapshot::{MAX_COLUMNS, Row, RowKey, Snapshot};
 use crate::store::disk::{Head, Written};
 use crate::store::error::{StoreError, StoreFault};
 use crate::store::line::Update;
+use crate::store::snapshot::MAX_ROWS;
 
 /// Longest name of a column, in bytes.
 const MAX_NAME: usize = 128;
@@ -165,13 +166,15 @@ impl FeatureStore {
 
     /// Writes all updates or none, to disk and then to memory. An update older than what is known of its key is passed
     /// over, so that the same updates may come twice and in any order.
-    pub fn apply(&self, updates: &[Update]) -> Result<Applied, StoreFault> {
-        self.told(self.write(updates))
+    pub fn apply(&self, updates: impl Into<Vec<Update>>) -> Result<Applied, StoreFault> {
+        self.told(self.write(updates.into()))
     }
 
-    fn write(&self, updates: &[Update]) -> Result<Applied, StoreError> {
+    fn write(&self, updates: Vec<Update>) -> Result<Applied, StoreError> {
         let mut seen = self.seen();
-        let Written { before, after, changes, outdated } = disk::write(&self.path, &self.key, updates)?;
+        let columns = &seen.head.columns;
+        let Written { before, after, changes, outdated } =
+            disk::write(&self.path, &self.key, columns, updates, MAX_ROWS)?;
         let applied = changes.len();
         self.counts.applied.fetch_add(applied as u64, Ordering::Relaxed);
         if before.same(&seen.head) {
@@ -201,6 +204,13 @@ impl FeatureStore {
         }
         drop(seen);
         self.told(refreshed)
+    }
+
+    /// True where a store with other columns has taken the place of this one: it must be opened anew. Blocks for as long
+    /// as the disk does.
+    pub fn is_replaced(&self) -> bool {
+        let columns = Arc::clone(&self.seen().head.columns);
+        disk::look(&self.path, &self.key).is_ok_and(|head| head.columns != columns)
     }
 
     fn reload(&self, seen: &mut Seen) -> Result<(), StoreError> {

@@ -78,6 +78,26 @@ fn rows_come_back_from_disk_as_they_went() {
 }
 
 #[test]
+fn deleted_rows_do_not_fill_a_store_for_good() {
+    let (_folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let gone = |key: &str, at| Update { key: key.into(), at, cells: None };
+    assert_eq!(store.apply([gone("never", 1)]).unwrap(), Applied::default());
+    let day = 86_400 * 1_000_000;
+    store.apply([gone("001A", 100), gone("001B", 20 * day)]).unwrap();
+    let columns = store.pin().columns().clone();
+    let write =
+        |name: &str, at| super::disk::write(&path, &key(KEY), &columns, vec![update(name, at, [1.0; 2])], 3);
+    // There are three: one of them lives, one was deleted long ago, one lately.
+    assert_eq!(write("001D", 29 * day).unwrap_err(), StoreError::TooLarge);
+    write("001D", 31 * day).unwrap();
+    assert_eq!(write("001E", 32 * day).unwrap_err(), StoreError::TooLarge);
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    assert_eq!((store.pin().rows(), read(&store, "001C").is_some()), (2, true));
+    assert_eq!(store.apply([update("001B", 19 * day, [2.0; 2])]).unwrap().outdated, 1);
+}
+
+#[test]
 fn a_wrong_key_and_what_is_no_store_are_told_apart() {
     let (folder, path) = made();
     assert_eq!(fault(&path, OTHER), StoreError::Key);
@@ -162,9 +182,12 @@ fn what_another_process_writes_is_seen() {
     assert!(one.refresh().unwrap());
     assert_eq!(one.pin().rows(), 6);
     // One with other columns is not taken for the same.
+    assert!(!one.is_replaced());
     fs::remove_file(&path).unwrap();
+    assert!(!one.is_replaced(), "nothing has taken its place yet");
     FeatureStore::create(&path, &key(KEY), &["other".to_owned()]).unwrap();
     assert_eq!(one.refresh().unwrap_err().fault, StoreError::OtherColumns);
+    assert!(one.is_replaced());
     assert_eq!(one.pin().rows(), 6, "the last good rows stay");
 }
 
@@ -181,7 +204,7 @@ fn dropped_files_are_taken_whole_or_refused_with_a_reason() {
     put("4.csv.part", "key,spend_eur\n001P,1\n");
     // A crash left this one behind.
     put("taken/0.csv", "key,visits_30d\n001W,4\n");
-    let dropped = sweep(&store, &inbox, now()).unwrap();
+    let dropped = sweep(&store, &inbox, now()).unwrap().dropped;
     let told: Vec<_> = dropped.iter().map(|it| (it.name.as_str(), it.outcome.is_ok())).collect();
     assert_eq!(told, [("0.csv", true), ("1.ndjson", true), ("2.csv", true), ("3.csv", false)]);
     assert_eq!(dropped[3].outcome.as_ref().unwrap_err(), "line 3: `spend_eur` is not a number");
@@ -198,7 +221,69 @@ fn dropped_files_are_taken_whole_or_refused_with_a_reason() {
     assert!(inbox.join("done/2.csv.1").is_file());
     assert_eq!(read(&store, "001Y").unwrap().1[1..], [3.5]);
     assert_eq!((store.counts().applied(), store.counts().rejected()), (4, 1));
-    assert!(sweep(&store, &inbox, now()).unwrap().is_empty());
+    assert!(sweep(&store, &inbox, now()).unwrap().dropped.is_empty());
+}
+
+#[test]
+fn a_second_file_of_the_same_name_waits_for_the_first() {
+    let (folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    let put = |text: &str| fs::write(inbox.join("a.csv"), text).unwrap();
+    let held = redb::Database::open(&path).unwrap();
+    put("key,spend_eur\n001X,1\n");
+    let swept = sweep(&store, &inbox, now()).unwrap();
+    assert!(swept.dropped.is_empty() && swept.waiting.is_none(), "{swept:?}");
+    put("key,spend_eur\n001Y,2\n");
+    assert!(sweep(&store, &inbox, now()).unwrap().dropped.is_empty());
+    drop(held);
+    for _ in 0..2 {
+        assert_eq!(sweep(&store, &inbox, now()).unwrap().dropped.len(), 1);
+    }
+    assert_eq!(
+        ["001X", "001Y"].map(|key| read(&store, key).map(|(_, cells)| cells[1])),
+        [Some(1.0), Some(2.0)]
+    );
+}
+
+#[test]
+fn one_process_sweeps_at_a_time() {
+    let (folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    fs::write(inbox.join("a.csv"), "key,spend_eur\n001X,1\n").unwrap();
+    let other = fs::File::create(inbox.join(".lock")).unwrap();
+    other.try_lock().unwrap();
+    assert!(sweep(&store, &inbox, now()).unwrap().dropped.is_empty());
+    assert!(inbox.join("a.csv").is_file());
+    drop(other);
+    assert_eq!(sweep(&store, &inbox, now()).unwrap().dropped.len(), 1);
+}
+
+#[test]
+fn good_files_wait_while_the_store_cannot_be_written() {
+    let (folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let inbox = folder.path().join("inbox");
+    fs::create_dir_all(&inbox).unwrap();
+    fs::write(inbox.join("a.csv"), "key,spend_eur\n001X,1\n").unwrap();
+    // A directory stands where the store was, and then a store with other columns.
+    let aside = folder.path().join("aside");
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    let swept = sweep(&store, &inbox, now()).unwrap();
+    assert!(swept.dropped.is_empty() && swept.waiting.unwrap().contains("cannot be read"));
+    fs::remove_dir(&path).unwrap();
+    FeatureStore::create(&path, &key(KEY), &["other".to_owned()]).unwrap();
+    let swept = sweep(&store, &inbox, now()).unwrap();
+    assert!(swept.dropped.is_empty() && swept.waiting.unwrap().contains("other columns"));
+    assert_eq!(FeatureStore::open(&path, key(KEY)).unwrap().pin().rows(), 0, "nothing of it was written");
+    fs::rename(&aside, &path).unwrap();
+    let swept = sweep(&store, &inbox, now()).unwrap();
+    assert!(swept.dropped[0].outcome.is_ok() && swept.waiting.is_none());
+    assert!(inbox.join("done/a.csv").is_file() && !inbox.join("rejected/a.csv").exists());
 }
 
 #[test]
@@ -229,7 +314,7 @@ fn readers_see_each_file_whole_while_it_is_applied() {
             .fold("key,visits_30d".to_owned(), |lines, key| lines + "\n" + key + &format!(",{round}"));
         fs::write(inbox.join("part"), lines).unwrap();
         fs::rename(inbox.join("part"), inbox.join(format!("{round:02}.csv"))).unwrap();
-        assert!(sweep(&store, &inbox, now()).unwrap()[0].outcome.is_ok());
+        assert!(sweep(&store, &inbox, now()).unwrap().dropped[0].outcome.is_ok());
     }
     ended.store(true, Ordering::Release);
     assert!(reader.join().unwrap() > 0);

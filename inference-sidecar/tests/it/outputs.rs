@@ -136,6 +136,21 @@ fn a_ranking_names_the_nearest_items_of_its_table() {
 }
 
 #[test]
+fn the_score_of_a_ranking_and_of_an_embedding_has_no_reasons() {
+    let embedding = "task: embedding\noutput: {name: y}";
+    for (test, softmax, task, items, reasons) in [
+        ("classes-offer", true, CLASSES, None, true),
+        ("ranking-offer", false, RANKING, Some(best as Best), false),
+        ("embedding-offer", false, embedding, None, false),
+    ] {
+        let dir = bundle(test, softmax, task, items);
+        let scorer = ModelScorer::new("out", Bundle::load(&dir).unwrap(), 1).unwrap();
+        assert_eq!(scorer.offer().unwrap().reasons, reasons, "{test}");
+        assert_eq!(score(&dir, true).detail.unwrap().reasons.is_some(), reasons, "{test}");
+    }
+}
+
+#[test]
 fn an_embedding_is_told_as_it_is() {
     let found = score(&bundle("embedding", false, "task: embedding\noutput: {name: y}", None), false);
     assert_eq!(found.detail.unwrap().values, [0.5, 2.0, 3.5]);

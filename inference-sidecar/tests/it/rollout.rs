@@ -395,18 +395,35 @@ fn a_reference_that_does_not_fit_the_bundle_is_refused() {
 
 #[test]
 fn a_version_of_another_object_task_or_other_classes_does_not_fit() {
-    let manifest = |name: &str| {
+    let scorer = |name: &str| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("bundles").join(name);
-        Bundle::load(&folder).unwrap().manifest
+        loaded(&folder, Cost::Threads, None)
     };
-    let lead = manifest("lead-score");
-    assert_eq!(fit::check(&lead, &manifest("lead-score-logistic")), Ok(()));
+    let lead = scorer("lead-score");
+    assert_eq!(fit::check(&lead, &scorer("lead-score-logistic")), Ok(()));
     for (ours, theirs, part) in [
-        (&lead, manifest("churn-risk"), "records of Contact"),
-        (&manifest("case-queue"), manifest("case-sentiment"), "another task"),
-        (&manifest("case-queue"), manifest("case-priority"), "classes are not those"),
+        (&lead, scorer("churn-risk"), "records of Contact"),
+        (&scorer("case-queue"), scorer("case-sentiment"), "another task"),
+        (&scorer("case-queue"), scorer("case-priority"), "classes are not those"),
+        // Policies ask production for reasons; this one runs what tells none.
+        (&lead, loaded(&lead_score(), Cost::Threads, Some(What::Adds(0.0))), "and it tells none"),
     ] {
         let misfit = fit::check(ours, &theirs).unwrap_err().to_string();
         assert!(misfit.contains(part), "{misfit}");
     }
+}
+
+#[test]
+fn calls_that_are_explained_are_not_judged_by_their_time() {
+    let bounds = Guardrails { p99: Some(Duration::from_nanos(1)), min_records: 5, ..LOOSE };
+    let (rollout, heard) = rollout(canary(threads("v2", None), 10_000, bounds));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let submit = |explain| {
+        let call = ScoreCall { explain, ..call(&lead(1)) };
+        assert!(runtime.block_on(rollout.submit(call)).unwrap()[0].score.is_ok());
+    };
+    (0..20).for_each(|_| submit(true));
+    assert!(broken(&heard).is_empty());
+    (0..5).for_each(|_| submit(false));
+    assert_eq!(broken(&heard), [(Guardrail::P99, 1.0)]);
 }

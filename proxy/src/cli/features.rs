@@ -146,7 +146,7 @@ impl Import {
         for path in &self.files {
             let columns = opened.pin().columns().clone();
             let (file, form) = open(path)?;
-            let applied = opened.apply(&read(file, form, &columns, now).map_err(in_line(path))?)?;
+            let applied = opened.apply(read(file, form, &columns, now).map_err(in_line(path))?)?;
             let (rows, older) = (applied.applied, applied.outdated);
             output::line(&format!("{}: {rows} rows written, {older} older than known", path.display()));
         }

@@ -10,12 +10,14 @@ use std::hash::Hash;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwap;
 use foregate_filters::client_auth::ClientAuth;
 use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::secret::SecretRef;
+use foregate_inference::rollout::Rollout;
 use foregate_inference::scorer::ModelScorer;
 use foregate_inference::store::FeatureStore;
 use foregate_policy::documents::credentials::Credentials;
@@ -48,11 +50,13 @@ struct Kept {
     credentials: Shelf<(Arc<str>, Credentials), Option<Arc<Credential>>>,
     limiters: Shelf<(String, Rate), Arc<Limiter>>,
     open_requests: Shelf<String, Arc<OpenRequests>>,
+    /// By the state of their files.
     bundles: Shelf<BundleKey, Arc<ModelScorer>>,
-    /// By name, and all that decides what they are; a rollout that changes begins anew.
-    models: Shelf<(Arc<str>, Vec<u8>), LoadedModel>,
-    /// Those of the last good compilation.
-    in_force: Vec<LoadedModel>,
+    /// By what their bundles say.
+    scorers: Shelf<BundleKey, Arc<ModelScorer>>,
+    /// By model, and who plays which part; one that changes begins anew.
+    rollouts: Shelf<(Arc<str>, Vec<u8>), Arc<Rollout>>,
+    models: Shelf<Arc<str>, LoadedModel>,
     /// By file, key and inbox.
     features: Shelf<Features, Arc<FeatureStore>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
@@ -75,6 +79,8 @@ pub struct Shared {
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
     kept: Mutex<Kept>,
+    /// Models of the last good compilation; apart from the rest, which is held while bundles load.
+    in_force: ArcSwap<Vec<LoadedModel>>,
     /// What was carried out, where no store keeps it.
     pub memory: Arc<Memory>,
     /// Apart from the rest: they are read while something else is being made.
@@ -86,8 +92,20 @@ impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
         let (quotas, kept, memory, secrets, stores) = Default::default();
-        let identity = None;
-        Self { fetcher, telemetry, identity, elsewhere, zone: None, quotas, kept, memory, secrets, stores }
+        let (identity, zone, in_force) = (None, None, ArcSwap::default());
+        Self {
+            fetcher,
+            telemetry,
+            identity,
+            elsewhere,
+            zone,
+            quotas,
+            kept,
+            in_force,
+            memory,
+            secrets,
+            stores,
+        }
     }
 
     /// The same with an identity of this workload.
@@ -169,10 +187,15 @@ impl Shared {
         kept.limiters.keep_only(attempt);
         kept.open_requests.keep_only(attempt);
         kept.bundles.keep_only(attempt);
+        // Not by attempt: a bundle that was loaded before does not ask for its scorer again.
+        let Kept { bundles, scorers, .. } = &mut *kept;
+        scorers.0.retain(|_, (scorer, _)| bundles.0.values().any(|(used, _)| Arc::ptr_eq(used, scorer)));
+        kept.rollouts.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.features.keep_only(attempt);
-        kept.in_force = kept.models.all();
-        kept.in_force.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut in_force = kept.models.all();
+        in_force.sort_by(|a, b| a.name.cmp(&b.name));
+        self.in_force.store(Arc::new(in_force));
         kept.upstreams.keep_only(attempt);
         kept.rosters.keep_only(attempt);
         for (upstream, _) in kept.upstreams.0.values() {

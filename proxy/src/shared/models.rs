@@ -80,11 +80,20 @@ impl Signers {
         self.0.iter().flat_map(|key| key.id().bytes())
     }
 
+    /// True where nobody need have signed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// True where one of them has made this signature.
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.0.iter().any(|key| key.verifies(message, signature))
+    }
+
     /// Loads a bundle that one of them has signed; any bundle where nobody is named.
     pub fn load_bundle(&self, folder: &FilePath) -> Result<Bundle, BundleError> {
-        let signed =
-            |message: &[u8], signature: &[u8]| self.0.iter().any(|key| key.verifies(message, signature));
-        Bundle::load_signed(folder, (!self.0.is_empty()).then_some(&signed))
+        let signed = |message: &[u8], signature: &[u8]| self.verify(message, signature);
+        Bundle::load_signed(folder, (!self.is_empty()).then_some(&signed))
     }
 }
 
@@ -96,15 +105,10 @@ impl Shared {
         let store = store.map_err(|fault| vec![fault])?.flatten();
         let mut kept = self.kept();
         let attempt = kept.attempt;
-        let (mut faults, mut versions, mut state) =
-            (Vec::new(), Vec::new(), format!("{model:?}").into_bytes());
+        let (mut faults, mut versions) = (Vec::new(), Vec::new());
         for (place, version) in model.versions.iter().enumerate() {
-            let mut identity = identity(&version.bundle);
-            identity.extend(signers.ids());
-            identity.extend(format!("{:?}", model.features).into_bytes());
-            state.extend(&identity);
             let wanted = Wanted { model, signers: &signers, store: store.as_ref(), place, spec };
-            match wanted.load(&mut kept, &version.bundle, identity) {
+            match wanted.load(&mut kept, &version.bundle) {
                 Ok(scorer) => versions.push((version.name.clone(), scorer)),
                 Err(fault) => faults.push(fault),
             }
@@ -112,15 +116,18 @@ impl Shared {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let make = || {
-            let rollout = model.rollout.as_ref().map(|rollout| start(&model.name, rollout, &versions, spec));
-            let rollout = rollout.transpose()?.map(Arc::new);
-            let (name, versions) = (Arc::clone(&model.name), versions.clone());
-            Ok::<_, Vec<Fault>>(LoadedModel { name, versions, rollout })
-        };
-        let (loaded, new) = kept.models.take((Arc::clone(&model.name), state), attempt, make)?;
+        let rollout = model.rollout.as_ref().map(|rollout| {
+            let make = || start(&model.name, rollout, &versions, spec).map(Arc::new);
+            let key = (Arc::clone(&model.name), parts_of(rollout, &versions));
+            kept.rollouts.take(key, attempt, make)
+        });
+        let rollout = rollout.transpose()?;
+        let name = Arc::clone(&model.name);
+        let new = rollout.as_ref().filter(|(_, new)| *new).map(|(rollout, _)| Arc::clone(rollout));
+        let loaded = LoadedModel { name, versions, rollout: rollout.map(|(rollout, _)| rollout) };
+        kept.models.0.insert(Arc::clone(&model.name), (loaded, attempt));
         drop(kept);
-        if let (true, Some(telemetry), Some(rollout)) = (new, &self.telemetry, &loaded.rollout) {
+        if let (Some(telemetry), Some(rollout)) = (&self.telemetry, &new) {
             part_metrics::rollout(telemetry, rollout);
         }
         Ok(())
@@ -145,12 +152,14 @@ impl Shared {
             part_metrics::features(telemetry, store);
             features::keep(store, said.inbox.clone());
         };
+        // One that was made anew with other columns is another store.
+        self.kept().features.0.retain(|known, (store, _)| known != said || !store.is_replaced());
         self.part(|kept| &mut kept.features, said.clone(), open, tell).map(Some)
     }
 
-    /// The models of what is in force, by name.
+    /// The models of what is in force, by name. Waits for nothing.
     pub fn models(&self) -> Vec<LoadedModel> {
-        self.kept().in_force.clone()
+        self.in_force.load().to_vec()
     }
 }
 
@@ -165,10 +174,20 @@ struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    fn load(&self, kept: &mut Kept, folder: &FilePath, identity: Vec<u8>) -> Result<Arc<ModelScorer>, Fault> {
+    /// Loads a bundle whose files are others than before. One that says the same as before goes on as the same scorer:
+    /// files that were touched are no other version.
+    fn load(&self, kept: &mut Kept, folder: &FilePath) -> Result<Arc<ModelScorer>, Fault> {
         let Self { model, signers, .. } = self;
+        let mut state: Vec<u8> = signers.ids().collect();
+        // The same store as an object: what it is, and not where.
+        let store = self.store.map_or(0, |store| Arc::as_ptr(store).addr());
+        state.extend(store.to_le_bytes());
+        state.push(model.features.is_some().into());
+        let key = |state| (Arc::clone(&model.name), model.placement, state);
+        let files = key([state.as_slice(), identity(folder).as_slice()].concat());
         let help = format!("the bundle is looked for in {}", folder.display());
         let refused = |error: String| Fault::new(Code::MODEL, self.at(), error).help(help.as_str());
+        let (attempt, scorers) = (kept.attempt, &mut kept.scorers);
         let load = || {
             let mut bundle = signers.load_bundle(folder).map_err(|error| refused(error.to_string()))?;
             self.attach(&mut bundle)?;
@@ -177,12 +196,13 @@ impl Wanted<'_> {
                 Placement::Inline => bundle.place(Cost::Inline),
                 Placement::Threads => bundle.place(Cost::Threads),
             }
-            let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS)
-                .map_err(|error| refused(error.to_string()))?;
-            Ok(Arc::new(scorer))
+            state.extend(folder.as_os_str().as_encoded_bytes());
+            state.extend(format!("{:?}", bundle.manifest).into_bytes());
+            let make = || ModelScorer::new(&model.name, bundle, MODEL_THREADS).map(Arc::new);
+            let made = scorers.take(key(state), attempt, make);
+            made.map(|(scorer, _)| scorer).map_err(|error| refused(error.to_string()))
         };
-        let (attempt, key) = (kept.attempt, (Arc::clone(&model.name), model.placement, identity));
-        kept.bundles.take(key, attempt, load).map(|(scorer, _)| scorer)
+        kept.bundles.take(files, attempt, load).map(|(scorer, _)| scorer)
     }
 
     fn at(&self) -> Path {
@@ -205,6 +225,19 @@ impl Wanted<'_> {
     }
 }
 
+/// What a rollout is: who plays which part, and the bounds. What else a document says changes nothing in it, so that a
+/// version that was taken off stays off.
+fn parts_of(rollout: &model::Rollout, versions: &[(Option<Arc<str>>, Arc<ModelScorer>)]) -> Vec<u8> {
+    let model::Rollout { production, canary, shadow, guardrails, previous: _, gate: _ } = rollout;
+    let version = |place: usize| {
+        let (name, scorer) = versions.get(place)?;
+        Some((name, Arc::as_ptr(scorer).addr()))
+    };
+    let canary = canary.map(|(place, share)| (version(place), share));
+    let parts = (version(*production), canary, shadow.and_then(version), guardrails);
+    format!("{parts:?}").into_bytes()
+}
+
 /// Puts versions together; refuses those that cannot stand in for production.
 fn start(
     name: &Arc<str>,
@@ -225,7 +258,7 @@ fn start(
     let tried = [("canary", canary.as_ref().map(|(canary, _)| canary)), ("shadow", shadow.as_ref())];
     for (role, tried) in tried.into_iter().filter_map(|(role, tried)| Some((role, tried?))) {
         let at_version = at.key(role).key("version");
-        if let Err(misfit) = fit::check(production.scorer.manifest(), tried.scorer.manifest()) {
+        if let Err(misfit) = fit::check(&production.scorer, &tried.scorer) {
             let message = format!("`{}` cannot stand in for `{}`: {misfit}", tried.name, production.name);
             faults.push(Fault::new(codes::MODEL_MISFIT, at_version, message));
         }
@@ -315,10 +348,12 @@ mod tests {
     use foregate_filters::fault::Path;
     use foregate_filters::resources::Resources;
     use foregate_filters::score::ScoreCall;
+    use foregate_filters::secret::SecretRef;
+    use foregate_inference::store::{FeatureStore, StoreKey};
     use foregate_policy::codes;
     use foregate_policy::compile::Materials;
     use foregate_policy::documents::model::{Gate, Placement};
-    use foregate_policy::model::{Guardrails, Model, Rollout, Version};
+    use foregate_policy::model::{Features, Guardrails, Model, Rollout, Version};
 
     use crate::shared::Shared;
 
@@ -348,6 +383,19 @@ mod tests {
         assert!(inline(&shared, Placement::Inline, 1 << 10), "a changed placement is another scorer");
     }
 
+    #[test]
+    fn what_is_in_force_is_told_while_bundles_load() {
+        let shared = Arc::new(Shared::new(None, None));
+        assert!(inline(&shared, Placement::Inline, 1 << 10));
+        // As a publication holds it for as long as a bundle takes.
+        let loading = shared.kept();
+        let (send, told) = std::sync::mpsc::channel();
+        let asked = Arc::clone(&shared);
+        std::thread::spawn(move || send.send(asked.models().len()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(1));
+        drop(loading);
+    }
+
     /// A model of these bundles, the second on trial as canary and judged by its drift.
     fn on_trial(bundles: [&str; 2]) -> Model {
         let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
@@ -372,6 +420,73 @@ mod tests {
             signed_by: Vec::new(),
             features: None,
         }
+    }
+
+    /// Copies bundles, as one that replaces them does: the same bytes in other files.
+    fn put(folder: &FilePath, bundles: [&str; 2]) {
+        let shipped = FilePath::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
+        for bundle in bundles {
+            std::fs::create_dir_all(folder.join(bundle)).unwrap();
+            for file in std::fs::read_dir(shipped.join(bundle)).unwrap().flatten() {
+                let place = folder.join(bundle).join(file.file_name());
+                let _ = std::fs::remove_file(&place);
+                std::fs::copy(file.path(), place).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_rollout_goes_on_where_files_are_touched_or_its_gate_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let bundles = ["lead-score", "lead-score-logistic"];
+        put(folder.path(), bundles);
+        let mut model = on_trial(bundles);
+        for (version, bundle) in model.versions.iter_mut().zip(bundles) {
+            version.bundle = folder.path().join(bundle);
+        }
+        let shared = Shared::new(None, None);
+        let publish = |model: &Model| {
+            shared.begin();
+            shared.model(model, &Path::default()).unwrap();
+            shared.commit();
+            shared.models().remove(0).rollout.unwrap()
+        };
+        let first = publish(&model);
+        put(folder.path(), bundles);
+        model.rollout.as_mut().unwrap().previous = Some(1);
+        assert!(Arc::ptr_eq(&first, &publish(&model)), "nothing in it changed");
+        assert!(Arc::ptr_eq(&first, &publish(&model)));
+        model.rollout.as_mut().unwrap().canary = Some((1, 2_000));
+        let second = publish(&model);
+        assert!(!Arc::ptr_eq(&first, &second), "another share is another rollout");
+        let manifest = folder.path().join("lead-score-logistic/model.yaml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        std::fs::write(&manifest, text.replacen("version:", "version: x # ", 1)).unwrap();
+        assert!(!Arc::ptr_eq(&second, &publish(&model)), "another canary is tried anew");
+    }
+
+    #[test]
+    fn a_store_that_was_made_anew_with_other_columns_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, secret) = (folder.path().join("features.redb"), folder.path().join("key"));
+        std::fs::write(&secret, "0".repeat(64)).unwrap();
+        let make = |column: &str| {
+            let _ = std::fs::remove_file(&path);
+            let key = StoreKey::parse(&[b'0'; 64]).unwrap();
+            FeatureStore::create(&path, &key, &[column.to_owned()]).unwrap();
+        };
+        make("visits");
+        let key = Some(SecretRef { file: Some(secret.display().to_string()), ..SecretRef::default() });
+        let said = Features { path: path.clone(), key, inbox: None };
+        let shared = Shared::new(None, None);
+        shared.begin();
+        let open = || shared.features(&said, &Path::default()).unwrap().unwrap();
+        let first = open();
+        assert!(Arc::ptr_eq(&first, &open()));
+        make("spend");
+        let second = open();
+        assert_eq!((first.pin().column("spend"), second.pin().column("spend")), (None, Some(0)));
+        assert!(Arc::ptr_eq(&second, &open()));
     }
 
     #[test]

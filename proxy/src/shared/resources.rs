@@ -102,9 +102,9 @@ impl Resources for Shared {
     fn scorer(&self, model: &str, at: &Path) -> Result<Arc<dyn Scorer>, Fault> {
         let kept = self.kept();
         let attempt = kept.attempt;
-        let found = kept.models.0.iter().find(|((name, ..), (_, used))| **name == *model && *used == attempt);
+        let found = kept.models.0.get(model).filter(|(_, used)| *used == attempt);
         found
-            .and_then(|(_, (model, _))| model.scorer())
+            .and_then(|(model, _)| model.scorer())
             .ok_or_else(|| Fault::new(Code::REFERENCE, at.clone(), format!("model `{model}` is not loaded")))
     }
 }

@@ -19,15 +19,13 @@ use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue}
 use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 
 use crate::org_quota::OrgFact;
+use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
 
 /// Names the decision in the response and nowhere else; a client's copy is never passed on.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-decision");
-
-/// Names the request from end to end; a valid one is passed on as sent.
-pub const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is passed on, in bytes: room for two UUIDs and a prefix.
 const MAX_REQUEST_ID: usize = 128;

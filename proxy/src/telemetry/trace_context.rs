@@ -1,12 +1,8 @@
 //! W3C trace context: read strictly, passed on with a span of ours.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 
-/// Names the trace and the span of the caller (W3C Trace Context, section 3.2).
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// What tracing systems tell each other (W3C Trace Context, section 3.3).
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+use crate::rare::{TRACEPARENT, TRACESTATE};
 
 /// Longest `tracestate` that is passed on, in bytes: as much as the standard asks of everybody.
 const MAX_TRACESTATE: usize = 512;
@@ -128,7 +124,8 @@ impl TraceContext {
 
 #[cfg(test)]
 mod tests {
-    use super::{TRACEPARENT, TraceContext};
+    use super::TraceContext;
+    use crate::rare::TRACEPARENT;
     use http::{HeaderMap, HeaderValue};
 
     const SENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";

@@ -113,11 +113,33 @@ async fn a_registered_bundle_comes_byte_for_byte_and_takes_the_place_of_the_old_
     let asked = registry.received()[0].uri.query().unwrap().to_owned();
     assert_eq!(asked, "name=lead&alias=candidate");
     fs::write(stage.path("models/lead/model.onnx"), "damaged").unwrap();
-    fs::write(stage.path("models/lead/other"), "of the old one").unwrap();
     stage.pull().await.is(0, &[], &[]);
-    assert!(
-        same(&stage.path("models/lead"), &bundle("lead-score")) && !stage.path("models/lead/other").exists()
-    );
+    assert!(same(&stage.path("models/lead"), &bundle("lead-score")));
+    assert_eq!(fs::read_dir(stage.path("models")).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_holds_anything_but_a_bundle_is_not_replaced() {
+    let registry = registry(honest()).await;
+    let stage = Stage::new(&format!("http://{}", registry.address), "");
+    let folder = stage.path("models/lead");
+    fs::create_dir_all(&folder).unwrap();
+    stage.pull().await.is(0, &[], &[]);
+    for (name, directory) in [("notes.txt", false), ("other", true)] {
+        let path = folder.join(name);
+        if directory {
+            fs::create_dir(&path).unwrap()
+        } else {
+            fs::write(&path, "mine").unwrap()
+        }
+        let part = format!("model.yaml does not name {name}");
+        stage.pull().await.is(1, &[], &["is not replaced", &part]);
+        assert!(path.exists() && same(&folder, &bundle("lead-score")));
+        if directory { fs::remove_dir(&path).unwrap() } else { fs::remove_file(&path).unwrap() }
+    }
+    fs::remove_file(folder.join("model.yaml")).unwrap();
+    stage.pull().await.is(1, &[], &["it is not empty and has no model.yaml"]);
+    assert!(folder.join("model.onnx").exists());
     assert_eq!(fs::read_dir(stage.path("models")).unwrap().count(), 1, "nothing is left beside it");
 }
 
@@ -186,4 +208,8 @@ async fn what_must_be_signed_is_pulled_only_where_it_is() {
         stage.pull().await.is(code, &[], &[part]);
         assert_eq!(stage.path("models/lead/bundle.sig").exists(), code == 0);
     }
+    let asked = |name: &str| unsigned.received().iter().any(|request| request.uri.path() == artifact(name));
+    assert!(asked("model.yaml") && !asked("model.onnx"), "nothing is fetched of what nobody signed");
+    let stage = Stage::new(&format!("http://{}", unsigned.address), "  signedBy: [{ path: key.pem }]\n");
+    stage.pull().await.is(1, &[], &["spec.signedBy[0] names no file"]);
 }

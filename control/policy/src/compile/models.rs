@@ -19,7 +19,7 @@ use crate::model::{Features, Guardrails, Model, Rollout, Version};
 const TOLERANCE: f64 = 0.1;
 /// Records that are judged together where the document does not say.
 const MIN_RECORDS: u32 = 1_000;
-/// Below so many records, the index of a population that did not move is above 0.1 once in a hundred times.
+/// Below so many records, chance moves the index of a population with many bins by more than 0.1.
 const STEADY: u32 = 200;
 const P99: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(1);
 const HOLD_OFF: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 30);

@@ -50,8 +50,7 @@ fn golden(version: Side<'_>) -> Check {
 
 /// The same object, task and classes, and a score for every record that production's golden vectors hold.
 fn schema(production: Side<'_>, version: Side<'_>) -> Check {
-    let fits = fit::check(production.scorer.manifest(), version.scorer.manifest())
-        .map_err(|misfit| misfit.to_string());
+    let fits = fit::check(production.scorer, version.scorer).map_err(|misfit| misfit.to_string());
     let reads = || {
         let records = Bundle::records(production.folder, production.scorer.manifest());
         let records = records.map_err(|error| format!("the version in production: {error}"))?;

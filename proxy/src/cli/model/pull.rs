@@ -1,5 +1,6 @@
 //! `foregate model pull`: fetches registered bundles into the folders that policies name.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,6 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use foregate_filters::units::TimeSpan;
+use foregate_inference::bundle::manifest::MANIFEST;
+use foregate_inference::bundle::{Bundle, SIGNATURE, files};
 use foregate_policy::document::{Document, Kind};
 use foregate_policy::load::load_folder;
 use foregate_policy::node::Node;
@@ -15,7 +18,7 @@ use serde_json::json;
 use crate::cli::REFUSED;
 use crate::cli::output::{self, Format, TextFormat};
 use crate::decision_log::keys::{KeyError, KeyRef, PublicKey};
-use crate::mlflow::{Login, PullError, Registry};
+use crate::mlflow::{CARD, Login, PullError, Registry};
 use crate::shared::models::Signers;
 
 #[derive(Debug, Args)]
@@ -40,7 +43,8 @@ struct Wanted {
     uri: String,
     name: String,
     alias: String,
-    signed_by: Vec<PathBuf>,
+    /// `None` for one that names no file.
+    signed_by: Vec<Option<PathBuf>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,10 @@ enum Failure {
     Pull(#[from] PullError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error("spec.signedBy[{0}] names no file")]
+    Unsigned(usize),
+    #[error("{} is not replaced: {what}; move it away, or name another path", folder.display())]
+    Foreign { folder: PathBuf, what: String },
     #[error("{0}")]
     Write(#[from] std::io::Error),
 }
@@ -114,8 +122,7 @@ fn wanted(document: &Document) -> Vec<Wanted> {
     let versions = spec.key("versions").map(Node::items).unwrap_or_default();
     let bundles = versions.iter().filter_map(|version| version.key("bundle")).chain(spec.key("bundle"));
     let keys = spec.key("signedBy").map(Node::items).unwrap_or_default();
-    let signed_by: Vec<PathBuf> =
-        keys.iter().filter_map(|key| Some(folder.join(text(key, "file")?))).collect();
+    let signed_by: Vec<_> = keys.iter().map(|key| text(key, "file").map(|file| folder.join(file))).collect();
     let wanted = bundles.filter_map(|bundle| {
         let mlflow = bundle.key("mlflow")?;
         Some(Wanted {
@@ -133,31 +140,35 @@ fn wanted(document: &Document) -> Vec<Wanted> {
 impl Wanted {
     /// Fetches the bundle beside its folder, checks it as a gateway would, and puts it in its place.
     fn pull(&self, timeout: Duration) -> Result<String, Failure> {
-        let keys = self.signed_by.iter().map(|file| PublicKey::load(&KeyRef::File(file.clone())));
+        let keys = self.signed_by.iter().enumerate().map(|(place, file)| -> Result<_, Failure> {
+            let file = file.clone().ok_or(Failure::Unsigned(place))?;
+            Ok(PublicKey::load(&KeyRef::File(file))?)
+        });
         let signers = Signers::new(keys.collect::<Result<_, _>>()?);
+        replaceable(&self.folder)?;
         let registry = Registry::new(&self.uri, !self.signed_by.is_empty(), Login::from_env())?;
         let new = beside(&self.folder, "new");
         let _ = fs::remove_dir_all(&new);
         fs::create_dir_all(&new)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let pulled = runtime.block_on(async {
-            let pull = registry.pull(&self.name, &self.alias, &new);
+            let pull = registry.pull(&self.name, &self.alias, &signers, &new);
             tokio::time::timeout(timeout, pull).await.unwrap_or(Err(PullError::Late(timeout)))
         });
         let checked = pulled.and_then(|version| {
             signers.load_bundle(&new)?;
             Ok(version)
         });
-        match checked {
-            Ok(version) => {
-                replace(&self.folder, &new)?;
-                Ok(version)
-            }
-            Err(error) => {
-                let _ = fs::remove_dir_all(&new);
-                Err(error.into())
-            }
+        let done = checked.map_err(Failure::from).and_then(|version| {
+            // Again: the folder may have changed meanwhile.
+            replaceable(&self.folder)?;
+            replace(&self.folder, &new)?;
+            Ok(version)
+        });
+        if done.is_err() {
+            let _ = fs::remove_dir_all(&new);
         }
+        done
     }
 }
 
@@ -167,15 +178,52 @@ fn beside(folder: &Path, end: &str) -> PathBuf {
     folder.with_file_name(format!(".{name}.{end}"))
 }
 
-/// Puts a folder in the place of another. A gateway that looks in between finds no bundle, and goes on with what
-/// it has.
+/// Refuses a folder that holds anything but a bundle: it would be gone.
+fn replaceable(folder: &Path) -> Result<(), Failure> {
+    let foreign = |what: String| Failure::Foreign { folder: folder.to_owned(), what };
+    if folder.file_name().is_none() {
+        return Err(foreign("the path has no name of its own".to_owned()));
+    }
+    if !folder.exists() || fs::read_dir(folder)?.next().is_none() {
+        return Ok(());
+    }
+    if !folder.join(MANIFEST).exists() {
+        return Err(foreign(format!("it is not empty and has no {MANIFEST}")));
+    }
+    let manifest = Bundle::peek(folder).map_err(|error| foreign(error.to_string()))?;
+    let named = files(&manifest).into_iter().map(|(file, _)| PathBuf::from(&file.path));
+    let named: BTreeSet<PathBuf> = named.chain([MANIFEST, SIGNATURE, CARD].map(PathBuf::from)).collect();
+    let mut open = vec![PathBuf::new()];
+    while let Some(inner) = open.pop() {
+        for entry in fs::read_dir(folder.join(&inner))? {
+            let entry = entry?;
+            let path = inner.join(entry.file_name());
+            let directory = entry.file_type()?.is_dir();
+            if directory && named.iter().any(|file| file.starts_with(&path)) {
+                open.push(path);
+            } else if directory || !named.contains(&path) {
+                return Err(foreign(format!("its {MANIFEST} does not name {}", path.display())));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts a folder in the place of another, or leaves that where it is. A gateway that looks in between finds no bundle,
+/// and goes on with what it has.
 fn replace(folder: &Path, new: &Path) -> std::io::Result<()> {
     let old = beside(folder, "old");
     let _ = fs::remove_dir_all(&old);
-    if folder.exists() {
+    let there = folder.exists();
+    if there {
         fs::rename(folder, &old)?;
     }
-    fs::rename(new, folder)?;
+    if let Err(error) = fs::rename(new, folder) {
+        if there {
+            fs::rename(&old, folder)?;
+        }
+        return Err(error);
+    }
     let _ = fs::remove_dir_all(&old);
     Ok(())
 }
