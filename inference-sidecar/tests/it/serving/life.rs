@@ -63,6 +63,7 @@ fn more_requests_than_are_allowed_are_refused_and_probes_are_not() {
     assert_eq!(busy.status, 503);
     assert!(busy.head.contains("retry-after: 1") && busy.error().contains("1 requests"), "{}", busy.head);
     assert_eq!(server.get("/v2/health/ready").status, 200);
+    assert_eq!(server.get("/metrics").status, 200);
     let answers = server.triton(json!({ "word": "raw", "calls": [
         { "method": "ServerReady", "hex": "" }, { "method": "ServerMetadata", "hex": "" },
     ]}));
