@@ -13,7 +13,7 @@ use foregate_filters::validate::media::Coding;
 use http::header::{
     ACCEPT_ENCODING, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WWW_AUTHENTICATE,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde_json::json;
@@ -44,7 +44,9 @@ struct Reply {
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
     let watch = Stopwatch::start();
     let (head, body) = request.into_parts();
-    let call = Call::parse(&head.method, head.uri.path());
+    let found = Call::find(head.uri.path());
+    let allowed = found.as_ref().map(|(method, _)| method.clone());
+    let call = Call::under(found, &head.method);
     let name = call.as_ref().map_or("unknown", Call::name);
     let packed = takes_gzip(&head.headers);
     let answer = async { carry_out(shared, call?, &head.headers, body, watch).await };
@@ -55,7 +57,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     shared.metrics.ended("http", name, answer.as_ref().err().map(|fault| fault.kind), watch.elapsed());
     match answer {
         Ok(reply) => reply.encode(packed),
-        Err(fault) => refusal(&fault),
+        Err(fault) => refusal(&fault, allowed.as_ref()),
     }
 }
 
@@ -184,7 +186,8 @@ impl Reply {
     }
 }
 
-fn refusal(fault: &Fault) -> Response<Whole> {
+/// `allowed` is the method of the path.
+fn refusal(fault: &Fault, allowed: Option<&Method>) -> Response<Whole> {
     let reply = Reply::json_as(fault.kind.status(), &json!({ "error": fault.message }));
     let mut response = reply.encode(false);
     let headers = response.headers_mut();
@@ -196,8 +199,8 @@ fn refusal(fault: &Fault) -> Response<Whole> {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         Kind::MethodNotAllowed => {
-            let method = if fault.message.contains("GET") { "GET" } else { "POST" };
-            headers.insert(ALLOW, HeaderValue::from_static(method));
+            let allowed = allowed.and_then(|method| HeaderValue::from_str(method.as_str()).ok());
+            headers.extend(allowed.map(|allowed| (ALLOW, allowed)));
         }
         _ => {}
     }

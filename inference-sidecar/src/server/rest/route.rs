@@ -51,14 +51,19 @@ impl Named {
 }
 
 impl Call {
-    /// Reads a path; a path that is known under another method is told from an unknown one.
-    pub(super) fn parse(method: &Method, path: &str) -> Result<Self, Fault> {
-        let unknown = || Fault::new(Kind::NotFound, "there is nothing under this path");
+    /// Reads a path, and tells the method that it is for.
+    pub(super) fn find(path: &str) -> Option<(Method, Self)> {
         let segments = path.trim_start_matches('/').split('/');
         let path: Option<Vec<String>> = segments.map(|segment| percent_decode(segment, false)).collect();
-        let path = path.ok_or_else(unknown)?;
+        let path = path?;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let (wanted, call) = Self::of(&path).ok_or_else(unknown)?;
+        Self::of(&path)
+    }
+
+    /// The call, where the method is that of its path.
+    pub(super) fn under(found: Option<(Method, Self)>, method: &Method) -> Result<Self, Fault> {
+        let unknown = || Fault::new(Kind::NotFound, "there is nothing under this path");
+        let (wanted, call) = found.ok_or_else(unknown)?;
         if *method == wanted || (*method == Method::HEAD && wanted == Method::GET) {
             Ok(call)
         } else {
@@ -155,7 +160,7 @@ mod tests {
             (Method::POST, "/v1/models/lead-score/versions/1.0:predict", Call::Predict(named(Some("1.0")))),
             (Method::GET, "/v1/models/lead-score/versions/1.0", Call::Status(named(Some("1.0")))),
         ] {
-            assert_eq!(Call::parse(&method, path), Ok(call), "{path}");
+            assert_eq!(Call::under(Call::find(path), &method), Ok(call), "{path}");
         }
         for (method, path, kind) in [
             (Method::GET, "/", Kind::NotFound),
@@ -167,7 +172,11 @@ mod tests {
             (Method::GET, "/v2/models/a/infer", Kind::MethodNotAllowed),
             (Method::POST, "/v2/health/live", Kind::MethodNotAllowed),
         ] {
-            assert_eq!(Call::parse(&method, path).map_err(|fault| fault.kind), Err(kind), "{path}");
+            assert_eq!(
+                Call::under(Call::find(path), &method).map_err(|fault| fault.kind),
+                Err(kind),
+                "{path}"
+            );
         }
     }
 }
