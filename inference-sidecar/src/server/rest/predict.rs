@@ -105,9 +105,7 @@ fn elements<'a>(shared: &Shared, data: &'a RawValue) -> Result<Vec<&'a RawValue>
     let elements = json_data::elements(data, most).map_err(|error| Fault::invalid(error.to_string()))?;
     match elements.len() {
         0 => Err(Fault::invalid("the request has no row")),
-        rows if rows > most => {
-            Err(Fault::new(Kind::TooLarge, format!("over {most} rows, which a request has at most")))
-        }
+        rows if rows > most => Err(Fault::new(Kind::TooLarge, format!("a request has at most {most} rows"))),
         _ => Ok(elements),
     }
 }
