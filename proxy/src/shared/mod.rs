@@ -32,6 +32,7 @@ use crate::quotas::Quotas;
 use crate::secrets::{LiveSecret, SecretError};
 use crate::shared::models::{BundleKey, LoadedModel};
 use crate::shared::shelf::Shelf;
+use crate::sidecar::Sidecar;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 
@@ -74,6 +75,8 @@ pub struct Shared {
     /// Where this gateway stands.
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
+    /// Absent where none is named, and when policies are only checked.
+    sidecar: Option<Arc<Sidecar>>,
     kept: Mutex<Kept>,
     /// What was carried out, where no store keeps it.
     pub memory: Arc<Memory>,
@@ -86,8 +89,19 @@ impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
         let (quotas, kept, memory, secrets, stores) = Default::default();
-        let identity = None;
-        Self { fetcher, telemetry, identity, elsewhere, zone: None, quotas, kept, memory, secrets, stores }
+        Self {
+            fetcher,
+            telemetry,
+            identity: None,
+            elsewhere,
+            zone: None,
+            quotas,
+            sidecar: None,
+            kept,
+            memory,
+            secrets,
+            stores,
+        }
     }
 
     /// The same with an identity of this workload.
@@ -100,6 +114,12 @@ impl Shared {
     #[must_use]
     pub fn with_zone(self, zone: Option<Arc<str>>) -> Self {
         Self { zone, ..self }
+    }
+
+    /// The same with a sidecar that models may be placed in.
+    #[must_use]
+    pub fn with_sidecar(self, sidecar: Option<Arc<Sidecar>>) -> Self {
+        Self { sidecar, ..self }
     }
 
     /// The same with quotas that outlive the process.

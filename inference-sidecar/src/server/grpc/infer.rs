@@ -9,10 +9,11 @@ use super::super::Shared;
 use super::super::fault::Fault;
 use super::super::served::{Ask, Input, Served};
 use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
-use super::messages::{
+use super::{decode, named};
+use crate::protocol::framed;
+use crate::protocol::messages::{
     InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
 };
-use super::{decode, frame, named};
 
 /// Fields of one kind in a request at most: those that are read grow in memory.
 const MAX_FIELDS: usize = 64;
@@ -37,7 +38,7 @@ pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> 
         budget: asked(&parameters).map_or(budget, |asked| asked.min(budget)),
     };
     let tensors = shared.infer(&served, ask).await?;
-    Ok(frame::framed(&written(&served, id, tensors, raw)))
+    Ok(framed(&written(&served, id, tensors, raw)))
 }
 
 /// Refuses a message whose many small fields would take a multiple of its size once they are read.
