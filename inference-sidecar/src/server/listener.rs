@@ -69,10 +69,18 @@ impl Socket {
                     "there is a file that is no socket",
                 ));
             }
-            Ok(_) if StdUnixStream::connect(path).is_ok() => {
-                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves this socket"));
-            }
-            _ => {}
+            Ok(_) => match StdUnixStream::connect(path) {
+                Ok(_) => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::AddrInUse,
+                        "another process serves this socket",
+                    ));
+                }
+                // Nobody serves it any more.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => return Err(error),
+            },
+            Err(_) => {}
         }
         let mut name = path.as_os_str().to_owned();
         name.push(format!(".{}", std::process::id()));

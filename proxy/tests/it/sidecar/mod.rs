@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::client::{Client, Reply};
 use crate::support::command::foregate;
-use crate::support::guarded::{bundle, copy_bundle, golden, model, policy, routes};
+use crate::support::guarded::{bundle, copy_bundle, golden, model, routes};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Upstream, full};
 use crate::support::within;
@@ -247,7 +247,10 @@ async fn the_sidecar_says_what_the_gateway_itself_would() {
                 seen.push((last.header("x-score").to_owned(), class, last.body.clone()));
             }
             assert_eq!(seen[0], seen[1], "{sidecar}: {record}");
-            assert!(!sidecar.starts_with("/explained") || seen[0].2.contains("contributionValue"));
+            assert!(
+                !sidecar.starts_with("/explained")
+                    || String::from_utf8_lossy(&seen[0].2).contains("contributionValue")
+            );
             asked += 1;
         }
     }
