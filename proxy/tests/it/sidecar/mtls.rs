@@ -48,12 +48,10 @@ async fn scores_come_over_mutual_tls_from_the_peer_that_is_named_alone() {
     assert!(told["error"].as_str().unwrap().contains("certificate"), "{told}");
     let mut client = stand.client().await;
     assert_eq!(stand.lenient(&mut client).await.0, "default;cause=model");
-    // Nor does the sidecar answer a workload of a domain that it does not trust.
+    // Nor does a sidecar answer a workload of a domain that it does not trust.
     let foreign = Domain::new("foreign.example");
-    let bundle_of_both = format!("{}{}", foreign.bundle, domain.bundle);
-    let theirs = Folder::new(&foreign.svid("/ns/crm/sa/gateway"), &foreign);
-    theirs.put(&foreign.svid("/ns/crm/sa/gateway"), &bundle_of_both);
-    let stand = Stand::with(options(&server, &peer, &theirs), &bundle("lead-score")).await;
+    let (server, _files) = serve(&place.models(), &domain.svid("/ns/ai/sa/inference"), &foreign);
+    let stand = Stand::with(options(&server, &peer, &ours), &bundle("lead-score")).await;
     stand.gateway.event("inference sidecar unavailable").await;
     let mut client = stand.client().await;
     assert_eq!(stand.lenient(&mut client).await.0, "default;cause=model");
