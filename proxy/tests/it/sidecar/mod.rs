@@ -42,15 +42,15 @@ impl Server {
         assert!(binary.is_file(), "{binary:?} is not there: cargo build -p foregate-inference makes it");
         let mut command = Command::new(binary);
         command.args(["serve", "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--models"]).arg(models);
-        let mut child = command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut grpc = None;
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let child = command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut this = Self { child, grpc: SocketAddr::from(([127, 0, 0, 1], 0)) };
+        for line in BufReader::new(this.child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             if let Some(address) = line.strip_prefix("grpc ") {
-                grpc = Some(address.parse().unwrap());
+                this.grpc = address.parse().unwrap();
             }
             if line == "ready" {
-                return Self { child, grpc: grpc.unwrap() };
+                return this;
             }
         }
         panic!("the inference server ended before it was ready");
@@ -162,12 +162,12 @@ impl Stand {
         let mut statuses = Vec::new();
         let start = monotonic();
         while !until(&statuses) {
-            assert!(monotonic() - start < crate::support::DEADLINE, "in vain: {statuses:?}");
+            assert!(monotonic().saturating_sub(start) < crate::support::DEADLINE, "in vain: {statuses:?}");
             let before = self.upstream.received().len();
             let round = clients.iter_mut().enumerate().map(|(number, client)| async move {
                 let start = monotonic();
                 let reply = post(client, "/lenient", &lead(number)).await;
-                (reply, monotonic() - start)
+                (reply, monotonic().saturating_sub(start))
             });
             for (reply, took) in join_all(round).await {
                 assert_eq!(reply.status, 200, "{}", reply.text());
@@ -195,6 +195,16 @@ fn lead(number: usize) -> Value {
     json!({ "Id": format!("00Q5g00000a{number:04}"), "Website_Visits__c": number % 20, "Country": "US" })
 }
 
+/// Many records in one body.
+fn collection(object: &str, records: &[Value]) -> Value {
+    let typed = records.iter().map(|record| {
+        let mut record = record.clone();
+        record["attributes"] = json!({ "type": object });
+        record
+    });
+    json!({ "allOrNone": false, "records": typed.collect::<Vec<_>>() })
+}
+
 /// Records of the golden vectors of a bundle.
 fn records(name: &str) -> Vec<Value> {
     let text = std::fs::read(bundle(name).join("golden.json")).unwrap();
@@ -202,7 +212,7 @@ fn records(name: &str) -> Vec<Value> {
     golden["vectors"].as_array().unwrap().iter().take(40).map(|it| it["record"].clone()).collect()
 }
 
-fn is_default(status: &String) -> bool {
+fn is_default(status: &str) -> bool {
     status.starts_with("default;cause=")
 }
 
@@ -243,13 +253,7 @@ async fn the_sidecar_says_what_the_gateway_itself_would() {
     ] {
         let mut bodies = records(bundle);
         if !sidecar.starts_with("/explained") {
-            let typed = bodies.iter().map(|record| {
-                let mut record = record.clone();
-                record["attributes"] = json!({ "type": object });
-                record
-            });
-            let many = json!({ "allOrNone": false, "records": typed.collect::<Vec<_>>() });
-            bodies.push(many);
+            bodies.push(collection(object, &bodies));
         }
         for body in bodies {
             let mut seen = Vec::new();
