@@ -16,8 +16,10 @@ pub mod model;
 pub mod onnx;
 pub mod output;
 mod pool;
+pub mod protocol;
 pub mod rank;
 pub mod reasons;
+pub mod remote;
 pub mod rollout;
 pub mod scorer;
 #[cfg(feature = "server")]

@@ -19,6 +19,7 @@ use crate::model::{Model, ModelError};
 use crate::output::Output;
 use crate::pool::{Answer, Pool, Ran, run};
 use crate::reasons::{Contributions, tell};
+use crate::remote::{Columns, Remote};
 
 /// Bodies over this size are not read on the worker thread that serves other requests too, in bytes.
 const INLINE_BODY: usize = 32 * 1024;
@@ -38,6 +39,8 @@ pub struct ModelScorer {
     model: Arc<dyn Model>,
     output: Arc<Output>,
     live: Arc<Live>,
+    /// Runs what is not explained, where another process has the model.
+    remote: Option<Arc<dyn Remote>>,
     pool: Pool,
     offer: Offer,
 }
@@ -73,7 +76,19 @@ impl ModelScorer {
         let live = Arc::new(Live::new(cost, per_row, !placed));
         let pool = Pool::start(model.clone(), threads, Arc::clone(&live))?;
         let offer = output.offer(explains(&*model, plan.width()));
-        Ok(Self { name: name.into(), version, manifest, reference, plan, model, output, live, pool, offer })
+        let (name, remote) = (name.into(), None);
+        Ok(Self { name, version, manifest, reference, plan, model, output, live, remote, pool, offer })
+    }
+
+    /// The same with scores from another process. Features, checks and reasons stay here.
+    #[must_use]
+    pub fn with_remote(self, remote: Arc<dyn Remote>) -> Self {
+        Self { remote: Some(remote), ..self }
+    }
+
+    /// True where another process gives the scores.
+    pub fn is_remote(&self) -> bool {
+        self.remote.is_some()
     }
 
     /// What the bundle says of itself.
@@ -94,7 +109,8 @@ impl ModelScorer {
     /// True where a body like this one is scored on the thread that asks, as things are.
     pub(crate) fn is_inline(&self, call: &ScoreCall) -> bool {
         // Reasons cost more than any score that is given here.
-        self.cost() == Cost::Inline && !call.explain && call.body.len() <= INLINE_BODY
+        let cheap = self.cost() == Cost::Inline && self.remote.is_none();
+        cheap && !call.explain && call.body.len() <= INLINE_BODY
     }
 
     /// Reads a body that was answered, and runs nothing.
@@ -103,12 +119,19 @@ impl ModelScorer {
         Ok(Features { present: records.iter().map(|record| record.features.is_ok()).collect(), rows })
     }
 
-    /// Scores a body that was answered, on this thread, whatever that costs.
+    /// Scores a body that was answered, on this thread, whatever that costs; where another process scores, this
+    /// thread waits.
     pub(crate) fn run_here(&self, call: &ScoreCall) -> Scores {
         let Extraction { records, rows, .. } = self.extract_again(call)?;
-        let answer = match scorable(&records) {
-            0 => Ok(Ran::default()),
-            count => run(&*self.model, &rows, count),
+        let answer = match (scorable(&records), &self.remote) {
+            (0, _) => Ok(Ran::default()),
+            (count, None) => run(&*self.model, &rows, count),
+            (count, Some(remote)) => {
+                let answer = remote.submit(&rows, count, call.budget);
+                let columns =
+                    answer.and_then(|answer| answer.blocking_recv().unwrap_or_else(|_| Err(gone())));
+                columns.map(|cells| Ran { cells, reasons: Vec::new() })
+            }
         };
         Ok(self.conclude(records, answer, &[]))
     }
@@ -173,14 +196,37 @@ impl ModelScorer {
     /// True where so many rows are scored on the thread of the request.
     fn is_cheap(&self, rows: usize, budget: Duration) -> bool {
         let time = self.live.per_row().saturating_mul(u32::try_from(rows).unwrap_or(u32::MAX));
-        self.cost() == Cost::Inline && (rows == 1 || time <= INLINE_TIME.min(budget))
+        let cheap = self.cost() == Cost::Inline && self.remote.is_none();
+        cheap && (rows == 1 || time <= INLINE_TIME.min(budget))
     }
 
+    /// Scores off this thread: in the other process where there is one, else on the threads of the model.
     async fn run_threaded(&self, rows: Vec<f32>, count: usize, budget: Duration, explain: bool) -> Answer {
+        let Some(remote) = &self.remote else { return self.run_pooled(rows, count, budget, explain).await };
+        let asked = self.run_remote(&**remote, &rows, count, budget);
+        if !explain {
+            return asked.await.map(|cells| Ran { cells, reasons: Vec::new() });
+        }
+        // Reasons are sought here, meanwhile: where they are late, the score is given without them.
+        let reasons = self.run_pooled(rows.clone(), count, budget / 2, true);
+        let (cells, ran) = tokio::join!(asked, reasons);
+        Ok(Ran { cells: cells?, reasons: ran.unwrap_or_default().reasons })
+    }
+
+    async fn run_pooled(&self, rows: Vec<f32>, count: usize, budget: Duration, explain: bool) -> Answer {
         let answer = self.pool.submit(rows, count, budget, explain)?;
         match tokio::time::timeout(budget, answer).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(ScoreFault::Model("its thread is gone".into())),
+            Ok(Err(_)) => Err(gone()),
+            Err(_) => Err(ScoreFault::Late),
+        }
+    }
+
+    async fn run_remote(&self, remote: &dyn Remote, rows: &[f32], count: usize, budget: Duration) -> Columns {
+        let answer = remote.submit(rows, count, budget)?;
+        match tokio::time::timeout(budget, answer).await {
+            Ok(Ok(columns)) => columns,
+            Ok(Err(_)) => Err(gone()),
             Err(_) => Err(ScoreFault::Late),
         }
     }
@@ -264,6 +310,10 @@ impl ModelScorer {
             }
         }
     }
+}
+
+fn gone() -> ScoreFault {
+    ScoreFault::Model("its thread is gone".into())
 }
 
 /// True where the model can tell reasons, of any row.

@@ -57,6 +57,7 @@ pub mod server;
 mod services;
 pub mod shape;
 pub mod shared;
+pub mod sidecar;
 pub mod stall;
 pub mod store;
 pub mod stream;

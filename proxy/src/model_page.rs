@@ -31,7 +31,7 @@ struct VersionStatus {
     role: &'static str,
     /// What the bundle calls itself.
     bundle: String,
-    /// `inline` or `threads`.
+    /// `inline`, `threads` or `sidecar`.
     runs: &'static str,
     /// For one row; 0 before the first that was timed.
     p99_us: f64,
@@ -107,7 +107,11 @@ fn version(rollout: Option<&Rollout>, name: Option<&Arc<str>>, scorer: &ModelSco
         version: name.cloned().unwrap_or_else(|| bundle.version.as_str().into()),
         role: role.map_or("standby", Role::name),
         bundle: format!("{} {}", bundle.name, bundle.version),
-        runs: if scorer.cost() == Cost::Inline { "inline" } else { "threads" },
+        runs: match scorer.cost() {
+            _ if scorer.is_remote() => "sidecar",
+            Cost::Inline => "inline",
+            Cost::Threads => "threads",
+        },
         p99_us: scorer.p99().as_secs_f64() * 1e6,
         trial,
         drift: drift.unwrap_or_default(),

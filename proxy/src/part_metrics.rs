@@ -20,6 +20,7 @@ use crate::dispatch::upstream::UpstreamState;
 use crate::keys::IssuerKeys;
 use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
+use crate::sidecar::{Kind as FaultKind, Sidecar};
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
 
@@ -34,13 +35,13 @@ fn count(number: u64) -> f64 {
 }
 
 /// Where one kind of part is told of.
-struct Sources<'a, T> {
+struct Sources<'a, T, const LABELS: usize> {
     telemetry: &'a Telemetry,
-    labels: [(&'a str, &'a str); 1],
+    labels: [(&'a str, &'a str); LABELS],
     part: &'a Arc<T>,
 }
 
-impl<T: Send + Sync + 'static> Sources<'_, T> {
+impl<T: Send + Sync + 'static, const LABELS: usize> Sources<'_, T, LABELS> {
     /// Registers one number; what no policy uses any more is not kept for its metrics.
     fn add(&self, kind: Kind, name: &str, help: &str, read: fn(&T) -> f64) {
         let part = Arc::downgrade(self.part);
@@ -213,6 +214,27 @@ fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
     let name = "foregate_upstream_requests_shed_total";
     sources
         .add(Kind::Counter, name, "Requests refused because an upstream has enough.", |it| count(it.shed()));
+}
+
+/// Registers how the inference sidecar does.
+pub fn sidecar(telemetry: &Telemetry, part: &Arc<Sidecar>) {
+    let sources = Sources { telemetry, labels: [], part };
+    let name = "foregate_inference_sidecar_connected";
+    let help = "1 while there is a connection to the inference sidecar, else 0.";
+    sources.add(Kind::Gauge, name, help, |it| f64::from(u8::from(it.is_connected())));
+    let name = "foregate_inference_sidecar_calls_in_flight";
+    let help = "Calls of the inference sidecar that are not answered yet.";
+    sources.add(Kind::Gauge, name, help, |it| count(it.under_way() as u64));
+    let name = "foregate_inference_sidecar_calls_total";
+    let help = "Times that the inference sidecar was to be asked.";
+    sources.add(Kind::Counter, name, help, |it| count(it.counts.calls.load(Relaxed)));
+    for kind in FaultKind::ALL {
+        let part = Arc::downgrade(part);
+        let read = move || part.upgrade().map_or(f64::NAN, |it| count(it.counts.faults(kind)));
+        let (name, help) =
+            ("foregate_inference_sidecar_faults_total", "Calls of the inference sidecar without scores.");
+        telemetry.register_source(Kind::Counter, name, help, &[("kind", kind.name())], read);
+    }
 }
 
 /// Registers how the versions of a model do.

@@ -38,6 +38,7 @@ use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
 use crate::services::{AdminEndpoint, DataPlane, PolicyWatch, Shutdown};
 use crate::shared::Shared;
+use crate::sidecar::{Sidecar, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
 use crate::telemetry::access_log::AccessLog;
@@ -74,6 +75,8 @@ pub struct RunOptions {
     pub handover: Option<HandoverOptions>,
     /// Where this gateway stands: endpoints there are used first.
     pub zone: Option<Arc<str>>,
+    /// Where models with `placement: Sidecar` are scored.
+    pub sidecar: Option<SidecarOptions>,
     /// Where what quotas have used outlives the process.
     pub state: Option<StateOptions>,
 }
@@ -147,7 +150,11 @@ impl Process {
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = shared.with_quotas(Arc::clone(&quotas));
-        let shared = Arc::new(shared.with_identity(identity.transpose()?).with_zone(options.zone.clone()));
+        let identity = identity.transpose()?;
+        let sidecar = options.sidecar.as_ref();
+        let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
+        let shared = shared.with_sidecar(sidecar.transpose()?);
+        let shared = Arc::new(shared.with_identity(identity).with_zone(options.zone.clone()));
         idempotency::tally::export(&telemetry, &shared.memory);
         let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
         let live = policies.load().map_err(RunError::Refused)?;
@@ -311,4 +318,17 @@ fn identify(
     identity.measure(telemetry);
     background.spawn(keep(Arc::clone(&identity), source));
     Ok(identity)
+}
+
+/// Begins to keep up the connection to the sidecar; waits for the first attempt, and does without where that fails.
+fn connect(
+    options: &SidecarOptions,
+    identity: Option<&Arc<Identity>>,
+    background: &Runtime,
+    telemetry: &Telemetry,
+) -> io::Result<Arc<Sidecar>> {
+    let sidecar = Sidecar::start(options.clone(), identity)?;
+    part_metrics::sidecar(telemetry, &sidecar);
+    background.block_on(sidecar.tried());
+    Ok(sidecar)
 }

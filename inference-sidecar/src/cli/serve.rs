@@ -22,6 +22,9 @@ pub(super) struct Serve {
     /// Where gRPC is served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
     grpc: SocketAddr,
+    /// Unix socket where gRPC is served besides, without TLS: for processes of this user alone.
+    #[arg(long, value_name = "FILE")]
+    grpc_socket: Option<PathBuf>,
     #[command(flatten)]
     access: AccessArgs,
     /// Whether clients may load and unload models.
@@ -143,6 +146,7 @@ impl Serve {
             models: self.models,
             http: self.http,
             grpc: self.grpc,
+            grpc_socket: self.grpc_socket,
             certificate: self.access.tls_cert.zip(self.access.tls_key),
             client_ca: self.access.client_ca,
             token_file: self.access.token_file,
@@ -164,6 +168,9 @@ async fn serve(options: Options) -> Result<bool, ServeError> {
     }
     line(&format!("http {http}"));
     line(&format!("grpc {grpc}"));
+    if let Some(socket) = server.socket() {
+        line(&format!("grpc-socket {}", socket.display()));
+    }
     line("ready");
     server.run().await
 }

@@ -46,7 +46,7 @@ impl Plan {
         reserved: &[Box<str>],
         reading: Reading,
     ) -> Result<Extraction, ScoreFault> {
-        self.read(body, Reader::new(self, reserved, reading))
+        Reader::new(self, reserved, reading).read(body)
     }
 
     /// The same for a body that was decided about before: its lookups are not counted.
@@ -56,15 +56,7 @@ impl Plan {
         reserved: &[Box<str>],
         reading: Reading,
     ) -> Result<Extraction, ScoreFault> {
-        self.read(body, Reader { counted: false, ..Reader::new(self, reserved, reading) })
-    }
-
-    fn read<'a>(&self, body: &'a [u8], mut reader: Reader<'_, 'a>) -> Result<Extraction, ScoreFault> {
-        walk(body, &mut reader)?;
-        if reader.out.records.is_empty() {
-            return Err(fault(body.len(), "no record of the object"));
-        }
-        Ok(reader.out)
+        Reader { counted: false, ..Reader::new(self, reserved, reading) }.read(body)
     }
 }
 
@@ -125,6 +117,15 @@ impl<'p, 'a> Reader<'p, 'a> {
                 values: Vec::new(),
             },
         }
+    }
+
+    /// The records of the whole body.
+    fn read(mut self, body: &'a [u8]) -> Result<Extraction, ScoreFault> {
+        walk(body, &mut self)?;
+        if self.out.records.is_empty() {
+            return Err(fault(body.len(), "no record of the object"));
+        }
+        Ok(self.out)
     }
 
     fn trie(&self) -> &'p Trie {

@@ -12,11 +12,12 @@ use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::listener::{Accepted, Listener};
 use super::traffic::{Patience, Still, Traffic};
 use super::{Shared, grpc, rest};
 
@@ -51,8 +52,9 @@ pub enum Protocol {
 
 /// A port and all that is served there.
 pub struct Doors {
-    pub listener: TcpListener,
+    pub listener: Listener,
     pub protocol: Protocol,
+    /// Absent where it is not spoken, as on a unix socket.
     pub tls: Option<TlsAcceptor>,
     pub shared: Arc<Shared>,
     /// True once no more is accepted.
@@ -84,7 +86,7 @@ impl Doors {
             };
             tokio::select! {
                 (accepted, place) = accept => match accepted {
-                    Ok((stream, _)) => {
+                    Ok(stream) => {
                         let guest = guest.clone();
                         connections.spawn(async move {
                             guest.serve(stream).await;
@@ -115,9 +117,18 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 impl Guest {
-    async fn serve(self, stream: TcpStream) {
-        // Without it answers wait for acknowledgements; where it cannot be set, they do.
-        let _ = stream.set_nodelay(true);
+    async fn serve(self, stream: Accepted) {
+        match stream {
+            Accepted::Tcp(stream) => {
+                // Without it answers wait for acknowledgements; where it cannot be set, they do.
+                let _ = stream.set_nodelay(true);
+                self.secure(stream).await;
+            }
+            Accepted::Unix(stream) => self.secure(stream).await,
+        }
+    }
+
+    async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
         let Some(acceptor) = self.tls.clone() else {
             return self.converse(TokioIo::new(stream)).await;
         };

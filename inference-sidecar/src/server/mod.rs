@@ -5,6 +5,7 @@ mod body;
 mod connections;
 mod fault;
 mod grpc;
+mod listener;
 mod metrics;
 mod repository;
 mod rest;
@@ -16,18 +17,18 @@ mod traffic;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use self::access::{Access, AccessError};
 use self::connections::{Doors, Protocol};
 use self::fault::{Fault, Kind};
+use self::listener::{Listener, Socket};
 use self::metrics::Metrics;
 use self::repository::{Repository, RepositoryError};
 use self::served::{Ask, Served};
@@ -49,6 +50,8 @@ pub struct Options {
     pub models: PathBuf,
     pub http: SocketAddr,
     pub grpc: SocketAddr,
+    /// A unix socket for gRPC besides, of this user alone.
+    pub grpc_socket: Option<PathBuf>,
     /// Certificate chain and key, PEM.
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// Authorities of client certificates, PEM; where set, clients must show one.
@@ -76,7 +79,7 @@ pub struct Limits {
     pub rows: usize,
     /// Requests at once.
     pub requests: usize,
-    /// Connections at once, for each of the two ports.
+    /// Connections at once, for each port and socket.
     pub connections: usize,
     /// Time for a request, from its head to its answer.
     pub deadline: Duration,
@@ -101,6 +104,8 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     #[error("{address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("{}: {source}", .path.display())]
+    Socket { path: PathBuf, source: io::Error },
     #[error("the address of a socket cannot be told: {0}")]
     Address(io::Error),
     #[error("signals cannot be waited for: {0}")]
@@ -122,8 +127,9 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    http: TcpListener,
-    grpc: TcpListener,
+    http: Listener,
+    grpc: Listener,
+    socket: Option<Socket>,
     tls: Option<tls::Terms>,
     drain: Duration,
 }
@@ -171,13 +177,22 @@ impl Server {
             draining: AtomicBool::new(false),
         });
         let (http, grpc) = (listen(options.http).await?, listen(options.grpc).await?);
-        Ok(Self { shared, http, grpc, tls, drain })
+        let open = |path: &PathBuf| {
+            Socket::open(path).map_err(|source| ServeError::Socket { path: path.clone(), source })
+        };
+        let socket = options.grpc_socket.as_ref().map(open).transpose()?;
+        Ok(Self { shared, http, grpc, socket, tls, drain })
     }
 
     /// Where REST and gRPC are served; the ports that were taken where 0 was asked for.
     pub fn addresses(&self) -> Result<(SocketAddr, SocketAddr), ServeError> {
-        let address = |listener: &TcpListener| listener.local_addr().map_err(ServeError::Address);
+        let address = |listener: &Listener| listener.address().map_err(ServeError::Address);
         Ok((address(&self.http)?, address(&self.grpc)?))
+    }
+
+    /// The unix socket where gRPC is served.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.as_ref().map(Socket::path)
     }
 
     /// Lines about each model, for people.
@@ -189,19 +204,29 @@ impl Server {
 
     /// Serves until SIGTERM or SIGINT, then finishes what is under way; false where that took too long.
     pub async fn run(self) -> Result<bool, ServeError> {
-        let Self { shared, http, grpc, tls, drain } = self;
+        let Self { shared, http, grpc, socket, tls, drain } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
         let (close, closing) = watch::channel(false);
         let doors = |listener, protocol| Doors {
+            // Who reaches a unix socket is this user: files of the system say so, and no certificate.
+            tls: tls
+                .as_ref()
+                .filter(|_| !matches!(listener, Listener::Unix(_)))
+                .map(|terms| terms.acceptor(protocol)),
             listener,
             protocol,
-            tls: tls.as_ref().map(|terms| terms.acceptor(protocol)),
             shared: Arc::clone(&shared),
             closing: closing.clone(),
         };
         let mut rest = tokio::spawn(doors(http, Protocol::Rest).serve());
         let mut rpc = tokio::spawn(doors(grpc, Protocol::Grpc).serve());
+        let near = socket.map(|socket| doors(Listener::Unix(socket), Protocol::Grpc).serve());
+        let mut near = tokio::spawn(async {
+            if let Some(near) = near {
+                near.await;
+            }
+        });
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -209,16 +234,17 @@ impl Server {
         shared.draining.store(true, Ordering::Relaxed);
         // The doors hold receivers as long as they serve.
         let _ = close.send(true);
-        let all = async { (&mut rest).await.is_ok() & (&mut rpc).await.is_ok() };
+        let all = async { (&mut rest).await.is_ok() & (&mut rpc).await.is_ok() & (&mut near).await.is_ok() };
         let done = tokio::time::timeout(drain, all).await.unwrap_or(false);
         rest.abort();
         rpc.abort();
+        near.abort();
         Ok(done)
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+async fn listen(address: SocketAddr) -> Result<Listener, ServeError> {
+    Listener::tcp(address).await.map_err(|source| ServeError::Listen { address, source })
 }
 
 impl Shared {

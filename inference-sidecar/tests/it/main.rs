@@ -19,6 +19,7 @@ mod hostile;
 mod operators;
 mod outputs;
 mod reasons;
+mod remote;
 mod rollout;
 mod scorers;
 mod serving;

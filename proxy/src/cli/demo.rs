@@ -108,6 +108,7 @@ impl Demo {
             identity: None,
             handover: None,
             zone: None,
+            sidecar: None,
             state: None,
         }
     }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use foregate_filters::peer::PeerPattern;
 use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
@@ -20,6 +21,7 @@ use crate::panics;
 use crate::policies::PolicySource;
 use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
+use crate::sidecar::{Place, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
 
@@ -87,7 +89,31 @@ pub(super) struct Run {
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
     #[command(flatten)]
+    sidecar: SidecarArgs,
+    #[command(flatten)]
     state: StateArgs,
+}
+
+/// Where models with `placement: Sidecar` are scored.
+#[derive(Debug, Args)]
+struct SidecarArgs {
+    /// The inference server that scores models with `placement: Sidecar`: `unix:SOCKET`, or `https://HOST:PORT` with
+    /// mutual TLS.
+    #[arg(long, value_name = "WHERE")]
+    inference_sidecar: Option<Place>,
+    /// SPIFFE id that the inference server at `https://` must show; this workload shows its own, of `--identity`.
+    #[arg(long, value_name = "ID", requires = "inference_sidecar", value_parser = parse_peer)]
+    inference_sidecar_peer: Option<PeerPattern>,
+}
+
+impl SidecarArgs {
+    fn options(self) -> Option<SidecarOptions> {
+        Some(SidecarOptions { place: self.inference_sidecar?, peer: self.inference_sidecar_peer })
+    }
+}
+
+fn parse_peer(text: &str) -> Result<PeerPattern, String> {
+    PeerPattern::parse(text).map_err(|error| error.to_string())
 }
 
 /// What outlives the process.
@@ -188,6 +214,7 @@ impl Run {
                 patience: self.upgrade_timeout.0,
             }),
             zone: self.zone.map(Into::into),
+            sidecar: self.sidecar.options(),
             state: self.state.options(),
         }
     }

@@ -34,6 +34,7 @@ use crate::quotas::Quotas;
 use crate::secrets::{LiveSecret, SecretError};
 use crate::shared::models::{BundleKey, LoadedModel};
 use crate::shared::shelf::Shelf;
+use crate::sidecar::Sidecar;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 
@@ -78,6 +79,8 @@ pub struct Shared {
     /// Where this gateway stands.
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
+    /// Absent where none is named, and when policies are only checked.
+    sidecar: Option<Arc<Sidecar>>,
     kept: Mutex<Kept>,
     /// Models of the last good compilation; apart from the rest, which is held while bundles load.
     in_force: ArcSwap<Vec<LoadedModel>>,
@@ -92,16 +95,16 @@ impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
         let (quotas, kept, memory, secrets, stores) = Default::default();
-        let (identity, zone, in_force) = (None, None, ArcSwap::default());
         Self {
             fetcher,
             telemetry,
-            identity,
+            identity: None,
             elsewhere,
-            zone,
+            zone: None,
             quotas,
+            sidecar: None,
             kept,
-            in_force,
+            in_force: ArcSwap::default(),
             memory,
             secrets,
             stores,
@@ -118,6 +121,12 @@ impl Shared {
     #[must_use]
     pub fn with_zone(self, zone: Option<Arc<str>>) -> Self {
         Self { zone, ..self }
+    }
+
+    /// The same with a sidecar that models may be placed in.
+    #[must_use]
+    pub fn with_sidecar(self, sidecar: Option<Arc<Sidecar>>) -> Self {
+        Self { sidecar, ..self }
     }
 
     /// The same with quotas that outlive the process.

@@ -1,5 +1,6 @@
 //! Models: bundles loaded once, versions put together as their rollout says.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use foregate_filters::score::Scorer;
 use foregate_filters::units::TimeSpan;
 use foregate_inference::bundle::error::BundleError;
 use foregate_inference::bundle::{Bundle, Cost};
+use foregate_inference::remote::{Contract, Remote};
 use foregate_inference::rollout::trial::{Event, Guardrails, Tell};
 use foregate_inference::rollout::{Parts, Rollout, Version, fit};
 use foregate_inference::scorer::ModelScorer;
@@ -23,6 +25,7 @@ use crate::features::{self, OpenError};
 use crate::oauth::proof::secret_fault;
 use crate::part_metrics;
 use crate::shared::{Kept, Shared};
+use crate::sidecar::Sidecar;
 use crate::telemetry::event::event;
 
 /// Threads of one version, for scores too dear for the workers.
@@ -107,7 +110,8 @@ impl Shared {
         let attempt = kept.attempt;
         let (mut faults, mut versions) = (Vec::new(), Vec::new());
         for (place, version) in model.versions.iter().enumerate() {
-            let wanted = Wanted { model, signers: &signers, store: store.as_ref(), place, spec };
+            let (sidecar, store) = (self.placed(model, spec)?, store.as_ref());
+            let wanted = Wanted { model, signers: &signers, store, sidecar, place, spec };
             match wanted.load(&mut kept, &version.bundle) {
                 Ok(scorer) => versions.push((version.name.clone(), scorer)),
                 Err(fault) => faults.push(fault),
@@ -131,6 +135,19 @@ impl Shared {
             part_metrics::rollout(telemetry, rollout);
         }
         Ok(())
+    }
+
+    /// The sidecar that a model is placed in. Where policies are checked for another process, the model is run here.
+    fn placed(&self, model: &Model, spec: &Path) -> Result<Option<&Arc<Sidecar>>, Vec<Fault>> {
+        if model.placement != Placement::Sidecar || self.elsewhere {
+            return Ok(None);
+        }
+        let missing = || {
+            let message = "the model is placed in a sidecar, and this process was told of none";
+            let help = "start it with --inference-sidecar unix:/path.sock, or leave `placement` out";
+            vec![Fault::new(codes::SIDECAR, spec.key("placement"), message).help(help)]
+        };
+        self.sidecar.as_ref().map(Some).ok_or_else(missing)
     }
 
     /// The feature store of a model, opened; `None` where secrets are not looked for.
@@ -168,6 +185,7 @@ struct Wanted<'a> {
     model: &'a Model,
     signers: &'a Signers,
     store: Option<&'a Arc<FeatureStore>>,
+    sidecar: Option<&'a Arc<Sidecar>>,
     /// Of the version in the model.
     place: usize,
     spec: &'a Path,
@@ -192,17 +210,33 @@ impl Wanted<'_> {
             let mut bundle = signers.load_bundle(folder).map_err(|error| refused(error.to_string()))?;
             self.attach(&mut bundle)?;
             match model.placement {
-                Placement::Auto => {}
+                Placement::Auto | Placement::Sidecar => {}
                 Placement::Inline => bundle.place(Cost::Inline),
                 Placement::Threads => bundle.place(Cost::Threads),
             }
+            let remote = self.sidecar.map(|sidecar| self.ask(sidecar, &bundle)).transpose()?;
             state.extend(folder.as_os_str().as_encoded_bytes());
             state.extend(format!("{:?}", bundle.manifest).into_bytes());
-            let make = || ModelScorer::new(&model.name, bundle, MODEL_THREADS).map(Arc::new);
-            let made = scorers.take(key(state), attempt, make);
+            let start = || {
+                let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS)?;
+                Ok::<_, io::Error>(Arc::new(match remote {
+                    Some(remote) => scorer.with_remote(remote),
+                    None => scorer,
+                }))
+            };
+            let made = scorers.take(key(state), attempt, start);
             made.map(|(scorer, _)| scorer).map_err(|error| refused(error.to_string()))
         };
         kept.bundles.take(files, attempt, load).map(|(scorer, _)| scorer)
+    }
+
+    fn ask(&self, sidecar: &Arc<Sidecar>, bundle: &Bundle) -> Result<Arc<dyn Remote>, Fault> {
+        let contract = Contract::of(bundle).ok_or_else(|| {
+            let message = "a model that ranks is not asked of a sidecar: its items are found here";
+            let help = "leave `placement` out, or say Threads";
+            Fault::new(codes::SIDECAR, self.spec.key("placement"), message).help(help)
+        })?;
+        Ok(sidecar.target(contract))
     }
 
     fn at(&self) -> Path {

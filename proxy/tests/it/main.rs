@@ -87,6 +87,8 @@ mod shadow;
 #[cfg(test)]
 mod shared_port;
 #[cfg(test)]
+mod sidecar;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod stream_balancing;

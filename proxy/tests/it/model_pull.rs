@@ -128,9 +128,9 @@ async fn a_folder_that_holds_anything_but_a_bundle_is_not_replaced() {
     for (name, directory) in [("notes.txt", false), ("other", true)] {
         let path = folder.join(name);
         if directory {
-            fs::create_dir(&path).unwrap()
+            fs::create_dir(&path).unwrap();
         } else {
-            fs::write(&path, "mine").unwrap()
+            fs::write(&path, "mine").unwrap();
         }
         let part = format!("model.yaml does not name {name}");
         stage.pull().await.is(1, &[], &["is not replaced", &part]);

@@ -100,6 +100,7 @@ pub const IDEMPOTENCY_SCOPE: Code = Code(730);
 pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
 pub const SESSION: Code = Code(734);
+pub const SIDECAR: Code = Code(736);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {

@@ -10,8 +10,8 @@ use super::{
     IDEMPOTENCY_OPEN, IDEMPOTENCY_SCOPE, KEY_EXPIRED, LIMIT_FAILS_OPEN, MATCH_SHADOWED, MODEL_MISFIT,
     MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
     PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROLLOUT, ROUTE_DETACHED, ROUTE_PROTOCOL,
-    ROUTE_SHADOWED, SESSION, STALE_ANSWERS, STORE, STORE_UNUSED, STREAM_HOSTNAME, STREAM_TAKEN, UNREAD,
-    UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    ROUTE_SHADOWED, SESSION, SIDECAR, STALE_ANSWERS, STORE, STORE_UNUSED, STREAM_HOSTNAME, STREAM_TAKEN,
+    UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
 /// Codes from 600, in order.
@@ -484,5 +484,12 @@ pub const OF_PARTS: &[Entry] = &[
         "A permanent cookie lasts as long as `absoluteTimeout` says, which must then be there; a session kept in a header has no cookie to configure; and a session that may be idle for longer than it lasts is never idle.",
         "sessionPersistence: { cookieConfig: { lifetimeType: Permanent } }",
         "sessionPersistence: { absoluteTimeout: 24h, cookieConfig: { lifetimeType: Permanent } }",
+    ),
+    entry(
+        SIDECAR,
+        "Model that no sidecar can be asked for",
+        "With `placement: Sidecar` scores come from the process that `foregate run --inference-sidecar` names: unix:SOCKET, or https://HOST:PORT with --identity and --inference-sidecar-peer. There must be one. Models that rank are not asked there, as their items are found in the gateway.",
+        "foregate run policies/\n# kind: Model\n# spec: { bundle: { path: models/lead-score }, placement: Sidecar }",
+        "foregate run policies/ --inference-sidecar unix:/run/inference.sock",
     ),
 ];

@@ -190,6 +190,10 @@ pub enum Placement {
     Inline,
     /// On threads of its own, with a bounded queue.
     Threads,
+    /// In another process: the inference server that `foregate run --inference-sidecar` names, by the name and
+    /// version of the bundle. The gateway reads the bundle as well: features, checks of answers and reasons stay
+    /// with it. Models that rank cannot be placed there. `foregate check` and `test` score in process.
+    Sidecar,
 }
 
 /// Where the bundle is.

@@ -134,6 +134,7 @@ fn a_model_is_placed_by_measure_unless_its_document_says_where() {
         ("", Placement::Auto),
         (", placement: Inline", Placement::Inline),
         (", placement: Threads", Placement::Threads),
+        (", placement: Sidecar", Placement::Sidecar),
     ] {
         assert_eq!(compiled(&format!("{BASE}{web}{}", model(more))).unwrap().models[0].placement, placement);
     }

@@ -3,18 +3,16 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use foregate_filters::validate::media::Coding;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response};
-use prost::Message;
 
 use super::super::body::{Whole, decoded};
 use super::super::fault::{Fault, Kind};
 use super::GRPC;
+use crate::protocol::PREFIX;
 
-/// Bytes before a message: whether it is compressed, and its length.
-pub(super) const PREFIX: usize = 5;
 /// How a message is compressed, where it is.
 const ENCODING: &str = "grpc-encoding";
 /// Bytes of a status message at most, before its encoding.
@@ -67,17 +65,6 @@ pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Resu
         },
         _ => Err(Fault::invalid("the message is malformed")),
     }
-}
-
-/// A message with its prefix.
-pub(super) fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut frame = BytesMut::with_capacity(PREFIX + length);
-    frame.put_u8(0);
-    frame.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
-    // There is room for all of it, which is the one thing that could fail.
-    let _ = message.encode(&mut frame);
-    frame.freeze()
 }
 
 /// A response with one message.

@@ -9,10 +9,11 @@ use super::super::Shared;
 use super::super::fault::Fault;
 use super::super::served::{Ask, Input, Served};
 use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
-use super::messages::{
+use super::{bounds, decode, named};
+use crate::protocol::framed;
+use crate::protocol::messages::{
     InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
 };
-use super::{bounds, decode, frame, named};
 
 /// Reads a call, scores it and writes the answer, raw where its inputs were.
 pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> Result<Bytes, Fault> {
@@ -32,7 +33,7 @@ pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> 
         budget: asked(&parameters).map_or(budget, |asked| asked.min(budget)),
     };
     let tensors = shared.infer(&served, ask).await?;
-    Ok(frame::framed(&written(&served, id, tensors, raw)))
+    Ok(framed(&written(&served, id, tensors, raw)))
 }
 
 fn input(

@@ -3,7 +3,6 @@
 mod bounds;
 mod frame;
 mod infer;
-mod messages;
 mod pages;
 
 use std::time::Duration;
@@ -14,17 +13,16 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prost::Message;
 
-use self::messages::{
-    HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
-    ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
-};
 use super::body::{Whole, read};
 use super::fault::{Fault, Kind};
 use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
+use crate::protocol::messages::{
+    HealthCheckRequest, HealthCheckResponse, Live, ModelMetadataRequest, ModelReadyRequest,
+    ModelRepositoryRequest, ModelStatisticsRequest, Nothing, Ready, RepositoryIndexRequest,
+};
+use crate::protocol::{CALLS, framed};
 
-/// Where the calls lie.
-const PREFIX: &str = "/inference.GRPCInferenceService/";
 /// The health protocol of gRPC, which probes speak.
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -89,7 +87,7 @@ impl Call {
         if path == HEALTH {
             return Some(Self::Health);
         }
-        Some(match path.strip_prefix(PREFIX)? {
+        Some(match path.strip_prefix(CALLS)? {
             "ServerLive" => Self::ServerLive,
             "ServerReady" => Self::ServerReady,
             "ModelReady" => Self::ModelReady,
@@ -158,33 +156,33 @@ async fn carry_out(
     Ok(match call {
         Call::Health => {
             let asked: HealthCheckRequest = decode(message)?;
-            if !asked.service.is_empty() && format!("/{}/", asked.service) != PREFIX {
+            if !asked.service.is_empty() && format!("/{}/", asked.service) != CALLS {
                 return Err(Fault::new(Kind::NotFound, "no such service"));
             }
             let status = if shared.is_ready() { SERVING } else { NOT_SERVING };
-            frame::framed(&HealthCheckResponse { status })
+            framed(&HealthCheckResponse { status })
         }
-        Call::ServerLive => frame::framed(&Live { live: true }),
-        Call::ServerReady => frame::framed(&Ready { ready: shared.is_ready() }),
+        Call::ServerLive => framed(&Live { live: true }),
+        Call::ServerReady => framed(&Ready { ready: shared.is_ready() }),
         Call::ModelReady => {
             let asked: ModelReadyRequest = decode(message)?;
             let ready = repository.find(&asked.name, named(&asked.version)).is_ok();
-            frame::framed(&Ready { ready })
+            framed(&Ready { ready })
         }
-        Call::ServerMetadata => frame::framed(&pages::server()),
+        Call::ServerMetadata => framed(&pages::server()),
         Call::ModelMetadata => {
             let asked: ModelMetadataRequest = decode(message)?;
             let served = repository.find(&asked.name, named(&asked.version))?;
-            frame::framed(&pages::model(&served, &repository.select(Some(&asked.name), None)?))
+            framed(&pages::model(&served, &repository.select(Some(&asked.name), None)?))
         }
         Call::ModelInfer => infer::infer(shared, message, deadline.saturating_sub(watch.elapsed())).await?,
         Call::ModelStatistics => {
             let asked: ModelStatisticsRequest = decode(message)?;
-            frame::framed(&pages::statistics(&repository.select(named(&asked.name), named(&asked.version))?))
+            framed(&pages::statistics(&repository.select(named(&asked.name), named(&asked.version))?))
         }
         Call::RepositoryIndex => {
             let asked: RepositoryIndexRequest = decode(message)?;
-            frame::framed(&pages::index(tokio::task::block_in_place(|| repository.index(asked.ready))?))
+            framed(&pages::index(tokio::task::block_in_place(|| repository.index(asked.ready))?))
         }
         Call::RepositoryModelLoad => {
             let asked: ModelRepositoryRequest = decode(message)?;
@@ -192,12 +190,12 @@ async fn carry_out(
                 return Err(Fault::invalid("a model is loaded as it lies in the folder: no parameters"));
             }
             repository.load(&asked.model_name).await?;
-            frame::framed(&Nothing {})
+            framed(&Nothing {})
         }
         Call::RepositoryModelUnload => {
             let asked: ModelRepositoryRequest = decode(message)?;
             repository.unload(&asked.model_name)?;
-            frame::framed(&Nothing {})
+            framed(&Nothing {})
         }
     })
 }

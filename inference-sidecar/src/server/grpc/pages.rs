@@ -7,7 +7,7 @@ use super::super::served::Served;
 use super::super::statistics::{Sum, Sums};
 use super::super::tensors::Port;
 use super::super::{EXTENSIONS, NAME};
-use super::messages::{
+use crate::protocol::messages::{
     InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics, ModelStatisticsResponse,
     RepositoryIndexResponse, ServerMetadataResponse, StatisticDuration, TensorMetadata,
 };

@@ -5,6 +5,7 @@ mod clients;
 mod hostile;
 mod life;
 mod predict;
+mod sockets;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -6,88 +6,88 @@ use bytes::Bytes;
 use prost::{Message, Oneof};
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HealthCheckRequest {
+pub struct HealthCheckRequest {
     #[prost(string, tag = "1")]
-    pub(super) service: String,
+    pub service: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct HealthCheckResponse {
+pub struct HealthCheckResponse {
     #[prost(int32, tag = "1")]
-    pub(super) status: i32,
+    pub status: i32,
 }
 
 /// `ServerLiveResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Live {
+pub struct Live {
     #[prost(bool, tag = "1")]
-    pub(super) live: bool,
+    pub live: bool,
 }
 
 /// `ServerReadyResponse` and `ModelReadyResponse`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Ready {
+pub struct Ready {
     #[prost(bool, tag = "1")]
-    pub(super) ready: bool,
+    pub ready: bool,
 }
 
 /// Answers without a field.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Nothing {}
+pub struct Nothing {}
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelReadyRequest {
+pub struct ModelReadyRequest {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) version: String,
+    pub version: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ServerMetadataResponse {
+pub struct ServerMetadataResponse {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) version: String,
+    pub version: String,
     #[prost(string, repeated, tag = "3")]
-    pub(super) extensions: Vec<String>,
+    pub extensions: Vec<String>,
 }
 
-pub(super) type ModelMetadataRequest = ModelReadyRequest;
-pub(super) type ModelStatisticsRequest = ModelReadyRequest;
+pub type ModelMetadataRequest = ModelReadyRequest;
+pub type ModelStatisticsRequest = ModelReadyRequest;
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelMetadataResponse {
+pub struct ModelMetadataResponse {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, repeated, tag = "2")]
-    pub(super) versions: Vec<String>,
+    pub versions: Vec<String>,
     #[prost(string, tag = "3")]
-    pub(super) platform: String,
+    pub platform: String,
     #[prost(message, repeated, tag = "4")]
-    pub(super) inputs: Vec<TensorMetadata>,
+    pub inputs: Vec<TensorMetadata>,
     #[prost(message, repeated, tag = "5")]
-    pub(super) outputs: Vec<TensorMetadata>,
+    pub outputs: Vec<TensorMetadata>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct TensorMetadata {
+pub struct TensorMetadata {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) datatype: String,
+    pub datatype: String,
     #[prost(int64, repeated, tag = "3")]
-    pub(super) shape: Vec<i64>,
+    pub shape: Vec<i64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct InferParameter {
+pub struct InferParameter {
     #[prost(oneof = "Parameter", tags = "1, 2, 3, 4, 5")]
-    pub(super) choice: Option<Parameter>,
+    pub choice: Option<Parameter>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Parameter {
+pub enum Parameter {
     #[prost(bool, tag = "1")]
     Bool(bool),
     #[prost(int64, tag = "2")]
@@ -102,148 +102,148 @@ pub(super) enum Parameter {
 
 /// Of typed contents, those that models here take.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct InferTensorContents {
+pub struct InferTensorContents {
     #[prost(float, repeated, tag = "6")]
-    pub(super) fp32_contents: Vec<f32>,
+    pub fp32_contents: Vec<f32>,
     #[prost(bytes = "bytes", repeated, tag = "8")]
-    pub(super) bytes_contents: Vec<Bytes>,
+    pub bytes_contents: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelInferRequest {
+pub struct ModelInferRequest {
     #[prost(string, tag = "1")]
-    pub(super) model_name: String,
+    pub model_name: String,
     #[prost(string, tag = "2")]
-    pub(super) model_version: String,
+    pub model_version: String,
     #[prost(string, tag = "3")]
-    pub(super) id: String,
+    pub id: String,
     #[prost(btree_map = "string, message", tag = "4")]
-    pub(super) parameters: BTreeMap<String, InferParameter>,
+    pub parameters: BTreeMap<String, InferParameter>,
     #[prost(message, repeated, tag = "5")]
-    pub(super) inputs: Vec<InferTensor>,
+    pub inputs: Vec<InferTensor>,
     #[prost(message, repeated, tag = "6")]
-    pub(super) outputs: Vec<InferRequestedOutputTensor>,
+    pub outputs: Vec<InferRequestedOutputTensor>,
     #[prost(bytes = "bytes", repeated, tag = "7")]
-    pub(super) raw_input_contents: Vec<Bytes>,
+    pub raw_input_contents: Vec<Bytes>,
 }
 
 /// `InferInputTensor` and `InferOutputTensor`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct InferTensor {
+pub struct InferTensor {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) datatype: String,
+    pub datatype: String,
     #[prost(int64, repeated, tag = "3")]
-    pub(super) shape: Vec<i64>,
+    pub shape: Vec<i64>,
     #[prost(btree_map = "string, message", tag = "4")]
-    pub(super) parameters: BTreeMap<String, InferParameter>,
+    pub parameters: BTreeMap<String, InferParameter>,
     #[prost(message, optional, tag = "5")]
-    pub(super) contents: Option<InferTensorContents>,
+    pub contents: Option<InferTensorContents>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct InferRequestedOutputTensor {
+pub struct InferRequestedOutputTensor {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(btree_map = "string, message", tag = "2")]
-    pub(super) parameters: BTreeMap<String, InferParameter>,
+    pub parameters: BTreeMap<String, InferParameter>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelInferResponse {
+pub struct ModelInferResponse {
     #[prost(string, tag = "1")]
-    pub(super) model_name: String,
+    pub model_name: String,
     #[prost(string, tag = "2")]
-    pub(super) model_version: String,
+    pub model_version: String,
     #[prost(string, tag = "3")]
-    pub(super) id: String,
+    pub id: String,
     #[prost(message, repeated, tag = "5")]
-    pub(super) outputs: Vec<InferTensor>,
+    pub outputs: Vec<InferTensor>,
     #[prost(bytes = "bytes", repeated, tag = "6")]
-    pub(super) raw_output_contents: Vec<Bytes>,
+    pub raw_output_contents: Vec<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct StatisticDuration {
+pub struct StatisticDuration {
     #[prost(uint64, tag = "1")]
-    pub(super) count: u64,
+    pub count: u64,
     #[prost(uint64, tag = "2")]
-    pub(super) ns: u64,
+    pub ns: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct InferStatistics {
+pub struct InferStatistics {
     #[prost(message, optional, tag = "1")]
-    pub(super) success: Option<StatisticDuration>,
+    pub success: Option<StatisticDuration>,
     #[prost(message, optional, tag = "2")]
-    pub(super) fail: Option<StatisticDuration>,
+    pub fail: Option<StatisticDuration>,
     #[prost(message, optional, tag = "3")]
-    pub(super) queue: Option<StatisticDuration>,
+    pub queue: Option<StatisticDuration>,
     #[prost(message, optional, tag = "4")]
-    pub(super) compute_input: Option<StatisticDuration>,
+    pub compute_input: Option<StatisticDuration>,
     #[prost(message, optional, tag = "5")]
-    pub(super) compute_infer: Option<StatisticDuration>,
+    pub compute_infer: Option<StatisticDuration>,
     #[prost(message, optional, tag = "6")]
-    pub(super) compute_output: Option<StatisticDuration>,
+    pub compute_output: Option<StatisticDuration>,
     #[prost(message, optional, tag = "7")]
-    pub(super) cache_hit: Option<StatisticDuration>,
+    pub cache_hit: Option<StatisticDuration>,
     #[prost(message, optional, tag = "8")]
-    pub(super) cache_miss: Option<StatisticDuration>,
+    pub cache_miss: Option<StatisticDuration>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelStatistics {
+pub struct ModelStatistics {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) version: String,
+    pub version: String,
     #[prost(uint64, tag = "3")]
-    pub(super) last_inference: u64,
+    pub last_inference: u64,
     #[prost(uint64, tag = "4")]
-    pub(super) inference_count: u64,
+    pub inference_count: u64,
     #[prost(uint64, tag = "5")]
-    pub(super) execution_count: u64,
+    pub execution_count: u64,
     #[prost(message, optional, tag = "6")]
-    pub(super) inference_stats: Option<InferStatistics>,
+    pub inference_stats: Option<InferStatistics>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelStatisticsResponse {
+pub struct ModelStatisticsResponse {
     #[prost(message, repeated, tag = "1")]
-    pub(super) model_stats: Vec<ModelStatistics>,
+    pub model_stats: Vec<ModelStatistics>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RepositoryIndexRequest {
+pub struct RepositoryIndexRequest {
     #[prost(bool, tag = "2")]
-    pub(super) ready: bool,
+    pub ready: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct RepositoryIndexResponse {
+pub struct RepositoryIndexResponse {
     #[prost(message, repeated, tag = "1")]
-    pub(super) models: Vec<ModelIndex>,
+    pub models: Vec<ModelIndex>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelIndex {
+pub struct ModelIndex {
     #[prost(string, tag = "1")]
-    pub(super) name: String,
+    pub name: String,
     #[prost(string, tag = "2")]
-    pub(super) version: String,
+    pub version: String,
     #[prost(string, tag = "3")]
-    pub(super) state: String,
+    pub state: String,
     #[prost(string, tag = "4")]
-    pub(super) reason: String,
+    pub reason: String,
 }
 
 /// `RepositoryModelLoadRequest` and `RepositoryModelUnloadRequest`.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ModelRepositoryRequest {
+pub struct ModelRepositoryRequest {
     #[prost(string, tag = "2")]
-    pub(super) model_name: String,
+    pub model_name: String,
     /// Whether there are any is all that is read.
     #[prost(message, repeated, tag = "3")]
-    pub(super) parameters: Vec<Nothing>,
+    pub parameters: Vec<Nothing>,
 }
