@@ -1,4 +1,4 @@
-//! Recognises linear models in graphs, and tells what each column adds.
+//! Recognises linear models in graphs, runs them, and tells what each column adds.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,17 @@ const MAX_WEIGHTS: usize = 1 << 22;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
     affine: Affine,
-    softmax: bool,
+    link: Link,
     /// What the columns of the input are held against.
     middle: Vec<f64>,
+}
+
+/// The last transform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    None,
+    Sigmoid,
+    Softmax,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +46,7 @@ enum Value {
     Constant(Constant),
     Affine(Affine),
     /// Behind the last transform.
-    Linked(Affine, bool),
+    Linked(Affine, Link),
 }
 
 impl Linear {
@@ -64,12 +72,39 @@ impl Linear {
             }
             known.insert(name, value(node, &known, &inputs, width)?);
         }
-        let (affine, softmax) = match known.remove(output)? {
-            Value::Affine(affine) => (affine, false),
-            Value::Linked(affine, softmax) => (affine, softmax),
+        let (affine, link) = match known.remove(output)? {
+            Value::Affine(affine) => (affine, Link::None),
+            Value::Linked(affine, link) => (affine, link),
             Value::Constant(_) => return None,
         };
-        Some(Self { affine, softmax, middle: vec![0.0; width] })
+        // Zero times what is not finite is no number, and zeros are passed over.
+        let sound = affine.weights.iter().chain(&affine.bias).all(|number| number.is_finite());
+        sound.then(|| Self { affine, link, middle: vec![0.0; width] })
+    }
+
+    /// Columns of the output.
+    pub fn columns(&self) -> usize {
+        self.affine.bias.len()
+    }
+
+    /// Appends the columns of the output for each row. Columns of a row that are zero cost next to nothing: those of
+    /// hashed words mostly are.
+    pub fn run(&self, rows: &[f32], out: &mut Vec<f32>) {
+        let columns = self.columns();
+        let mut sums = Vec::with_capacity(columns);
+        for row in rows.chunks_exact(self.middle.len().max(1)) {
+            sums.clear();
+            sums.extend_from_slice(&self.affine.bias);
+            for (cell, weights) in row.iter().zip(self.affine.weights.chunks_exact(columns)) {
+                if *cell != 0.0 {
+                    let cell = f64::from(*cell);
+                    sums.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += cell * weight);
+                }
+            }
+            self.link.apply(&mut sums);
+            #[expect(clippy::cast_possible_truncation, reason = "the output tensor is f32")]
+            out.extend(sums.iter().map(|sum| *sum as f32));
+        }
     }
 
     /// Holds contributions against the middle of these rows, column by column; row-major.
@@ -97,7 +132,7 @@ impl Linear {
         }
         let of = |cells: &[f64]| {
             let own = cells.get(column).copied().unwrap_or(0.0);
-            if !self.softmax || columns < 2 {
+            if self.link != Link::Softmax || columns < 2 {
                 return own;
             }
             #[expect(clippy::cast_precision_loss, reason = "at most some thousand columns")]
@@ -116,6 +151,29 @@ impl Linear {
         }
         let margin = Margin { base, margin: base + added };
         margin.margin.is_finite().then_some(margin)
+    }
+}
+
+impl Link {
+    fn apply(self, sums: &mut [f64]) {
+        match self {
+            Self::None => {}
+            Self::Sigmoid => {
+                for sum in sums {
+                    *sum = 1.0 / (1.0 + (-*sum).exp());
+                }
+            }
+            Self::Softmax => {
+                let most = sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                for sum in &mut *sums {
+                    *sum = (*sum - most).exp();
+                }
+                let all: f64 = sums.iter().sum();
+                for sum in sums {
+                    *sum /= all;
+                }
+            }
+        }
     }
 }
 
@@ -152,12 +210,12 @@ fn value(node: &NodeProto, known: &HashMap<&str, Value>, inputs: &[&str], width:
         ("Reshape" | "Flatten", Some(Value::Affine(affine)), _) if affine.bias.len() == 1 => {
             Some(Value::Affine(affine.clone()))
         }
-        ("Reshape" | "Flatten", Some(Value::Linked(affine, softmax)), _) if affine.bias.len() == 1 => {
-            Some(Value::Linked(affine.clone(), *softmax))
+        ("Reshape" | "Flatten", Some(Value::Linked(affine, link)), _) if affine.bias.len() == 1 => {
+            Some(Value::Linked(affine.clone(), *link))
         }
-        ("Sigmoid", Some(Value::Affine(affine)), _) => Some(Value::Linked(affine.clone(), false)),
+        ("Sigmoid", Some(Value::Affine(affine)), _) => Some(Value::Linked(affine.clone(), Link::Sigmoid)),
         ("Softmax", Some(Value::Affine(affine)), _) if last_axis(node) => {
-            Some(Value::Linked(affine.clone(), true))
+            Some(Value::Linked(affine.clone(), Link::Softmax))
         }
         _ => None,
     }

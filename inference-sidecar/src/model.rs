@@ -68,6 +68,7 @@ pub fn load(
             let linear = proto.and_then(|proto| Linear::read(proto, &ports.input, width, &ports.output));
             // How wide the output is, the graph itself tells best.
             let columns = graph.run(&vec![0.0; width], 1, &mut Vec::new()).map_err(ModelError::Graph)?;
+            let linear = linear.filter(|linear| linear.columns() == columns);
             Box::new(GraphModel { graph, linear, width, pick: Pick::new(index, columns)? })
         }
     })
@@ -197,7 +198,14 @@ impl Model for GraphModel {
             return Err(ModelError::Width);
         }
         let mut cells = Vec::with_capacity(count * self.pick.columns);
-        let found = self.graph.run(rows, count, &mut cells)?;
+        // The graph engine multiplies what is zero as well, and narrow products slowly.
+        let found = match &self.linear {
+            Some(linear) => {
+                linear.run(rows, &mut cells);
+                linear.columns()
+            }
+            None => self.graph.run(rows, count, &mut cells)?,
+        };
         if found != self.pick.columns {
             return Err(ModelError::Columns { found, expected: self.pick.columns });
         }
