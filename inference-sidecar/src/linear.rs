@@ -10,7 +10,7 @@ use crate::reasons::Margin;
 /// Numbers in the weights at most.
 const MAX_WEIGHTS: usize = 1 << 22;
 
-/// `x W + b`, then perhaps a sigmoid or a softmax over the columns.
+/// `x W + b`, then perhaps a sigmoid, a tanh or a softmax over the columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
     affine: Affine,
@@ -24,6 +24,7 @@ pub struct Linear {
 enum Link {
     None,
     Sigmoid,
+    Tanh,
     Softmax,
 }
 
@@ -163,6 +164,11 @@ impl Link {
                     *sum = 1.0 / (1.0 + (-*sum).exp());
                 }
             }
+            Self::Tanh => {
+                for sum in sums {
+                    *sum = sum.tanh();
+                }
+            }
             Self::Softmax => {
                 let most = sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 for sum in &mut *sums {
@@ -214,6 +220,7 @@ fn value(node: &NodeProto, known: &HashMap<&str, Value>, inputs: &[&str], width:
             Some(Value::Linked(affine.clone(), *link))
         }
         ("Sigmoid", Some(Value::Affine(affine)), _) => Some(Value::Linked(affine.clone(), Link::Sigmoid)),
+        ("Tanh", Some(Value::Affine(affine)), _) => Some(Value::Linked(affine.clone(), Link::Tanh)),
         ("Softmax", Some(Value::Affine(affine)), _) if last_axis(node) => {
             Some(Value::Linked(affine.clone(), Link::Softmax))
         }
