@@ -1,6 +1,7 @@
 //! Shares the daily calls of a Salesforce org: whose call is it?
 
 pub mod pool;
+mod rolling;
 pub mod spec;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use super::rolling::{Rolling, hour};
 use super::spec::{ClassRule, Holder, Rules};
 use super::usage::{self, Told, Usage};
 use crate::authorize::Mode;
@@ -15,9 +16,6 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// Calls that may be made before anything is known of an org.
 const UNREAD: u64 = 100;
-
-/// Parts of the day in which calls of one budget are counted.
-const HOURS: usize = 24;
 
 /// The calls of one org. Everything is of this process alone; what other gateways and integrations use is seen in
 /// what the org says.
@@ -61,14 +59,6 @@ pub struct State {
     classes: Vec<Rolling>,
     /// The same, one a consumer by name.
     consumers: ahash::AHashMap<Box<str>, Rolling>,
-}
-
-/// Calls of the last 24 hours, by the hour.
-#[derive(Clone, Debug, Default)]
-struct Rolling {
-    hours: [u32; HOURS],
-    /// The hour that was counted last.
-    hour: u64,
 }
 
 /// A call that may be made. Counted until it is known what came of it; dropped before it is sent, it is given back,
@@ -129,49 +119,6 @@ pub struct ClassStanding {
     pub used: u64,
 }
 
-impl Rolling {
-    fn catch_up(&mut self, hour: u64) {
-        let passed = hour.saturating_sub(self.hour);
-        for past in 1..=passed.min(HOURS as u64) {
-            if let Some(slot) = self.slot(self.hour.saturating_add(past)) {
-                *slot = 0;
-            }
-        }
-        self.hour = self.hour.max(hour);
-    }
-
-    fn slot(&mut self, hour: u64) -> Option<&mut u32> {
-        self.hours.get_mut(usize::try_from(hour % HOURS as u64).unwrap_or(0))
-    }
-
-    fn used(&mut self, hour: u64) -> u64 {
-        self.catch_up(hour);
-        self.hours.iter().map(|calls| u64::from(*calls)).sum()
-    }
-
-    fn add(&mut self, hour: u64) {
-        self.catch_up(hour);
-        if self.reaches(hour)
-            && let Some(slot) = self.slot(hour)
-        {
-            *slot = slot.saturating_add(1);
-        }
-    }
-
-    fn take_back(&mut self, hour: u64) {
-        if self.reaches(hour)
-            && let Some(slot) = self.slot(hour)
-        {
-            *slot = slot.saturating_sub(1);
-        }
-    }
-
-    /// True for hours that are not past yet.
-    const fn reaches(&self, hour: u64) -> bool {
-        self.hour.saturating_sub(hour) < HOURS as u64
-    }
-}
-
 impl State {
     /// Calls that what the org last said may not have in it.
     fn extra(&self) -> u64 {
@@ -228,10 +175,6 @@ impl State {
 /// What is left of a pool for a class, in calls.
 fn ceiling(limit: u64, percent: u8) -> u64 {
     u64::try_from(u128::from(limit) * u128::from(percent) / 100).unwrap_or(u64::MAX)
-}
-
-fn hour(now: Duration) -> u64 {
-    now.as_secs() / 3600
 }
 
 impl Pool {

@@ -11,14 +11,13 @@ use foregate_filters::rate_limit::limiter::Decision;
 use foregate_filters::rate_limit::shared::{Admits, Counter, Decisions, Take};
 use smallvec::SmallVec;
 
+use crate::store::entry::{Entry, Id, Refusal, first};
+
 /// Units that are not used within this time are given back.
 pub(super) const LEASE: Duration = Duration::from_secs(1);
 
 /// A refusal is believed for so long at most: others may give back, and operators may take counters away.
 const REFUSAL: Duration = Duration::from_secs(1);
-
-/// A key is remembered for so long after it was asked about.
-const IDLE: Duration = Duration::from_secs(5);
 
 const SHARDS: usize = 64;
 
@@ -27,46 +26,6 @@ const SHARD_KEYS: usize = 2_048;
 
 /// A full shard is looked through at most so often.
 const PURGE: Duration = Duration::from_millis(100);
-
-/// Which key of which counter: 128 bits of keyed hashes.
-pub(super) type Id = u128;
-
-/// What is known of one key.
-#[derive(Debug, Default)]
-pub(super) struct Entry {
-    /// Taken at the store and used by nobody yet.
-    units: u32,
-    /// How many of them were taken last, and when. What was taken first is used first.
-    last: (u32, Duration),
-    /// When the others were taken: the first of them.
-    first: Duration,
-    /// They are used until then.
-    until: Duration,
-    /// Start of the window that they are of; 0 for rates.
-    start: u64,
-    /// How many are wanted at once: grows while they are used up, up to the lease.
-    want: u32,
-    /// Asked for by requests that are under way.
-    asked: u32,
-    refilling: bool,
-    /// What the store had left when it was asked last.
-    left: u64,
-    /// When all is there again.
-    full_at: Duration,
-    refused: Option<Refusal>,
-    seen: Duration,
-    /// Whose they are, to give them back.
-    of: Option<(Arc<Counter>, Box<str>)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Refusal {
-    cost: u32,
-    /// Until the store is asked again.
-    until: Duration,
-    /// When it may be admitted.
-    retry_at: Duration,
-}
 
 /// Units to be given back.
 #[derive(Debug)]
@@ -121,53 +80,6 @@ impl Default for Leases {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Self { shards, hashers: [RandomState::new(), RandomState::new()], turn: AtomicUsize::new(0) }
     }
-}
-
-impl Entry {
-    fn is_idle(&self, now: Duration) -> bool {
-        let refused = self.refused.is_some_and(|refusal| refusal.until > now);
-        self.units == 0
-            && self.asked == 0
-            && !self.refilling
-            && !refused
-            && self.seen.saturating_add(IDLE) <= now
-    }
-
-    /// When the first of the units was taken.
-    fn since(&self) -> Duration {
-        let (units, at) = self.last;
-        if self.units <= units { at } else { self.first }
-    }
-
-    /// More units, taken then.
-    fn add(&mut self, units: u32, at: Duration) {
-        self.first = if self.units == 0 { at } else { self.since() };
-        self.last = (units, at);
-        self.units = self.units.saturating_add(units);
-    }
-
-    /// Units that were used for nothing, taken then or later: they are as old as they may be.
-    fn add_back(&mut self, units: u32, at: Duration) {
-        self.first = if self.units == 0 { at } else { self.since().min(at) };
-        self.last.0 = self.last.0.min(self.units);
-        self.units = self.units.saturating_add(units);
-    }
-
-    fn decision(&self, id: Id, admitted: bool, now: Duration) -> Decision {
-        let remaining = self.left.saturating_add(self.units.into());
-        let reset_after = self.full_at.saturating_sub(now);
-        let retry_after = match self.refused {
-            Some(refusal) if !admitted => refusal.retry_at.saturating_sub(now),
-            _ if remaining == 0 => reset_after,
-            _ => Duration::ZERO,
-        };
-        Decision { admitted, remaining, retry_after, reset_after, key: first(id) }
-    }
-}
-
-/// The half of an id that decisions show.
-fn first(id: Id) -> u64 {
-    u64::try_from(id >> 64).unwrap_or_default()
 }
 
 impl Leases {

@@ -2,6 +2,7 @@
 
 mod cluster;
 pub mod counters;
+mod entry;
 pub mod error;
 pub mod kept;
 mod leases;

@@ -1,10 +1,12 @@
 //! Every code of a diagnostic, with its title, explanation and example.
 
+mod advice;
 mod entries;
 mod parts;
 
 use foregate_filters::fault::Code;
 
+use self::advice::OF_ADVICE;
 use self::entries::OF_DOCUMENTS;
 use self::parts::OF_PARTS;
 
@@ -104,7 +106,7 @@ pub const SIDECAR: Code = Code(736);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    OF_DOCUMENTS.iter().chain(OF_PARTS)
+    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE)
 }
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.

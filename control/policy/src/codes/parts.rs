@@ -1,20 +1,17 @@
-//! What is told about codes of traffic, identities and lints, in order.
+//! What is told about codes of traffic and identities, in order.
 
 use foregate_filters::fault::Code;
 
 use super::{
-    ANY_ORIGIN, AUDIENCE_MISSING, BACKEND_TLS, BALANCING, BALANCING_IDLE, CANARY_UNGUARDED, CASE_VALUE,
-    CERTIFICATE_OPTIONAL, CHOICE_UNKNOWN, CHOICE_UNREACHED, CONCURRENCY, CONSUMER_IDLE, CREDENTIALS_IN_CLEAR,
-    DETECT_LISTENER, DRIFT_NOISY, ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED,
-    FAULTS_INJECTED, GATEWAY_EMPTY, GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED,
-    IDEMPOTENCY_OPEN, IDEMPOTENCY_SCOPE, KEY_EXPIRED, LIMIT_FAILS_OPEN, MATCH_SHADOWED, MODEL_MISFIT,
-    MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_ANYONE,
-    PROXY_LISTENERS, RETRY, RETRY_POINTLESS, RETRY_UNTIMED, ROLLOUT, ROUTE_DETACHED, ROUTE_PROTOCOL,
-    ROUTE_SHADOWED, SESSION, SIDECAR, STALE_ANSWERS, STORE, STORE_UNUSED, STREAM_HOSTNAME, STREAM_TAKEN,
-    UNREAD, UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
+    AUDIENCE_MISSING, BALANCING, CERTIFICATE_OPTIONAL, CHOICE_UNKNOWN, CONCURRENCY, CONSUMER_IDLE,
+    CREDENTIALS_IN_CLEAR, DETECT_LISTENER, ENDPOINT_SOURCE, ENDPOINTS_FILE, Entry, GATEWAY_EMPTY,
+    GROUP_UNKNOWN, GRPC_OVER_HTTP1, HEALTH_CHECK, HOST_SHARED, KEY_EXPIRED, MATCH_SHADOWED, MODEL_MISFIT,
+    MODEL_UNUSED, NOT_GRANTED, OF_REQUESTS, PLAIN_UNTIL, POLICY_WITHOUT_TARGET, PROXY_LISTENERS, RETRY,
+    ROLLOUT, ROUTE_DETACHED, ROUTE_PROTOCOL, STALE_ANSWERS, STORE, STREAM_HOSTNAME, STREAM_TAKEN,
+    UPSTREAM_PROTOCOL, UPSTREAM_UNUSED, entry,
 };
 
-/// Codes from 600, in order.
+/// Codes from 600 to 699, in order.
 pub const OF_PARTS: &[Entry] = &[
     entry(
         POLICY_WITHOUT_TARGET,
@@ -337,159 +334,5 @@ pub const OF_PARTS: &[Entry] = &[
         "Bodies are checked as JSON. Those of other content types cannot be, and would get past the schema.",
         "validate: { body: { contentTypes: [application/json, text/csv] } }",
         "validate: { body: { contentTypes: [application/json] } }",
-    ),
-    entry(
-        CASE_VALUE,
-        "A case cannot be run",
-        "A case names a reason, step, method or consumer that does not exist, or a body file that cannot be read.",
-        "expect: { reply: 401, reason: TokenWrong }",
-        "expect: { reply: 401, reason: TokenInvalid }",
-    ),
-    entry(
-        BALANCING_IDLE,
-        "Nothing to choose among",
-        "The upstream has one address. What is said of balancing, sessions, outliers and circuits has no effect before there are two endpoints: the only one is always used.",
-        "endpoints: [\"192.0.2.1:80\"]\nloadBalancing: { policy: RoundRobin }",
-        "endpoints: [\"192.0.2.1:80\", \"192.0.2.2:80\"]\nloadBalancing: { policy: RoundRobin }",
-    ),
-    entry(
-        RETRY_UNTIMED,
-        "Retries without a time for one attempt",
-        "Without `timeouts.backendRequest` the first attempt may take all the time of the request: an endpoint that is silent is not tried elsewhere. Connections that fail or break off still are.",
-        "retry: { attempts: 2 }",
-        "timeouts: { request: 10s, backendRequest: 2s }\nretry: { attempts: 2 }",
-    ),
-    entry(
-        RETRY_POINTLESS,
-        "Retry of what the request itself is to blame for",
-        "A status from 400 to 499 tells the client to change the request. The same request sent again gets the same answer, and costs the upstream as much. 408, 409, 425 and 429 may pass with time.",
-        "retry: { codes: [400, 503] }",
-        "retry: { codes: [503] }",
-    ),
-    entry(
-        ROUTE_SHADOWED,
-        "Unreachable rule or route",
-        "Another rule, or another listener, takes every request that this one could take: a regular expression that matches every path comes before all prefixes, and a listener with a more specific host name takes all requests for it.",
-        "rules:\n- { matches: [{ path: { type: RegularExpression, value: '/.*' } }] }\n- { matches: [{ path: { value: /a } }] }",
-        "rules:\n- { matches: [{ path: { value: / } }] }\n- { matches: [{ path: { value: /a } }] }",
-    ),
-    entry(
-        ANY_ORIGIN,
-        "Scripts of every origin may call with credentials",
-        "A CORS filter allows every origin and credentials: any page that a user visits may call with the user's cookies, and read the answers. The rules of the route are then all that protects it.",
-        "cors: { allowOrigins: [\"*\"], allowCredentials: true }",
-        "cors: { allowOrigins: [\"https://app.example.com\"], allowCredentials: true }",
-    ),
-    entry(
-        CHOICE_UNREACHED,
-        "Choice that is never made",
-        "An earlier choice of the policy is always true, so that this one is never asked.",
-        "choose:\n- { name: all, when: 'true', backend: a }\n- { name: gold, when: 'jwt.tier == \"gold\"', backend: b }",
-        "choose:\n- { name: gold, when: 'jwt.tier == \"gold\"', backend: b }\n- { name: all, when: 'true', backend: a }",
-    ),
-    entry(
-        FAULTS_INJECTED,
-        "Faults on purpose",
-        "A policy delays or refuses requests on purpose, under `inject`. That is for trying out what clients make of it, and is to be taken out again; foregate_injected_faults_total counts.",
-        "inject: [{ name: try-late, when: '\"x-try\" in request.headers', delay: 200ms }]",
-        "# no inject",
-    ),
-    entry(
-        FAIRNESS_CONSTANT,
-        "Fairness among one tenant",
-        "The key of `fairness` reads nothing of a request, so that all requests are of one tenant, and nobody is given a share.",
-        "fairness: { key: '\"acme\"' }",
-        "fairness: { key: jwt.org_id }",
-    ),
-    entry(
-        FAIRNESS_FORGED,
-        "Fairness among tenants that clients make up",
-        "The key of `fairness` reads the request alone. A client that writes another one into every request is a new tenant each time, and takes the turns of all others while there is too much to do. What a token, an API key, a certificate or the address of a connection says cannot be made up.",
-        "fairness: { key: 'request.headers[\"x-tenant\"]' }",
-        "fairness: { key: jwt.org_id }",
-    ),
-    entry(
-        PROXY_ANYONE,
-        "The PROXY protocol is believed from everywhere",
-        "Whoever reaches the listener may claim to come from any address, and pass every rule that reads it. It is safe only where nobody but the load balancer can reach the port.",
-        "proxyProtocol: { from: [0.0.0.0/0] }",
-        "proxyProtocol: { from: [10.0.0.0/24] }",
-    ),
-    entry(
-        LIMIT_FAILS_OPEN,
-        "A limit that lets pass what it cannot count",
-        "With `onError: continue`, requests pass uncounted while the store of a shared limit cannot be asked; foregate_limit_unavailable_total counts them. Whoever can keep the gateway from its store is then bound by no limit.",
-        "shared: { store: redis, onError: continue }",
-        "shared: { store: redis, onError: local }",
-    ),
-    entry(
-        CANARY_UNGUARDED,
-        "Canary without guardrails",
-        "A canary decides about real requests. Without guardrails nothing takes it off by itself when it is slow, fails, or says something else than production.",
-        "rollout: { production: v1, canary: { version: v2, percent: 10 } }",
-        "rollout: { production: v1, canary: { version: v2, percent: 10 }, guardrails: { p99: 5ms, errorShare: 0.01, disagreement: 0.1 } }",
-    ),
-    entry(
-        DRIFT_NOISY,
-        "Drift over few records",
-        "The population stability index of a few hundred records is above 0.1 by chance alone. A canary may be taken off for nothing.",
-        "guardrails: { drift: 0.25, minRecords: 100 }",
-        "guardrails: { drift: 0.25, minRecords: 1000 }",
-    ),
-    entry(
-        STORE_UNUSED,
-        "Store that nothing uses",
-        "No policy of its namespace counts or keeps anything in the Store. Policies use stores of their own namespace.",
-        "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s }]",
-        "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s, shared: { store: redis } }]",
-    ),
-    entry(
-        Code::CONTRACT_UNCHECKED,
-        "Part of a contract that is not checked",
-        "A parameter is written in a style that is not read here: an object, deepObject, label, matrix, or content that is not JSON. It is passed on as it comes, and for the query, names that the contract does not have pass with it.",
-        "parameters: [{ name: filter, in: query, style: deepObject, schema: { type: object } }]",
-        "parameters: [{ name: filter, in: query, content: { application/json: { schema: { type: object } } } }]",
-    ),
-    entry(
-        IDEMPOTENCY_OPEN,
-        "Requests may be carried out twice",
-        "With `onError: continue`, requests pass without being looked up while the store cannot be asked, and a repeat is carried out again. Without it they get 503 `IdempotencyUnavailable`.",
-        "idempotency: { store: redis, onError: continue }",
-        "idempotency: { store: redis }",
-    ),
-    entry(
-        IDEMPOTENCY_SCOPE,
-        "Idempotency keys of all callers meet",
-        "The scope is the same for everybody, or whatever a client writes. Keys of different callers then meet: whoever guesses one, and sends the same payload, is given the answer of somebody else. What a token, an API key or a certificate says cannot be made up; without `scope` it is taken.",
-        "idempotency: { scope: '\"all\"' }",
-        "idempotency: { scope: jwt.org_id }",
-    ),
-    entry(
-        UNREAD,
-        "What connections that are passed on unread cannot obey",
-        "With `protocol: Tcp` the gateway reads nothing of what passes: there is no header or cookie to hash, no session to set, no status to judge, no request to count or to send again. What asks for one is refused rather than left standing as if it were obeyed. Connections are spread by those that are open (PeakEwma, LeastRequest, RoundRobin) or by the address of the client (Maglev).",
-        "protocol: Tcp\nloadBalancing: { policy: Maglev, hashOn: { header: x-org-id } }",
-        "protocol: Tcp\nloadBalancing: { policy: Maglev }",
-    ),
-    entry(
-        BACKEND_TLS,
-        "TLS to an upstream is said twice",
-        "A BackendTLSPolicy says how the endpoints of an Upstream prove who they are, and so do another one or the Upstream itself. Neither is more right than the other, and a mixture of both would be what nobody wrote.",
-        "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"], tls: { mode: Simple } }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
-        "kind: Upstream\nmetadata: { name: crm }\nspec: { endpoints: [\"crm.svc:8443\"] }\n---\nkind: BackendTLSPolicy\nspec: { targetRefs: [{ group: foregate.dev, kind: Upstream, name: crm }], .. }",
-    ),
-    entry(
-        SESSION,
-        "Contradictory session of a route",
-        "A permanent cookie lasts as long as `absoluteTimeout` says, which must then be there; a session kept in a header has no cookie to configure; and a session that may be idle for longer than it lasts is never idle.",
-        "sessionPersistence: { cookieConfig: { lifetimeType: Permanent } }",
-        "sessionPersistence: { absoluteTimeout: 24h, cookieConfig: { lifetimeType: Permanent } }",
-    ),
-    entry(
-        SIDECAR,
-        "Model that no sidecar can be asked for",
-        "With `placement: Sidecar` scores come from the process that `foregate run --inference-sidecar` names: unix:SOCKET, or https://HOST:PORT with --identity and --inference-sidecar-peer. There must be one. Models that rank are not asked there, as their items are found in the gateway.",
-        "foregate run policies/\n# kind: Model\n# spec: { bundle: { path: models/lead-score }, placement: Sidecar }",
-        "foregate run policies/ --inference-sidecar unix:/run/inference.sock",
     ),
 ];
