@@ -71,7 +71,7 @@ impl Materials for Bench {
         let fault = |error: String| vec![Fault::new(Code::MODEL, model.bundle_at(0, spec), error)];
         let folder = model.versions.first().map_or(FilePath::new(""), |version| version.bundle.as_path());
         let bundle = Bundle::load(folder).map_err(|error| fault(error.to_string()))?;
-        let scorer = ModelScorer::new(&model.name, bundle, 1).map_err(|error| fault(error.to_string()))?;
+        let scorer = ModelScorer::new(&model.name, bundle, 1);
         if scorer.cost() != Cost::Inline {
             return Err(fault(
                 "too dear for the thread of a request in this build: use --profile dist".to_owned(),

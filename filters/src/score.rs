@@ -50,7 +50,8 @@ pub struct RecordScore {
 pub struct Detail {
     /// The class whose probability the score is.
     pub class: Option<Arc<str>>,
-    /// All columns of the output: probabilities of the classes in order, or an embedding. Empty for one score.
+    /// All columns of the output: probabilities of the classes in order, or an embedding. Empty for one score, and where
+    /// a body was scored: nothing in a request reads them.
     pub values: Vec<f32>,
     /// Of a ranking: the best items, best first.
     pub items: Vec<Item>,

@@ -108,7 +108,16 @@ impl Output {
         Offer { classes: matches!(self, Self::Classes(_)), items, reasons }
     }
 
-    /// The score of one row, and what there is to say beside it.
+    /// The same, with all columns in [`Detail::values`] where they are more than the score.
+    pub fn read_whole(&self, cells: &[f32]) -> (f32, Option<Box<Detail>>) {
+        let (score, mut detail) = self.read(cells);
+        if matches!(self, Self::Classes(_) | Self::Embedding) {
+            detail.get_or_insert_default().values = cells.to_vec();
+        }
+        (score, detail)
+    }
+
+    /// The score of one row, and what there is to say beside it, columns apart.
     pub fn read(&self, cells: &[f32]) -> (f32, Option<Box<Detail>>) {
         let first = || cells.first().copied().unwrap_or(f32::NAN);
         match self {
@@ -117,17 +126,14 @@ impl Output {
                 let place = largest(cells);
                 let score = cells.get(place).copied().unwrap_or(f32::NAN);
                 let class = labels.get(place).cloned();
-                (score, Some(Box::new(Detail { class, values: cells.to_vec(), ..Detail::default() })))
+                (score, Some(Box::new(Detail { class, ..Detail::default() })))
             }
             Self::Ranking(ranking) => {
                 let items = ranking.items(cells);
                 let score = items.first().map_or(f32::NAN, |item| item.score);
                 (score, Some(Box::new(Detail { items, ..Detail::default() })))
             }
-            Self::Embedding => {
-                let length = cells.iter().map(|cell| cell * cell).sum::<f32>().sqrt();
-                (length, Some(Box::new(Detail { values: cells.to_vec(), ..Detail::default() })))
-            }
+            Self::Embedding => (cells.iter().map(|cell| cell * cell).sum::<f32>().sqrt(), None),
         }
     }
 }

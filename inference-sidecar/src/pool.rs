@@ -1,7 +1,6 @@
 //! Dedicated threads for dear models: a bounded queue, drained in batches.
 
 use std::collections::VecDeque;
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,6 +43,8 @@ struct Job {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that were started.
+    threads: usize,
     closed: bool,
 }
 
@@ -52,9 +53,12 @@ struct Shared {
     filled: Condvar,
     model: Arc<dyn Model>,
     live: Arc<Live>,
+    /// Threads at most.
+    threads: usize,
 }
 
-/// Threads that run one model. They end when the pool is dropped.
+/// Threads that run one model: started by the first call, as many models never need one. They end when the pool is
+/// dropped.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
 }
@@ -66,18 +70,13 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads; an error of the operating system is given back.
-    pub(crate) fn start(model: Arc<dyn Model>, threads: usize, live: Arc<Live>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { queue: Mutex::default(), filled: Condvar::new(), model, live });
-        let pool = Self { shared };
-        for _ in 0..threads.max(1) {
-            let shared = pool.shared.clone();
-            std::thread::Builder::new().name("model".to_owned()).spawn(move || shared.work())?;
-        }
-        Ok(pool)
+    /// A pool that has `threads` threads once it is used, one at least.
+    pub(crate) fn new(model: Arc<dyn Model>, threads: usize, live: Arc<Live>) -> Self {
+        let (queue, filled, threads) = (Mutex::default(), Condvar::new(), threads.max(1));
+        Self { shared: Arc::new(Shared { queue, filled, model, live, threads }) }
     }
 
-    /// Queues rows; [`ScoreFault::Busy`] where the queue is full.
+    /// Queues rows; [`ScoreFault::Busy`] where the queue is full, or the system gives no thread to work it off.
     pub(crate) fn submit(
         &self,
         rows: Vec<f32>,
@@ -87,7 +86,15 @@ impl Pool {
     ) -> Result<oneshot::Receiver<Answer>, ScoreFault> {
         let (reply, answer) = oneshot::channel();
         let mut queue = self.shared.lock();
-        if queue.jobs.len() >= QUEUE {
+        while queue.threads < self.shared.threads {
+            let shared = Arc::clone(&self.shared);
+            let started = std::thread::Builder::new().name("model".to_owned()).spawn(move || shared.work());
+            if started.is_err() {
+                break;
+            }
+            queue.threads += 1;
+        }
+        if queue.threads == 0 || queue.jobs.len() >= QUEUE {
             return Err(ScoreFault::Busy);
         }
         queue.jobs.push_back(Job { rows, count, explain, queued: Stopwatch::start(), budget, reply });
@@ -226,7 +233,7 @@ mod tests {
     #[test]
     fn a_model_that_panics_costs_its_call_and_not_its_thread() {
         let live = Arc::new(Live::new(Cost::Threads, Duration::ZERO, true));
-        let pool = Pool::start(Arc::new(Fragile), 1, live).unwrap();
+        let pool = Pool::new(Arc::new(Fragile), 1, live);
         let long = Duration::from_mins(1);
         for _ in 0..3 {
             let bad = pool.submit(vec![-1.0], 1, long, false).unwrap();

@@ -1,7 +1,6 @@
 //! A loaded bundle as the filters see it: bodies in, scores out.
 
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::pool::{Answer, Pool, Ran, run};
 use crate::reasons::{Contributions, tell};
 use crate::remote::{Columns, Remote};
 
-/// Bodies over this size are not read on the worker thread that serves other requests too, in bytes.
+/// Bodies over this size are not scored on the worker thread that serves other requests too, in bytes.
 const INLINE_BODY: usize = 32 * 1024;
 /// Work for one request on the worker thread, at most.
 const INLINE_TIME: Duration = Duration::from_micros(200);
@@ -71,13 +70,13 @@ pub type RowScore = (f32, Option<Box<Detail>>);
 
 impl ModelScorer {
     /// Makes a scorer under the name that the policy gives the model; `threads` serve what does not run inline.
-    pub fn new(name: &str, bundle: Bundle, threads: usize) -> io::Result<Self> {
+    pub fn new(name: &str, bundle: Bundle, threads: usize) -> Self {
         let Bundle { version, manifest, reference, plan, model, output, cost, placed, per_row, .. } = bundle;
         let live = Arc::new(Live::new(cost, per_row, !placed));
-        let pool = Pool::start(model.clone(), threads, Arc::clone(&live))?;
+        let pool = Pool::new(model.clone(), threads, Arc::clone(&live));
         let offer = output.offer(explains(&*model, plan.width()));
         let (name, remote) = (name.into(), None);
-        Ok(Self { name, version, manifest, reference, plan, model, output, live, remote, pool, offer })
+        Self { name, version, manifest, reference, plan, model, output, live, remote, pool, offer }
     }
 
     /// The same with scores from another process. Features, checks and reasons stay here.
@@ -175,17 +174,18 @@ impl ModelScorer {
         let told = self.plan.features().len().max(1);
         let mut values = values.chunks_exact(told);
         let mut scores = Vec::with_capacity(count);
+        let cheap = !explain && self.is_cheap(count, budget);
         for piece in cells.chunks((MAX_RECORDS * width).max(1)) {
             let rows = piece.len() / width.max(1);
             let left = budget.saturating_sub(watch.elapsed());
-            let ran = if !explain && self.is_cheap(rows, left) {
+            let ran = if cheap {
                 self.run(piece, rows)?
             } else {
                 self.run_threaded(piece.to_vec(), rows, left, explain).await?
             };
             let mut reasons = ran.reasons.iter();
             scores.extend(ran.cells.chunks_exact(self.model.columns().max(1)).map(|cells| {
-                let (score, detail) = self.output.read(cells);
+                let (score, detail) = self.output.read_whole(cells);
                 let reasons = reasons.next().and_then(Option::as_ref);
                 (score, self.explained(detail, reasons, values.next().unwrap_or_default()))
             }));

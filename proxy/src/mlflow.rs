@@ -107,8 +107,9 @@ impl Registry {
         let (base, login) = match trusted(uri, true) {
             Ok(base) => (base, login),
             Err(error) => {
-                let url =
-                    Url::parse(uri).ok().filter(|url| plain && url.scheme() == "http" && url.has_host());
+                let open = |url: &Url| url.username().is_empty() && url.password().is_none();
+                let open = |url: &Url| plain && url.scheme() == "http" && url.has_host() && open(url);
+                let url = Url::parse(uri).ok().filter(open);
                 (url.ok_or(error)?, Login::Nobody)
             }
         };

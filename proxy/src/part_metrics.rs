@@ -257,32 +257,29 @@ pub fn rollout(telemetry: &Telemetry, part: &Arc<Rollout>) {
 
 fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
     let labels = [("model", model), ("version", &*trial.version), ("role", trial.role.name())];
-    let add = |name: &str,
-               help: &str,
-               more: Option<(&str, &str)>,
-               read: fn(&Counts, usize) -> u64,
-               place: usize| {
+    let add = |name: &str, help: &str, read: fn(&Counts) -> u64| {
         let part = Arc::downgrade(trial);
-        let labels: Vec<_> = labels.into_iter().chain(more).collect();
-        let read = move || part.upgrade().map_or(f64::NAN, |trial| count(read(&trial.counts, place)));
+        let read = move || part.upgrade().map_or(f64::NAN, |trial| count(read(&trial.counts)));
         telemetry.register_source(Kind::Counter, name, help, &labels, read);
     };
     let name = "foregate_model_trial_records_total";
-    add(name, "Records that a canary or a shadow was given.", None, |it, _| it.records.load(Relaxed), 0);
+    add(name, "Records that a canary or a shadow was given.", |it| it.records.load(Relaxed));
     let (name, help) =
         ("foregate_model_trial_errors_total", "Records that it failed on and production did not.");
-    add(name, help, None, |it, _| it.errors.load(Relaxed), 0);
+    add(name, help, |it| it.errors.load(Relaxed));
     let (name, help) =
         ("foregate_model_comparisons_total", "Records that it and production have both scored.");
-    add(name, help, None, |it, _| it.compared.load(Relaxed), 0);
+    add(name, help, |it| it.compared.load(Relaxed));
     let (name, help) = ("foregate_model_disagreements_total", "Compared records whose scores differ.");
-    add(name, help, None, |it, _| it.disagreed.load(Relaxed), 0);
+    add(name, help, |it| it.disagreed.load(Relaxed));
     let (name, help) =
         ("foregate_model_rollbacks_total", "Times that it was taken off, by the guardrail it broke.");
     for (place, guardrail) in Guardrail::ALL.into_iter().enumerate() {
-        let broken =
-            |it: &Counts, place: usize| it.breaches.get(place).map_or(0, |count| count.load(Relaxed));
-        add(name, help, Some(("guardrail", guardrail.name())), broken, place);
+        let part = Arc::downgrade(trial);
+        let broken = move |trial: Arc<Trial>| Some(trial.counts.breaches.get(place)?.load(Relaxed));
+        let read = move || part.upgrade().and_then(broken).map_or(f64::NAN, count);
+        let labels: Vec<_> = labels.into_iter().chain([("guardrail", guardrail.name())]).collect();
+        telemetry.register_source(Kind::Counter, name, help, &labels, read);
     }
 }
 

@@ -16,6 +16,9 @@ use crate::score::{Detail, Item, Reasons, RecordScore};
 /// Records whose reasons are kept with the decision: a batch must not fill the log.
 const KEPT_REASONS: usize = 8;
 
+/// Longest list in a header, in bytes: services take no longer heads. Beyond it the header is left out.
+const MAX_LIST: usize = 8 * 1024;
+
 /// Where the class goes whose probability the score is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -24,7 +27,8 @@ pub struct ClassSpec {
     /// JSON pointer, one level deep, to the field of each record that gets the class, such as `/Case_Queue__c`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Request header for the class; several records give a comma-separated list in their order.
+    /// Request header for the class; several records give a comma-separated list in their order. Left out where that
+    /// has over 8 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
 }
@@ -37,7 +41,8 @@ pub struct RankingSpec {
     /// JSON pointer, one level deep, to the field of each record that gets the keys of the items, as a JSON array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Request header for the keys, joined by `;`; several records give a comma-separated list in their order.
+    /// Request header for the keys, joined by `;`; several records give a comma-separated list in their order. Left out
+    /// where that has over 8 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// Items that are told, at most as many as the model ranks; all of those where absent.
@@ -266,6 +271,9 @@ fn list<T>(entries: impl Iterator<Item = T>, mut push: impl FnMut(&mut String, T
     for (place, entry) in entries.enumerate() {
         text.push_str(if place == 0 { "" } else { "," });
         push(&mut text, entry);
+        if text.len() > MAX_LIST {
+            return String::new();
+        }
     }
     text
 }

@@ -160,9 +160,10 @@ impl Filter for Enrich {
 
     fn resume<'a>(&'a self, head: &'a request::Parts, ctx: &'a mut RequestContext) -> Pending<'a> {
         Box::pin(async move {
-            for rule in self.open(ctx) {
+            for (place, rule) in self.open(ctx).enumerate() {
                 let scores = match readable(head, ctx) {
-                    Ok(body) => rule.ask(rule.call(head, body, ctx)).await,
+                    // The first has just said that it must wait.
+                    Ok(body) => rule.ask(rule.call(head, body, ctx), place == 0).await,
                     Err(fault) => Err(fault),
                 };
                 if let Err(reply) = rule.apply(scores, ctx) {
@@ -263,8 +264,8 @@ impl Rule {
     }
 
     /// Waits for the scores. A score that could be given here is not lost because its reasons had to wait.
-    async fn ask(&self, call: ScoreCall) -> Scores {
-        if let Some(scores) = self.scorer.score(&call) {
+    async fn ask(&self, call: ScoreCall, waits: bool) -> Scores {
+        if !waits && let Some(scores) = self.scorer.score(&call) {
             return scores;
         }
         let plain = call.explain.then(|| ScoreCall { explain: false, ..call.clone() });

@@ -68,7 +68,7 @@ impl Served {
         let (name, version) = (bundle.name.clone(), bundle.version.clone());
         let (width, features) = (bundle.plan.width(), bundle.manifest.input.name.as_str().into());
         let takes_nan = bundle.manifest.features.iter().any(|feature| feature.missing == Some(Missing::Nan));
-        let scorer = ModelScorer::new(&name, bundle, threads)?;
+        let scorer = ModelScorer::new(&name, bundle, threads);
         let inputs = vec![
             Port { name: features, datatype: Datatype::Fp32, shape: vec![-1, signed(width)] },
             Port { name: RECORD.into(), datatype: Datatype::Bytes, shape: vec![-1] },

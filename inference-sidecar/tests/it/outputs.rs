@@ -94,7 +94,7 @@ fn bundle(test: &str, softmax: bool, task: &str, items: Option<Best>) -> PathBuf
 
 fn score(dir: &Path, explain: bool) -> RecordScore {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let scorer = ModelScorer::new("out", Bundle::load(dir).unwrap(), 1).unwrap();
+    let scorer = ModelScorer::new("out", Bundle::load(dir).unwrap(), 1);
     let body = Bytes::from_static(br#"{"A":0.5,"B":2}"#);
     let budget = Duration::from_mins(1);
     let call = ScoreCall { body, reserved: Arc::default(), budget, now: Duration::ZERO, explain };
@@ -144,7 +144,7 @@ fn the_score_of_a_ranking_and_of_an_embedding_has_no_reasons() {
         ("embedding-offer", false, embedding, None, false),
     ] {
         let dir = bundle(test, softmax, task, items);
-        let scorer = ModelScorer::new("out", Bundle::load(&dir).unwrap(), 1).unwrap();
+        let scorer = ModelScorer::new("out", Bundle::load(&dir).unwrap(), 1);
         assert_eq!(scorer.offer().unwrap().reasons, reasons, "{test}");
         assert_eq!(score(&dir, true).detail.unwrap().reasons.is_some(), reasons, "{test}");
     }

@@ -244,7 +244,7 @@ fn call(explain: bool) -> ScoreCall {
 #[test]
 fn reasons_are_given_to_those_who_ask_largest_first() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let scorer = ModelScorer::new("lead", shipped("lead-score-logistic"), 1).unwrap();
+    let scorer = ModelScorer::new("lead", shipped("lead-score-logistic"), 1);
     assert_eq!(scorer.score(&call(true)), None, "never on the thread of a request");
     let explained = runtime.block_on(scorer.submit(call(true))).unwrap();
     let plain = runtime.block_on(scorer.submit(call(false))).unwrap();
@@ -263,7 +263,7 @@ fn reasons_tell_values_but_those_that_are_personal() {
     let told = |test: &str, entry: &str| {
         let dir = copy(test);
         edit(&dir, "model.yaml", |text| text.replace("pointer: /Title,", entry));
-        let scorer = ModelScorer::new("lead", Bundle::load(&dir).unwrap(), 1).unwrap();
+        let scorer = ModelScorer::new("lead", Bundle::load(&dir).unwrap(), 1);
         let first = runtime.block_on(scorer.submit(call(true))).unwrap().remove(0);
         let mut text = String::new();
         first.detail.unwrap().reasons.unwrap().push_json(&mut text);

@@ -68,7 +68,7 @@ fn loaded(folder: &Path, cost: Cost, what: Option<What>) -> Arc<ModelScorer> {
     if let Some(what) = what {
         bundle.model = Arc::new(Odd { inner: bundle.model.clone(), what });
     }
-    Arc::new(ModelScorer::new("lead-score", bundle, 1).unwrap())
+    Arc::new(ModelScorer::new("lead-score", bundle, 1))
 }
 
 fn version(name: &str, scorer: Arc<ModelScorer>) -> Version {

@@ -68,7 +68,7 @@ fn gated() -> Stand {
     });
     bundle.model = model.clone();
     bundle.cost = Cost::Threads;
-    Stand { scorer: Arc::new(ModelScorer::new("lead-score", bundle, 1).unwrap()), model, begun, go }
+    Stand { scorer: Arc::new(ModelScorer::new("lead-score", bundle, 1)), model, begun, go }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -81,7 +81,7 @@ fn inline_and_threads_give_the_same_scores() {
     cheap.cost = Cost::Inline;
     let mut dear = bundle();
     dear.cost = Cost::Threads;
-    let (cheap, dear) = (ModelScorer::new("a", cheap, 1).unwrap(), ModelScorer::new("b", dear, 1).unwrap());
+    let (cheap, dear) = (ModelScorer::new("a", cheap, 1), ModelScorer::new("b", dear, 1));
     let call = call(LEAD, Duration::from_secs(1));
     let scores = cheap.score(&call).unwrap().unwrap();
     assert!(scores[0].score.as_ref().is_ok_and(|score| (0.0..=1.0).contains(score)));
@@ -95,7 +95,7 @@ fn large_bodies_and_long_collections_never_run_inline() {
     let mut cheap = bundle();
     cheap.cost = Cost::Inline;
     cheap.per_row = Duration::from_micros(3);
-    let cheap = ModelScorer::new("a", cheap, 1).unwrap();
+    let cheap = ModelScorer::new("a", cheap, 1);
     let second = Duration::from_secs(1);
     let padded = format!("{{\"Notes\":\"{}\"}}", "n".repeat(32 << 10));
     assert_eq!(cheap.score(&call(&padded, second)), None);
@@ -126,7 +126,7 @@ fn what_waits_is_batched_and_each_gets_its_own_scores() {
     stand.go.send(()).unwrap();
     let mut cheap = bundle();
     cheap.cost = Cost::Inline;
-    let cheap = ModelScorer::new("a", cheap, 1).unwrap();
+    let cheap = ModelScorer::new("a", cheap, 1);
     for (visits, task) in tasks.into_iter().enumerate() {
         let alone = cheap.score(&call(&body(visits), Duration::from_secs(1))).unwrap().unwrap();
         assert_eq!(runtime.block_on(task).unwrap().unwrap(), alone);

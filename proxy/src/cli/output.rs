@@ -29,6 +29,15 @@ pub(super) enum TextFormat {
     Json,
 }
 
+impl From<TextFormat> for Format {
+    fn from(format: TextFormat) -> Self {
+        match format {
+            TextFormat::Human => Self::Human,
+            TextFormat::Json => Self::Json,
+        }
+    }
+}
+
 /// True where this stream may be coloured (<https://no-color.org>).
 fn color(terminal: bool) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());

@@ -218,7 +218,7 @@ impl Wanted<'_> {
             state.extend(folder.as_os_str().as_encoded_bytes());
             state.extend(format!("{:?}", bundle.manifest).into_bytes());
             let start = || {
-                let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS)?;
+                let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS);
                 Ok::<_, io::Error>(Arc::new(match remote {
                     Some(remote) => scorer.with_remote(remote),
                     None => scorer,

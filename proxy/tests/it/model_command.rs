@@ -103,6 +103,23 @@ fn rollback_takes_a_canary_off_first() {
 }
 
 #[test]
+fn a_version_that_is_production_again_is_a_shadow_no_longer() {
+    let (folder, before) = policies("previous: v2");
+    let canary = "    canary: # on trial\n      version: v2\n      percent: 10\n";
+    let shadowed = before.replace(canary, "    shadow: v2\n");
+    fs::write(folder.path().join("models.yaml"), &shadowed).unwrap();
+    let (code, told) = model(folder.path(), &["rollback", ".", "lead"]);
+    assert!(
+        code == 0 && told.contains("production v1 -> v2, previous removed, shadow removed"),
+        "{code} {told}"
+    );
+    let after = read(folder.path());
+    assert!(after.contains("production: v2") && !after.contains("shadow:"), "{after}");
+    let left = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 1, "nothing is left beside the file");
+}
+
+#[test]
 fn what_does_not_pass_the_gate_is_not_promoted() {
     for (gate, part) in [
         ("gate: { metrics: { auc: { min: 0.9 } } }", "refused  metric auc >= 0.9: 0.6896"),

@@ -179,7 +179,7 @@ pub struct Threshold {
 }
 
 /// Where a model scores single records. Bodies over 32 KiB, and collections that would take over
-/// 200 us or the deadline, go to the model's threads wherever the model is placed.
+/// 200 us or the deadline, are scored on the model's threads wherever the model is placed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, Serialize, JsonSchema)]
 #[schemars(rename = "ModelPlacement")]
 pub enum Placement {

@@ -115,7 +115,7 @@ impl Inspect {
 fn ready(folder: &Path) -> Result<(ModelScorer, Records), String> {
     let bundle = Bundle::load(folder).map_err(|error| error.to_string())?;
     let records = Bundle::records(folder, &bundle.manifest).map_err(|error| error.to_string())?;
-    let scorer = ModelScorer::new("bench", bundle, 1).map_err(|error| error.to_string())?;
+    let scorer = ModelScorer::new("bench", bundle, 1);
     Ok((scorer, records))
 }
 

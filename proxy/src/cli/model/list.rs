@@ -8,8 +8,8 @@ use foregate_policy::load::load_folder;
 use serde_json::json;
 
 use crate::cli::REFUSED;
-use crate::cli::model::{compiled, named, part, shown};
-use crate::cli::output::{self, Format, TextFormat};
+use crate::cli::model::{compiled, named, part};
+use crate::cli::output::{self, TextFormat};
 use crate::shared::Shared;
 
 #[derive(Debug, Args)]
@@ -27,10 +27,7 @@ impl List {
         let snapshot = match load_folder(&self.policies).and_then(|sources| compiled(&sources, &shared)) {
             Ok(snapshot) => snapshot,
             Err(faults) => {
-                output::diagnostics(
-                    &faults,
-                    if self.format == TextFormat::Json { Format::Json } else { Format::Human },
-                );
+                output::diagnostics(&faults, self.format.into());
                 return ExitCode::from(REFUSED);
             }
         };
@@ -45,7 +42,14 @@ impl List {
                 let share =
                     model.rollout.as_ref().and_then(|rollout| rollout.canary).filter(|_| role == "canary");
                 let percent = share.map(|(_, share)| f64::from(share) / 100.0);
-                self.tell(&model.name, named(version), role, percent, &bundle, &shown(&version.bundle));
+                self.tell(
+                    &model.name,
+                    named(version),
+                    role,
+                    percent,
+                    &bundle,
+                    &version.bundle.display().to_string(),
+                );
             }
         }
         ExitCode::SUCCESS

@@ -6,7 +6,6 @@ mod list;
 mod promote;
 mod pull;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -82,9 +81,4 @@ fn part(model: &model::Model, place: usize) -> &'static str {
     } else {
         "standby"
     }
-}
-
-/// The path as seen from here, where it lies below.
-fn shown(path: &Path) -> String {
-    path.display().to_string()
 }

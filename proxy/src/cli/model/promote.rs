@@ -16,8 +16,8 @@ use serde_json::json;
 
 use crate::cli::REFUSED;
 use crate::cli::model::gate::{Check, Side, checks};
-use crate::cli::model::{compiled, named, shown};
-use crate::cli::output::{self, Format, TextFormat};
+use crate::cli::model::{compiled, named};
+use crate::cli::output::{self, TextFormat};
 use crate::shared::Shared;
 
 /// The way to what is changed.
@@ -109,7 +109,7 @@ impl Stage {
     }
 
     /// The policies with changes in the document of the model, compiled: the file, and its new text.
-    fn changed(&self, changes: &[Change<'_>]) -> Result<(PathBuf, String), Stop> {
+    fn changed(&self, changes: &[Change<'_>]) -> Result<Changed, Stop> {
         let document = self.document().ok_or_else(|| Stop::Problem("the document is gone".to_owned()))?;
         let path = document.file.path.clone();
         let by_hand = || {
@@ -138,30 +138,55 @@ impl Stage {
             sources.add(file.path.clone(), if same { text.clone() } else { file.text.clone() });
         }
         compiled(&sources, &self.shared)?;
-        Ok((path, text))
+        Ok(Changed { path, old: document.file.text.clone(), text })
     }
 }
 
-/// Puts a new text in the place of a file, whole or not at all.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
+/// A file, and what is to stand in it.
+struct Changed {
+    path: PathBuf,
+    old: String,
+    text: String,
+}
+
+/// A version that becomes production is on trial no longer.
+fn off_trial(rollout: &Rollout, place: usize, changes: &mut Vec<Change<'_>>, told: &mut String) {
+    let trials = [("canary", rollout.canary.map(|(place, _)| place)), ("shadow", rollout.shadow)];
+    for (role, _) in trials.into_iter().filter(|(_, version)| *version == Some(place)) {
+        changes.push(Change::Remove(role));
+        told.push_str(&format!(", {role} removed"));
+    }
+}
+
+/// Puts a new text in the place of the old one, whole or not at all; an error where the file has changed since.
+fn replace(path: &Path, old: &str, text: &str) -> std::io::Result<()> {
     let path = fs::canonicalize(path)?;
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.set_permissions(fs::metadata(&path)?.permissions())?;
-    file.sync_all()?;
-    fs::rename(&new, &path)
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = fs::File::create_new(&new).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::metadata(&path)?.permissions())?;
+        file.sync_all()?;
+        if fs::read_to_string(&path)? != old {
+            return Err(std::io::Error::other("somebody has changed it meanwhile: say it again"));
+        }
+        fs::rename(&new, &path)
+    });
+    if written.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::AlreadyExists) {
+        let _ = fs::remove_file(&new);
+    }
+    written
 }
 
 /// Makes the changes, and tells of them.
 fn carry_out(target: &Target, stage: &Stage, changes: &[Change<'_>], told: &str) -> Result<(), Stop> {
-    let (path, text) = stage.changed(changes)?;
+    let Changed { path, old, text } = stage.changed(changes)?;
     if !target.dry_run {
-        replace(&path, &text).map_err(|error| Stop::Problem(format!("{}: {error}", path.display())))?;
+        replace(&path, &old, &text).map_err(|error| Stop::Problem(format!("{}: {error}", path.display())))?;
     }
     if target.format == TextFormat::Json {
-        let line =
-            json!({ "model": target.model, "file": shown(&path), "changed": !target.dry_run, "what": told });
+        let line = json!({ "model": target.model, "file": path.display().to_string(), "changed": !target.dry_run, "what": told });
         output::line(&line.to_string());
     } else {
         let would = if target.dry_run { "would change " } else { "" };
@@ -178,10 +203,7 @@ fn end(outcome: Result<(), Stop>, format: TextFormat) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(Stop::Faults(faults)) => {
-            output::diagnostics(
-                &faults,
-                if format == TextFormat::Json { Format::Json } else { Format::Human },
-            );
+            output::diagnostics(&faults, format.into());
             ExitCode::from(REFUSED)
         }
         Err(Stop::Gate) => {
@@ -217,11 +239,7 @@ impl Promote {
         let (old, new) = (stage.name(rollout.production), stage.name(place));
         let mut changes = vec![Change::Set("production", new), Change::Set("previous", old)];
         let mut told = format!("production {old} -> {new}, previous {old}");
-        let trials = [("canary", rollout.canary.map(|(place, _)| place)), ("shadow", rollout.shadow)];
-        for (role, _) in trials.into_iter().filter(|(_, version)| *version == Some(place)) {
-            changes.push(Change::Remove(role));
-            told = format!("{told}, {role} removed");
-        }
+        off_trial(rollout, place, &mut changes, &mut told);
         carry_out(&self.target, &stage, &changes, &told)
     }
 
@@ -266,9 +284,10 @@ impl Rollback {
             let message = "there is neither a canary nor a version that was production before";
             return Err(Stop::Problem(message.to_owned()));
         };
-        let previous = stage.name(previous);
-        let changes = [Change::Set("production", previous), Change::Remove("previous")];
-        let told = format!("production {production} -> {previous}, previous removed");
+        let name = stage.name(previous);
+        let mut changes = vec![Change::Set("production", name), Change::Remove("previous")];
+        let mut told = format!("production {production} -> {name}, previous removed");
+        off_trial(&stage.rollout, previous, &mut changes, &mut told);
         carry_out(&self.target, &stage, &changes, &told)
     }
 }

@@ -16,7 +16,7 @@ use foregate_policy::node::Node;
 use serde_json::json;
 
 use crate::cli::REFUSED;
-use crate::cli::output::{self, Format, TextFormat};
+use crate::cli::output::{self, TextFormat};
 use crate::decision_log::keys::{KeyError, KeyRef, PublicKey};
 use crate::mlflow::{CARD, Login, PullError, Registry};
 use crate::shared::models::Signers;
@@ -110,7 +110,7 @@ impl Pull {
 }
 
 fn refused(faults: &[foregate_policy::diagnostic::Diagnostic], format: TextFormat) -> ExitCode {
-    output::diagnostics(faults, if format == TextFormat::Json { Format::Json } else { Format::Human });
+    output::diagnostics(faults, format.into());
     ExitCode::from(REFUSED)
 }
 
