@@ -63,7 +63,7 @@ impl Scoring<'_> {
             features?;
             let (input, output) = (inputs.next().unwrap_or_default(), outputs.next());
             match output.filter(|_| whole) {
-                Some(output) => Ok(self.bundle.output.read(output)),
+                Some(output) => Ok(self.bundle.output.read_whole(output)),
                 // Where they fail together, each runs alone: one must not spoil the others.
                 None => self.alone(input),
             }
@@ -74,7 +74,7 @@ impl Scoring<'_> {
     fn alone(&self, input: &[f32]) -> Answer {
         let mut output = Vec::new();
         self.bundle.model.run(input, 1, &mut output).map_err(|error| format!("model: {error}"))?;
-        Ok(self.bundle.output.read(&output))
+        Ok(self.bundle.output.read_whole(&output))
     }
 
     /// Appends the features of a row.

@@ -106,7 +106,7 @@ fn rollback_takes_a_canary_off_first() {
 fn a_version_that_is_production_again_is_a_shadow_no_longer() {
     let (folder, before) = policies("previous: v2");
     let canary = "    canary: # on trial\n      version: v2\n      percent: 10\n";
-    let shadowed = before.replace(canary, "    shadow: v2\n");
+    let shadowed = before.replace(canary, "    shadow: { version: v2 }\n");
     fs::write(folder.path().join("models.yaml"), &shadowed).unwrap();
     let (code, told) = model(folder.path(), &["rollback", ".", "lead"]);
     assert!(
