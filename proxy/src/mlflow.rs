@@ -11,7 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 
-use crate::oauth::http::{HttpError, trusted};
+use crate::oauth::http::{HttpError, innermost, trusted};
 use crate::shared::models::Signers;
 
 /// Time for a connection.
@@ -114,7 +114,7 @@ impl Registry {
             }
         };
         let client = Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT).build();
-        Ok(Self { client: client.map_err(|error| PullError::Unreachable(cause(&error)))?, base, login })
+        Ok(Self { client: client.map_err(|error| PullError::Unreachable(innermost(&error)))?, base, login })
     }
 
     /// Puts the bundle of the version with this alias into `folder`, which exists and is empty; gives the number of
@@ -185,7 +185,7 @@ impl Registry {
 
     async fn ask(&self, url: Url, max: u64) -> Result<Vec<u8>, PullError> {
         let path = url.path().to_owned();
-        let unreachable = |error: reqwest::Error| PullError::Unreachable(cause(&error));
+        let unreachable = |error: reqwest::Error| PullError::Unreachable(innermost(&error));
         let mut answer = self.login(self.client.get(url)).send().await.map_err(unreachable)?;
         if answer.status() != StatusCode::OK {
             return Err(PullError::Status { status: answer.status().as_u16(), path });
@@ -211,13 +211,4 @@ impl Registry {
 
 fn inside(file: &FileRef) -> Result<&str, PullError> {
     if file.is_inside() { Ok(&file.path) } else { Err(PullError::Outside(file.path.clone())) }
-}
-
-/// The innermost cause says what to mend: a refused connection, a name that does not exist.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::cli::explained::page;
 use crate::cli::output::{self, TextFormat};
+use crate::oauth::http::innermost;
 use crate::telemetry::record::DecisionId;
 
 /// Time for the answer of the admin endpoint.
@@ -98,14 +99,7 @@ impl Explain {
 
     /// The decision as the admin endpoint tells it, and as it is read.
     async fn ask(&self, id: DecisionId) -> Result<(String, Value), ExplainError> {
-        let failed = |error: reqwest::Error| {
-            // The innermost cause says what to mend: a refused connection, a name that does not exist.
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(source) = cause.source() {
-                cause = source;
-            }
-            ExplainError::Unreachable(self.admin.clone(), cause.to_string())
-        };
+        let failed = |error: reqwest::Error| ExplainError::Unreachable(self.admin.clone(), innermost(&error));
         let mut url = self.admin.clone();
         url.set_path(&format!("/decisions/{id}"));
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().map_err(failed)?;

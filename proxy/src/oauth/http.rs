@@ -181,6 +181,15 @@ async fn read(mut response: Response, max: usize) -> Result<Vec<u8>, HttpError> 
     Ok(text)
 }
 
+/// The innermost cause, which says what to mend: a refused connection, a name that does not exist.
+pub fn innermost(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 /// The error with its causes; the URL is in the policy and need not be repeated.
 fn http_error(error: reqwest::Error) -> HttpError {
     if error.is_timeout() {
