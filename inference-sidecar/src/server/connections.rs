@@ -15,9 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use super::listener::{Accepted, Listener};
+use super::tls::LiveTerms;
 use super::traffic::{Patience, Still, Traffic};
 use super::{Shared, grpc, rest};
 
@@ -55,7 +55,7 @@ pub struct Doors {
     pub listener: Listener,
     pub protocol: Protocol,
     /// Absent where it is not spoken, as on a unix socket.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<LiveTerms>>,
     pub shared: Arc<Shared>,
     /// True once no more is accepted.
     pub closing: watch::Receiver<bool>,
@@ -65,7 +65,7 @@ pub struct Doors {
 #[derive(Clone)]
 struct Guest {
     protocol: Protocol,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<LiveTerms>>,
     shared: Arc<Shared>,
     closing: watch::Receiver<bool>,
     patience: Patience,
@@ -106,7 +106,7 @@ impl Doors {
 }
 
 /// Ends once no more is accepted, also where nobody is left to say so.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
@@ -129,7 +129,7 @@ impl Guest {
     }
 
     async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Some(acceptor) = self.tls.clone() else {
+        let Some(acceptor) = self.tls.as_ref().map(|terms| terms.acceptor(self.protocol)) else {
             return self.converse(TokioIo::new(stream)).await;
         };
         if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -140,12 +140,17 @@ impl Guest {
     async fn converse<S: Read + Write + Unpin + Send + 'static>(self, stream: S) {
         let Self { protocol, shared, closing, patience, .. } = self;
         let traffic = Arc::new(Traffic::default());
-        let requests = Arc::clone(&traffic);
+        let (requests, ending) = (Arc::clone(&traffic), closing.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, turn) = (Arc::clone(&shared), requests.begin());
+            let ending = ending.clone();
             async move {
                 let answer = match protocol {
                     Protocol::Rest => rest::answer(&shared, request).await,
+                    Protocol::Grpc if grpc::is_stream(&request) => {
+                        // Its turn lasts as long as the stream, which has bounds of its own.
+                        return Ok(grpc::stream::answer(&shared, request, turn, ending));
+                    }
                     Protocol::Grpc => grpc::answer(&shared, request).await,
                 };
                 Ok::<_, Infallible>(answer.map(|body| body.of_turn(turn.answered())))

@@ -15,7 +15,7 @@ use crate::features::Reading;
 use crate::features::extract::MAX_RECORDS;
 use crate::features::spec::Missing;
 use crate::output::Output;
-use crate::scorer::{ModelScorer, RowScore, Rows};
+use crate::scorer::{ModelScorer, RowScore, Rows, Scored};
 
 /// Name of the input that takes JSON records.
 pub const RECORD: &str = "record";
@@ -93,6 +93,11 @@ impl Served {
         })
     }
 
+    /// SHA-256 of the manifest of its bundle, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        self.scorer.digest()
+    }
+
     /// `onnx_forest` or `onnx_graph`.
     pub fn platform(&self) -> String {
         format!("onnx_{}", self.engine)
@@ -137,8 +142,10 @@ impl Served {
         spans.input = watch.elapsed();
         let count = rows.count;
         let left = budget.saturating_sub(spans.input);
-        let scores = self.scorer.score_rows(rows, left).await?;
-        spans.infer = watch.elapsed().saturating_sub(spans.input);
+        let Scored { scores, queued } = self.scorer.score_rows(rows, left).await?;
+        let scored = watch.elapsed();
+        spans.queue = queued;
+        spans.infer = scored.saturating_sub(spans.input + queued);
         let wanted = |name: &str| {
             if outputs.is_empty() {
                 name != REASONS || explain
@@ -147,7 +154,7 @@ impl Served {
             }
         };
         let tensors = self.tensors(&scores, wanted);
-        spans.output = watch.elapsed().saturating_sub(spans.input + spans.infer);
+        spans.output = watch.elapsed().saturating_sub(scored);
         self.statistics.succeeded(now, count, count.div_ceil(MAX_RECORDS), spans);
         Ok(tensors)
     }

@@ -21,7 +21,7 @@ use crate::panics;
 use crate::policies::PolicySource;
 use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
-use crate::sidecar::{Place, SidecarOptions};
+use crate::sidecar::{self, Place, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
 
@@ -104,11 +104,16 @@ struct SidecarArgs {
     /// SPIFFE id that the inference server at `https://` must show; this workload shows its own, of `--identity`.
     #[arg(long, value_name = "ID", requires = "inference_sidecar", value_parser = parse_peer)]
     inference_sidecar_peer: Option<PeerPattern>,
+    /// Calls of the inference server under way at once; beyond them a score is `busy`. The server takes
+    /// `--max-requests` of all its clients.
+    #[arg(long, value_name = "N", default_value_t = sidecar::CALLS, requires = "inference_sidecar", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    inference_sidecar_calls: u32,
 }
 
 impl SidecarArgs {
     fn options(self) -> Option<SidecarOptions> {
-        Some(SidecarOptions { place: self.inference_sidecar?, peer: self.inference_sidecar_peer })
+        let Self { inference_sidecar, inference_sidecar_peer: peer, inference_sidecar_calls: calls } = self;
+        Some(SidecarOptions { place: inference_sidecar?, peer, calls })
     }
 }
 
@@ -119,10 +124,11 @@ fn parse_peer(text: &str) -> Result<PeerPattern, String> {
 /// What outlives the process.
 #[derive(Debug, Args)]
 struct StateArgs {
-    /// Folder where what quotas have used is kept, for the next start; it is for this user alone.
+    /// Folder where what quotas have used, and which versions of models were taken off, is kept for the next start; it is
+    /// for this user alone.
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// Time after which it is written again, if anything has changed, 100ms to 1h. After a crash, what was used
+    /// Time after which what quotas have used is written again, if anything has changed, 100ms to 1h. After a crash, what was used
     /// since the last time may be used once more.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval, requires = "state_dir")]
     state_interval: TimeSpan,
