@@ -123,7 +123,7 @@ fn store<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     };
     table.row(alone, || {
         let key = keys.get(next()).map(String::as_str).unwrap_or_default();
-        store.pin().row(store.row_key(key)).map(|row| row.at)
+        store.pin().find(key).map(|row| row.at)
     })?;
     let specs: Vec<FeatureSpec> = serde_json::from_str(LOOKED_UP)?;
     let mut plan = Plan::compile("Lead", &specs, &Tables::new())?;

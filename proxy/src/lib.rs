@@ -65,6 +65,7 @@ pub mod streams;
 pub mod telemetry;
 mod timeouts;
 pub mod tls;
+pub mod trials;
 pub mod upgrade;
 pub mod upstream_page;
 pub mod websocket;

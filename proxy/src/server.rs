@@ -44,6 +44,7 @@ use crate::streams::tally::StreamTally;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::{self, event};
 use crate::telemetry::{Telemetry, TelemetryOptions};
+use crate::trials::Trials;
 
 /// Time for the last log lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -145,11 +146,10 @@ impl Process {
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
         let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
-        let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
-        let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
+        let (quotas, trials) = remembered(options.state.as_ref())?;
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
-        let shared = shared.with_quotas(Arc::clone(&quotas));
+        let shared = shared.with_quotas(Arc::clone(&quotas)).with_trials(trials);
         let identity = identity.transpose()?;
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
@@ -305,6 +305,12 @@ fn conf(threads: usize) -> ServerConf {
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
+}
+
+/// What the state folder remembers; nothing without one.
+fn remembered(state: Option<&StateOptions>) -> io::Result<(Arc<Quotas>, Trials)> {
+    let Some(StateOptions { folder, .. }) = state else { return Ok(Default::default()) };
+    Ok((Arc::new(Quotas::open(folder)?), Trials::open(folder)?))
 }
 
 /// Waits for the first identity, and keeps it current from then on.

@@ -164,8 +164,8 @@ pub fn compile(
     };
     let backend_tls = work.backend_tls();
     let upstreams = work.upstreams(&backend_tls);
-    let models = work.models();
     let stores = work.stores();
+    let models = work.models(&stores);
     let gateways = work.gateways();
     work.weak_listeners();
     work.weak_proxies();
