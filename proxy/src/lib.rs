@@ -59,6 +59,7 @@ pub mod shape;
 pub mod shared;
 pub mod sidecar;
 pub mod stall;
+mod state_folder;
 pub mod store;
 pub mod stream;
 pub mod streams;

@@ -1,8 +1,7 @@
 //! Versions that guardrails took off stay off over a restart, with a state folder.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,6 +12,7 @@ use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
+use crate::state_folder::{lock, replace, set_aside};
 use crate::telemetry::event::event;
 
 /// The file in the folder.
@@ -61,7 +61,7 @@ impl Trials {
     /// # Errors
     /// Where it cannot be read or written: better no start than a version on trial that is known to be bad.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        let _held = lock(folder)?;
+        let _held = lock(folder, LOCK)?;
         let held = read(folder)?;
         Ok(Self { folder: Some(folder.to_owned()), held: Mutex::new(held) })
     }
@@ -120,7 +120,7 @@ impl Trials {
     /// Reads what another process has written since, changes it, and writes it.
     fn change(&self, change: impl FnOnce(&mut Vec<Held>)) {
         let Some(folder) = &self.folder else { return };
-        let changed = lock(folder).and_then(|_lock| {
+        let changed = lock(folder, LOCK).and_then(|_lock| {
             let mut all = read(folder)?;
             change(&mut all);
             let now = millis(clock::now().unix);
@@ -159,14 +159,6 @@ fn millis(unix: Duration) -> u64 {
     u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Holds the folder: nobody else reads or writes its file meanwhile.
-fn lock(folder: &Path) -> io::Result<File> {
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK))?;
-    lock.lock()?;
-    Ok(lock)
-}
-
 fn read(folder: &Path) -> io::Result<Vec<Held>> {
     let path = folder.join(FILE);
     let file = match File::open(&path) {
@@ -182,20 +174,14 @@ fn read(folder: &Path) -> io::Result<Vec<Held>> {
         Ok(Written { format, .. }) => format!("it is of format {format}"),
         Err(error) => error.to_string(),
     };
-    let aside = folder.join(format!("{FILE}.refused-{}", clock::now().unix.as_millis()));
-    fs::rename(&path, &aside)?;
+    let aside = set_aside(folder, FILE)?;
     let text = "model trials begin anew: their file is refused and set aside";
     event(Level::Error, text, &[("why", why.into()), ("file", aside.display().to_string().into())]);
     Ok(Vec::new())
 }
 
 fn write(folder: &Path, held: &[Held]) -> io::Result<()> {
-    let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-    let mut out = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    out.write_all(&serde_json::to_vec(&Written { format: FORMAT, held: held.to_vec() })?)?;
-    out.sync_all()?;
-    fs::rename(&new, &path)?;
-    File::open(folder)?.sync_all()
+    replace(folder, FILE, &serde_json::to_vec(&Written { format: FORMAT, held: held.to_vec() })?)
 }
 
 #[cfg(test)]
