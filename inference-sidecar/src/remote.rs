@@ -159,7 +159,7 @@ impl Contract {
     /// Two bundles may call themselves alike: a score of another one is none of ours.
     fn check_bundle(&self, found: Option<&str>) -> Result<(), AnswerError> {
         match found {
-            Some(found) if found == &*self.digest => Ok(()),
+            Some(found) if *found == *self.digest => Ok(()),
             Some(found) => Err(AnswerError::Bundle { found: shown(found), wanted: self.digest.clone() }),
             None => Err(AnswerError::Untold),
         }

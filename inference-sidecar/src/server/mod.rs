@@ -248,7 +248,7 @@ async fn keep(tls: Option<&LiveTerms>, hangup: &mut Signal, tell: fn(&str)) {
         while hangup.recv().await.is_some() {
             asked.notify_one();
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     match tls {
         Some(terms) => tokio::select! {

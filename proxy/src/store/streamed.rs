@@ -58,16 +58,16 @@ impl Store {
             Argument::Number(MAX_READ),
             Argument::Number(MAX_TEXT as u64),
         ];
-        part(Box::pin(self.run(&script::STREAM, &[key], &arguments)).await?).ok_or(StoreError::Malformed)
+        match Box::pin(self.run(&script::STREAM, &[key], &arguments)).await? {
+            Value::Array(none) if none.is_empty() => Ok(None),
+            answer => part(answer).map(Some).ok_or(StoreError::Malformed),
+        }
     }
 }
 
-/// The answer of the script; the outer `None` where it is none.
-fn part(answer: Value) -> Option<Option<Part>> {
+/// The answer of the script about a stream; `None` where it is none.
+fn part(answer: Value) -> Option<Part> {
     let Value::Array(values) = answer else { return None };
-    if values.is_empty() {
-        return Some(None);
-    }
     let mut values = values.into_iter();
     let last = id(&values.next()?)?;
     let added = match values.next()? {
@@ -91,7 +91,7 @@ fn part(answer: Value) -> Option<Option<Part>> {
         };
         entries.push(Entry { id, text });
     }
-    Some(Some(Part { last, added, length: u64::try_from(length).ok()?, first, more: more == 1, entries }))
+    Some(Part { last, added, length: u64::try_from(length).ok()?, first, more: more == 1, entries })
 }
 
 fn id(value: &Value) -> Option<EntryId> {
@@ -113,14 +113,14 @@ mod tests {
     fn what_is_no_answer_of_the_script_is_refused() {
         let good = vec![text("9-1"), Value::Int(4), Value::Int(2), text("8-0"), Value::Int(1)];
         let with = |more: Vec<Value>| part(Value::Array([good.clone(), more].concat()));
-        let read = with(vec![text("8-0"), text("{}"), text("9-1"), Value::Nil]).unwrap().unwrap();
+        let read = with(vec![text("8-0"), text("{}"), text("9-1"), Value::Nil]).unwrap();
         assert_eq!(
             (read.last.to_string(), read.added, read.length, read.more),
             ("9-1".into(), Some(4), 2, true)
         );
         let texts: Vec<_> = read.entries.iter().map(|entry| entry.text.as_deref()).collect();
         assert_eq!(texts, [Some(&b"{}"[..]), None]);
-        assert_eq!(part(Value::Array(Vec::new())), Some(None));
+        assert_eq!(part(Value::Array(Vec::new())), None);
         for wrong in [vec![text("8-0")], vec![text("8"), text("{}")], vec![text("8-0"), Value::Int(1)]] {
             assert_eq!(with(wrong.clone()), None, "{wrong:?}");
         }

@@ -1,4 +1,4 @@
-//! A feature store whose key changes under a gateway, and publications that are refused.
+//! A feature store that others write and seal anew, and publications that are refused.
 
 use serde_json::json;
 
@@ -58,6 +58,32 @@ async fn the_key_of_a_store_changes_while_requests_look_up_in_it() {
     std::fs::rename(kept.path("third"), kept.path("key")).unwrap();
     scoring.gateway.signal("HUP");
     take_up(&kept, &mut scoring, "001G").await;
+}
+
+#[tokio::test]
+async fn a_gateway_starts_while_another_process_writes_the_store() {
+    let kept = Kept::new();
+    let models = kept.model_with(&kept.path("key"), "")
+        + &model("lead-score-logistic", &bundle("lead-score-logistic"));
+    let specs = specs();
+    let specs = specs.each_ref().map(|(name, spec)| (*name, spec.as_str()));
+    // What an import holds from its first row to its last.
+    let held = std::fs::File::open(kept.path("features.redb.lock")).unwrap();
+    held.lock().unwrap();
+    let mut scoring = Scoring::with(&specs, &models).await;
+    let known = score(&mut scoring, "001A").await;
+    assert_ne!(known, score(&mut scoring, "001D").await, "the rows of before serve");
+    kept.drop_in("1.csv", "key,pricing_views\n001D,3\n");
+    within("the file to be taken", async {
+        while !kept.path("inbox/taken/1.csv").is_file() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_ne!(known, score(&mut scoring, "001D").await);
+    drop(held);
+    within("the row", async { while score(&mut scoring, "001D").await != known {} }).await;
+    assert!(!scoring.gateway.events().text().contains("feature store not kept"));
 }
 
 #[tokio::test]
