@@ -96,6 +96,7 @@ pub(super) struct Run {
 
 /// Where models with `placement: Sidecar` are scored.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
 struct SidecarArgs {
     /// The inference server that scores models with `placement: Sidecar`: `unix:SOCKET`, or `https://HOST:PORT` with
     /// mutual TLS.

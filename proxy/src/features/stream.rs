@@ -126,7 +126,7 @@ impl Reader {
         };
         self.count = (self.count * 2).min(MOST);
         let taking = Arc::clone(live);
-        let taken = spawn_blocking(move || Taking { live: &taking, position }.take_up(part)).await;
+        let taken = spawn_blocking(move || Taking { live: &taking, position }.take_up(&part)).await;
         // Where it was not taken up, the store knows how far it is.
         let taken = taken.map_err(|error| error.to_string())?;
         match taken {
@@ -174,7 +174,7 @@ struct Taken {
 
 impl Taking<'_> {
     /// Blocks for as long as the disk does.
-    fn take_up(self, part: Part) -> Result<Taken, StoreFault> {
+    fn take_up(self, part: &Part) -> Result<Taken, StoreFault> {
         let Self { live, position } = self;
         if part.last < position.id || part.added < position.added {
             tell(
@@ -186,7 +186,7 @@ impl Taking<'_> {
             let position = Position { id: EntryId::default(), added: None, ..position };
             return Ok(Taken { position, more: true });
         }
-        let gone = gone(&position, &part);
+        let gone = gone(&position, part);
         let now = Timestamp::from_unix(clock::now().unix);
         let columns = live.store.pin().columns().clone();
         let (mut updates, mut refused) = (Vec::with_capacity(part.entries.len()), Refused::default());
@@ -201,7 +201,7 @@ impl Taking<'_> {
             }
         }
         let taken = updates.len();
-        let next = next(&position, &part, gone);
+        let next = next(&position, part, gone);
         // Nothing is written for what has not moved.
         if next.id > position.id {
             apply(live, updates, &next, &mut refused)?;

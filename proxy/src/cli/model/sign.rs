@@ -40,7 +40,7 @@ enum Unsigned {
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("{}: {error}", bundle.display())]
-    Bundle { bundle: PathBuf, error: BundleError },
+    Bundle { bundle: PathBuf, error: Box<BundleError> },
     #[error("{}: model.yaml was replaced meanwhile", .0.display())]
     Replaced(PathBuf),
     #[error("{}: {error}", file.display())]
@@ -61,7 +61,7 @@ impl Sign {
 
     fn sign(&self) -> Result<String, Unsigned> {
         let key = SigningKey::load(&self.key)?;
-        let told = |error| Unsigned::Bundle { bundle: self.bundle.clone(), error };
+        let told = |error| Unsigned::Bundle { bundle: self.bundle.clone(), error: Box::new(error) };
         // Nobody should vouch for what no gateway would take.
         let bundle = Bundle::load(&self.bundle).map_err(told)?;
         let manifest = self.bundle.join(MANIFEST);

@@ -77,11 +77,11 @@ async fn rows_come_by_a_stream_and_what_is_no_update_is_told_counted_and_passed(
     // Some are trimmed before they can be read: all of it happens at once.
     let script = "for i = 1, 3 do redis.call('XADD', KEYS[1], '*', 'update', ARGV[1]) end \
                   redis.call('XADD', KEYS[1], '*', 'update', ARGV[2]) return redis.call('XTRIM', KEYS[1], 'MAXLEN', 1)";
-    let (lost, last) = (
+    let (trimmed, newest) = (
         r#"{"key":"001G","features":{"pricing_views":3}}"#,
         r#"{"key":"001F","features":{"pricing_views":3}}"#,
     );
-    let _: u64 = redis.ask(&["EVAL", script, "1", KEY, lost, last]);
+    let _: u64 = redis.ask(&["EVAL", script, "1", KEY, trimmed, newest]);
     until(&mut scoring, "001F", &known).await;
     scoring.gateway.wait_sample(&series(&kept, "lost_total"), |count| (count - 3.0).abs() < 0.5).await;
     let told = scoring.gateway.event("feature entries lost").await;
