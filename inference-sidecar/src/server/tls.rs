@@ -205,8 +205,8 @@ mod tests {
             let good = live.rest.load_full();
             put(1, 0);
             asked.notify_one();
-            let line = told.recv().await.unwrap();
-            assert!(line.starts_with("certificates not read, the old ones stay: "), "{line}");
+            let why = told.recv().await.unwrap();
+            assert!(why.starts_with("certificates not read, the old ones stay: "), "{why}");
             assert!(Arc::ptr_eq(&good, &live.rest.load_full()));
             // Nobody says that this has changed.
             put(1, 1);
