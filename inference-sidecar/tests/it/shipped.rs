@@ -39,7 +39,11 @@ fn every_shipped_bundle_knows_the_records_it_was_trained_on() {
         let records: u64 = told.counts.iter().sum();
         assert!(&*told.name == "score" && records >= 1_000, "{}: {records} records", bundle.name);
         // The same records are counted for each feature; wide text has no population.
-        assert!(reference.populations.iter().all(|it| it.counts.iter().sum::<u64>() == records), "{}", bundle.name);
+        assert!(
+            reference.populations.iter().all(|it| it.counts.iter().sum::<u64>() == records),
+            "{}",
+            bundle.name
+        );
     }
 }
 
