@@ -1,5 +1,7 @@
-//! Measures the parts of a request, one by one: nanoseconds an operation.
+//! Measures the parts of a request one by one; serves as peer and as origin.
 
+mod bundles;
+mod echo;
 mod inference;
 mod keys;
 mod limits;
@@ -7,6 +9,7 @@ mod materials;
 mod measure;
 mod memory;
 mod micro;
+mod origin;
 mod picks;
 mod policies;
 mod schemas;
@@ -20,12 +23,16 @@ use anyhow::{Result, bail};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> Result<()> {
-    let mut words = std::env::args().skip(1);
-    let (command, only) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if command != "micro" || words.next().is_some() {
-        bail!("usage: foregate-benches micro [WORD IN THE NAME]");
-    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let only = match words.as_slice() {
+        ["micro"] => "",
+        ["micro", only] => only,
+        ["echo", address] => return echo::run(address.parse()?),
+        ["origin", address] => return origin::run(address.parse()?),
+        _ => bail!("usage: foregate-benches micro [WORD IN THE NAME] | echo ADDRESS | origin ADDRESS"),
+    };
     let mut out = std::io::stdout().lock();
-    micro::run(&mut out, &only)?;
+    micro::run(&mut out, only)?;
     Ok(out.flush()?)
 }
