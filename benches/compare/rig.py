@@ -77,13 +77,13 @@ class Load:
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def done(self):
-        """Requests answered with 2xx, and bytes of bodies; anything else ends the run of the script."""
+        """Requests, all answered with 2xx, and bytes of their bodies; anything else ends the run of the script."""
         out, _ = self.process.communicate()
         if not (found := re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", out)):
             sys.exit(f"h2load: {out}")
         if int(found[2]) + int(found[3]) + int(found[4]) or re.search(r" [1-9]\d* (failed|errored|timeout)", out):
             sys.exit(f"a request failed: {out}")
-        return int(found[1]), out
+        return int(found[1]), int(re.search(r"\((\d+)\) data", out)[1])
 
     def latencies(self):
         """Microseconds of each request, sorted."""
@@ -91,10 +91,10 @@ class Load:
 
 
 def each(process, load):
-    """Microseconds of processor that `process` spends on a request of the load, and how many there were."""
+    """Microseconds of processor that `process` spends on a request of the load, and bytes of an answer's body."""
     before = spent(process)
-    count, _ = load.done()
-    return (spent(process) - before) / count / 1e3, count
+    count, size = load.done()
+    return (spent(process) - before) / count / 1e3, size / count
 
 
 def told(name, rounds, unit="us"):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares what a call costs our inference server with what it costs an empty one of tonic: processor time.
 
-    benches/compare/grpc.py FOREGATE_INFERENCE FOREGATE_BENCHES     for example: target/dist/foregate-inference target/dist/foregate-benches
+    benches/compare/calls.py FOREGATE_INFERENCE FOREGATE_BENCHES     for example: target/dist/foregate-inference target/dist/foregate-benches
 
 Needs h2load (nghttp2), taskset, and what inference-sidecar/training/requirements-test.txt names. Each server has one
 thread and one processor, the load the other; they take turns, and the median of ROUNDS counts. The peer decodes the same
@@ -59,7 +59,9 @@ def main():
                 for name, process in (("ours", mine), ("tonic", tonic)):
                     words = ["-c8", "-m8", f"-n{CALLS}", f"--data={frame}"]
                     words += ["-Hcontent-type: application/grpc", "-Hte: trailers"]
-                    took, _ = each(process, Load(f"http://127.0.0.1:{ports[name]}{CALL}", *words, cpu=1))
+                    took, size = each(process, Load(f"http://127.0.0.1:{ports[name]}{CALL}", *words, cpu=1))
+                    if size < 5:
+                        sys.exit(f"{name} answers without a message: a status that is not OK")
                     if number:  # the first one warms
                         rounds[name].append(took)
     mine, tonic = told("ours, a call", rounds["ours"]), told("tonic, the same call given back", rounds["tonic"])
