@@ -79,7 +79,7 @@ kind: Policy
 metadata: { name: scored }
 spec:
   targetRefs: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: scored }]
-  enrich: [{ name: dear, model: dear, deadline: 10ms, onError: continue, set: { header: x-lead-score } }]
+  enrich: [{ name: dear, model: dear, deadline: 10ms, onError: continue, default: 0.0, set: { header: x-lead-score } }]
 """
 
 

@@ -73,6 +73,8 @@ class Load:
     def __init__(self, url, *words, cpu=None, log=None):
         pin = ["taskset", "-c", str(cpu)] if cpu is not None else []
         self.log = log
+        if log:
+            pathlib.Path(log).unlink(missing_ok=True)  # h2load appends
         command = [*pin, "h2load", "--threads=1", *map(str, words), *([f"--log-file={log}"] if log else []), url]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

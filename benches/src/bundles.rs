@@ -86,12 +86,12 @@ fn triage<W: Write>(table: &mut Table<'_, W>, folder: &Path, name: &str) -> Resu
     }
     let (bundle, body) = (Bundle::load(folder)?, CASE.replace("WORDS", WORDS));
     let mut scores = Vec::with_capacity(bundle.model.columns());
-    let mut scored = || {
+    let mut score = || {
         scores.clear();
         let found = bundle.plan.extract(body.as_bytes(), &[], Reading::default())?;
         bundle.model.run(&found.rows, 1, &mut scores)?;
         Ok::<_, anyhow::Error>(bundle.output.read(&scores).0)
     };
-    ensure!(scored()?.is_finite(), "no score");
-    Ok(table.row(&row, scored)?)
+    ensure!(score()?.is_finite(), "no score");
+    Ok(table.row(&row, score)?)
 }
