@@ -14,6 +14,7 @@ pub mod dispatch;
 pub mod drain;
 pub mod failure;
 pub mod features;
+pub mod fleet;
 pub mod frames;
 pub mod gateway;
 pub mod grpc;

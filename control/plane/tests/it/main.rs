@@ -1,4 +1,21 @@
-//! The command as a user calls it.
+//! The command as a user calls it, and the control plane as proxies meet it.
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod fleet {
+    //! The stubs of `foregate.fleet.v1`, from the side of proxies.
+    pub mod policies {
+        include!(concat!(env!("OUT_DIR"), "/foregate.fleet.v1.Policies.rs"));
+    }
+
+    pub mod identity {
+        include!(concat!(env!("OUT_DIR"), "/foregate.fleet.v1.Identity.rs"));
+    }
+}
+#[cfg(test)]
+mod serve;
+#[cfg(test)]
+mod sign;
+#[cfg(test)]
+mod support;
