@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,12 +21,13 @@ use crate::decision_log::DecisionLogOptions;
 use crate::discovery::resolve;
 use crate::drain::drain;
 use crate::failure::Failure;
+use crate::fleet::endpoint::ControlOptions;
 use crate::gateway::Gateway;
 use crate::handover::endpoint::HandoverEndpoint;
 use crate::handover::{Handover, HandoverError, HandoverOptions};
 use crate::handshake::tally::Tally;
 use crate::idempotency;
-use crate::identity::keep::{first, keep};
+use crate::identity::start::begin;
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
 use crate::listeners::{Connections, Listeners};
@@ -71,6 +73,10 @@ pub struct RunOptions {
     pub capacity: Bounds,
     /// Where the identity of this workload comes from.
     pub identity: Option<Origin>,
+    /// The control plane, where there is one.
+    pub control: Option<ControlOptions>,
+    /// The file with the token that the workload shows the control plane.
+    pub control_token: Option<PathBuf>,
     /// How a new process takes the place of this one, and whether this one takes that of another.
     pub handover: Option<HandoverOptions>,
     /// Where this gateway stands: endpoints there are used first.
@@ -144,13 +150,14 @@ impl Process {
         proxy_protocol::export(&telemetry);
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
-        let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
+        let identity =
+            options.identity.as_ref().map(|origin| begin(origin, &options, &background, &telemetry));
         let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
         let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = shared.with_quotas(Arc::clone(&quotas));
-        let identity = identity.transpose()?;
+        let identity = identity.transpose()?.map(|begun| begun.identity);
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
         let shared = shared.with_sidecar(sidecar.transpose()?);
@@ -305,19 +312,6 @@ fn conf(threads: usize) -> ServerConf {
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
-}
-
-/// Waits for the first identity, and keeps it current from then on.
-fn identify(
-    origin: &Origin,
-    background: &Runtime,
-    telemetry: &Telemetry,
-) -> Result<Arc<Identity>, SourceError> {
-    let (identity, source) = background.block_on(first(origin))?;
-    let identity = Arc::new(identity);
-    identity.measure(telemetry);
-    background.spawn(keep(Arc::clone(&identity), source));
-    Ok(identity)
 }
 
 /// Begins to keep up the connection to the sidecar; waits for the first attempt, and does without where that fails.

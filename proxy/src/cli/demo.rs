@@ -106,6 +106,8 @@ impl Demo {
             connections: Connections { total: 1000, ..Connections::default() },
             capacity: Bounds::default(),
             identity: None,
+            control: None,
+            control_token: None,
             handover: None,
             zone: None,
             sidecar: None,

@@ -3,6 +3,7 @@
 pub mod capacity;
 mod case_keys;
 mod check;
+mod control;
 mod decisions;
 mod demo;
 mod explain;

@@ -13,6 +13,7 @@ use foregate_policy::compile::Options;
 
 use crate::cli::REFUSED;
 use crate::cli::capacity::CapacityArgs;
+use crate::cli::control::ControlArgs;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
 use crate::handover::HandoverOptions;
@@ -71,10 +72,12 @@ pub(super) struct Run {
     drain_notice: TimeSpan,
     #[command(flatten)]
     capacity: CapacityArgs,
-    /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, or `spire` for the
-    /// socket in `SPIFFE_ENDPOINT_SOCKET`.
+    /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, `spire` for the socket in
+    /// `SPIFFE_ENDPOINT_SOCKET`, or `control` for a certificate of the control plane.
     #[arg(long, value_name = "WHERE")]
     identity: Option<Origin>,
+    #[command(flatten)]
+    control: ControlArgs,
     /// Unix socket on which a new process takes the place of this one; it is for this user alone.
     #[arg(long, value_name = "FILE")]
     upgrade_socket: Option<PathBuf>,
@@ -208,6 +211,8 @@ impl Run {
             capacity: self.capacity.bounds(),
             connections: self.capacity.connections(),
             identity: self.identity,
+            control: self.control.options(),
+            control_token: self.control.control_token,
             handover: self.upgrade_socket.map(|socket| HandoverOptions {
                 socket,
                 take_over: self.upgrade,
