@@ -1,4 +1,4 @@
-//! The service `Identity`: certificates for those who prove who they are, and the roots to trust.
+//! The service `Identity`: certificates for who proves who they are, and the roots.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::authority::csr::{self, CsrError};
 use crate::authority::signer::Subject;
 use crate::authority::{Authority, AuthorityError};
 use crate::clock::{self, rfc3339};
-use crate::event::event;
+use crate::event::{caused, event};
 use crate::fleet::identity::identity_server::Identity;
 use crate::metrics::Counters;
 use crate::process::Process;
@@ -76,8 +76,9 @@ impl Issuance {
     }
 
     async fn decide(&self, peer: &Peer, request: SignRequest) -> Result<SignResponse, Refusal> {
-        let moment = clock::now();
-        self.pace.attempt(peer.address.ip(), moment.monotonic)?;
+        // Who has an identity pays for no others at its address.
+        let address = peer.id.is_none().then(|| peer.address.ip());
+        self.pace.attempt(address, clock::monotonic())?;
         let csr = csr::Request::read(&request.csr)?;
         // Read first: a request that is refused uses no token up.
         let id = self.attest(peer, request.proof, &csr).await?;
@@ -143,6 +144,12 @@ impl Refusal {
         }
     }
 
+    /// True where it is for the caller to mend.
+    fn is_the_callers(&self) -> bool {
+        let review = matches!(self, Self::Review(ReviewError::Unavailable(_)));
+        !review && !matches!(self, Self::TooOften(_) | Self::Authority(_) | Self::Defect)
+    }
+
     /// What the caller is told: of a token not more than that it proves nothing.
     fn status(&self) -> Status {
         match self {
@@ -181,8 +188,7 @@ impl Identity for Issuance {
             }
             Err(refusal) => {
                 self.count(proof, refusal.label());
-                let unavailable = matches!(refusal, Refusal::Review(ReviewError::Unavailable(_)));
-                if !unavailable && !matches!(refusal, Refusal::TooOften(_) | Refusal::Authority(_)) {
+                if peer.id.is_none() && refusal.is_the_callers() {
                     self.pace.failed(peer.address.ip(), clock::monotonic());
                 }
                 let fields = [
@@ -191,7 +197,7 @@ impl Identity for Issuance {
                     ("peer", peer.address.to_string().into()),
                     ("spiffe_id", peer.id.as_ref().map(ToString::to_string).into()),
                 ];
-                event(Level::Warn, "certificate refused", &fields);
+                caused(Level::Warn, "certificate refused", &fields);
                 Err(refusal.status())
             }
         }

@@ -55,13 +55,13 @@ impl Used {
 }
 
 impl Pace {
-    /// Counts an attempt; `now` is monotonic.
+    /// Counts an attempt, of an address where the caller has no identity; `now` is monotonic.
     ///
     /// # Errors
     /// Where there were too many.
-    pub fn attempt(&self, address: IpAddr, now: Duration) -> Result<(), TooOften> {
+    pub fn attempt(&self, address: Option<IpAddr>, now: Duration) -> Result<(), TooOften> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = inner.failed.get_mut(&address.to_canonical());
+        let failed = address.and_then(|address| inner.failed.get_mut(&address.to_canonical()));
         if failed.is_some_and(|used| used.now(FAILED, now) + 1.0 > FAILED.burst) {
             return Err(TooOften::Address);
         }
@@ -104,12 +104,13 @@ mod tests {
         let [one, other] = [1, 2].map(|last| IpAddr::from([10, 0, 0, last]));
         let now = Duration::from_secs(100);
         for _ in 0..20 {
-            pace.attempt(one, now).unwrap();
+            pace.attempt(Some(one), now).unwrap();
             pace.failed(one, now);
         }
-        assert_eq!(pace.attempt(one, now), Err(TooOften::Address));
-        pace.attempt(other, now).unwrap();
-        pace.attempt(one, now + Duration::from_secs(3)).unwrap();
+        assert_eq!(pace.attempt(Some(one), now), Err(TooOften::Address));
+        pace.attempt(None, now).unwrap();
+        pace.attempt(Some(other), now).unwrap();
+        pace.attempt(Some(one), now + Duration::from_secs(3)).unwrap();
     }
 
     #[test]
@@ -117,7 +118,7 @@ mod tests {
         let pace = Pace::default();
         let now = Duration::from_secs(100);
         let address = |number: u32| IpAddr::from(number.to_be_bytes());
-        let passed = (0..3_000).filter(|number| pace.attempt(address(*number), now).is_ok()).count();
+        let passed = (0..3_000).filter(|number| pace.attempt(Some(address(*number)), now).is_ok()).count();
         assert_eq!(passed, 2_000);
         for number in 0..10_000 {
             pace.failed(address(number), now);

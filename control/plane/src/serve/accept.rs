@@ -21,16 +21,13 @@ use tonic::transport::server::Connected;
 
 use crate::authority::certificate::Facts;
 use crate::clock;
-use crate::event::event;
+use crate::event::{caused, event};
 use crate::metrics::Counters;
 use crate::process::Process;
 use crate::serve::peer::Peer;
 
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// Handshakes at once: they cost a signature each.
-const MAX_HANDSHAKES: usize = 256;
 
 /// Time that a client without a certificate has to get one.
 const STRANGER: Duration = Duration::from_secs(30);
@@ -50,7 +47,6 @@ pub struct Door {
 #[derive(Clone)]
 struct Handshakes {
     tls: TlsAcceptor,
-    slots: Arc<Semaphore>,
     outcomes: Counters,
     open: Gauge,
 }
@@ -70,7 +66,6 @@ impl Door {
         let metrics = &process.metrics;
         let acceptor = Handshakes {
             tls,
-            slots: Arc::new(Semaphore::new(MAX_HANDSHAKES)),
             outcomes: metrics.counters("handshakes", "Connections of proxies by how their handshake ended"),
             open: metrics.gauge("connections", "Connections of proxies that are open"),
         };
@@ -126,16 +121,12 @@ impl Handshakes {
         slot: OwnedSemaphorePermit,
     ) -> Option<Connection> {
         let _ = stream.set_nodelay(true);
-        let shake = async {
-            let _turn = self.slots.acquire().await.map_err(io::Error::other)?;
-            self.tls.accept(stream).await
-        };
-        let stream = match timeout(HANDSHAKE, shake).await {
+        let stream = match timeout(HANDSHAKE, self.tls.accept(stream)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.count("failed");
                 let fields = [("peer", address.to_string().into()), ("error", error.to_string().into())];
-                event(Level::Warn, "handshake failed", &fields);
+                caused(Level::Warn, "handshake failed", &fields);
                 return None;
             }
             Err(_) => {

@@ -1,4 +1,4 @@
-//! TLS of the port for proxies: a certificate that changes, clients vouched for by the roots in force.
+//! TLS towards proxies: a certificate that changes, clients verified by the roots in force.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};

@@ -1,6 +1,8 @@
 //! The command as a user calls it, and the control plane as proxies meet it.
 
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod fleet {

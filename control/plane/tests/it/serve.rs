@@ -53,6 +53,22 @@ async fn two_processes_never_share_a_state_folder() {
 }
 
 #[tokio::test]
+async fn more_connections_than_there_is_room_for_are_closed_and_soon_there_is_room_again() {
+    let control = Control::start(&format!("{GENERATED}connections: {{ limit: 2 }}\n")).await;
+    let open = async || tls(control.address, "control.test", config(&control.roots(), None)).await;
+    let (one, two) = (open().await.unwrap(), open().await.unwrap());
+    assert!(open().await.is_err());
+    assert!(control.sample("foregate_control_handshakes_total{outcome=\"full\"}").await >= 1.0);
+    drop((one, two));
+    let again = async {
+        while open().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    within("room", again).await;
+}
+
+#[tokio::test]
 async fn a_configuration_with_a_fault_is_refused_with_its_place() {
     for (text, want) in [
         (String::new(), "control.yaml"),

@@ -1,4 +1,4 @@
-//! Identities of a control plane: joined, renewed, rotated under load, and kept while it is gone.
+//! Identities of a control plane: joined, renewed, rotated under load, kept without it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn identity(gateway: &Foregate) -> Value {
 
 #[tokio::test]
 async fn issuer_and_root_rotate_under_load_and_no_request_fails() {
-    let control = ControlPlane::start("lifetime: 9s, overlap: 3s").await;
+    let control = ControlPlane::start("lifetime: 12s, overlap: 3s").await;
     let pair = Pair::start(&control).await;
     let status = identity(&pair.back).await;
     assert_eq!(status["spiffe_id"], "spiffe://mesh.test/ns/crm/sa/back");
@@ -108,7 +108,7 @@ async fn issuer_and_root_rotate_under_load_and_no_request_fails() {
 
 #[tokio::test]
 async fn identities_go_on_while_the_control_plane_is_gone_and_are_renewed_when_it_is_back() {
-    let mut control = ControlPlane::start("lifetime: 18s").await;
+    let mut control = ControlPlane::start("lifetime: 24s").await;
     let pair = Pair::start(&control).await;
     pair.passes().await;
     let due = |gateway: &Foregate| {

@@ -1,4 +1,4 @@
-//! Gateways with a control plane: where their identity comes from, and what they do without it.
+//! Gateways with a control plane: where identity comes from, what happens without it.
 
 mod channel;
 mod identity;
