@@ -2,12 +2,14 @@
 
 mod advice;
 mod entries;
+mod fleet;
 mod parts;
 
 use foregate_filters::fault::Code;
 
 use self::advice::OF_ADVICE;
 use self::entries::OF_DOCUMENTS;
+use self::fleet::OF_FLEET;
 use self::parts::OF_PARTS;
 
 /// What `foregate explain` tells about a code.
@@ -103,10 +105,24 @@ pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
 pub const SESSION: Code = Code(734);
 pub const SIDECAR: Code = Code(736);
+pub const SOURCE_CONFLICT: Code = Code(750);
+pub const FILE_OUTSIDE: Code = Code(751);
+pub const FILE_ABSENT: Code = Code(752);
+pub const FILE_WRITTEN: Code = Code(753);
+pub const SOURCE_UNREADABLE: Code = Code(754);
+pub const SOURCE_LIMIT: Code = Code(755);
+pub const SOURCE_LINK: Code = Code(756);
+pub const SUBMODULE: Code = Code(757);
+pub const COMMIT_UNTRUSTED: Code = Code(758);
+pub const HISTORY_REWRITTEN: Code = Code(759);
+pub const NAMESPACE_FOREIGN: Code = Code(760);
+pub const DOCUMENTS_TOGETHER: Code = Code(761);
+pub const SIGNERS: Code = Code(762);
+pub const FLEET_FILE: Code = Code(763);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE)
+    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE).chain(OF_FLEET)
 }
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.

@@ -129,6 +129,11 @@ impl Compilation<'_> {
         if self.sources.incomplete || self.named(kind).any(|other| other.name == *name) {
             return;
         }
+        // Whoever serves it was told what it needs.
+        let attaches = document.kind != Kind::BackendTlsPolicy && kind == Kind::Upstream;
+        if self.options.part && !attaches {
+            return;
+        }
         let names: Vec<String> = self.named(kind).map(|other| other.name.to_string()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let message = format!("there is no {} named `{name}`", kind.word());

@@ -145,7 +145,12 @@ impl<'a> Compilation<'a> {
             })
             .collect();
         for (position, (gateway, index, served)) in all.iter().enumerate() {
-            let earlier = all.iter().take(position).filter(|(.., other)| other.port == served.port);
+            let apart = self.options.apart;
+            let meets = |other: &Gateway<'_>| !apart || other.document.name == gateway.document.name;
+            let earlier = all
+                .iter()
+                .take(position)
+                .filter(|(other_gateway, _, other)| other.port == served.port && meets(other_gateway));
             if let Some((.., other)) = earlier.clone().next().filter(|_| served.port != 0) {
                 self.proxies_agree(gateway.document, *index, served, other);
             }

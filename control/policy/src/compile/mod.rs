@@ -107,6 +107,11 @@ pub trait Materials: Resources {
 pub struct Options {
     /// Port 0 in listeners: the system chooses one. For tests and the demo.
     pub port_zero: bool,
+    /// Gateways are served by different processes: their listeners are never in each other's way.
+    pub apart: bool,
+    /// The documents are a part of a whole that was compiled elsewhere: gateways and routes that they name and that are
+    /// not here are served by others.
+    pub part: bool,
 }
 
 /// Every document, read into its type.
