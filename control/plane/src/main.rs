@@ -7,21 +7,29 @@ mod check;
 mod clock;
 mod config;
 mod declared;
+mod distribution;
 mod event;
+mod files;
 mod fleet;
+mod grants;
+mod hex;
 mod identity;
 mod metrics;
 mod operate;
-mod policies;
 mod process;
+mod revision;
+mod rollout;
 mod run;
 mod serve;
+mod sources;
+mod stream;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::operate::commands::{AuthorityCommand, TokenCommand};
+use crate::rollout::commands::{Diff, Revert, RolloutCommand, Status};
 
 /// Checks policies where no proxy runs, and gives proxies policies and identities.
 #[derive(Debug, Parser)]
@@ -43,6 +51,11 @@ enum Command {
     /// Makes tokens with which workloads join.
     #[command(subcommand)]
     Token(TokenCommand),
+    Status(Status),
+    Diff(Diff),
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    Revert(Revert),
 }
 
 fn main() -> ExitCode {
@@ -51,5 +64,9 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Authority(command) => command.run(),
         Command::Token(command) => command.run(),
+        Command::Status(status) => status.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Rollout(command) => command.run(),
+        Command::Revert(revert) => revert.run(),
     }
 }

@@ -19,20 +19,25 @@ use crate::authority::files::{FileError, Material};
 use crate::authority::{Authority, AuthorityError, Terms, files, state};
 use crate::clock;
 use crate::config::{Config, ConfigError};
+use crate::distribution::{Distribution, DistributionError};
 use crate::event::{self, event};
 use crate::fleet::identity::identity_server::IdentityServer;
 use crate::fleet::policies::policies_server::PoliciesServer;
 use crate::identity::{Issuance, MAX_REQUEST};
 use crate::operate::{self, Operated};
-use crate::policies::Distribution;
 use crate::process::Process;
+use crate::rollout;
 use crate::serve;
 use crate::serve::accept::Door;
 use crate::serve::own::{self, OwnError};
 use crate::serve::tls::{self, Shown};
+use crate::stream::session::PolicyStreams;
 
 /// Configuration refused, as `foregate` has it.
 const REFUSED: u8 = 3;
+
+/// Largest message of a proxy, in bytes: all that it has, by name and version.
+const MAX_REPORT: usize = 8 << 20;
 
 /// What readiness waits for here.
 const PORT: &str = "the port for proxies";
@@ -67,6 +72,8 @@ enum RunError {
     Listen { what: &'static str, address: String, source: io::Error },
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
+    #[error(transparent)]
+    Distribution(#[from] DistributionError),
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
@@ -78,7 +85,7 @@ impl Run {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let outcome = Config::load(&self.config).map_err(RunError::from).and_then(|config| {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(run(config))
+            runtime.block_on(Box::pin(run(config)))
         });
         let Err(error) = outcome else { return ExitCode::SUCCESS };
         let _ = writeln!(io::stderr(), "foregate-control: {error}");
@@ -110,9 +117,16 @@ async fn run(config: Config) -> Result<(), RunError> {
         event(Level::Info, name, &[("address", bound.local_addr()?.to_string().into())]);
     }
     let issuance = Issuance::new(Arc::clone(&authority), tokens.clone(), reviews, &process);
+    let distribution = Arc::new(Distribution::start(&config, &process).await?);
+    let streams = PolicyStreams {
+        offering: Arc::clone(&distribution.offering),
+        proxies: Arc::clone(&distribution.proxies),
+        shutdown: process.shutdown.clone(),
+    };
     let operators = operate::routes(Operated { authority: Arc::clone(&authority), tokens });
+    let operators = operators.merge(rollout::routes::routes(Arc::clone(&distribution)));
     let routes = Routes::new(IdentityServer::new(issuance).max_decoding_message_size(MAX_REQUEST))
-        .add_service(PoliciesServer::new(Distribution));
+        .add_service(PoliciesServer::new(streams).max_decoding_message_size(MAX_REPORT));
 
     let shutdown = &process.shutdown;
     let readable = config.insecure.readable_keys;

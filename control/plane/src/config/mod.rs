@@ -13,6 +13,9 @@ use serde::Deserialize;
 
 use crate::config::authority::AuthorityConfig;
 use crate::config::tokens::{JoinTokens, TokenReview};
+use crate::grants::{GrantSpec, Grants};
+use crate::rollout::RolloutSpec;
+use crate::sources::spec::SourceSpec;
 
 /// Largest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
@@ -44,6 +47,15 @@ pub struct Config {
     pub token_review: Option<TokenReview>,
     #[serde(default)]
     pub connections: Connections,
+    /// Where policies come from.
+    #[serde(default)]
+    pub sources: Vec<SourceSpec>,
+    /// Which workloads may have which gateways.
+    #[serde(default)]
+    pub grants: Vec<GrantSpec>,
+    /// How new policies reach proxies.
+    #[serde(default)]
+    pub rollout: RolloutSpec,
     #[serde(default)]
     pub insecure: Insecure,
 }
@@ -125,7 +137,7 @@ impl Config {
         let mut config = read.map_err(|error| ConfigError {
             file: name.to_owned(),
             place: error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default(),
-            message: error.to_string().lines().next().unwrap_or_default().to_owned(),
+            message: told(&error.to_string()),
             help: Some("control/plane/README.md lists all settings"),
         })?;
         config.check().map_err(|fault| ConfigError {
@@ -138,6 +150,7 @@ impl Config {
         })?;
         config.state_dir = folder.join(&config.state_dir);
         config.authority.resolve(folder);
+        config.sources.iter_mut().for_each(|source| source.resolve(folder));
         if let Some(review) = &mut config.token_review {
             review.resolve(folder);
         }
@@ -170,8 +183,29 @@ impl Config {
             return fault(&["connections", "calls"], message, "1 to 1000");
         }
         self.authority.check(self.insecure)?;
+        self.check_policies()?;
         self.join_tokens.as_ref().map_or(Ok(()), JoinTokens::check)?;
         self.token_review.as_ref().map_or(Ok(()), TokenReview::check)
+    }
+
+    fn check_policies(&self) -> Result<(), Fault> {
+        let help = "control/plane/POLICIES.md lists all settings";
+        let fault = |keys, message: String| Err(Fault { keys, message, help });
+        for (index, source) in self.sources.iter().enumerate() {
+            if let Some((field, message)) = source.faults().into_iter().next() {
+                return fault(&["sources"], format!("{field} of `{}`: {message}", source.name));
+            }
+            if self.sources.iter().take(index).any(|other| other.name == source.name) {
+                return fault(&["sources"], format!("two sources are named `{}`", source.name));
+            }
+        }
+        if let Err(message) = Grants::new(&self.grants) {
+            return fault(&["grants"], message);
+        }
+        match self.rollout.fault() {
+            Some((field, message)) => fault(&["rollout"], format!("{field}: {message}")),
+            None => Ok(()),
+        }
     }
 
     /// The names that are addresses, and the others.
@@ -185,6 +219,12 @@ impl Config {
         }
         (addresses, names)
     }
+}
+
+/// What an error says, without the place, which stands before it.
+fn told(error: &str) -> String {
+    let first = error.lines().next().unwrap_or_default();
+    first.rsplit_once(" at line ").map_or(first, |(message, _)| message).to_owned()
 }
 
 /// Line and column, from 1, of the last of these keys in block style; of the nearest key above it that is found.
