@@ -16,6 +16,8 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST}
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::follow::Fleet;
+use crate::fleet::status::FleetStatus;
 use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
 use crate::model_page;
@@ -64,6 +66,8 @@ pub struct AdminState {
     pub policies: OnceLock<Arc<Policies>>,
     /// Set once there is one; absent in tests of these pages alone.
     pub gateway: OnceLock<Arc<Gateway>>,
+    /// Set where policies come from a control plane.
+    pub fleet: OnceLock<Arc<Fleet>>,
 }
 
 /// The configuration in force, and what became of the last attempt to change it.
@@ -83,6 +87,9 @@ pub struct ConfigStatus {
     /// Of this workload, where it has one; filled in when it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityStatus>,
+    /// How it stands with the control plane, where policies come from one; filled in when it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
 }
 
 /// A configuration that was refused; the one before it stays in force.
@@ -187,6 +194,8 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
     } else if state.ready.load(Ordering::Acquire) {
         "ready\n".into_response()
+    } else if state.fleet.get().is_some_and(|fleet| !fleet.is_provided()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "waiting for policies of the control plane\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
     }
@@ -206,6 +215,7 @@ async fn metrics(State(state): State<Arc<AdminState>>, headers: HeaderMap) -> Re
 async fn config(State(state): State<Arc<AdminState>>) -> Response {
     let mut config = ConfigStatus::clone(&state.config.load());
     config.identity = state.identity.get().map(|identity| identity.status());
+    config.fleet = state.fleet.get().map(|fleet| fleet.standing.status());
     as_json(&config)
 }
 
@@ -274,6 +284,7 @@ impl AdminState {
             stores: OnceLock::new(),
             policies: OnceLock::new(),
             gateway: OnceLock::new(),
+            fleet: OnceLock::new(),
         }
     }
 }
@@ -396,6 +407,7 @@ mod tests {
             warnings: vec!["FG0601 unused upstream".to_owned()],
             failure: None,
             identity: None,
+            fleet: None,
         };
         state.config.store(Arc::new(status.clone()));
         let shown = get(address, "/config").await.json();

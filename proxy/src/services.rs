@@ -16,6 +16,7 @@ use crate::admin::{self, AdminState};
 use crate::clock;
 use crate::drain::{Drain, DrainStart};
 use crate::failure::Failure;
+use crate::fleet::follow::Fleet;
 use crate::handover::until::UntilHanded;
 use crate::handover::{Handover, admin_name};
 use crate::listeners::{Listeners, Socket};
@@ -39,6 +40,8 @@ pub(crate) struct DataPlane {
     pub(crate) failure: Arc<Failure>,
     pub(crate) admin: Arc<AdminState>,
     pub(crate) bound: watch::Sender<Bound>,
+    /// Where policies come from that the process may start without.
+    pub(crate) fleet: Option<Arc<Fleet>>,
 }
 
 impl DataPlane {
@@ -54,6 +57,13 @@ impl DataPlane {
 impl Service for DataPlane {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(mut listeners) = self.listeners.take() else { return };
+        if let Some(fleet) = &self.fleet {
+            // Without policies there is nothing to listen for, and nobody to take the place of.
+            tokio::select! {
+                () = self.drain.wait() => return self.handover.withdraw_all(),
+                () = fleet.provided() => {}
+            }
+        }
         let wanted = self.wanted.borrow_and_update().clone();
         let errors = listeners.reconcile(&wanted).await;
         if let Some(error) = errors.first() {
@@ -149,6 +159,9 @@ impl Service for PolicyWatch {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Reload { gateway, policies, admin, .. } = &*self.reload;
         let status = crate::policies::status(&gateway.live.pin());
+        if let Some(fleet) = self.reload.fleet.as_ref().filter(|fleet| !fleet.is_empty()) {
+            fleet.provide();
+        }
         gateway.telemetry.metrics().reload_succeeded(&status.revision, clock::now().unix);
         admin.config.store(Arc::new(status));
         policies.commit();

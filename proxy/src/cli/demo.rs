@@ -112,6 +112,7 @@ impl Demo {
             zone: None,
             sidecar: None,
             state: None,
+            fleet: None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod explained;
 mod features;
+mod fleet;
 mod materials;
 mod model;
 mod output;

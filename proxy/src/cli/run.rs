@@ -11,11 +11,12 @@ use foregate_filters::peer::PeerPattern;
 use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
-use crate::cli::REFUSED;
 use crate::cli::capacity::CapacityArgs;
 use crate::cli::control::ControlArgs;
 use crate::cli::decisions::DecisionLogArgs;
+use crate::cli::fleet::FleetArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
 use crate::identity::Origin;
 use crate::panics;
@@ -28,9 +29,10 @@ use crate::telemetry::access_log::AccessLog;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it.
-    #[arg(value_name = "FOLDER")]
-    policies: PathBuf,
+    /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it. Where it is not given, policies
+    /// come from the control plane, and are kept in --state-dir.
+    #[arg(value_name = "FOLDER", required_unless_present = "control")]
+    policies: Option<PathBuf>,
     /// Where /metrics, /readyz, /livez, /config and /decisions are served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
@@ -78,6 +80,8 @@ pub(super) struct Run {
     identity: Option<Origin>,
     #[command(flatten)]
     control: ControlArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Unix socket on which a new process takes the place of this one; it is for this user alone.
     #[arg(long, value_name = "FILE")]
     upgrade_socket: Option<PathBuf>,
@@ -168,6 +172,12 @@ fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         panics::install();
+        if self.policies.is_none() && self.state.state_dir.is_none() {
+            output::error(
+                "foregate: policies of a control plane are kept on disk: name a folder with --state-dir",
+            );
+            return ExitCode::from(USAGE);
+        }
         let outcome = Process::new(self.options()).and_then(Process::run);
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
@@ -183,10 +193,13 @@ impl Run {
     }
 
     fn options(self) -> RunOptions {
+        let fleet = self.state.state_dir.clone().filter(|_| self.policies.is_none());
+        let fleet = fleet.map(|state| self.fleet.options(state));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         RunOptions {
             source: PolicySource {
-                folder: self.policies,
+                // That of the fleet is known once its state is open.
+                folder: self.policies.unwrap_or_default(),
                 options: Options::default(),
                 bind: self.bind.into_iter().collect::<HashMap<_, _>>(),
             },
@@ -221,6 +234,7 @@ impl Run {
             zone: self.zone.map(Into::into),
             sidecar: self.sidecar.options(),
             state: self.state.options(),
+            fleet,
         }
     }
 }
