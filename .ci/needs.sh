@@ -81,6 +81,9 @@ need curl curl
 need openssl openssl
 need nghttp2-client h2load
 need procps kill
+# Policies are pulled from repositories, whose commits are signed.
+need git git
+need openssh-client ssh-keygen
 # Gateways count together in a Redis.
 need redis-server redis-server
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"

@@ -31,6 +31,8 @@ mod enrich;
 #[cfg(test)]
 mod explain;
 #[cfg(test)]
+mod fleet;
+#[cfg(test)]
 mod forged;
 #[cfg(test)]
 mod gateway;

@@ -4,6 +4,7 @@ pub mod certificates;
 pub mod client;
 pub mod command;
 pub mod consumers;
+pub mod control;
 pub mod gate;
 pub mod grpc;
 pub mod guarded;
