@@ -1,5 +1,6 @@
-//! Measures the parts of a request, one by one: nanoseconds an operation.
+//! Measures the parts of a request one by one, and a fleet as a whole.
 
+mod fleet;
 mod inference;
 mod keys;
 mod limits;
@@ -13,7 +14,7 @@ mod schemas;
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// The allocator of the gateway.
 #[global_allocator]
@@ -22,10 +23,18 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
     let (command, only) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if command != "micro" || words.next().is_some() {
-        bail!("usage: foregate-benches micro [WORD IN THE NAME]");
+    let usage = "usage: foregate-benches micro [WORD IN THE NAME] | fleet [PROXIES]";
+    if words.next().is_some() {
+        bail!(usage);
     }
     let mut out = std::io::stdout().lock();
-    micro::run(&mut out, &only)?;
+    match command.as_str() {
+        "micro" => micro::run(&mut out, &only)?,
+        "fleet" => {
+            let proxies = if only.is_empty() { 1_000 } else { only.parse().context(usage)? };
+            fleet::run(&mut out, proxies)?;
+        }
+        _ => bail!(usage),
+    }
     Ok(out.flush()?)
 }
