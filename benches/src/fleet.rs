@@ -31,6 +31,16 @@ const CHANGES: usize = 5;
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// A running control plane, which ends with this.
+struct Control(Child);
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a simulated proxy tells.
 enum Told {
     Connected,
@@ -47,7 +57,7 @@ async fn measure(out: &mut impl Write, proxies: usize) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     lay_out(folder.path(), port)?;
-    let mut control = start(folder.path())?;
+    let control = start(folder.path())?;
     let (tell, mut told) = mpsc::channel(proxies * 4);
     let set = Directory::new(folder.path().join("identity")).next().await?;
     let identity = Arc::new(Identity::new(set));
@@ -75,16 +85,13 @@ async fn measure(out: &mut impl Write, proxies: usize) -> Result<()> {
     times.sort_by(f64::total_cmp);
     writeln!(out, "a change was with all after {times:.2?} s (goal 2 s)")?;
     writeln!(out, "resident: {} MiB (goal 200 MiB)", resident(&control)?)?;
-    control.kill()?;
-    control.wait()?;
+    drop(control);
     while told.try_recv().is_ok() {}
-    let mut control = start(folder.path())?;
+    let control = start(folder.path())?;
     let began = clock::monotonic();
     wait(&mut told, proxies, |one| matches!(one, Told::Connected)).await?;
     writeln!(out, "after a restart all were back within {:.2} s (goal 10 s)", since(began))?;
     writeln!(out, "resident: {} MiB, at most {} MiB", resident(&control)?, peak(&control)?)?;
-    control.kill()?;
-    control.wait()?;
     Ok(())
 }
 
@@ -141,7 +148,7 @@ async fn follow(channel: Channel, id: String, tell: mpsc::Sender<Told>) {
 }
 
 /// Starts the control plane beside this program, and waits until it listens.
-fn start(folder: &Path) -> Result<Child> {
+fn start(folder: &Path) -> Result<Control> {
     let binary = std::env::current_exe()?.with_file_name("foregate-control");
     let mut command = Command::new(&binary);
     command.arg("run").arg("--config").arg(folder.join("control.yaml"));
@@ -154,25 +161,25 @@ fn start(folder: &Path) -> Result<Child> {
         if event.get("event.name").and_then(Value::as_str) == Some("listening") {
             // Nobody must wait for a pipe that is full.
             std::thread::spawn(move || lines.for_each(drop));
-            return Ok(child);
+            return Ok(Control(child));
         }
     }
     bail!("the control plane ended")
 }
 
-fn memory(child: &Child, field: &str) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+fn memory(control: &Control, field: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", control.0.id()))?;
     let line = status.lines().find(|line| line.starts_with(field)).context("no such field")?;
     let kib: u64 = line.split_ascii_whitespace().nth(1).context("no number")?.parse()?;
     Ok(kib >> 10)
 }
 
-fn resident(child: &Child) -> Result<u64> {
-    memory(child, "VmRSS:")
+fn resident(control: &Control) -> Result<u64> {
+    memory(control, "VmRSS:")
 }
 
-fn peak(child: &Child) -> Result<u64> {
-    memory(child, "VmHWM:")
+fn peak(control: &Control) -> Result<u64> {
+    memory(control, "VmHWM:")
 }
 
 /// Certificates, configuration and policies.
@@ -225,12 +232,14 @@ fn private(path: &Path, content: &str) -> Result<()> {
 
 /// A gateway with many routes, of which one differs from change to change.
 fn policies(change: usize) -> String {
+    use std::fmt::Write as _;
     let mut text = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: edge }\n\
                     spec: { gatewayClassName: foregate, listeners: [{ name: http, protocol: HTTP, port: 8080 }] }\n"
         .to_owned();
     for route in 0..ROUTES {
         let port = 10_000 + route + if route == 0 { change } else { 0 };
-        text.push_str(&format!(
+        let _ = write!(
+            text,
             "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: route-{route} }}\n\
              spec:\n  parentRefs: [{{ name: edge }}]\n  rules:\n\
              \x20 - matches: [{{ path: {{ type: PathPrefix, value: /route-{route} }} }}]\n\
@@ -239,9 +248,9 @@ fn policies(change: usize) -> String {
              spec: {{ endpoints: [\"10.0.0.1:{port}\"] }}\n\
              ---\napiVersion: foregate.dev/v1alpha1\nkind: Policy\nmetadata: {{ name: route-{route} }}\n\
              spec:\n  targetRefs: [{{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: route-{route} }}]\n\
-             \x20 rateLimit: [{{ name: per-client, key: client.address, limit: 100, per: 1s }}]\n\
+             \x20 rateLimit: [{{ name: per-client, key: source.address, limit: 100, per: 1s }}]\n\
              \x20 authorize: [{{ name: all, allow: 'request.method == \"GET\"' }}]\n"
-        ));
+        );
     }
     text
 }

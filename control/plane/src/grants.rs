@@ -115,7 +115,7 @@ impl Grants {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap};
 
     use foregate_filters::peer::SpiffeId;
     use foregate_policy::document::ObjectName;
@@ -158,7 +158,7 @@ mod tests {
         let spec = |identity: &str, gateway: &str| GrantSpec {
             identities: vec![identity.to_owned()],
             gateways: vec![gateway.to_owned()],
-            labels: Default::default(),
+            labels: BTreeMap::default(),
         };
         for (identity, gateway, why) in [
             ("example.org/ns/a", "a/*", "example.org/ns/a"),

@@ -112,9 +112,9 @@ impl Session<'_> {
         requests: &mut Streaming<PolicyRequest>,
         answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
     ) -> Result<(), Status> {
-        let mut changes = self.streams.offering.changes();
+        let mut news = self.streams.offering.changes();
         loop {
-            changes.mark_unchanged();
+            news.mark_unchanged();
             self.send(answers).await?;
             let pending = self.ledger.is_pending();
             let left = self.due.saturating_sub(clock::monotonic());
@@ -123,8 +123,8 @@ impl Session<'_> {
                     Some(message) => self.heard(message),
                     None => return Ok(()),
                 },
-                changed = changes.changed(), if !pending => {
-                    if changed.is_err() {
+                told = news.changed(), if !pending => {
+                    if told.is_err() {
                         return Ok(());
                     }
                     sleep(DEBOUNCE).await;

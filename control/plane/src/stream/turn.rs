@@ -263,20 +263,20 @@ mod tests {
     #[test]
     fn only_what_differs_is_sent_and_one_change_at_a_time() {
         let mut ledger = Ledger::new(HashMap::new(), "");
-        let none = Endpoints::new();
+        let nothing = Endpoints::new();
         let first = offer("1", &[("a", "1"), ("b", "1")], &[]);
-        let (changed, removed, nonce) = next(&mut ledger, &first, &none).unwrap();
+        let (changed, removed, nonce) = next(&mut ledger, &first, &nothing).unwrap();
         assert_eq!((changed.len(), removed.len()), (2, 0));
         let second = offer("2", &[("a", "2"), ("c", "1")], &[]);
-        assert!(ledger.next(&second, &none).is_none(), "the first is not answered");
+        assert!(ledger.next(&second, &nothing).is_none(), "the first is not answered");
         assert_eq!(ledger.answer("nonsense", true), None);
         assert_eq!(ledger.answer(&nonce, true), Some(Answered { revision: "1".into(), policies: true }));
-        let (changed, removed, nonce) = next(&mut ledger, &second, &none).unwrap();
+        let (changed, removed, nonce) = next(&mut ledger, &second, &nothing).unwrap();
         assert_eq!((changed, removed), (vec!["a".to_owned(), "c".to_owned()], vec!["b".to_owned()]));
         ledger.answer(&nonce, true);
-        assert!(ledger.next(&second, &none).is_none());
+        assert!(ledger.next(&second, &nothing).is_none());
         let same = offer("3", &[("a", "2"), ("c", "1")], &[]);
-        let (changed, removed, _) = next(&mut ledger, &same, &none).unwrap();
+        let (changed, removed, _) = next(&mut ledger, &same, &nothing).unwrap();
         assert!(changed.is_empty() && removed.is_empty(), "only the name of the revision is another");
     }
 
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_large_file_comes_in_pieces_that_make_up_the_whole() {
-        let content = Bytes::from_iter((0..700_000_u32).map(|at| u8::try_from(at % 251).unwrap()));
+        let content: Bytes = (0..700_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
         let large = Arc::new(Resource::file("model.onnx", content.clone()));
         let mut offer = offer("1", &[("a", "1")], &[]);
         offer.policies.insert("model.onnx".into(), large);

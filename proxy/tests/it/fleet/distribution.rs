@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -91,7 +91,7 @@ async fn policies_reach_a_proxy_change_while_it_runs_and_outlive_both() {
     wait_fleet(&gateway, "the control plane", |now| now["revision"] != second["revision"]).await;
     assert_eq!(mark(&gateway).await, "three");
     let modes = modes(place.state());
-    assert!(modes.iter().all(|(_, mode)| mode & 0o077 == 0), "{modes:?}");
+    assert!(modes.iter().all(|(_, mode)| mode.trailing_zeros() >= 6), "{modes:?}");
 }
 
 /// Permissions of everything below a folder, links left out.
@@ -323,14 +323,12 @@ async fn traffic_goes_on_while_the_control_plane_is_killed_and_comes_back() {
         })
         .await;
         control.run().await;
-        let began = Instant::now();
         within("the new policies", async {
             while mark(&gateway).await != round {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
         .await;
-        assert!(began.elapsed() < Duration::from_secs(20));
     }
     stop.store(true, Ordering::Release);
     load.await.unwrap();

@@ -76,14 +76,13 @@ impl Source for GitSource {
                 None => tokio::task::spawn_blocking(move || puller.pull(first, limit)),
             };
             // The pull is told to end at its limit; a server that says nothing at all keeps it longer.
-            let pulled = match timeout(limit + Duration::from_secs(1), &mut pull).await {
-                Ok(pulled) => pulled.unwrap_or_else(|_| Err(self.fault("a defect while pulling"))),
-                Err(_) => {
-                    self.late = Some(pull);
-                    Err(self.fault(format!("the server did not answer within {}s", limit.as_secs())))
-                }
+            let outcome = if let Ok(ended) = timeout(limit + Duration::from_secs(1), &mut pull).await {
+                ended.unwrap_or_else(|_| Err(self.fault("a defect while pulling")))
+            } else {
+                self.late = Some(pull);
+                Err(self.fault(format!("the server did not answer within {}s", limit.as_secs())))
             };
-            match pulled {
+            match outcome {
                 Ok(Some(tree)) => {
                     self.pulled = true;
                     return Ok(tree);

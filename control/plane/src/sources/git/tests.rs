@@ -1,4 +1,4 @@
-//! Repositories made with git, pulled over file://: what is accepted, and what is not.
+//! Repositories made with git, and pulled: what is accepted, and what is not.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::Puller;
 use crate::sources::spec::{GitInsecure, GitSpec, Limits};
 use crate::sources::{SourceFault, Tree};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A repository, keys to sign with, and the state of whoever pulls.
 struct Fixture {
