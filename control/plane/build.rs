@@ -5,7 +5,6 @@ use tonic_build::manual::{Builder, Method, Service};
 const MESSAGES: &str = "foregate_policy::fleet";
 const CODEC: &str = "tonic_prost::ProstCodec";
 
-#[expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let method = |name: &str, route: &str, input: &str, output: &str| {

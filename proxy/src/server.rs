@@ -150,14 +150,13 @@ impl Process {
         proxy_protocol::export(&telemetry);
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
-        let identity =
-            options.identity.as_ref().map(|origin| begin(origin, &options, &background, &telemetry));
+        let begin = |origin| begin(origin, &options, &background, &telemetry);
+        let identity = options.identity.as_ref().map(begin).transpose()?.map(|begun| begun.identity);
         let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
         let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = shared.with_quotas(Arc::clone(&quotas));
-        let identity = identity.transpose()?.map(|begun| begun.identity);
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
         let shared = shared.with_sidecar(sidecar.transpose()?);

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 
 use crate::process::Process;
 
-/// As OpenMetrics wants it.
+/// The text format of Prometheus.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Serves until the process ends.

@@ -78,7 +78,7 @@ impl Run {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let outcome = Config::load(&self.config).map_err(RunError::from).and_then(|config| {
             let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(run(config))
+            runtime.block_on(Box::pin(run(config)))
         });
         let Err(error) = outcome else { return ExitCode::SUCCESS };
         let _ = writeln!(io::stderr(), "foregate-control: {error}");

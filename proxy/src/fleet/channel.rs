@@ -14,7 +14,6 @@ use rustls::pki_types::ServerName;
 use rustls::{CertificateError, OtherError};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -235,7 +234,7 @@ impl Channel {
             .await;
         let (sender, connection) = handshake.map_err(|error| said(&error))?;
         // How it ended is told to the calls on it.
-        let _: JoinHandle<()> = tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(async move { drop(connection.await) });
         Ok(sender)
     }
 }

@@ -130,7 +130,7 @@ impl Control {
             Some(Err(error)) => self.join(&csr).await.map_err(|_| fault(error))?,
             None => self.join(&csr).await?,
         };
-        let held = self.received(response, &key)?;
+        let held = Self::received(response, &key)?;
         let (expires, renew) = (held.expires, held.renew);
         if let Some(folder) = &self.settings.state_dir
             && let Err(error) = kept::write(folder, &held.kept())
@@ -181,7 +181,7 @@ impl Control {
         }
     }
 
-    fn received(&self, response: SignResponse, key: &KeyPair) -> Result<Held, SourceError> {
+    fn received(response: SignResponse, key: &KeyPair) -> Result<Held, SourceError> {
         let bundle = response.bundle.ok_or_else(|| fault("the answer has no bundle"))?;
         let chain = certificates(response.chain)?;
         let key = Zeroizing::new(key.serialize_der());
@@ -303,6 +303,7 @@ impl fmt::Debug for Control {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are handed over as `map_err` has them")]
 fn fault(fault: impl ToString) -> SourceError {
     SourceError::Control(fault.to_string())
 }

@@ -7,6 +7,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
 /// What is read of one certificate.
+#[expect(clippy::struct_excessive_bools, reason = "each is one bit of a certificate")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Every URI among the alternative names.

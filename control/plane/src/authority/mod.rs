@@ -336,7 +336,7 @@ impl Authority {
             json!({
                 "sha256": fingerprint(&certificate),
                 "expires": expires,
-                "trusted": seconds(root.trusted),
+                "trusted": (root.trusted > 0).then(|| seconds(root.trusted)),
                 "leaves": root.leaves.map(seconds),
                 "signs": core.signer.roots.contains(&certificate),
             })

@@ -125,7 +125,7 @@ impl Config {
         let mut config = read.map_err(|error| ConfigError {
             file: name.to_owned(),
             place: error.location().map(|at| format!(":{}:{}", at.line(), at.column())).unwrap_or_default(),
-            message: error.to_string().lines().next().unwrap_or_default().to_owned(),
+            message: told(&error.to_string()),
             help: Some("control/plane/README.md lists all settings"),
         })?;
         config.check().map_err(|fault| ConfigError {
@@ -185,6 +185,12 @@ impl Config {
         }
         (addresses, names)
     }
+}
+
+/// What an error says, without the place, which stands before it.
+fn told(error: &str) -> String {
+    let first = error.lines().next().unwrap_or_default();
+    first.rsplit_once(" at line ").map_or(first, |(message, _)| message).to_owned()
 }
 
 /// Line and column, from 1, of the last of these keys in block style; of the nearest key above it that is found.

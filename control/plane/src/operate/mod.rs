@@ -73,6 +73,7 @@ fn roots(authority: &Authority) -> String {
     pem
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors are handed over as `map_err` has them")]
 fn refused(error: impl ToString) -> Refused {
     (StatusCode::CONFLICT, error.to_string())
 }
