@@ -160,17 +160,16 @@ impl Process {
         let telemetry = measure(&options)?;
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
-        let identity =
-            options.identity.as_ref().map(|origin| begin(origin, &options, &background, &telemetry));
+        let begin = |origin| begin(origin, &options, &background, &telemetry);
+        let begun = options.identity.as_ref().map(begin).transpose()?;
+        let channel = begun.as_ref().and_then(|begun| begun.channel.clone());
+        let identity = begun.map(|begun| begun.identity);
+        let fleet = follow(&options, channel, &telemetry)?;
         let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
         let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
         let shared = shared.with_quotas(Arc::clone(&quotas));
-        let begun = identity.transpose()?;
-        let channel = begun.as_ref().and_then(|begun| begun.channel.clone());
-        let identity = begun.map(|begun| begun.identity);
-        let fleet = follow(&options, channel, &telemetry)?;
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
         let shared = shared.with_sidecar(sidecar.transpose()?);

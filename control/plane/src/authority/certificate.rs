@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foregate_filters::peer::{SpiffeId, SpiffeIdError};
-use x509_parser::extensions::GeneralName;
+use x509_parser::extensions::{GeneralName, KeyUsage};
 use x509_parser::parse_x509_certificate;
 
 /// What is read of one certificate.
@@ -68,11 +68,11 @@ impl Facts {
             not_before: seconds(certificate.validity().not_before.timestamp()),
             not_after: seconds(certificate.validity().not_after.timestamp()),
             authority: constraints.is_some_and(|found| found.value.ca),
-            signs_certificates: usage.is_some_and(|usage| usage.key_cert_sign()),
+            signs_certificates: usage.is_some_and(KeyUsage::key_cert_sign),
             self_issued: certificate.issuer().as_raw() == certificate.subject().as_raw(),
             key: certificate.public_key().subject_public_key.data.to_vec(),
-            digital_signature: usage.is_some_and(|usage| usage.digital_signature()),
-            signs_lists: usage.is_some_and(|usage| usage.crl_sign()),
+            digital_signature: usage.is_some_and(KeyUsage::digital_signature),
+            signs_lists: usage.is_some_and(KeyUsage::crl_sign),
             client: purposes.is_some_and(|found| found.value.client_auth),
         })
     }

@@ -360,13 +360,12 @@ fn begin(
     material: Option<&Material>,
     now: Duration,
 ) -> Result<Beginning, AuthorityError> {
-    let (roots, signer) = match material {
-        Some(material) => (material.roots.clone(), Arc::clone(&material.signer)),
-        None => {
-            let Generated { root, issuer, key } = Generated::new(trust_domain, now)?;
-            let signer = Signer::new(vec![issuer], key, std::slice::from_ref(&root), now)?;
-            (vec![root], Arc::new(signer.ours()))
-        }
+    let (roots, signer) = if let Some(material) = material {
+        (material.roots.clone(), Arc::clone(&material.signer))
+    } else {
+        let Generated { root, issuer, key } = Generated::new(trust_domain, now)?;
+        let signer = Signer::new(vec![issuer], key, std::slice::from_ref(&root), now)?;
+        (vec![root], Arc::new(signer.ours()))
     };
     let roots = roots.iter().map(|root| Root::new(root, Duration::ZERO)).collect();
     Ok((State { roots, ..State::default() }, signer, None))

@@ -62,11 +62,11 @@ fn a_certificate_is_that_of_a_workload_and_of_nobody_else() {
     assert_eq!(facts.workload().unwrap().as_str(), ID);
     assert_eq!(facts.uris, [ID]);
     assert_eq!(facts.not_after, NOW + HOUR * 24);
-    assert_eq!(facts.not_before, NOW - Duration::from_mins(1));
+    assert_eq!(facts.not_before, NOW.saturating_sub(Duration::from_mins(1)));
     assert!(!facts.authority && !facts.signs_certificates);
     assert!(trusted(&authority, &chain, NOW));
     assert!(!trusted(&authority, &chain, NOW + HOUR * 25), "expired");
-    assert!(!trusted(&authority, &chain, NOW - HOUR), "not valid yet");
+    assert!(!trusted(&authority, &chain, NOW.saturating_sub(HOUR)), "not valid yet");
     let other = tempfile::tempdir().unwrap();
     let other = open(other.path(), None, NOW);
     assert!(!trusted(&other, &chain, NOW), "another authority");
@@ -87,7 +87,7 @@ fn a_new_root_is_trusted_first_signs_later_and_the_old_one_outlives_its_last_cer
     assert!(matches!(authority.rotate(NOW), Err(AuthorityError::UnderWay(_))));
 
     // Until the overlap is over the old issuer signs, also after a restart.
-    let almost = NOW + HOUR - Duration::from_secs(1);
+    let almost = (NOW + HOUR).saturating_sub(Duration::from_secs(1));
     authority.advance(almost).unwrap();
     let late = issue(&authority, almost);
     assert_eq!(late[1], before[1]);
@@ -105,7 +105,7 @@ fn a_new_root_is_trusted_first_signs_later_and_the_old_one_outlives_its_last_cer
 
     // The last certificate of the old issuer expires a day after the switch, at the latest.
     let day = from + HOUR * 24;
-    authority.advance(day - Duration::from_secs(1)).unwrap();
+    authority.advance(day.saturating_sub(Duration::from_secs(1))).unwrap();
     assert_eq!(roots(&authority), 2);
     authority.advance(day).unwrap();
     assert_eq!((roots(&authority), authority.bundles().borrow().sequence), (1, 3));
@@ -326,8 +326,8 @@ fn nothing_outlives_its_issuer() {
     let made = Made::new(&[&root], &issuer);
     let state = tempfile::tempdir().unwrap();
     let authority = open(state.path(), Some(made.material().unwrap()), NOW);
-    let issued = authority.issue(&KeyPair::generate().unwrap(), &subject(), NOW).unwrap();
-    assert_eq!(issued.expires, NOW + HOUR);
+    let signed = authority.issue(&KeyPair::generate().unwrap(), &subject(), NOW).unwrap();
+    assert_eq!(signed.expires, NOW + HOUR);
     let late = authority.issue(&KeyPair::generate().unwrap(), &subject(), NOW + HOUR);
     assert!(matches!(late, Err(AuthorityError::IssuerExpires)));
     let late = Material::read(&made.files, false, NOW + HOUR);

@@ -98,7 +98,7 @@ impl AuthorityCommand {
             }
             Self::Roots(which) => which.ask("/authority/roots", None),
         };
-        finish(answer.map(|answer| match answer {
+        finish(&answer.map(|answer| match answer {
             Value::String(text) => text.trim_end().to_owned(),
             other => format!("{other:#}"),
         }))
@@ -111,7 +111,7 @@ impl TokenCommand {
         let wanted = Wanted { identity: identity.clone(), expires: *expires, uses: *uses };
         let token = serde_json::to_value(wanted).map_err(|error| CommandError::Start(error.into()));
         let token = token.and_then(|wanted| which.ask("/tokens", Some(&wanted)));
-        finish(token.and_then(|answer| {
+        finish(&token.and_then(|answer| {
             let token = answer.get("token").and_then(Value::as_str).map(str::to_owned);
             token.ok_or(CommandError::Answer)
         }))
@@ -119,8 +119,8 @@ impl TokenCommand {
 }
 
 /// Prints an answer, or why there is none.
-pub fn finish(answer: Result<String, CommandError>) -> ExitCode {
-    let written = match &answer {
+pub fn finish(answer: &Result<String, CommandError>) -> ExitCode {
+    let written = match answer {
         Ok(answer) => writeln!(io::stdout(), "{answer}"),
         Err(error) => writeln!(io::stderr(), "foregate-control: {error}"),
     };

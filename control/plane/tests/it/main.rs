@@ -7,10 +7,12 @@ mod check;
 #[cfg(test)]
 mod fleet {
     //! The stubs of `foregate.fleet.v1`, from the side of proxies.
+    #[expect(clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated")]
     pub mod policies {
         include!(concat!(env!("OUT_DIR"), "/foregate.fleet.v1.Policies.rs"));
     }
 
+    #[expect(clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated")]
     pub mod identity {
         include!(concat!(env!("OUT_DIR"), "/foregate.fleet.v1.Identity.rs"));
     }

@@ -198,7 +198,7 @@ async fn a_service_account_token_is_what_the_api_server_says() {
     let settings =
         format!("{GENERATED}tokenReview: {{ audience: foregate, kubeconfig: '{}' }}\n", file.display());
     let control = Control::start_in(folder, &settings).await;
-    let account = |token: &str| Some(Proof::ServiceAccountToken(token.to_owned()));
+    let account = |token: &str| Proof::ServiceAccountToken(token.to_owned());
     let workload = sign(&control, None, account("good")).await.unwrap();
     assert_eq!(id(&workload), LEADS);
     assert_eq!(api.asked()[0]["spec"]["audiences"], serde_json::json!(["foregate"]));
@@ -226,7 +226,7 @@ async fn a_service_account_token_is_what_the_api_server_says() {
 #[tokio::test]
 async fn proofs_that_are_not_configured_are_not_taken() {
     let control = Control::start("insecure: { generateAuthority: true }\n").await;
-    let account = Some(Proof::ServiceAccountToken("good".to_owned()));
+    let account = Proof::ServiceAccountToken("good".to_owned());
     let refused = sign(&control, None, account).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("tokenReview"), "{}", refused.message());

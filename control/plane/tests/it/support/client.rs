@@ -157,9 +157,13 @@ pub fn csr(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> Vec<u8
 }
 
 /// Asks for a certificate with a proof; gives it with its key.
-pub async fn sign(control: &Control, svid: Option<&Svid>, proof: Option<Proof>) -> Result<Svid, Status> {
+pub async fn sign(
+    control: &Control,
+    svid: Option<&Svid>,
+    proof: impl Into<Option<Proof>>,
+) -> Result<Svid, Status> {
     let key = KeyPair::generate().unwrap();
-    let response = ask(control, svid, csr(&key, |_| ()), proof).await?;
+    let response = ask(control, svid, csr(&key, |_| ()), proof.into()).await?;
     let chain = response.chain.iter().map(|der| CertificateDer::from(der.to_vec())).collect();
     Ok(Svid { chain, key })
 }
@@ -169,16 +173,16 @@ pub async fn ask(
     control: &Control,
     svid: Option<&Svid>,
     csr: Vec<u8>,
-    proof: Option<Proof>,
+    proof: impl Into<Option<Proof>>,
 ) -> Result<SignResponse, Status> {
     let mut client = identity(control, svid).await;
-    let request = SignRequest { csr: csr.into(), proof };
+    let request = SignRequest { csr: csr.into(), proof: proof.into() };
     within("an answer", client.sign(request)).await.map(tonic::Response::into_inner)
 }
 
 /// A join token as a proof.
-pub fn join(token: &str) -> Option<Proof> {
-    Some(Proof::JoinToken(token.to_owned()))
+pub fn join(token: &str) -> Proof {
+    Proof::JoinToken(token.to_owned())
 }
 
 /// The one name in a leaf, which must be a URI.
