@@ -161,9 +161,9 @@ impl Process {
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
         let begin = |origin| begin(origin, &options, &background, &telemetry);
-        let begun = options.identity.as_ref().map(begin).transpose()?;
-        let channel = begun.as_ref().and_then(|begun| begun.channel.clone());
-        let identity = begun.map(|begun| begun.identity);
+        let workload = options.identity.as_ref().map(begin).transpose()?;
+        let channel = workload.as_ref().and_then(|begun| begun.channel.clone());
+        let identity = workload.map(|begun| begun.identity);
         let fleet = follow(&options, channel, &telemetry)?;
         let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
         let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
