@@ -245,7 +245,7 @@ fn moment(monotonic: Duration) -> Moment {
 
 fn context(monotonic: Duration) -> RequestContext {
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-    let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true };
+    let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true, destination: None };
     RequestContext::new(moment(monotonic), client)
 }
 

@@ -158,6 +158,8 @@ impl Policies {
                 speaks: listener.speaks,
                 proxies: listener.proxies.as_ref().map(|from| Arc::new(Networks::new(from))),
                 tells,
+                capture: listener.capture.clone(),
+                captured: None,
             };
             sockets.push(Socket { address, entry });
         }

@@ -31,6 +31,8 @@ fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
         endpoints,
         services: Vec::new(),
         endpoints_file: None,
+        virtual_addresses: Box::default(),
+        captured: None,
         balancing,
         protocol: Protocol::Http1,
         tls: None,

@@ -11,10 +11,11 @@ use foregate_filters::peer::Peer;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request};
 
-use crate::cases::flow::{Outcome, Verdict, at_once, missed};
+use crate::cases::flow::{Outcome, Verdict, at_once, door, missed};
 use crate::documents::case;
+use crate::routes::destinations::Known;
 use crate::routes::streams::StreamRoute;
-use crate::snapshot::{Listener, Snapshot, Speaks};
+use crate::snapshot::{Endpoint, Listener, Snapshot, Speaks};
 
 /// A connection as it comes in.
 #[derive(Clone, Debug)]
@@ -22,6 +23,7 @@ pub struct Incoming {
     /// `<gateway>/<listener>`, or `<listener>`.
     listener: Option<String>,
     port: Option<u16>,
+    destination: Option<SocketAddr>,
     /// In lower case; empty where none is asked for.
     name: String,
     source: IpAddr,
@@ -34,6 +36,7 @@ impl Incoming {
         Self {
             listener: said.listener.clone(),
             port: said.port,
+            destination: said.destination,
             name: said.server_name.as_deref().unwrap_or_default().to_ascii_lowercase(),
             source: said.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             peer,
@@ -50,6 +53,7 @@ impl Incoming {
                     .is_some_and(|(gateway, name)| *gateway == *listener.gateway && *name == *listener.name)
         };
         listener.speaks != Speaks::Http
+            && listener.speaks.is_captured() == self.destination.is_some()
             && self.port.is_none_or(|port| port == listener.port)
             && self.listener.as_ref().is_none_or(named)
     }
@@ -60,11 +64,41 @@ impl Incoming {
         let likely = |listener: &&Listener| listener.speaks.is_tls() != self.name.is_empty();
         let meant = || snapshot.listeners.iter().filter(|listener| self.may_mean(listener));
         let find = |listener: &Listener| {
-            let route = snapshot.streams.find(listener.port, &self.name)?;
-            Some((route, listener.speaks.is_tls() || !self.name.is_empty()))
+            let route = match self.destination.filter(|_| listener.speaks == Speaks::Outbound) {
+                Some(meant) => meant_by(snapshot, listener, meant)
+                    .into_iter()
+                    .find_map(|known| snapshot.streams.all().get(known.stream?))?,
+                None => snapshot.streams.find(door(listener, self.destination), &self.name)?,
+            };
+            Some((route, listener.tls.is_some() || listener.speaks.is_tls() || !self.name.is_empty()))
         };
         meant().filter(likely).find_map(find).or_else(|| meant().find_map(find))
     }
+}
+
+/// What a redirected connection of the application may mean, the likeliest first; endpoints with names are not
+/// looked up.
+fn meant_by(snapshot: &Snapshot, listener: &Listener, meant: SocketAddr) -> Vec<Known> {
+    let known: Vec<Known> = snapshot.destinations.of(listener.port, meant.port()).collect();
+    let upstream = |known: &Known| snapshot.upstreams.get(known.upstream);
+    let exact = known.iter().filter(|known| upstream(known).is_some_and(|it| it.is_meant_by(meant)));
+    // What goes wherever it meant to go comes last.
+    let any = known.iter().filter(|known| upstream(known).is_some_and(|it| it.captured.is_some()));
+    exact.chain(any).copied().collect()
+}
+
+/// True where some upstream of a route has the address.
+pub fn knows(snapshot: &Snapshot, listener: &Listener, meant: SocketAddr) -> bool {
+    !meant_by(snapshot, listener, meant).is_empty()
+        || snapshot.destinations.of(listener.port, meant.port()).any(|known| {
+            let named = |endpoint: &Endpoint| endpoint.host.parse::<IpAddr>().is_err();
+            let upstream = snapshot.upstreams.get(known.upstream);
+            upstream.is_some_and(|upstream| {
+                !upstream.services.is_empty()
+                    || upstream.endpoints_file.is_some()
+                    || upstream.endpoints.iter().any(named)
+            })
+        })
 }
 
 /// Takes a connection through its route and filters.
@@ -72,13 +106,13 @@ pub fn decide(snapshot: &Snapshot, incoming: Incoming) -> Outcome {
     let Some((route, tls)) = incoming.route(snapshot) else {
         return Outcome { connection: true, ..missed() };
     };
-    let Incoming { name, source, peer, moment, .. } = incoming;
+    let Incoming { name, destination, source, peer, moment, .. } = incoming;
     let (mut head, ()) = Request::new(()).into_parts();
     if let (false, Ok(name)) = (name.is_empty(), HeaderValue::from_str(&name)) {
         head.headers.insert(HOST, name);
     }
     // The port of the client is of no meaning to any rule.
-    let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls };
+    let client = Client { peer: SocketAddr::new(source, 49152), address: source, tls, destination };
     let mut ctx = RequestContext::new(moment, client);
     ctx.route = Arc::clone(&route.name);
     ctx.peer = peer;

@@ -1,12 +1,14 @@
 //! Every code of a diagnostic, with its title, explanation and example.
 
 mod advice;
+mod capture;
 mod entries;
 mod parts;
 
 use foregate_filters::fault::Code;
 
 use self::advice::OF_ADVICE;
+use self::capture::OF_CAPTURE;
 use self::entries::OF_DOCUMENTS;
 use self::parts::OF_PARTS;
 
@@ -103,10 +105,14 @@ pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
 pub const SESSION: Code = Code(734);
 pub const SIDECAR: Code = Code(736);
+pub const CAPTURE: Code = Code(770);
+pub const CAPTURED_UPSTREAM: Code = Code(771);
+pub const PLAIN_PORTS: Code = Code(772);
+pub const UNKNOWN_DESTINATIONS: Code = Code(773);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE)
+    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE).chain(OF_CAPTURE)
 }
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.

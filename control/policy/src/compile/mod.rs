@@ -4,6 +4,7 @@ mod attach;
 mod backend_tls;
 mod balancing;
 mod calls;
+mod capture;
 mod choices;
 mod concurrency;
 mod consumers;
@@ -170,13 +171,15 @@ pub fn compile(
     work.weak_listeners();
     work.weak_proxies();
     work.weak_detection();
+    work.weak_capture();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
     let leases = work.leases();
     let policies = work.policies();
     let lent = Lent::new(materials, &work, (&models.broken, &stores.broken), consumers);
-    let streams = work.streams(&gateways, &policies, &lent);
-    let mut routes = work.routes(&gateways, &policies, &lent, streams.checked);
+    let mut streams = work.streams(&gateways, &policies, &lent);
+    let mut destinations = std::mem::take(&mut streams.destinations);
+    let mut routes = work.routes(&gateways, &policies, &lent, (streams.checked, &mut destinations));
     routes.used_upstreams.extend(streams.used_upstreams);
     routes.used_gateways.extend(streams.used_gateways);
     work.lint(&routes);
@@ -191,6 +194,7 @@ pub fn compile(
         listeners: gateways.into_listeners(),
         routes: routes.table,
         streams: streams.table,
+        destinations,
         upstreams,
         models: models.loaded,
         stores: stores.loaded,
