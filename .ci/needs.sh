@@ -83,4 +83,9 @@ need nghttp2-client h2load
 need procps kill
 # Gateways count together in a Redis.
 need redis-server redis-server
+# Pods of tests are network namespaces, in which `foregate init` redirects.
+need iproute2 ip
+need nftables nft
+need iptables iptables-restore
+need util-linux setpriv
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
+use crate::redirect::iptables::There;
 use crate::redirect::{Family, Rules, iptables, nft};
 
 /// What the kernel lists its IPv6 addresses in; not there where it has no IPv6.
@@ -45,12 +46,12 @@ pub enum RedirectError {
 /// The programs of a family.
 struct Programs {
     family: Family,
-    ask: &'static str,
+    save: &'static str,
     restore: &'static str,
 }
 
-const FOUR: Programs = Programs { family: Family::V4, ask: "iptables", restore: "iptables-restore" };
-const SIX: Programs = Programs { family: Family::V6, ask: "ip6tables", restore: "ip6tables-restore" };
+const FOUR: Programs = Programs { family: Family::V4, save: "iptables-save", restore: "iptables-restore" };
+const SIX: Programs = Programs { family: Family::V6, save: "ip6tables-save", restore: "ip6tables-restore" };
 
 /// The programs of the families that this kernel has.
 fn families() -> impl Iterator<Item = Programs> {
@@ -75,11 +76,11 @@ fn run(program: &'static str, args: &[&str], input: &str) -> Result<Output, Redi
     Ok(output)
 }
 
-/// Has a program carry a script out.
-fn carry_out(program: &'static str, args: &[&str], script: &str) -> Result<(), RedirectError> {
+/// Has a program carry a script out; gives what it says.
+fn carry_out(program: &'static str, args: &[&str], script: &str) -> Result<String, RedirectError> {
     let output = run(program, args, script)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said =
@@ -91,29 +92,23 @@ fn carry_out(program: &'static str, args: &[&str], script: &str) -> Result<(), R
     Err(RedirectError::Refused { program, said })
 }
 
-/// Which of the rules that lead to our chains are there.
-fn jumps(programs: &Programs) -> Result<[bool; 2], RedirectError> {
-    let mut there = [false; 2];
-    for (chain, there) in iptables::CHAINS.into_iter().zip(&mut there) {
-        let jump = iptables::jump(chain);
-        let mut args = vec!["-w", PATIENCE, "-t", "nat", "-C"];
-        args.extend(jump.iter().map(String::as_str));
-        *there = run(programs.ask, &args, "")?.status.success();
-    }
-    Ok(there)
+/// What is there of ours; nothing is made by looking.
+fn there(programs: &Programs) -> Result<There, RedirectError> {
+    carry_out(programs.save, &["-t", "nat"], "").map(|saved| iptables::there(&saved))
 }
 
 fn restore(programs: &Programs, script: &str) -> Result<(), RedirectError> {
-    carry_out(programs.restore, &["-w", PATIENCE, "--noflush"], script)
+    carry_out(programs.restore, &["-w", PATIENCE, "--noflush"], script).map(drop)
 }
 
 fn undo_family(programs: &Programs) -> Result<(), RedirectError> {
-    restore(programs, &iptables::undo(jumps(programs)?))
+    let there = there(programs)?;
+    if there == There::default() { Ok(()) } else { restore(programs, &iptables::undo(there)) }
 }
 
 fn apply_iptables(rules: &Rules) -> Result<(), RedirectError> {
     for programs in families() {
-        let script = jumps(&programs).map(|there| iptables::script(rules, programs.family, there));
+        let script = there(&programs).map(|there| iptables::script(rules, programs.family, there));
         let outcome = script.and_then(|script| restore(&programs, &script));
         if let Err(error) = outcome {
             if programs.family == Family::V4 {
@@ -138,7 +133,7 @@ pub fn apply(rules: &Rules, backend: Backend) -> Result<&'static str, RedirectEr
     if backend != Backend::Iptables {
         match carry_out("nft", &["-f", "-"], &nft::script(rules)) {
             Err(RedirectError::Absent(_)) if backend == Backend::Auto => {}
-            outcome => return outcome.map(|()| "nft"),
+            outcome => return outcome.map(|_| "nft"),
         }
     }
     match apply_iptables(rules) {
@@ -161,7 +156,7 @@ pub fn undo(backend: Backend) -> Result<(), RedirectError> {
         outcome => outcome,
     };
     if backend != Backend::Iptables {
-        take(carry_out("nft", &["-f", "-"], &nft::undo()))?;
+        take(carry_out("nft", &["-f", "-"], &nft::undo()).map(drop))?;
     }
     if backend != Backend::Nft {
         take(families().try_for_each(|programs| undo_family(&programs)))?;
@@ -176,8 +171,8 @@ pub fn scripts(rules: Option<&Rules>, backend: Backend) -> String {
     }
     let of = |family: Family, program: &str| {
         let script = match rules {
-            Some(rules) => iptables::script(rules, family, [false; 2]),
-            None => iptables::undo([true; 2]),
+            Some(rules) => iptables::script(rules, family, There::default()),
+            None => iptables::undo(There::ALL),
         };
         format!("# {program} --noflush\n{script}")
     };

@@ -8,9 +8,33 @@ use crate::redirect::{Family, Inbound, Rules};
 /// The chains of ours, and the chain of the kernel that leads to each.
 pub const CHAINS: [(&str, &str); 2] = [("PREROUTING", "FOREGATE_INBOUND"), ("OUTPUT", "FOREGATE_OUTBOUND")];
 
-/// The rule that leads to a chain of ours.
-pub fn jump((from, to): (&str, &str)) -> [String; 5] {
-    [from, "-p", "tcp", "-j", to].map(str::to_owned)
+/// The rule that leads to a chain of ours, as `iptables-save` writes it.
+fn jump((from, to): (&str, &str)) -> String {
+    format!("{from} -p tcp -j {to}")
+}
+
+/// What there is of ours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct There {
+    /// Some chain of ours.
+    pub chains: bool,
+    /// The rules that lead to each.
+    jumps: [bool; 2],
+}
+
+impl There {
+    /// As [`script`] leaves it.
+    pub const ALL: Self = Self { chains: true, jumps: [true; 2] };
+}
+
+/// What `iptables-save` tells is there of ours.
+pub fn there(saved: &str) -> There {
+    let chain = |chain: &str| saved.lines().any(|line| line.starts_with(&format!(":{chain} ")));
+    let jumps = CHAINS.map(|chain| {
+        let jump = format!("-A {}", jump(chain));
+        saved.lines().any(|line| line == jump)
+    });
+    There { chains: CHAINS.iter().any(|(_, name)| chain(name)), jumps }
 }
 
 /// Empties the chains of ours, or makes them; with `--noflush` everything else stays.
@@ -19,11 +43,11 @@ fn begin() -> String {
     format!("*nat\n{}", chains.concat())
 }
 
-/// Takes our chains away, and with them those of the rules that lead to them which are `there`.
-pub fn undo(there: [bool; 2]) -> String {
+/// Takes our chains away, and with them the rules that lead to them.
+pub fn undo(there: There) -> String {
     let mut text = begin();
-    for (chain, _) in CHAINS.into_iter().zip(there).filter(|(_, there)| *there) {
-        let _ = writeln!(text, "-D {}", jump(chain).join(" "));
+    for (chain, _) in CHAINS.into_iter().zip(there.jumps).filter(|(_, there)| *there) {
+        let _ = writeln!(text, "-D {}", jump(chain));
     }
     for (_, chain) in CHAINS {
         let _ = writeln!(text, "-X {chain}");
@@ -32,8 +56,8 @@ pub fn undo(there: [bool; 2]) -> String {
     text
 }
 
-/// Puts our chains in place of those before; `there` are the rules that lead to them already.
-pub fn script(rules: &Rules, family: Family, there: [bool; 2]) -> String {
+/// Puts our chains in place of those before, and adds the rules that lead to them where they are not `there`.
+pub fn script(rules: &Rules, family: Family, there: There) -> String {
     let [(_, inbound), (_, outbound)] = CHAINS;
     let mut text = begin();
     let mut rule = |chain: &str, rule: &str| {
@@ -59,8 +83,8 @@ pub fn script(rules: &Rules, family: Family, there: [bool; 2]) -> String {
         rule(outbound, &format!("-d {subnet} -j RETURN"));
     }
     rule(outbound, &redirect(rules.outbound_port));
-    for (chain, _) in CHAINS.into_iter().zip(there).filter(|(_, there)| !there) {
-        let _ = writeln!(text, "-A {}", jump(chain).join(" "));
+    for (chain, _) in CHAINS.into_iter().zip(there.jumps).filter(|(_, there)| !there) {
+        let _ = writeln!(text, "-A {}", jump(chain));
     }
     text.push_str("COMMIT\n");
     text
@@ -75,7 +99,7 @@ fn each(ports: &Ports, mut then: impl FnMut(&str)) {
 
 #[cfg(test)]
 mod tests {
-    use super::{script, undo};
+    use super::{There, script, there, undo};
     use crate::redirect::{Family, Inbound, Rules, subnets};
 
     #[test]
@@ -88,7 +112,12 @@ mod tests {
             skip_outbound_ports: "53".parse().unwrap(),
             skip_subnets: subnets("10.0.0.0/8,fd00::/8").unwrap(),
         };
-        let text = script(&rules, Family::V4, [true, false]);
+        let saved = "*nat\n:FOREGATE_INBOUND - [0:0]\n-A PREROUTING -p tcp -j FOREGATE_INBOUND\nCOMMIT\n";
+        let half = there(saved);
+        assert_eq!(half, There { chains: true, jumps: [true, false] });
+        let other = "*nat\n:FOREGATE_INBOUNDS - [0:0]\n-A PREROUTING -p tcp -j FOREGATE_INBOUNDS\n";
+        assert_eq!(there(other), There::default());
+        let text = script(&rules, Family::V4, half);
         let wanted = "*nat
 :FOREGATE_INBOUND - [0:0]
 :FOREGATE_OUTBOUND - [0:0]
@@ -105,11 +134,9 @@ mod tests {
 COMMIT
 ";
         assert_eq!(text, wanted);
-        let six = script(&rules, Family::V6, [true, true]);
+        let six = script(&rules, Family::V6, There { chains: true, jumps: [true, true] });
         assert!(six.contains("-d fd00::/8 -j RETURN") && !six.contains("10.0.0.0"), "{six}");
         assert!(!six.contains("-A OUTPUT"), "{six}");
-        assert!(
-            undo([true, false]).contains("-D PREROUTING -p tcp -j FOREGATE_INBOUND\n-X FOREGATE_INBOUND\n")
-        );
+        assert!(undo(half).contains("-D PREROUTING -p tcp -j FOREGATE_INBOUND\n-X FOREGATE_INBOUND\n"));
     }
 }

@@ -49,6 +49,8 @@ mod introspection;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod mesh;
+#[cfg(test)]
 mod model_command;
 #[cfg(test)]
 mod model_pull;

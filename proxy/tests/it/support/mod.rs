@@ -9,6 +9,7 @@ pub mod grpc;
 pub mod guarded;
 pub mod idp;
 pub mod lines;
+pub mod netns;
 pub mod oidc;
 pub mod org;
 pub mod policies;
