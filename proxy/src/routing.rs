@@ -64,7 +64,7 @@ pub fn redirected(
     let target = Target {
         scheme: if life.connection.secure { "https" } else { "http" },
         host: &life.host,
-        port: life.connection.port,
+        port: life.connection.door().meant.unwrap_or(life.connection.port),
         path: head.uri.path(),
         query: head.uri.query(),
     };

@@ -140,6 +140,9 @@ fn refuse(
         Box::default(),
         open,
     );
+    if entry.speaks == Speaks::Outbound {
+        life.endpoint = entry.captured;
+    }
     life.refusal = Some(refusal);
     let _ = stream.set_zero_linger();
 }

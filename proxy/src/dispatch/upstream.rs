@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
+use ahash::RandomState;
 use arc_swap::{ArcSwap, Guard};
 use foregate_filters::org_quota::pool::Pool;
 use foregate_policy::snapshot::{Protocol, Shown, Upstream};
@@ -40,7 +41,7 @@ pub struct UpstreamState {
     /// Where its endpoints come from.
     pub sources: Arc<Sources>,
     /// The endpoints that redirected connections meant, of an upstream that is wherever that is.
-    meant: ArcSwap<HashMap<SocketAddr, Arc<Endpoint>>>,
+    meant: ArcSwap<HashMap<SocketAddr, Arc<Endpoint>, RandomState>>,
     /// The only endpoint that there can be: there is nothing to choose.
     sole: Option<Arc<Endpoint>>,
     table: ArcSwap<Table>,
@@ -187,7 +188,7 @@ impl UpstreamState {
         let state = Arc::new(EndpointState::new(address));
         let new = Arc::new(Endpoint::new(at, NEXT_POOL.fetch_add(1, Ordering::Relaxed), state));
         let before = self.meant.rcu(|known| {
-            let mut known = if known.len() < MAX_MEANT { HashMap::clone(known) } else { HashMap::new() };
+            let mut known = if known.len() < MAX_MEANT { HashMap::clone(known) } else { HashMap::default() };
             known.entry(address).or_insert_with(|| Arc::clone(&new));
             known
         });

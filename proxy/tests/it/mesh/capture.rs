@@ -21,7 +21,7 @@ async fn is_plain_inside_and_secret_between(init: &[&str]) {
         let (status, reply) = mesh.web.curl(&[&NAMES[..], &["-d", &body, &url]].concat());
         assert_eq!(status, 200, "{reply}{}", mesh.calling.records.text());
         assert!(reply.contains("answer-in-the-clear") && reply.contains(&body), "{reply}");
-        let record = mesh.serving.refusal("/orders-in-the-clear").await.to_string();
+        let record = mesh.serving.record("/orders-in-the-clear").await;
         assert!(record.contains("spiffe://example.org/ns/shop/sa/web"), "{record}");
     }
     for host in [mesh.orders.four, mesh.orders.six] {
@@ -70,7 +70,7 @@ async fn an_address_of_a_service_means_its_upstream() {
     let resolve = ["--resolve", "orders-4.test:80:10.96.0.10"];
     let (status, _) = mesh.web.curl(&[&resolve[..], &["http://orders-4.test/a"]].concat());
     assert_eq!(status, 0, "{}", mesh.calling.records.text());
-    mesh.calling.refusal("no upstream of a route has 10.96.0.10:80").await;
+    mesh.calling.decided(&mesh.web, "no upstream of a route has 10.96.0.10:80").await;
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ async fn a_workload_that_no_rule_allows_is_refused() {
     for host in [mesh.orders.four, mesh.orders.six] {
         assert_eq!(mesh.web.talk(host, "2525", "hello"), None);
     }
-    let record = mesh.serving.refusal("\"mail/0\"").await.to_string();
+    let record = mesh.serving.record("\"mail/0\"").await;
     assert!(
         record.contains("spiffe://example.org/ns/shop/sa/jobs") && record.contains("AccessDenied"),
         "{record}"
@@ -39,13 +39,13 @@ async fn nobody_comes_in_without_a_certificate_and_nothing_leads_back() {
         // The listener itself, as if it were an application.
         assert_eq!(mesh.web.curl_as_proxy(&[&format!("http://{host}:15006/")]).0, 0);
     }
-    mesh.serving.refusal("port 8080 is spoken to with mutual TLS alone").await;
-    mesh.serving.refusal("it was not redirected").await;
+    mesh.serving.decided(&mesh.orders, "port 8080 is spoken to with mutual TLS alone").await;
+    mesh.serving.decided(&mesh.orders, "it was not redirected").await;
     // From inside: what stays on loopback is not redirected, and the listener knows of no other destination.
     for host in ["127.0.0.1", "[::1]"] {
         assert_eq!(mesh.web.curl(&[&format!("http://{host}:15001/")]).0, 0);
     }
-    mesh.calling.refusal("it was not redirected").await;
+    mesh.calling.decided(&mesh.web, "it was not redirected").await;
     assert_eq!(mesh.web.curl(&[&NAMES[..], &["http://orders-4.test:8080/"]].concat()).0, 200);
 }
 
@@ -58,7 +58,7 @@ async fn the_application_reaches_nothing_unknown_unless_a_switch_says_so() {
     for host in ["10.77.0.2", "[fd77::2]"] {
         assert_eq!(mesh.web.curl(&[&format!("http://{host}:9000/")]).0, 0);
     }
-    mesh.calling.refusal("no upstream of a route has [fd77::2]:9000").await;
+    mesh.calling.decided(&mesh.web, "no upstream of a route has [fd77::2]:9000").await;
     let open = format!("{CALLING}  insecure: {{ unknownDestinations: true }}\n");
     mesh.calling.publish(&mesh.web, &open).await;
     for host in ["10.77.0.2", "[fd77::2]"] {

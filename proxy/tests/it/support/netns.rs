@@ -208,10 +208,20 @@ impl Sidecar {
         text.lines().find(|line| line.starts_with(series)).map(str::to_owned)
     }
 
-    /// The record of a connection or request that was refused with this detail.
-    pub async fn refusal(&self, detail: &str) -> Value {
-        let fits = |record: &Value| record.to_string().contains(detail);
-        self.records.wait(&format!("a refusal with `{detail}`"), fits).await
+    /// The first line of the access log with this text; waits for it.
+    pub async fn record(&self, text: &str) -> String {
+        let fits = |record: &Value| record.to_string().contains(text);
+        self.records.wait(&format!("a record with `{text}`"), fits).await.to_string()
+    }
+
+    /// Waits until a decision is kept with this text.
+    pub async fn decided(&self, pod: &Pod, text: &str) {
+        crate::support::within(text, async {
+            while !pod.curl(&["http://127.0.0.1:9090/decisions"]).1.contains(text) {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
     }
 
     pub async fn exit(&mut self) -> ExitStatus {
