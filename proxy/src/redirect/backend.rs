@@ -94,7 +94,7 @@ fn carry_out(program: &'static str, args: &[&str], script: &str) -> Result<Strin
 
 /// What is there of ours; nothing is made by looking.
 fn there(programs: &Programs) -> Result<There, RedirectError> {
-    carry_out(programs.save, &["-t", "nat"], "").map(|saved| iptables::there(&saved))
+    carry_out(programs.save, &[], "").map(|saved| iptables::there(&saved))
 }
 
 fn restore(programs: &Programs, script: &str) -> Result<(), RedirectError> {

@@ -6,9 +6,7 @@ use crate::support::netns::{Pod, allowed, pods};
 /// All rules of a pod, without counters and comments.
 fn rules(pod: &Pod) -> String {
     let mut all = String::new();
-    for (program, args) in
-        [("nft", "-s list ruleset"), ("iptables-save", "-t nat"), ("ip6tables-save", "-t nat")]
-    {
+    for (program, args) in [("nft", "-s list ruleset"), ("iptables-save", ""), ("ip6tables-save", "")] {
         for line in pod.says(program, args).lines().filter(|line| !line.starts_with('#')) {
             all.push_str(line);
             all.push('\n');
