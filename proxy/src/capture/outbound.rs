@@ -2,6 +2,8 @@
 
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
+use foregate_policy::routes::Takes;
+use tokio::time::timeout;
 
 use crate::capture::known::{find, passes_unknown};
 use crate::capture::{Arrival, Then, refusal, refuse};
@@ -9,7 +11,6 @@ use crate::connection::go_on;
 use crate::handshake::establish;
 use crate::streams::detect::{self, Spoken};
 use crate::streams::{self, Arrived, Client};
-use foregate_policy::routes::Takes;
 
 /// Serves a connection to its end.
 pub async fn serve(arrival: Arrival) {
@@ -45,7 +46,7 @@ pub async fn serve(arrival: Arrival) {
         return Box::pin(streams::carry(gateway, entry, (arrived, client), drain, (open, seat))).await;
     }
     let established = tokio::select! {
-        established = tokio::time::timeout(
+        established = timeout(
             gateway.deadlines.idle,
             Box::pin(establish(&gateway, &entry, peer.ip(), stream)),
         ) => established,

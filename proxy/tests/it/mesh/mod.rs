@@ -3,6 +3,7 @@
 mod capture;
 mod redirect;
 mod refusals;
+mod spoken;
 
 use crate::support::netns::{Pod, Resident, Sidecar, pods};
 use crate::support::workloads::Domain;
@@ -164,6 +165,13 @@ impl Mesh {
         let calling = start(&web, calling, 2, &domain, path).await;
         let serving = start(&orders, serving, 1, &domain, "/ns/crm/sa/orders").await;
         Self { web, orders, application, calling, serving }
+    }
+}
+
+impl Mesh {
+    /// Files with the certificate of the pod that calls, and its key.
+    fn certificate(&self) -> [String; 2] {
+        ["svid.pem", "svid_key.pem"].map(|name| self.calling.identity(name).display().to_string())
     }
 }
 

@@ -1,5 +1,7 @@
 //! `foregate init`: its own rules, once, and away again.
 
+use std::process::Command;
+
 use crate::support::command::foregate;
 use crate::support::netns::{Pod, allowed, pods};
 
@@ -111,14 +113,18 @@ async fn without_leave_or_programs_it_says_what_to_do() {
             "{said}"
         );
     }
-    let mut command = pod.command(binary);
-    let output = command.arg("init").env("PATH", "/nowhere").output();
-    // `ip` was found by the test; what it starts looks in the path that it was given.
-    let said = output.map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
-    if let Ok(said) = said {
-        assert!(said.contains("install the package nftables"), "{said}");
-    }
     assert_eq!(rules(&pod), "");
+}
+
+#[test]
+fn where_no_program_is_installed_it_says_which_to_install() {
+    for args in [&["init"][..], &["init", "--undo"], &["init", "--backend", "nft"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_foregate"));
+        let output = command.args(args).env("PATH", "/nowhere").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("nft is not installed: install the package nftables"), "{said}");
+    }
 }
 
 #[test]

@@ -208,6 +208,11 @@ impl Sidecar {
         text.lines().find(|line| line.starts_with(series)).map(str::to_owned)
     }
 
+    /// A file of its identity.
+    pub fn identity(&self, name: &str) -> PathBuf {
+        self.folder.path().join("identity").join(name)
+    }
+
     /// The first line of the access log with this text; waits for it.
     pub async fn record(&self, text: &str) -> String {
         let fits = |record: &Value| record.to_string().contains(text);
