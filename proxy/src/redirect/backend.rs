@@ -35,7 +35,9 @@ pub enum RedirectError {
         "{program} may not change the rules of this network namespace: run as root with the capability NET_ADMIN; where that is not to be had, let the application use the ports of the sidecar itself, which needs no rules. It said: {said}"
     )]
     Forbidden { program: &'static str, said: String },
-    #[error("{program} refused the rules, and nothing was changed: {said}")]
+    #[error(
+        "{program} refused the rules, and nothing was changed; another --backend may be what this kernel has: {said}"
+    )]
     Refused { program: &'static str, said: String },
     #[error("{program} refused the rules, and those of IPv4 were taken back: {said}")]
     Half { program: &'static str, said: String },

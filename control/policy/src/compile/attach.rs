@@ -95,10 +95,7 @@ impl Compilation<'_> {
         let on_port: Vec<_> = named
             .into_iter()
             .filter(fits)
-            // Of redirected connections, the port is the one that they meant.
-            .filter(|(_, served)| {
-                served.speaks.is_captured() || parent.port.is_none_or(|port| port == served.port)
-            })
+            .filter_map(|(listener, served)| Some((Spot::of(listener, served, parent.port)?, served)))
             .collect();
         if on_port.is_empty() {
             let message = format!("the Gateway `{name}` has no such listener on this port");
@@ -109,10 +106,7 @@ impl Compilation<'_> {
         let spots: Vec<Spot> = on_port
             .into_iter()
             .filter(|(_, served)| same || served.from == FromNamespaces::All)
-            .map(|(listener, served)| Spot {
-                listener,
-                meant: parent.port.filter(|_| served.speaks.is_captured()),
-            })
+            .map(|(spot, _)| spot)
             .collect();
         if spots.is_empty() {
             // The field left out of it may be the one that lets the route attach.

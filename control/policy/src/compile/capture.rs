@@ -25,7 +25,17 @@ pub struct Spot {
     pub meant: Option<u16>,
 }
 
-/// Every port that `spots` of a listener name, and any.
+impl Spot {
+    /// What the port of a parentRef means at a listener; `None` where it means another one.
+    pub fn of(listener: usize, served: &Served, port: Option<u16>) -> Option<Self> {
+        if served.speaks.is_captured() {
+            return Some(Self { listener, meant: port });
+        }
+        port.is_none_or(|port| port == served.port).then_some(Self { listener, meant: None })
+    }
+}
+
+/// Every port that routes name at the listener of a spot, and any; the port of the spot alone where it has one.
 pub fn doors(spot: Spot, named: &[Spot]) -> Vec<Option<u16>> {
     if spot.meant.is_some() {
         return vec![spot.meant];

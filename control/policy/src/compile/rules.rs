@@ -71,12 +71,7 @@ impl Compilation<'_> {
         (mut checked, destinations): (AHashSet<&'p str>, &mut Destinations),
     ) -> Routes {
         let mut routes = Routes::default();
-        let mut builder = TableBuilder::default();
-        for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            if carries(Kind::HttpRoute, served.speaks) || gateways.is_beside(served, true) {
-                builder.listener(served.port, served.begins_with_tls(), served.hostname.as_deref());
-            }
-        }
+        let mut builder = known_listeners(gateways);
         let mut claims: Vec<Claim<'_>> = Vec::new();
         let http = std::mem::take(&mut self.documents.routes).into_iter().map(|typed| (typed, Vec::new()));
         let grpc = std::mem::take(&mut self.documents.grpc_routes);
@@ -94,11 +89,8 @@ impl Compilation<'_> {
             for attachment in attachments {
                 let Some(gateway) = gateways.0.get(attachment.gateway) else { continue };
                 routes.used_gateways.insert(gateway.document.name.clone());
-                let kind = if typed.document.kind == Kind::GrpcRoute {
-                    TargetKind::GRPCRoute
-                } else {
-                    TargetKind::HTTPRoute
-                };
+                let grpc = typed.document.kind == Kind::GrpcRoute;
+                let kind = if grpc { TargetKind::GRPCRoute } else { TargetKind::HTTPRoute };
                 let applied = policies.of(&gateway.document.name, kind, &typed.document.name);
                 checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
                 let spots: Vec<(&Served, Spot)> = spots(gateway, &attachment.spots);
@@ -407,6 +399,17 @@ impl Compiled {
             }
         }
     }
+}
+
+/// A table that knows the listeners whose requests are read, and those beside them.
+fn known_listeners(gateways: &Gateways<'_>) -> TableBuilder {
+    let mut builder = TableBuilder::default();
+    for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
+        if carries(Kind::HttpRoute, served.speaks) || gateways.is_beside(served, true) {
+            builder.listener(served.port, served.begins_with_tls(), served.hostname.as_deref());
+        }
+    }
+    builder
 }
 
 /// The spots of a gateway, with their listeners.

@@ -129,6 +129,7 @@ fn connections_of_an_application_belong_to_the_upstream_that_has_their_address()
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn faults_have_code_and_place() {
     let all = |listeners: &[&str], more: &str| {
         gateway(listeners) + more + &upstream("app", APP) + &upstream("tcp", TCP)
