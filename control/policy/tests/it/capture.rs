@@ -140,13 +140,13 @@ fn faults_have_code_and_place() {
     for (text, expected) in [
         (
             with("{ name: in, protocol: foregate.dev/Inbound, port: 1, hostname: a.test }"),
-            "FG0770 7:64 a listener for redirected connections has no name",
+            "FG0770 7:68 a listener for redirected connections has no name",
         ),
         (
             with(
                 "{ name: in, protocol: foregate.dev/Outbound, port: 1, tls: { certificateRefs: [{ name: a }] } }",
             ),
-            "FG0770 7:60 a listener for redirected connections has TLS by its protocol",
+            "FG0770 7:59 a listener for redirected connections has TLS by its protocol",
         ),
         (with("{ name: in, protocol: foregate.dev/Sideways, port: 1 }"), "FG0106 7:27"),
         (
@@ -157,7 +157,7 @@ fn faults_have_code_and_place() {
                 ],
                 "",
             ),
-            "FG0202 8:45 listener `in` of `pod` has the same port, and redirected connections need one of their own",
+            "FG0202 8:39 listener `in` of `pod` has the same port, and redirected connections need one of their own",
         ),
         (
             all(&[INBOUND], &policy("  proxyProtocol: { from: [10.0.0.0/8] }\n")),
@@ -165,42 +165,43 @@ fn faults_have_code_and_place() {
         ),
         (
             all(&[INBOUND], &policy("  insecure: { unknownDestinations: true }\n")),
-            "FG0770 16:36 the Gateway `pod` has no listener with protocol foregate.dev/Outbound",
+            "FG0770 15:36 the Gateway `pod` has no listener with protocol foregate.dev/Outbound",
         ),
         (
             all(&[OUTBOUND], &policy("  insecure: { plainPorts: [80] }\n")),
-            "FG0770 16:27 the Gateway `pod` has no listener with protocol foregate.dev/Inbound",
+            "FG0770 15:15 the Gateway `pod` has no listener with protocol foregate.dev/Inbound",
         ),
         (
             all(
                 &["{ name: tcp, protocol: TCP, port: 1 }"],
                 &policy("  detect: { listeners: [tcp], opaquePorts: [80] }\n"),
             ),
-            "FG0770 16:25 nothing is redirected to the listener `tcp`",
+            "FG0770 15:25 nothing is redirected to the listener `tcp`",
         ),
         (
             all(&["{ name: plain, protocol: HTTP, port: 80 }"], &http("sectionName: plain", "app")),
-            "FG0771 14:68 the upstream `app` is where redirected connections meant to go",
+            "FG0771 14:72 the upstream `app` is where redirected connections meant to go",
         ),
         (
             all(&[INBOUND], &(http("sectionName: in", "loop") + &loopback)),
-            "FG0771 14:68 every port of loopback would be reached by the upstream `loop`",
+            "FG0771 14:72 every port of loopback would be reached by the upstream `loop`",
         ),
         (
             all(&[INBOUND], &upstream("both", "captured: Address, endpoints: ['a:1']")),
-            "FG0771 11:38 an upstream that is where connections meant to go has no use for `endpoints`",
+            "FG0771 12:28 an upstream that is where connections meant to go has no use for `endpoints`",
         ),
         (
             all(&[INBOUND], &upstream("bad", "endpoints: ['a:1'], virtualAddresses: ['crm:80']")),
-            "FG0301 11:47 `crm:80` is no address with a port",
+            "FG0301 12:48 `crm:80` is no address with a port",
         ),
         (
             all(
                 &[OUTBOUND],
                 &(route("TCPRoute", "one", "sectionName: out", "tcp")
-                    + &route("TCPRoute", "two", "port: 9", "tcp")),
+                    + &route("TCPRoute", "two", "port: 9", "tcp")
+                    + &policy("")),
             ),
-            "FG0673 21:17 the connections of the listener `out` go to the route `one/0` already",
+            "FG0673 20:18 the connections of the listener `out` go to the route `one/0` already",
         ),
     ] {
         let told = brief(&compiled(&text).map(drop).unwrap_err());
