@@ -1,4 +1,4 @@
-//! Connections that the kernel redirected here: where they meant to go, and what becomes of them.
+//! Connections that the kernel redirected here: where they meant to go, what becomes of them.
 
 mod inbound;
 mod known;

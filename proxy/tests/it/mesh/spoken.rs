@@ -1,4 +1,4 @@
-//! What is spoken on a redirected connection, where routes of requests and of connections could both take it.
+//! What is spoken on a redirected connection that routes of either kind could take.
 
 use crate::mesh::{CALLING, Mesh, NAMES, SERVING};
 use crate::support::netns::allowed;
