@@ -15,7 +15,7 @@ use crate::cases::flow::{Outcome, Verdict, at_once, door, missed};
 use crate::documents::case;
 use crate::routes::destinations::Known;
 use crate::routes::streams::StreamRoute;
-use crate::snapshot::{Endpoint, Listener, Snapshot, Speaks};
+use crate::snapshot::{Endpoint, Listener, Snapshot, Speaks, Upstream};
 
 /// A connection as it comes in.
 #[derive(Clone, Debug)]
@@ -76,29 +76,34 @@ impl Incoming {
     }
 }
 
-/// What a redirected connection of the application may mean, the likeliest first; endpoints with names are not
-/// looked up.
+/// What a redirected connection of the application means: upstreams that have its address, and where there are none,
+/// those that go wherever it meant to go. Names of endpoints are not looked up.
 fn meant_by(snapshot: &Snapshot, listener: &Listener, meant: SocketAddr) -> Vec<Known> {
     let known: Vec<Known> = snapshot.destinations.of(listener.port, meant.port()).collect();
-    let upstream = |known: &Known| snapshot.upstreams.get(known.upstream);
-    let exact = known.iter().filter(|known| upstream(known).is_some_and(|it| it.is_meant_by(meant)));
-    // What goes wherever it meant to go comes last.
-    let any = known.iter().filter(|known| upstream(known).is_some_and(|it| it.captured.is_some()));
-    exact.chain(any).copied().collect()
+    let of = |fits: &dyn Fn(&Upstream) -> bool| -> Vec<Known> {
+        let fits = |known: &&Known| snapshot.upstreams.get(known.upstream).is_some_and(|it| fits(it));
+        known.iter().filter(fits).copied().collect()
+    };
+    let exact = of(&|upstream| upstream.is_meant_by(meant));
+    if exact.is_empty() { of(&|upstream| upstream.captured.is_some()) } else { exact }
 }
 
-/// True where some upstream of a route has the address.
+/// True where requests to this address may find a route: some upstream of one has it, or may turn out to.
 pub fn knows(snapshot: &Snapshot, listener: &Listener, meant: SocketAddr) -> bool {
-    !meant_by(snapshot, listener, meant).is_empty()
-        || snapshot.destinations.of(listener.port, meant.port()).any(|known| {
-            let named = |endpoint: &Endpoint| endpoint.host.parse::<IpAddr>().is_err();
-            let upstream = snapshot.upstreams.get(known.upstream);
-            upstream.is_some_and(|upstream| {
-                !upstream.services.is_empty()
-                    || upstream.endpoints_file.is_some()
-                    || upstream.endpoints.iter().any(named)
-            })
-        })
+    let found = meant_by(snapshot, listener, meant);
+    if !found.is_empty() {
+        return found.iter().any(|known| known.stream.is_none());
+    }
+    let named = |endpoint: &Endpoint| endpoint.host.parse::<IpAddr>().is_err();
+    let may = |upstream: &Arc<Upstream>| {
+        !upstream.services.is_empty()
+            || upstream.endpoints_file.is_some()
+            || upstream.endpoints.iter().any(named)
+    };
+    let known = snapshot.destinations.of(listener.port, meant.port());
+    known
+        .filter(|known| known.stream.is_none())
+        .any(|known| snapshot.upstreams.get(known.upstream).is_some_and(may))
 }
 
 /// Takes a connection through its route and filters.
