@@ -2,6 +2,7 @@
 
 use crate::mesh::{Mesh, NAMES};
 use crate::support::netns::{allowed, wire};
+use crate::support::within;
 
 const WEB: &str = "/ns/shop/sa/web";
 
@@ -33,8 +34,16 @@ async fn is_plain_inside_and_secret_between(init: &[&str]) {
     // What passes past the sidecars is heard, so that the ear is known to hear.
     let (status, _) = mesh.web.curl_as_proxy(&["http://10.77.0.2:8080/unsealed"]);
     assert_eq!(status, 0, "nobody is served in the clear");
-    let heard = std::fs::read(&file).unwrap();
-    assert!(holds(&heard, "GET /unsealed HTTP/1.1"), "{} bytes", heard.len());
+    let heard = within("the ear to hear what is not sealed", async {
+        loop {
+            let heard = std::fs::read(&file).unwrap();
+            if holds(&heard, "GET /unsealed HTTP/1.1") {
+                break heard;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
     assert!(!holds(&heard, "in-the-clear"), "something was sent in the clear");
     for hello in [&b"\x16\x03\x01"[..], &b"\x17\x03\x03"[..]] {
         assert!(heard.windows(hello.len()).filter(|bytes| *bytes == hello).count() >= 4, "no TLS was seen");
