@@ -374,7 +374,7 @@ impl Compiled {
         (route, rule): (usize, usize),
         typed: &Typed<'_, http_route::Spec>,
         gateways: &Gateways<'_>,
-        (attachment, named): (&Attachment, &Named),
+        (attachment, ports): (&Attachment, &Named),
     ) {
         let name = &typed.document.name;
         let order_name: std::sync::Arc<str> = format!("{}/{}", name.namespace, name.name).into();
@@ -386,7 +386,7 @@ impl Compiled {
         for (served, spot) in spots(gateway, &attachment.spots) {
             let listener = served.hostname.as_deref();
             let hosts = hosts.iter().filter(|host| intersect(listener, **host));
-            let doors = doors(spot, named.at(attachment.gateway));
+            let doors = doors(spot, ports.at(attachment.gateway));
             for (host, meant) in hosts.flat_map(|host| doors.iter().map(move |meant| (host, *meant))) {
                 let door = Door { port: served.port, meant };
                 let place = Place { door, tls: served.tls.is_some(), listener, host: *host };
