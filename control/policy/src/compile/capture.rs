@@ -188,14 +188,13 @@ pub fn upstream(
 ) -> (Box<[SocketAddr]>, Option<Captured>) {
     let mut addresses = Vec::new();
     for (index, text) in said.virtual_addresses.iter().enumerate() {
-        match text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0) {
-            Some(address) => addresses.push(SocketAddr::new(address.ip().to_canonical(), address.port())),
-            None => {
-                let message = format!("`{text}` is no address with a port");
-                let help = "write it like 10.96.0.10:80 or [fd00::10]:80";
-                let at = spec().key("virtualAddresses").index(index);
-                faults.push(Diagnostic::at(document, &at, Code::VALUE, message).help(help));
-            }
+        if let Some(address) = text.parse::<SocketAddr>().ok().filter(|address| address.port() != 0) {
+            addresses.push(SocketAddr::new(address.ip().to_canonical(), address.port()));
+        } else {
+            let message = format!("`{text}` is no address with a port");
+            let help = "write it like 10.96.0.10:80 or [fd00::10]:80";
+            let at = spec().key("virtualAddresses").index(index);
+            faults.push(Diagnostic::at(document, &at, Code::VALUE, message).help(help));
         }
     }
     if said.captured.is_some() {

@@ -296,7 +296,7 @@ impl Streams<'_> {
                 let known = Known { upstream: backend.upstream, port: spot.meant, stream: Some(route) };
                 self.destinations.add(served.port, known)
             };
-            let taken = backends.iter().filter_map(add).next();
+            let taken = backends.iter().find_map(add);
             return taken.and_then(|taken| self.table.all().get(taken).cloned());
         }
         // A route for every port leaves those to others that they name.
