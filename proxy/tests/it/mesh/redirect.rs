@@ -36,8 +36,11 @@ async fn rules_are_made_once_and_taken_back_and_those_of_others_stay() {
     let arguments =
         ["--skip-subnets", "10.9.0.0/16,fd09::/32", "--skip-inbound-ports", "9000", "--proxy-uid", "4242"];
     // The tables of iptables are there for others too.
-    pod.says("iptables", "-t nat -A PREROUTING -p tcp --dport 7 -j ACCEPT");
-    pod.says("ip6tables", "-t nat -A OUTPUT -p tcp --dport 7 -j ACCEPT");
+    for program in ["iptables", "ip6tables"] {
+        for chain in ["PREROUTING", "OUTPUT"] {
+            pod.says(program, &format!("-t nat -A {chain} -p tcp --dport 7 -j ACCEPT"));
+        }
+    }
     let before = rules(&pod);
     for backend in [&[][..], &["--backend", "iptables"]] {
         let all = [&arguments[..], backend].concat();
