@@ -189,20 +189,20 @@ impl Sidecar {
 
     /// Replaces the policies, and waits until they are in force.
     pub async fn publish(&self, pod: &Pod, policies: &str) {
-        let before = self.reloads(pod);
+        let before = Self::reloads(pod);
         let file = self.folder.path().join("policies/policies.yaml");
         let new = self.folder.path().join("policies.new");
         std::fs::write(&new, policies).unwrap();
         std::fs::rename(&new, &file).unwrap();
         crate::support::within("new policies", async {
-            while self.reloads(pod) == before {
+            while Self::reloads(pod) == before {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         })
         .await;
     }
 
-    fn reloads(&self, pod: &Pod) -> Option<String> {
+    fn reloads(pod: &Pod) -> Option<String> {
         let (_, text) = pod.curl(&["http://127.0.0.1:9090/metrics"]);
         let series = "foregate_config_reloads_total{outcome=\"success\"}";
         text.lines().find(|line| line.starts_with(series)).map(str::to_owned)
