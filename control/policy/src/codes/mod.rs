@@ -103,6 +103,11 @@ pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
 pub const SESSION: Code = Code(734);
 pub const SIDECAR: Code = Code(736);
+pub const BACKEND_KIND: Code = Code(790);
+pub const SERVICE_UNKNOWN: Code = Code(791);
+pub const LOCAL_FILE: Code = Code(792);
+pub const NAME_RESERVED: Code = Code(793);
+pub const OBJECT_REFUSED: Code = Code(794);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {

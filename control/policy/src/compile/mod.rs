@@ -2,6 +2,7 @@
 
 mod attach;
 mod backend_tls;
+pub mod backends;
 mod balancing;
 mod calls;
 mod choices;

@@ -7,6 +7,7 @@ use ahash::AHashSet;
 use crate::balancing::Session;
 use crate::codes;
 use crate::compile::attach::Attachment;
+use crate::compile::backends::Backend;
 use crate::compile::calls::{Calls, calls, lowered};
 use crate::compile::filters::Lent;
 use crate::compile::gateways::Gateways;
@@ -179,8 +180,7 @@ impl Compilation<'_> {
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             let at = at.key("backendRefs").index(index);
-            let said = (backend.namespace.as_deref(), backend.name.as_str());
-            let (name, upstream) = self.upstream_of(document, said, &at);
+            let (name, upstream) = self.upstream_of(document, &Backend::from(backend), &at);
             used.insert(name);
             let (edits, faults) = self::modifiers(&backend.filters, None, &at.key("filters"), true);
             wrong.extend(faults);
@@ -237,8 +237,7 @@ impl Compilation<'_> {
     ) -> Vec<(usize, Share)> {
         let mut mirrors = Vec::new();
         for mirror in &modifiers.mirrors {
-            let said = (mirror.namespace.as_deref(), mirror.name.as_str());
-            let (name, upstream) = self.upstream_of(document, said, &mirror.at);
+            let (name, upstream) = self.upstream_of(document, &mirror.backend, &mirror.at);
             used.insert(name);
             if let Some(upstream) = upstream {
                 if grpc {

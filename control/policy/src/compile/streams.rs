@@ -6,6 +6,7 @@ use foregate_filters::fault::Path;
 use foregate_filters::spec::OfRoute;
 
 use crate::codes;
+use crate::compile::backends::Backend;
 use crate::compile::filters::Lent;
 use crate::compile::gateways::Gateways;
 use crate::compile::policies::{Applied, Policies, Prepared};
@@ -181,15 +182,12 @@ impl<'a> Compilation<'a> {
         let list = spec().key("rules").index(0).key("backendRefs");
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
-            let at = list.index(index).key("name");
-            let name = ObjectName::new(Some(&document.name.namespace), &backend.name);
-            used.insert(name.clone());
-            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
-                Some(upstream) => {
-                    self.speaks(document, upstream, true, &at);
-                    backends.push(StreamBackend { upstream, weight: backend.weight.unwrap_or(1) });
-                }
-                None => self.missing(document, Kind::Upstream, &name, &at),
+            let at = list.index(index);
+            let (name, upstream) = self.upstream_of(document, &Backend::from(backend), &at);
+            used.insert(name);
+            if let Some(upstream) = upstream {
+                self.speaks(document, upstream, true, &at.key("name"));
+                backends.push(StreamBackend { upstream, weight: backend.weight.unwrap_or(1) });
             }
         }
         if rule.backend_refs.iter().all(|backend| backend.weight == Some(0)) {
