@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
+use foregate_control::declared::Declared;
 use foregate_policy::compile::{Options, check_cases, compile};
 use foregate_policy::diagnostic::{Diagnostic, Severity, sort};
 use foregate_policy::load::load_folder;
 use foregate_policy::render::{Format, render};
-
-use crate::declared::Declared;
 
 /// Configuration refused, as `foregate check` has it.
 const REFUSED: u8 = 3;

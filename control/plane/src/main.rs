@@ -1,7 +1,7 @@
 //! The `foregate-control` command: policies checked away from any proxy.
 
 mod check;
-mod declared;
+mod crds;
 
 use std::process::ExitCode;
 
@@ -19,10 +19,13 @@ struct Cli {
 enum Command {
     /// Checks the policies of a folder and tells every fault, without the files that only a proxy has.
     Check(check::Check),
+    /// Prints the `CustomResourceDefinitions` of the kinds of foregate.dev.
+    Crds(crds::Crds),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(check) => check.run(),
+        Command::Crds(_) => crds::Crds::run(),
     }
 }
