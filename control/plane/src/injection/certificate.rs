@@ -1,4 +1,4 @@
-//! The certificate that webhooks are served with: kept in a Secret, shared by all replicas, renewed in time.
+//! The certificate of the webhooks: kept in a Secret that replicas share, renewed in time.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Probes led through the sidecar: the kubelet has no identity, and the application listens behind one.
+//! Probes led through the sidecar: the kubelet has no identity to connect with.
 
 use serde_json::{Map, Value, json};
 

@@ -1,4 +1,4 @@
-//! Everything that talks to Kubernetes, as one part of the control plane with a section of its configuration.
+//! All that talks to Kubernetes, as a part of the control plane with a configuration.
 
 use std::net::SocketAddr;
 use std::time::Duration;

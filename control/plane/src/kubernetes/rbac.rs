@@ -1,4 +1,4 @@
-//! What the code asks of the API server: no more is to be allowed to it.
+//! What the code asks of the API server: no more need be allowed.
 
 use crate::kubernetes::kinds::{FOREGATE_GROUP, GATEWAY_GROUP, Resource};
 

@@ -160,3 +160,18 @@ fn every_policy_that_is_shipped_passes_the_api_server_as_it_is() {
     }
     assert!(seen.len() >= 4, "{seen:?}");
 }
+
+#[test]
+fn the_command_prints_what_is_committed() {
+    let output =
+        std::process::Command::new(env!("CARGO_BIN_EXE_foregate-control")).arg("crds").output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let committed =
+        Resource::OURS.map(|resource| std::fs::read_to_string(folder().join(file(resource).0)).unwrap());
+    assert_eq!(text, committed.join("---\n"));
+    assert_eq!(
+        foregate_policy::parse::foreign(&committed[0], 100_000, 64).unwrap().key("kind").unwrap().text(),
+        Some("CustomResourceDefinition")
+    );
+}

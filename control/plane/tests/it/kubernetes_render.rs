@@ -317,3 +317,39 @@ spec:
     };
     assert!(verdict.message.starts_with("FG0793"), "{verdict:?}");
 }
+
+#[test]
+fn clients_are_asked_for_certificates_of_authorities_that_are_there() {
+    let gateway = GATEWAY.replace(
+        "protocol: HTTP, port: 8080,",
+        "protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: edge }] },",
+    ) + "  tls: { frontend: { default: { validation: { caCertificateRefs: [{ group: '', kind: ConfigMap, name: partners }] } } } }\n";
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate =
+        rcgen::CertificateParams::new(vec!["crm.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let present = |keys: &[(&str, String)]| {
+        let keys = keys.iter().map(|(key, text)| ((*key).to_owned(), text.clone().into()));
+        Arc::new(Content::Present(keys.collect()))
+    };
+    let secret = Reference::new(Holder::Secret, "crm", "edge");
+    let authorities = Reference::new(Holder::ConfigMap, "crm", "partners");
+    let mut references = References::new();
+    references.insert(secret, present(&[("tls.crt", certificate.pem()), ("tls.key", key.serialize_pem())]));
+    references.insert(authorities.clone(), Arc::new(Content::Absent));
+    let world = world(&[CLASS, &gateway, ROUTE, POLICY, SERVICE]);
+    let outcome = judge(&world, &references);
+    let Report::Gateway(refused) = report(&outcome, Resource::Gateway, "edge") else { panic!("no gateway") };
+    let resolved = &refused.listeners[0].resolved;
+    assert_eq!(
+        (resolved.reason, &*resolved.message),
+        ("InvalidCACertificateRef", "the ConfigMap `crm/partners` does not exist")
+    );
+    assert!(!refused.programmed.ok, "nobody is served without being asked");
+    references.insert(authorities, present(&[("ca.crt", certificate.pem())]));
+    let outcome = judge(&world, &references);
+    let Report::Gateway(served) = report(&outcome, Resource::Gateway, "edge") else { panic!("no gateway") };
+    assert!(served.programmed.ok, "{served:?}");
+    assert!(text(&outcome, "kubernetes/crm/Gateway/edge.yaml").contains("configmap.crm.partners"));
+    assert!(outcome.rendered.secrets.contains_key("secrets/configmap.crm.partners/ca.crt"));
+    assert!(parent(&outcome, Resource::HttpRoute, "leads").0.ok);
+}

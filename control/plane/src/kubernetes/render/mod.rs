@@ -1,4 +1,4 @@
-//! Turns objects into documents of the policy language, and finds out what is wrong with them.
+//! Turns objects into policy documents, and finds out what is wrong with them.
 
 mod alone;
 mod backends;

@@ -230,3 +230,56 @@ fn meant(place: &Place, only: Option<&str>, event: &Event) -> bool {
 fn line(word: &str, object: &Value) -> Result<Bytes, Infallible> {
     Ok(format!("{}\n", json!({ "type": word, "object": object })).into())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewSpec};
+    use k8s_openapi::api::core::v1::ServiceAccount;
+    use kube::Api;
+    use kube::api::PostParams;
+    use serde_json::{Value, json};
+
+    use crate::apiserver::Cluster;
+
+    #[tokio::test]
+    async fn a_token_is_known_again_for_its_audience_alone() {
+        let cluster = Cluster::in_process();
+        let client = cluster.client();
+        let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "crm");
+        let asked: TokenRequest =
+            serde_json::from_value(json!({ "metadata": {}, "spec": { "audiences": ["foregate-control"] } }))
+                .unwrap();
+        let given = accounts.create_token_request("leads", &PostParams::default(), &asked).await.unwrap();
+        let token = given.status.unwrap().token.unwrap();
+        let reviews: Api<TokenReview> = Api::all(client);
+        let review = async |audience: &str| {
+            let spec = TokenReviewSpec { token: token.clone(), audiences: Some(vec![audience.to_owned()]) };
+            let asked = TokenReview { spec, ..TokenReview::default() };
+            reviews.create(&PostParams::default(), &asked).await.unwrap().status.unwrap()
+        };
+        let known = review("foregate-control").await;
+        assert_eq!(known.user.unwrap().username.as_deref(), Some("system:serviceaccount:crm:leads"));
+        assert_eq!(review("vault").await.authenticated, Some(false));
+    }
+
+    #[tokio::test]
+    async fn objects_are_changed_by_patches_of_every_kind_and_not_by_stale_ones() {
+        let cluster = Cluster::in_process();
+        let namespace = |labels: Value| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "crm", "labels": labels } });
+        cluster.put(&namespace(json!({ "a": "1" }))).await;
+        let api: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(cluster.client());
+        let params = kube::api::PatchParams::default();
+        let merge = kube::api::Patch::Merge(json!({ "metadata": { "labels": { "a": null, "b": "2" } } }));
+        let merged = api.patch("crm", &params, &merge).await.unwrap();
+        assert_eq!(merged.metadata.labels.clone().unwrap(), [("b".to_owned(), "2".to_owned())].into());
+        let operations = json!([{ "op": "add", "path": "/metadata/labels/c", "value": "3" }]);
+        let request = axum::http::Request::patch("/api/v1/namespaces/crm")
+            .header("content-type", "application/json-patch+json")
+            .body(operations.to_string().into_bytes())
+            .unwrap();
+        let patched: k8s_openapi::api::core::v1::Namespace = cluster.client().request(request).await.unwrap();
+        assert_eq!(patched.metadata.labels.unwrap().len(), 2);
+        let stale = api.replace("crm", &PostParams::default(), &merged).await.unwrap_err();
+        assert!(matches!(stale, kube::Error::Api(status) if status.code == 409));
+    }
+}

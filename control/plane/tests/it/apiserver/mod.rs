@@ -22,7 +22,7 @@ use self::store::Store;
 const AUTHOR: &str = "test";
 
 /// How long a test waits for a fact at most.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An API server, and how to reach it.
 pub struct Cluster {
