@@ -1,6 +1,7 @@
 //! Events for the operator: one JSON line each on standard error.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,17 +10,35 @@ use serde_json::{Map, Value};
 
 use crate::clock;
 
+/// Most lines a second that others may cause.
+const MAX_CAUSED: u64 = 100;
+
 /// Warnings and errors of libraries, as events.
 #[derive(Debug)]
 struct LibraryLog;
 
+/// Lines written in the current second: the second in the upper half, the count in the lower.
+#[derive(Debug)]
+struct Window(AtomicU64);
+
 static LIBRARY_LOG: LibraryLog = LibraryLog;
+static CAUSED: Window = Window(AtomicU64::new(0));
 
 /// Writes one line, such as `event(Level::Info, "listening", &[("address", "..".into())])`. Fields must not hold
 /// secrets. Where standard error is closed, the event is lost.
 pub fn event(level: Level, name: &str, fields: &[(&str, Value)]) {
     let line = line(clock::now().unix, level, name, fields);
     drop(io::stderr().lock().write_all(line.as_bytes()));
+}
+
+/// Writes a line that somebody else has caused, who may cause a flood of them: of more than a hundred a second, one
+/// line says that they are left out.
+pub fn caused(level: Level, name: &str, fields: &[(&str, Value)]) {
+    match CAUSED.count(clock::monotonic().as_secs()) {
+        ..MAX_CAUSED => event(level, name, fields),
+        MAX_CAUSED => event(Level::Warn, "more events this second are left out", &[]),
+        _ => {}
+    }
 }
 
 /// One line of printable ASCII: a value can neither end it nor steer a terminal.
@@ -55,6 +74,16 @@ pub fn install() {
     }
 }
 
+impl Window {
+    /// The number of this line in its second, counted from 1.
+    fn count(&self, second: u64) -> u64 {
+        let second = second << 32;
+        let count = |seen: u64| if seen & !0xffff_ffff == second { seen + 1 } else { second | 1 };
+        let seen = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |seen| Some(count(seen)));
+        count(seen.unwrap_or_default()) & 0xffff_ffff
+    }
+}
+
 impl Log for LibraryLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.level() <= Level::Warn
@@ -63,7 +92,7 @@ impl Log for LibraryLog {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let fields = [("source", record.target().into()), ("message", record.args().to_string().into())];
-            event(record.level(), "library", &fields);
+            caused(record.level(), "library", &fields);
         }
     }
 
@@ -72,12 +101,19 @@ impl Log for LibraryLog {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     use log::Level;
     use serde_json::Value;
 
-    use super::line;
+    use super::{Window, line};
+
+    #[test]
+    fn lines_are_counted_by_the_second() {
+        let window = Window(AtomicU64::new(0));
+        assert_eq!([7, 7, 8, 8].map(|second| window.count(second)), [1, 2, 1, 2]);
+    }
 
     #[test]
     fn an_event_is_one_line_of_json() {

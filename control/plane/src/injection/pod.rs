@@ -61,7 +61,7 @@ pub fn inject(pod: &Value, settings: &Injection) -> Result<Injected, Refused> {
     ours.push(proxy(settings, &wishes, !originals.is_empty()));
     add(&mut new, "initContainers", &[INIT, PROXY], ours);
     note(&mut annotations, &originals, &wishes);
-    Ok(Injected::Patch(patch(pod, spec, &new, annotations)))
+    Ok(Injected::Patch(patch(pod, spec, &new, &annotations)))
 }
 
 /// No other container may pass for the sidecar.
@@ -167,10 +167,10 @@ fn patch(
     pod: &Value,
     old: &Map<String, Value>,
     new: &Map<String, Value>,
-    annotations: Map<String, Value>,
+    annotations: &Map<String, Value>,
 ) -> Vec<Value> {
     let mut operations = Vec::new();
-    if pod.pointer("/metadata/annotations").and_then(Value::as_object) != Some(&annotations) {
+    if pod.pointer("/metadata/annotations").and_then(Value::as_object) != Some(annotations) {
         operations.push(json!({ "op": "add", "path": "/metadata/annotations", "value": annotations }));
     }
     for (field, value) in new {

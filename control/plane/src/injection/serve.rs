@@ -140,12 +140,12 @@ impl Hooks {
             self.counts.get_or_create(&vec![("webhook", hook), ("answer", "late")]).inc();
             return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once").into_response();
         };
-        let word = match (&answer.refusal, answer.patch.is_empty()) {
+        let outcome = match (&answer.refusal, answer.patch.is_empty()) {
             (Some(_), _) => "refused",
             (None, true) => "allowed",
             (None, false) => "patched",
         };
-        self.counts.get_or_create(&vec![("webhook", hook), ("answer", word)]).inc();
+        self.counts.get_or_create(&vec![("webhook", hook), ("answer", outcome)]).inc();
         axum::Json(answer.review(&uid)).into_response()
     }
 }

@@ -48,8 +48,8 @@ pub fn validate(asked: &Asked, world: &World) -> Answer {
     if asked.operation == "DELETE" || asked.sub_resource.as_deref().is_some_and(|part| !part.is_empty()) {
         return Answer::default();
     }
-    let word = asked.object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let Some(resource) = Resource::find(word) else { return Answer::default() };
+    let kind = asked.object.get("kind").and_then(Value::as_str).unwrap_or_default();
+    let Some(resource) = Resource::find(kind) else { return Answer::default() };
     let version = asked.object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     if resource.document().is_none()
         || version.split_once('/').map(|(group, _)| group) != Some(resource.group())

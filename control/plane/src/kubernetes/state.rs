@@ -119,7 +119,7 @@ impl State {
                 self.arrived("Namespace", effect);
                 effect.documents = true;
             }
-            Event::Content(reference, content) => self.content(reference, content, effect),
+            Event::Content(reference, content) => self.content(&reference, content, effect),
         }
     }
 
@@ -127,9 +127,9 @@ impl State {
         effect.documents |= self.missing.remove(kind);
     }
 
-    fn content(&mut self, reference: Reference, content: Content, effect: &mut Effect) {
+    fn content(&mut self, reference: &Reference, content: Content, effect: &mut Effect) {
         // What was asked for once, and is not any more, comes too late.
-        if let Some(old) = self.references.get_mut(&reference)
+        if let Some(old) = self.references.get_mut(reference)
             && **old != content
         {
             *old = Arc::new(content);

@@ -21,7 +21,7 @@ pub fn alone(object: &Arc<Object>, world: &World) -> Result<Option<String>, Verd
         let (references, excluded) = (References::new(), Exclusions::default());
         let empty = World::default();
         let spec = Rendering::new(&empty, &references, &excluded).own_spec(object)?;
-        return Ok(Some(yaml::write(&document(object, spec))));
+        return Ok(Some(yaml::write(&document(object, &spec))));
     }
     if resource == Resource::BackendTlsPolicy {
         return Ok(transport(object));
@@ -63,5 +63,5 @@ fn transport(object: &Object) -> Option<String> {
         .map(|name| json!({ "group": FOREGATE_GROUP, "kind": "Upstream", "name": name }))
         .collect();
     spec.as_object_mut()?.insert("targetRefs".to_owned(), upstreams.into());
-    Some(yaml::write(&document(object, spec)))
+    Some(yaml::write(&document(object, &spec)))
 }

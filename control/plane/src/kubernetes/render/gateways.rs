@@ -196,7 +196,7 @@ impl<'a> Rendering<'a> {
                 self.out
                     .places
                     .insert(plan.object.key.clone(), served.map(|listener| listener.index).collect());
-                self.write(plan.object, spec);
+                self.write(plan.object, &spec);
             }
             self.out.reports.insert(plan.object.key.clone(), Report::Gateway(report(&plan)));
         }

@@ -46,7 +46,7 @@ impl Rendering<'_> {
             });
             let (from, to): (Vec<&Value>, Vec<&Value>) = (from.collect(), to.collect());
             if !from.is_empty() && !to.is_empty() {
-                self.write(grant, json!({ "from": from, "to": to }));
+                self.write(grant, &json!({ "from": from, "to": to }));
             }
         }
     }

@@ -146,7 +146,7 @@ impl<'a> Rendering<'a> {
     }
 
     /// Writes one document into a file of its own.
-    fn write(&mut self, object: &Object, spec: Value) {
+    fn write(&mut self, object: &Object, spec: &Value) {
         let text = yaml::write(&document(object, spec));
         let path = path(&object.key);
         self.out.files.insert(path.into(), File { text: text.into(), origin: Some(object.key.clone()) });
@@ -182,7 +182,7 @@ pub fn path(key: &Key) -> String {
     format!("kubernetes/{}/{}/{}.yaml", key.namespace, key.resource.word(), key.name)
 }
 
-fn document(object: &Object, spec: Value) -> Value {
+fn document(object: &Object, spec: &Value) -> Value {
     let Key { resource, namespace, name } = &object.key;
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), Value::from(&**name));

@@ -73,7 +73,7 @@ impl<'a> Rendering<'a> {
                 self.policy(object, spec, &accepted)
             } else {
                 if let Ok(spec) = spec {
-                    self.write(object, spec);
+                    self.write(object, &spec);
                 }
                 Report::Plain(accepted)
             };
@@ -110,7 +110,7 @@ impl<'a> Rendering<'a> {
             if let Some(fields) = spec.as_object_mut() {
                 fields.insert("targetRefs".to_owned(), kept.into());
             }
-            self.write(object, spec);
+            self.write(object, &spec);
         }
         Report::Policy(PolicyReport { ancestors, resolved: Verdict::good("ResolvedRefs") })
     }

@@ -87,9 +87,9 @@ impl Rendering<'_> {
                 format!("allowedRoutes lets no route of the namespace `{}` attach", route.key.namespace);
             return Err(Verdict::bad("NotAllowedByListeners", message));
         }
-        let names = list(&route.spec, "hostnames");
+        let hosts = list(&route.spec, "hostnames");
         let met: Vec<usize> =
-            admitted.into_iter().filter(|(_, listener)| listener.meets(names)).map(|(at, _)| at).collect();
+            admitted.into_iter().filter(|(_, listener)| listener.meets(hosts)).map(|(at, _)| at).collect();
         if met.is_empty() {
             let message = "no such listener has a host name in common with the route";
             return Err(Verdict::bad("NoMatchingListenerHostname", message));

@@ -26,7 +26,7 @@ impl Rendering<'_> {
         if !parents.written.is_empty() {
             let places = parents.written.iter().map(|(index, _)| *index).collect();
             self.out.places.insert(route.key.clone(), places);
-            self.write(route, Value::Object(spec));
+            self.write(route, &Value::Object(spec));
         }
         let report = RouteReport { parents: parents.reports, resolved };
         self.out.reports.insert(route.key.clone(), Report::Route(report));

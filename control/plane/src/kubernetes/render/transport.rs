@@ -147,7 +147,7 @@ impl<'a> Rendering<'a> {
                 if let Some(list) = list.filter(|_| !plan.authorities.is_empty()) {
                     *list = plan.authorities.clone().into();
                 }
-                self.write(plan.object, spec);
+                self.write(plan.object, &spec);
             }
             let report = self.transport_report(&plan);
             self.out.reports.insert(plan.object.key.clone(), Report::Policy(report));
