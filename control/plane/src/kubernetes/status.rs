@@ -1,4 +1,4 @@
-//! Statuses: reports turned into what is written to objects, with the times at which conditions changed.
+//! Statuses: reports as they are written, with the times at which conditions changed.
 
 use serde_json::{Value, json};
 

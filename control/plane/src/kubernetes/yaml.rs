@@ -1,4 +1,4 @@
-//! Writes values as YAML in block style, so that faults have a line of their own.
+//! Writes values as YAML in block style, a line for each.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! The definitions of our kinds: fresh, structural, and as wide as what they are made from.
+//! The definitions of our kinds: fresh, structural, as wide as their source.
 
 use std::path::{Path, PathBuf};
 

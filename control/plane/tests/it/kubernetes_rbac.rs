@@ -1,4 +1,4 @@
-//! What is asked of the API server is what the code says it needs: no less, and no more.
+//! What is asked of the API server is what the rules allow, and all of it.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! A cluster for tests: an API server in the process, or a real one with etcd.
+//! A cluster for tests: an API server in the process, or a real one.
 
 pub mod http;
 pub mod patch;
