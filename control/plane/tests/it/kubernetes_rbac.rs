@@ -1,4 +1,4 @@
-//! What is asked of the API server is what the rules allow, and all of it.
+//! What is asked of the API server is what rules allow, and all of it.
 
 use std::collections::BTreeSet;
 
