@@ -1,5 +1,6 @@
 //! Events for the operator: one JSON line each on standard error.
 
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,7 +60,8 @@ fn line(unix: Duration, level: Level, name: &str, fields: &[(&str, Value)]) -> S
         } else {
             let mut units = [0; 2];
             for unit in letter.encode_utf16(&mut units) {
-                line.push_str(&format!("\\u{unit:04x}"));
+                // Writing to a string does not fail.
+                let _ = fmt::Write::write_fmt(&mut line, format_args!("\\u{unit:04x}"));
             }
         }
     }
