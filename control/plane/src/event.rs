@@ -1,7 +1,7 @@
 //! Events for the operator: one JSON line each on standard error.
 
-use std::fmt;
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ fn line(unix: Duration, level: Level, name: &str, fields: &[(&str, Value)]) -> S
             let mut units = [0; 2];
             for unit in letter.encode_utf16(&mut units) {
                 // Writing to a string does not fail.
-                let _ = fmt::Write::write_fmt(&mut line, format_args!("\\u{unit:04x}"));
+                let _ = write!(line, "\\u{unit:04x}");
             }
         }
     }

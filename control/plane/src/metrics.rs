@@ -44,7 +44,7 @@ impl Metrics {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
-    /// All of them in the text format of `OpenMetrics`.
+    /// All of them in the text format of Prometheus.
     pub fn text(&self) -> String {
         let mut text = String::new();
         let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
