@@ -353,3 +353,41 @@ fn clients_are_asked_for_certificates_of_authorities_that_are_there() {
     assert!(outcome.rendered.secrets.contains_key("secrets/configmap.crm.partners/ca.crt"));
     assert!(parent(&outcome, Resource::HttpRoute, "leads").0.ok);
 }
+
+#[test]
+fn a_fault_of_one_reference_costs_the_route_that_gateway_alone() {
+    let tcp = |name: &str, ports: [u16; 2]| {
+        let gateway = GATEWAY.replace("metadata: { name: edge", &format!("metadata: {{ name: {name}"));
+        let listeners =
+            ports.map(|port| format!("  - {{ name: p{port}, protocol: TCP, port: {port} }}\n")).concat();
+        gateway.split("  - {").next().unwrap().to_owned() + &listeners
+    };
+    let route = |name: &str, parents: &str| {
+        format!(
+            "
+apiVersion: gateway.networking.k8s.io/v1
+kind: TCPRoute
+metadata: {{ name: {name}, namespace: crm }}
+spec:
+  parentRefs: {parents}
+  rules: [{{ backendRefs: [{{ name: leads, port: 80 }}] }}]
+"
+        )
+    };
+    let (one, two) = (tcp("one", [5001, 5002]), tcp("two", [6001, 6002]));
+    let first = route("a", "[{ name: one, sectionName: p5001 }]");
+    // A reference that is not for us stands before the others, so that places differ.
+    let second = route(
+        "b",
+        "[{ name: foreign }, { name: two, sectionName: p6002 }, { name: one, sectionName: p5001 }]",
+    );
+    let (a, b) = (policy("TCPRoute", "a"), policy("TCPRoute", "b"));
+    let outcome = judged(&[CLASS, &one, &two, &first, &second, &a, &b, SERVICE]);
+    assert!(parent(&outcome, Resource::TcpRoute, "a").0.ok);
+    let Report::Route(route) = report(&outcome, Resource::TcpRoute, "b") else { panic!("no route") };
+    let [good, bad] = route.parents.as_slice() else { panic!("{route:?}") };
+    assert!(good.accepted.ok, "{good:?}");
+    assert_eq!((bad.accepted.ok, bad.accepted.reason), (false, "UnsupportedValue"));
+    assert!(bad.accepted.message.starts_with("FG0673"), "{bad:?}");
+    assert!(text(&outcome, "kubernetes/crm/TCPRoute/b.yaml").contains("p6002"));
+}
