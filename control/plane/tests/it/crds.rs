@@ -106,8 +106,9 @@ fn pruned(value: &Value, schema: &Value, way: &str, faults: &mut Vec<String>) ->
         (_, None)
         | (Value::Object(_), Some("object"))
         | (Value::Array(_), Some("array"))
-        | (Value::String(_), Some("string")) => true,
-        (Value::Bool(_), Some("boolean")) | (Value::Number(_), Some("number")) => true,
+        | (Value::String(_), Some("string"))
+        | (Value::Bool(_), Some("boolean"))
+        | (Value::Number(_), Some("number")) => true,
         (Value::Number(number), Some("integer")) => !number.is_f64(),
         (Value::Null, _) => schema["nullable"] == true,
         _ => false,

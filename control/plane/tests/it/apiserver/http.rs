@@ -193,15 +193,14 @@ fn watch(store: Arc<Store>, place: Place, query: &BTreeMap<String, String>) -> R
                     Ok(found) => found,
                     Err((code, reason)) => {
                         let status = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "too old resource version", "reason": reason, "code": code });
-                        return Some((line("ERROR", &status), None));
+                        return Some((Ok(line("ERROR", &status)), None));
                     }
                 };
                 let here: Vec<&Event> =
                     events.iter().filter(|event| meant(&place, only.as_deref(), event)).collect();
                 if !here.is_empty() {
-                    let text: Vec<Bytes> =
-                        here.iter().map(|event| line(event.word, &event.object).unwrap()).collect();
-                    return Some((Ok(text.concat().into()), Some((version, latest))));
+                    let text: Vec<Bytes> = here.iter().map(|event| line(event.word, &event.object)).collect();
+                    return Some((Ok::<Bytes, Infallible>(text.concat().into()), Some((version, latest))));
                 }
                 if tokio::time::timeout(BOOKMARK, latest.changed()).await.is_err() && bookmarks {
                     let kind = store.list(&place.collection, "", None).1;
@@ -210,7 +209,7 @@ fn watch(store: Arc<Store>, place: Place, query: &BTreeMap<String, String>) -> R
                     let api = if group.is_empty() { api.clone() } else { format!("{group}/{api}") };
                     let mark = json!({ "apiVersion": api, "kind": kind, "metadata": { "resourceVersion": version.to_string() } });
                     store.mark(&place.collection.2, version);
-                    return Some((line("BOOKMARK", &mark), Some((version, latest))));
+                    return Some((Ok(line("BOOKMARK", &mark)), Some((version, latest))));
                 }
             }
         }
@@ -227,8 +226,8 @@ fn meant(place: &Place, only: Option<&str>, event: &Event) -> bool {
         && only.is_none_or(|only| event.at.1 == only)
 }
 
-fn line(word: &str, object: &Value) -> Result<Bytes, Infallible> {
-    Ok(format!("{}\n", json!({ "type": word, "object": object })).into())
+fn line(word: &str, object: &Value) -> Bytes {
+    format!("{}\n", json!({ "type": word, "object": object })).into()
 }
 
 #[cfg(test)]

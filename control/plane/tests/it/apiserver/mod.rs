@@ -22,7 +22,7 @@ use self::store::Store;
 const AUTHOR: &str = "test";
 
 /// How long a test waits for a fact at most.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An API server, and how to reach it.
 pub struct Cluster {
@@ -176,9 +176,8 @@ fn plural(kind: &str) -> String {
     let word = kind.to_lowercase();
     match word.strip_suffix('y') {
         Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies"),
-        Some(_) => format!("{word}s"),
         None if word.ends_with('s') => format!("{word}es"),
-        None => format!("{word}s"),
+        _ => format!("{word}s"),
     }
 }
 

@@ -111,27 +111,27 @@ impl Real {
 
 async fn install(client: &Client, file: &Path) {
     let text = std::fs::read_to_string(file).unwrap();
-    for root in foregate_policy::parse::foreign(&text, 1_000_000, 128).into_iter() {
-        let object = root.to_json();
-        if object["kind"] != "CustomResourceDefinition" {
-            continue;
-        }
-        let resource = ApiResource {
-            group: "apiextensions.k8s.io".to_owned(),
-            version: "v1".to_owned(),
-            api_version: "apiextensions.k8s.io/v1".to_owned(),
-            kind: "CustomResourceDefinition".to_owned(),
-            plural: "customresourcedefinitions".to_owned(),
-        };
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
-        until("the kind is served", async || {
-            let object = serde_json::to_value(api.get(&name).await.ok()?).ok()?;
-            let conditions = object["status"]["conditions"].as_array()?;
-            let served = |it: &serde_json::Value| it["type"] == "Established" && it["status"] == "True";
-            conditions.iter().any(served).then_some(())
-        })
-        .await;
+    // Files with several documents define no kinds.
+    let Ok(root) = foregate_policy::parse::foreign(&text, 1_000_000, 128) else { return };
+    let object = root.to_json();
+    if object["kind"] != "CustomResourceDefinition" {
+        return;
     }
+    let resource = ApiResource {
+        group: "apiextensions.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "apiextensions.k8s.io/v1".to_owned(),
+        kind: "CustomResourceDefinition".to_owned(),
+        plural: "customresourcedefinitions".to_owned(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+    api.patch(&name, &PatchParams::apply("test").force(), &Patch::Apply(&object)).await.unwrap();
+    until("the kind is served", async || {
+        let object = serde_json::to_value(api.get(&name).await.ok()?).ok()?;
+        let conditions = object["status"]["conditions"].as_array()?;
+        let served = |it: &serde_json::Value| it["type"] == "Established" && it["status"] == "True";
+        conditions.iter().any(served).then_some(())
+    })
+    .await;
 }
