@@ -134,6 +134,18 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .with_state(state)
 }
 
+/// The routes for those who look after the process from another machine, such as the kubelet and Prometheus: health and
+/// metrics, and nothing of single requests.
+pub fn health(state: Arc<AdminState>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics are here.") })
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
+        .with_state(state)
+}
+
 /// Refuses foreign names and other methods, and keeps answers out of caches and other sites.
 async fn guard(State(state): State<Arc<AdminState>>, request: Request, next: Next) -> Response {
     let mut response = if !trusted(request.headers(), request.uri()) {
@@ -293,10 +305,11 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::{AdminState, ConfigStatus, ReloadFailure, local, router};
+    use super::{AdminState, ConfigStatus, ReloadFailure, health, local, router};
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::testing::{full_record, record};
     use crate::telemetry::{Telemetry, TelemetryOptions};
+    use axum::Router;
     use serde_json::Value;
     use std::net::SocketAddr;
     use std::sync::Arc;
@@ -324,11 +337,15 @@ mod tests {
     }
 
     async fn serve() -> (Arc<AdminState>, SocketAddr) {
+        serve_pages(router).await
+    }
+
+    async fn serve_pages(pages: fn(Arc<AdminState>) -> Router) -> (Arc<AdminState>, SocketAddr) {
         let options = TelemetryOptions { access_log: AccessLog::Off, ..Default::default() };
         let state = Arc::new(AdminState::new(Telemetry::new(options).unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, router(state.clone())).into_future());
+        tokio::spawn(axum::serve(listener, pages(state.clone())).into_future());
         (state, address)
     }
 
@@ -359,6 +376,21 @@ mod tests {
         assert_eq!(health().await, (200, 200, "ready\n".to_owned()));
         state.draining.store(true, Ordering::Release);
         assert_eq!(health().await, (200, 503, "draining\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn whoever_looks_after_the_process_from_elsewhere_sees_health_and_metrics_alone() {
+        let (state, address) = serve_pages(health).await;
+        assert_eq!(get(address, "/readyz").await.status, 503);
+        state.ready.store(true, Ordering::Release);
+        for page in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(get(address, page).await.status, 200, "{page}");
+        }
+        for page in ["/", "/config", "/upstreams", "/models", "/stores", "/decisions"] {
+            assert!(get(address, page).await.is_problem(404), "{page}");
+        }
+        assert!(send(address, "POST /livez HTTP/1.1\r\nHost: localhost").await.is_problem(405));
+        assert!(send(address, "GET /livez HTTP/1.1\r\nHost: rebind.example.com").await.is_problem(403));
     }
 
     #[tokio::test]

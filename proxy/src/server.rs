@@ -36,7 +36,7 @@ use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
 use crate::proxy_protocol;
 use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
-use crate::services::{AdminEndpoint, DataPlane, PolicyWatch, Shutdown};
+use crate::services::{AdminEndpoint, DataPlane, Pages, PolicyWatch, Shutdown};
 use crate::shared::Shared;
 use crate::sidecar::{Sidecar, SidecarOptions};
 use crate::stream::Deadlines;
@@ -54,6 +54,8 @@ pub struct RunOptions {
     pub source: PolicySource,
     /// Where `/metrics`, `/readyz` and the like are served; loopback by default.
     pub admin: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` alone are served besides: for other machines.
+    pub probes: Option<SocketAddr>,
     /// Worker threads of the data plane.
     pub threads: usize,
     pub access_log: AccessLog,
@@ -85,6 +87,7 @@ pub struct RunOptions {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
     pub admin: Option<SocketAddr>,
+    pub probes: Option<SocketAddr>,
     /// By `<gateway>/<listener>`.
     pub listeners: HashMap<Arc<str>, SocketAddr>,
 }
@@ -250,13 +253,18 @@ impl Process {
             admin: Arc::clone(&self.admin),
             bound: self.bound.clone(),
         });
-        server.add_service(AdminEndpoint {
-            address: self.options.admin,
-            admin: Arc::clone(&self.admin),
-            handover: Arc::clone(&handover),
-            failure: Arc::clone(&self.failure),
-            bound: self.bound.clone(),
-        });
+        let admin = Some((Pages::All, self.options.admin));
+        let probes = self.options.probes.map(|address| (Pages::Health, address));
+        for (pages, address) in admin.into_iter().chain(probes) {
+            server.add_service(AdminEndpoint {
+                pages,
+                address,
+                admin: Arc::clone(&self.admin),
+                handover: Arc::clone(&handover),
+                failure: Arc::clone(&self.failure),
+                bound: self.bound.clone(),
+            });
+        }
         let reload = Reload {
             gateway: Arc::clone(&self.gateway),
             policies: Arc::clone(&self.policies),

@@ -93,8 +93,18 @@ impl Service for DataPlane {
     }
 }
 
+/// What an admin endpoint shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Everything: on loopback, but where somebody says otherwise.
+    All,
+    /// Health and metrics: for other machines.
+    Health,
+}
+
 /// Health, metrics and decisions, apart from the data plane.
 pub(crate) struct AdminEndpoint {
+    pub(crate) pages: Pages,
     pub(crate) address: SocketAddr,
     pub(crate) admin: Arc<AdminState>,
     pub(crate) handover: Arc<Handover>,
@@ -105,7 +115,11 @@ pub(crate) struct AdminEndpoint {
 #[async_trait]
 impl Service for AdminEndpoint {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let name = admin_name(self.address);
+        let (what, said) = match self.pages {
+            Pages::All => ("admin", "admin listening"),
+            Pages::Health => ("probes", "probes listening"),
+        };
+        let name = admin_name(what, self.address);
         let listener = match self.handover.take(&name) {
             Some(inherited) => inherited,
             None => tokio::net::TcpListener::bind(self.address).await,
@@ -113,23 +127,37 @@ impl Service for AdminEndpoint {
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
-                return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address));
+                return self.failure.tell(format!("{what}: cannot listen on {}: {error}", self.address));
             }
         };
         let address = listener.local_addr().unwrap_or(self.address);
-        event(Level::Info, "admin listening", &[("address", address.to_string().into())]);
+        event(Level::Info, said, &[("address", address.to_string().into())]);
         self.handover.offer(name, &listener);
-        self.bound.send_modify(|bound| bound.admin = Some(address));
+        self.bound.send_modify(|bound| match self.pages {
+            Pages::All => bound.admin = Some(address),
+            Pages::Health => bound.probes = Some(address),
+        });
         // Until then the process before tells how it stands.
         self.handover.served().await;
         let listener = UntilHanded { listener, handover: Arc::clone(&self.handover) };
-        if let Err(error) = axum::serve(listener, admin::router(Arc::clone(&self.admin))).await {
-            event(Level::Error, "admin ended", &[("error", error.to_string().into())]);
+        let pages = match self.pages {
+            Pages::All => admin::router(Arc::clone(&self.admin)),
+            Pages::Health => admin::health(Arc::clone(&self.admin)),
+        };
+        if let Err(error) = axum::serve(listener, pages).await {
+            event(
+                Level::Error,
+                "admin ended",
+                &[("pages", what.into()), ("error", error.to_string().into())],
+            );
         }
     }
 
     fn name(&self) -> &'static str {
-        "admin"
+        match self.pages {
+            Pages::All => "admin",
+            Pages::Health => "probes",
+        }
     }
 
     fn threads(&self) -> Option<usize> {

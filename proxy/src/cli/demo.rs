@@ -95,6 +95,7 @@ impl Demo {
                 bind: HashMap::from([(LISTENER.to_owned(), loopback(port))]),
             },
             admin: loopback(0),
+            probes: None,
             threads: 2,
             access_log: AccessLog::File(stage.folder.access_log()),
             decisions: TelemetryOptions::default().decisions,

@@ -33,6 +33,10 @@ pub(super) struct Run {
     /// Where /metrics, /readyz, /livez, /config and /decisions are served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
+    /// Where /livez, /readyz and /metrics alone are served besides, for those who look after this process from other
+    /// machines: the kubelet, Prometheus.
+    #[arg(long, value_name = "ADDRESS")]
+    probes: Option<SocketAddr>,
     /// Worker threads of the data plane [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -188,6 +192,7 @@ impl Run {
                 bind: self.bind.into_iter().collect::<HashMap<_, _>>(),
             },
             admin: self.admin,
+            probes: self.probes,
             threads: self.threads.map_or(processors, usize::from),
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,

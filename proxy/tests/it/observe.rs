@@ -357,3 +357,23 @@ async fn every_request_leaves_exactly_one_line_however_it_ends() {
         gateway.access_log().all().iter().map(|line| text(line, "foregate.decision")).collect();
     assert_eq!((ids.len(), gateway.access_log().text().lines().count()), (all.len(), all.len()));
 }
+
+#[tokio::test]
+async fn other_machines_see_health_and_metrics_and_no_more() {
+    let options = Options::default().args(&["--probes", "127.0.0.1:0"]);
+    let gateway = Foregate::start(&policies::plain("127.0.0.1:9"), options).await;
+    let listening = gateway.event("probes listening").await;
+    let probes = listening["address"].as_str().unwrap().parse().unwrap();
+    let page = async |path: &str| {
+        let mut client = Client::http1(probes).await;
+        let request = client.request("GET", path).header("host", probes.to_string());
+        client.send_empty(request).await
+    };
+    assert_eq!(page("/livez").await.status, 200);
+    assert_eq!(page("/readyz").await.status, 200);
+    assert!(page("/metrics").await.text().contains("foregate_"));
+    for path in ["/config", "/decisions", "/upstreams", "/"] {
+        assert_eq!(page(path).await.status, 404, "{path}");
+        assert_eq!(gateway.admin_page(path).await.0, 200, "{path}");
+    }
+}

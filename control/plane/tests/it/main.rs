@@ -2,3 +2,5 @@
 
 #[cfg(test)]
 mod check;
+#[cfg(test)]
+mod deploy;
