@@ -48,14 +48,15 @@ def _container(container, pod):
     resources = container.get("resources", {})
     if not {"cpu", "memory"} <= set(resources.get("requests", {})) or "memory" not in resources.get("limits", {}):
         yield "resources"
-    ports = {port["name"] for port in container["ports"]}
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+    ports = {port["name"] for port in container.get("ports", [])}
+    # What nobody reaches from outside of its pod, the kubelet neither, has nothing to ask.
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe") if ports else ():
         asked = container.get(probe, {}).get("httpGet", {})
         if asked.get("port") not in ports:
             yield f"{probe} asks no port of the container"
         elif asked["path"] != ("/readyz" if probe == "readinessProbe" else "/livez"):
             yield f"{probe} asks {asked['path']}"
-    if any("hostPort" in port for port in container["ports"]):
+    if any("hostPort" in port for port in container.get("ports", [])):
         yield "hostPort"
     for variable in container.get("env", []):
         if any(word in variable["name"].lower() for word in ("password", "token", "secret")) and "value" in variable:

@@ -65,6 +65,11 @@ CASES = {
             "policies": {"from": "control"},
             "control": {"gateways": ["crm/edge"], "labels": {"tier": "front"}},
             "args": ["--threads=2"],
+            "inference": {
+                "enabled": True,
+                "args": ["--max-rows=64"],
+                "volumeMounts": [{"name": "bundles", "mountPath": "/bundles", "readOnly": True}],
+            },
             "env": [{"name": "NO_COLOR", "value": "1"}],
             "volumes": [{"name": "bundles", "persistentVolumeClaim": {"claimName": "bundles", "readOnly": True}}],
             "volumeMounts": [{"name": "bundles", "mountPath": "/bundles", "readOnly": True}],

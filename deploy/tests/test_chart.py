@@ -1,6 +1,7 @@
 """The chart, rendered as people install it: valid, hardened, and of one piece."""
 
 import copy
+import pathlib
 import re
 import unittest
 
@@ -123,7 +124,8 @@ class Chart(unittest.TestCase):
             pod = workload["spec"]["template"]["spec"]
             claims = workload["spec"].get("volumeClaimTemplates", [])
             there = {one["name"] for one in pod["volumes"]} | {claim["metadata"]["name"] for claim in claims}
-            used = {mount["name"] for one in pod["containers"] for mount in one["volumeMounts"]}
+            every = pod["containers"] + pod.get("initContainers", [])
+            used = {mount["name"] for one in every for mount in one["volumeMounts"]}
             self.assertEqual(there, used, case)
 
     def test_selectors_find_the_pods_of_their_part_and_no_others(self):
@@ -200,6 +202,17 @@ class Chart(unittest.TestCase):
             text = yaml.safe_dump(settings(documents))
             for path in re.findall(r"(?<=[ '\"])/(?:etc|var)/[^\s'\"]+", text):
                 self.assertTrue([folder for folder in folders if path.startswith(folder)], f"{case}: {path}")
+
+    def test_gateway_and_inference_server_share_a_socket_and_a_user(self):
+        pod = find(rendered("both, and everything said"), "Deployment")["spec"]["template"]["spec"]
+        (gateway,), (inference,) = pod["containers"], pod["initContainers"]
+        self.assertEqual(inference["restartPolicy"], "Always")
+        (socket,) = [word.partition("=")[2] for word in inference["args"] if word.startswith("--grpc-socket=")]
+        self.assertIn(f"--inference-sidecar=unix:{socket}", gateway["args"])
+        for container in (gateway, inference):
+            folders = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+            self.assertEqual(folders[str(pathlib.PurePath(socket).parent)], "inference")
+            self.assertNotIn("runAsUser", container["securityContext"], "that of the pod holds for both")
 
     def test_gateways_are_granted_what_they_ask_for(self):
         documents = rendered("both, and everything said")

@@ -140,6 +140,11 @@ class Refused(unittest.TestCase):
             (MESH, {"control": {"replicas": 2, "joinTokens": {"enabled": True}}}, "join tokens"),
             (MESH, {"control": {"kubernetes": {"enabled": False}}}, "control.kubernetes.enabled"),
             (MESH, {"control": {"tokenReview": {"enabled": False}}}, "control.tokenReview.enabled"),
+            (
+                {"mode": "both", "gateway": {"policies": {"from": "control"}}},
+                {"control": {"insecure": {"generateAuthority": True}, "injection": {"enabled": False}, "validation": {"enabled": False}}},
+                "gateway.control.roots",
+            ),
         ):
             self.refused(merged(base, more), words)
 

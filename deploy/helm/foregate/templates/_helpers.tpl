@@ -155,6 +155,9 @@ readinessProbe:
 {{- if and (not $gateway.control.address) (not $control.tokenReview.enabled) }}
 {{- fail "gateways prove who they are by tokens of their service account: control.tokenReview.enabled must be true" }}
 {{- end }}
+{{- if and (not $gateway.control.address) $control.insecure.generateAuthority (not $gateway.control.roots.configMap) (not $gateway.control.roots.secret) (not (include "foregate.hasWebhooks" .)) }}
+{{- fail "the control plane writes its roots where it serves webhooks: without control.injection and control.validation, gateway.control.roots must name them" }}
+{{- end }}
 {{- if and $gateway.control.roots.configMap $gateway.control.roots.secret }}
 {{- fail "gateway.control.roots names both a ConfigMap and a Secret: leave one of them out" }}
 {{- end }}
