@@ -20,6 +20,7 @@ use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
 use crate::model_page;
 use crate::policies::Policies;
+use crate::probes::{Applications, Outcome};
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
@@ -135,12 +136,14 @@ pub fn router(state: Arc<AdminState>) -> Router {
 }
 
 /// The routes for those who look after the process from another machine, such as the kubelet and Prometheus: health and
-/// metrics, and nothing of single requests.
-pub fn health(state: Arc<AdminState>) -> Router {
+/// metrics, and nothing of single requests; health of the applications behind this sidecar, too.
+pub fn health(state: Arc<AdminState>, applications: Arc<Applications>) -> Router {
+    let asked = Router::new().route("/probes/{container}/{kind}", get(probe)).with_state(applications);
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
+        .merge(asked)
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics are here.") })
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
@@ -201,6 +204,21 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+    }
+}
+
+/// What an application says to the probe of this container and kind.
+async fn probe(
+    State(applications): State<Arc<Applications>>,
+    Path((container, kind)): Path<(String, String)>,
+) -> Response {
+    match applications.ask(&container, &kind).await {
+        Outcome::Fit => "ok\n".into_response(),
+        Outcome::Unfit(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Outcome::Unknown => {
+            let detail = "The variable FOREGATE_PROBES tells of no such probe.";
+            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+        }
     }
 }
 
@@ -380,13 +398,15 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_looks_after_the_process_from_elsewhere_sees_health_and_metrics_alone() {
-        let (state, address) = serve_pages(health).await;
+        let (state, address) = serve_pages(|state| health(state, Arc::default())).await;
         assert_eq!(get(address, "/readyz").await.status, 503);
         state.ready.store(true, Ordering::Release);
         for page in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(get(address, page).await.status, 200, "{page}");
         }
-        for page in ["/", "/config", "/upstreams", "/models", "/stores", "/decisions"] {
+        let others =
+            ["/", "/config", "/upstreams", "/models", "/stores", "/decisions", "/probes/app/liveness"];
+        for page in others {
             assert!(get(address, page).await.is_problem(404), "{page}");
         }
         assert!(send(address, "POST /livez HTTP/1.1\r\nHost: localhost").await.is_problem(405));

@@ -44,6 +44,7 @@ pub mod part_metrics;
 pub mod passage;
 pub mod path;
 pub mod policies;
+pub mod probes;
 pub mod problem;
 pub mod progress;
 pub mod proxy_protocol;

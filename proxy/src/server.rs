@@ -33,6 +33,7 @@ use crate::open::Publications;
 use crate::panics;
 use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
+use crate::probes::Applications;
 use crate::proxy_protocol;
 use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
@@ -56,6 +57,8 @@ pub struct RunOptions {
     pub admin: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` alone are served besides: for other machines.
     pub probes: Option<SocketAddr>,
+    /// What is asked there of the applications behind this sidecar.
+    pub applications: Arc<Applications>,
     /// Worker threads of the data plane.
     pub threads: usize,
     pub access_log: AccessLog,
@@ -258,6 +261,7 @@ impl Process {
         for (pages, address) in admin.into_iter().chain(probes) {
             server.add_service(AdminEndpoint {
                 pages,
+                applications: Arc::clone(&self.options.applications),
                 address,
                 admin: Arc::clone(&self.admin),
                 handover: Arc::clone(&handover),

@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::handover::until::UntilHanded;
 use crate::handover::{Handover, admin_name};
 use crate::listeners::{Listeners, Socket};
+use crate::probes::Applications;
 use crate::reload::Reload;
 use crate::server::Bound;
 use crate::telemetry::event::event;
@@ -105,6 +106,7 @@ pub(crate) enum Pages {
 /// Health, metrics and decisions, apart from the data plane.
 pub(crate) struct AdminEndpoint {
     pub(crate) pages: Pages,
+    pub(crate) applications: Arc<Applications>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: Arc<AdminState>,
     pub(crate) handover: Arc<Handover>,
@@ -142,7 +144,7 @@ impl Service for AdminEndpoint {
         let listener = UntilHanded { listener, handover: Arc::clone(&self.handover) };
         let pages = match self.pages {
             Pages::All => admin::router(Arc::clone(&self.admin)),
-            Pages::Health => admin::health(Arc::clone(&self.admin)),
+            Pages::Health => admin::health(Arc::clone(&self.admin), Arc::clone(&self.applications)),
         };
         if let Err(error) = axum::serve(listener, pages).await {
             event(

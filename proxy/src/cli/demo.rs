@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -96,6 +97,7 @@ impl Demo {
             },
             admin: loopback(0),
             probes: None,
+            applications: Arc::default(),
             threads: 2,
             access_log: AccessLog::File(stage.folder.access_log()),
             decisions: TelemetryOptions::default().decisions,

@@ -1,9 +1,11 @@
 //! `foregate run`: the gateway, until it is told to end.
 
 use std::collections::HashMap;
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,14 +13,15 @@ use foregate_filters::peer::PeerPattern;
 use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
-use crate::cli::REFUSED;
 use crate::cli::capacity::CapacityArgs;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
 use crate::identity::Origin;
 use crate::panics;
 use crate::policies::PolicySource;
+use crate::probes::{Applications, ProbesError};
 use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
 use crate::sidecar::{Place, SidecarOptions};
@@ -34,7 +37,8 @@ pub(super) struct Run {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
     /// Where /livez, /readyz and /metrics alone are served besides, for those who look after this process from other
-    /// machines: the kubelet, Prometheus.
+    /// machines: the kubelet, Prometheus. In a sidecar /probes/CONTAINER/KIND asks the application at `POD_IP` what
+    /// `FOREGATE_PROBES` tells of its probes.
     #[arg(long, value_name = "ADDRESS")]
     probes: Option<SocketAddr>,
     /// Worker threads of the data plane [default: one a processor].
@@ -169,7 +173,14 @@ fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         panics::install();
-        let outcome = Process::new(self.options()).and_then(Process::run);
+        let applications = match self.applications() {
+            Ok(applications) => Arc::new(applications),
+            Err(error) => {
+                output::error(&format!("foregate: FOREGATE_PROBES or POD_IP: {error}"));
+                return ExitCode::from(USAGE);
+            }
+        };
+        let outcome = Process::new(self.options(applications)).and_then(Process::run);
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(RunError::Refused(diagnostics)) => {
@@ -183,7 +194,16 @@ impl Run {
         }
     }
 
-    fn options(self) -> RunOptions {
+    /// The probes that injection took from the containers of this pod.
+    fn applications(&self) -> Result<Applications, ProbesError> {
+        if self.probes.is_none() {
+            return Ok(Applications::default());
+        }
+        let variable = |name: &str| env::var(name).unwrap_or_default();
+        Applications::parse(&variable("FOREGATE_PROBES"), &variable("POD_IP"))
+    }
+
+    fn options(self, applications: Arc<Applications>) -> RunOptions {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         RunOptions {
             source: PolicySource {
@@ -193,6 +213,7 @@ impl Run {
             },
             admin: self.admin,
             probes: self.probes,
+            applications,
             threads: self.threads.map_or(processors, usize::from),
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,
