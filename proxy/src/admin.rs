@@ -138,7 +138,8 @@ pub fn router(state: Arc<AdminState>) -> Router {
 /// The routes for those who look after the process from another machine, such as the kubelet and Prometheus: health and
 /// metrics, and nothing of single requests; health of the applications behind this sidecar, too.
 pub fn health(state: Arc<AdminState>, applications: Arc<Applications>) -> Router {
-    let asked = Router::new().route("/probes/{container}/{kind}", get(probe)).with_state(applications);
+    let asked: Router<Arc<AdminState>> =
+        Router::new().route("/probes/{container}/{kind}", get(probe)).with_state(applications);
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

@@ -81,8 +81,8 @@ pub(super) async fn http(address: SocketAddr, get: &HttpGet) -> Result<(), Strin
 pub(super) async fn grpc(address: SocketAddr, service: &str) -> Result<(), String> {
     let said = |error: hyper::Error| error.to_string();
     let stream = connect(address).await?;
-    let handshake = http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(stream));
-    let (mut sender, connection) = handshake.await.map_err(said)?;
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.map_err(said)?;
     let _driven = Driven(tokio::spawn(async move {
         let _ = connection.await;
     }));
