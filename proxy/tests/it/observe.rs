@@ -7,6 +7,7 @@ use http::{HeaderMap, Response};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::support::certificates::Authority;
 use crate::support::client::{Client, Reply};
 use crate::support::guarded::{bundle, model, routes};
 use crate::support::idp::Idp;
@@ -399,10 +400,18 @@ async fn probes_are_led_to_the_application_behind_a_sidecar() {
         Response::builder().header("content-type", "application/grpc").body(body).unwrap()
     })
     .await;
-    let (web, rpc) = (web.address.port(), rpc.address.port());
+    // Of an authority that nobody knows: the kubelet does not look.
+    let leaf = Authority::new().leaf(&["crm.internal"]);
+    let secured = Upstream::speaking(Speak::Tls(leaf.server(&["http/1.1"])), |_| async {
+        Response::new(full("hello"))
+    })
+    .await;
+    let (web, rpc, secured) = (web.address.port(), rpc.address.port(), secured.address.port());
     let told = serde_json::json!({
         "app/liveness": { "httpGet": { "port": web, "path": "/healthz", "scheme": "HTTP" }, "timeoutSeconds": 5 },
         "app/readiness": { "httpGet": { "port": web, "path": "/ready" }, "timeoutSeconds": 5 },
+        "tls/liveness": { "httpGet": { "port": secured, "path": "/", "scheme": "HTTPS" }, "timeoutSeconds": 5 },
+        "tls/readiness": { "httpGet": { "port": web, "path": "/", "scheme": "HTTPS" }, "timeoutSeconds": 5 },
         "rpc/liveness": { "grpc": { "port": rpc, "service": "crm" }, "timeoutSeconds": 5 },
         "rpc/readiness": { "grpc": { "port": rpc, "service": "other" }, "timeoutSeconds": 5 },
     });
@@ -414,6 +423,8 @@ async fn probes_are_led_to_the_application_behind_a_sidecar() {
     for (path, status) in [
         ("/probes/app/liveness", 200),
         ("/probes/app/readiness", 503),
+        ("/probes/tls/liveness", 200),
+        ("/probes/tls/readiness", 503),
         ("/probes/rpc/liveness", 200),
         ("/probes/rpc/readiness", 503),
         ("/probes/app/startup", 404),
