@@ -217,6 +217,22 @@ impl Process {
         self.bound.subscribe()
     }
 
+    /// The admin endpoint, and that for other machines where there is one.
+    fn endpoints(&self, handover: &Arc<Handover>) -> Vec<AdminEndpoint> {
+        let probes = self.options.probes.map(|address| (Pages::Health, address));
+        let all = std::iter::once((Pages::All, self.options.admin)).chain(probes);
+        let endpoint = |(pages, address)| AdminEndpoint {
+            pages,
+            applications: Arc::clone(&self.options.applications),
+            address,
+            admin: Arc::clone(&self.admin),
+            handover: Arc::clone(handover),
+            failure: Arc::clone(&self.failure),
+            bound: self.bound.clone(),
+        };
+        all.map(endpoint).collect()
+    }
+
     /// Runs until SIGTERM, SIGINT, a failure, or until another process has taken over. Drains first, but for
     /// SIGINT and failures.
     ///
@@ -256,18 +272,8 @@ impl Process {
             admin: Arc::clone(&self.admin),
             bound: self.bound.clone(),
         });
-        let admin = Some((Pages::All, self.options.admin));
-        let probes = self.options.probes.map(|address| (Pages::Health, address));
-        for (pages, address) in admin.into_iter().chain(probes) {
-            server.add_service(AdminEndpoint {
-                pages,
-                applications: Arc::clone(&self.options.applications),
-                address,
-                admin: Arc::clone(&self.admin),
-                handover: Arc::clone(&handover),
-                failure: Arc::clone(&self.failure),
-                bound: self.bound.clone(),
-            });
+        for endpoint in self.endpoints(&handover) {
+            server.add_service(endpoint);
         }
         let reload = Reload {
             gateway: Arc::clone(&self.gateway),
