@@ -81,6 +81,14 @@ need curl curl
 need openssl openssl
 need nghttp2-client h2load
 need procps kill
+# Policies are pulled from repositories, whose commits are signed.
+need git git
+need openssh-client ssh-keygen
 # Gateways count together in a Redis.
 need redis-server redis-server
+# Pods of tests are network namespaces, in which `foregate init` redirects.
+need iproute2 ip
+need nftables nft
+need iptables iptables-restore
+need util-linux setpriv
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"

@@ -1,12 +1,9 @@
-//! Features, models, reasons and rankings without anything around them.
+//! Features, rankings and stores without anything around them.
 
-use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use foregate_inference::bundle::Bundle;
 use foregate_inference::features::spec::FeatureSpec;
 use foregate_inference::features::{Plan, Reading};
 use foregate_inference::rank::Index;
@@ -14,6 +11,7 @@ use foregate_inference::store::line::Update;
 use foregate_inference::store::{FeatureStore, StoreKey};
 use foregate_inference::table::Tables;
 
+use crate::bundles;
 use crate::measure::Table;
 
 /// Items of a catalogue, and numbers of each.
@@ -32,38 +30,10 @@ const LOOKED_UP: &str = r#"[{"name":"a","pointer":"/AccountId","type":"number","
 
 /// Measures everything.
 pub fn run<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
-    models(table)?;
+    bundles::run(table)?;
     words(table)?;
     ranking(table)?;
     store(table)
-}
-
-/// Each shipped model on the features of its first golden record; `compare/engines.py` times the same beside us.
-fn models<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
-    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference-sidecar/bundles");
-    let mut folders: Vec<PathBuf> =
-        fs::read_dir(home)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    folders.sort();
-    for folder in folders {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy();
-        let (alone, why) = (format!("model alone, {name}"), format!("reasons of one score, {name}"));
-        if !table.wants(&alone) && !table.wants(&why) {
-            continue;
-        }
-        let bundle = Bundle::load(&folder)?;
-        let golden = Bundle::records(&folder, &bundle.manifest)?;
-        let record = golden.bodies.first().context("no golden record")?;
-        let row = bundle.plan.extract(record, &[], Reading { now: golden.now, values: false })?.rows;
-        let mut scores = Vec::with_capacity(bundle.model.columns());
-        table.row(&alone, || {
-            scores.clear();
-            bundle.model.run(&row, 1, &mut scores).is_ok()
-        })?;
-        if bundle.model.explain(&row, &scores).is_some() {
-            table.row(&why, || bundle.model.explain(&row, &scores))?;
-        }
-    }
-    Ok(())
 }
 
 fn words<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
@@ -123,7 +93,7 @@ fn store<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     };
     table.row(alone, || {
         let key = keys.get(next()).map(String::as_str).unwrap_or_default();
-        store.pin().row(store.row_key(key)).map(|row| row.at)
+        store.pin().find(key).map(|row| row.at)
     })?;
     let specs: Vec<FeatureSpec> = serde_json::from_str(LOOKED_UP)?;
     let mut plan = Plan::compile("Lead", &specs, &Tables::new())?;

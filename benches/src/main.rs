@@ -1,5 +1,8 @@
-//! Measures the parts of a request, one by one: nanoseconds an operation.
+//! Measures parts of requests, and a fleet; serves as peer and as origin.
 
+mod bundles;
+mod echo;
+mod fleet;
 mod inference;
 mod keys;
 mod limits;
@@ -7,25 +10,34 @@ mod materials;
 mod measure;
 mod memory;
 mod micro;
+mod origin;
 mod picks;
 mod policies;
 mod schemas;
 
 use std::io::Write;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// The allocator of the gateway.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+const USAGE: &str =
+    "usage: foregate-benches micro [WORD IN THE NAME] | fleet [PROXIES] | echo ADDRESS | origin ADDRESS";
+
 fn main() -> Result<()> {
-    let mut words = std::env::args().skip(1);
-    let (command, only) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    if command != "micro" || words.next().is_some() {
-        bail!("usage: foregate-benches micro [WORD IN THE NAME]");
-    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let mut out = std::io::stdout().lock();
-    micro::run(&mut out, &only)?;
+    match words.as_slice() {
+        ["micro"] => micro::run(&mut out, "")?,
+        ["micro", only] => micro::run(&mut out, only)?,
+        ["echo", address] => echo::run(address.parse()?)?,
+        ["origin", address] => origin::run(address.parse()?)?,
+        ["fleet"] => fleet::run(&mut out, 1_000)?,
+        ["fleet", proxies] => fleet::run(&mut out, proxies.parse().context(USAGE)?)?,
+        _ => bail!(USAGE),
+    }
     Ok(out.flush()?)
 }

@@ -191,6 +191,8 @@ fn leads<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Pa
         judge(&route.chain, head, &mut ctx, Some(&body))?;
         let scored = splice(&body, &ctx.edits.body).context("the splices do not fit")?;
         ensure!(scored.windows(13).any(|window| window == b"Lead_Score__c"), "no score in the body");
+        let edits = ctx.edits.body.clone();
+        table.row(&format!("{name}: the splice alone"), || splice(&body, &edits))?;
         table.row(name, || {
             let mut ctx = context(clock);
             ctx.body = Some(body.clone());
@@ -245,7 +247,7 @@ fn moment(monotonic: Duration) -> Moment {
 
 fn context(monotonic: Duration) -> RequestContext {
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-    let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true };
+    let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true, destination: None };
     RequestContext::new(moment(monotonic), client)
 }
 

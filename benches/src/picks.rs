@@ -61,6 +61,8 @@ fn upstream(policy: Algorithm) -> UpstreamState {
         endpoints: (0..ENDPOINTS).map(endpoint).collect(),
         services: Vec::new(),
         endpoints_file: None,
+        virtual_addresses: Box::default(),
+        captured: None,
         balancing: Balancing { policy, panic_threshold: 25, ..Balancing::default() },
         protocol: Protocol::Http1,
         tls: None,

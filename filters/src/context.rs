@@ -34,6 +34,8 @@ pub struct Client {
     pub address: IpAddr,
     /// True where the connection is TLS.
     pub tls: bool,
+    /// Where it meant to go; known where the kernel redirected it to us.
+    pub destination: Option<SocketAddr>,
 }
 
 /// What one `enrich` rule found out.

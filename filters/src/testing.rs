@@ -281,7 +281,7 @@ impl Call {
     }
 
     pub fn context(&self) -> RequestContext {
-        let client = Client { peer: self.peer, address: self.peer.ip(), tls: false };
+        let client = Client { peer: self.peer, address: self.peer.ip(), tls: false, destination: None };
         let peer = |thumbprint| Arc::new(Peer { id: None, thumbprint, expires: Duration::MAX });
         RequestContext { peer: self.thumbprint.map(peer), ..RequestContext::new(self.moment, client) }
     }

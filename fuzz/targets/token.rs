@@ -130,7 +130,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (head, ()) = request.into_parts();
     let moment = Moment { unix: Duration::from_secs(1_790_000_000), monotonic: Duration::from_secs(1) };
     let peer = ([192, 0, 2, 1], 1).into();
-    let mut ctx = RequestContext::new(moment, Client { peer, address: peer.ip(), tls: true });
+    let mut ctx = RequestContext::new(moment, Client { peer, address: peer.ip(), tls: true, destination: None });
     let mut asked = pin!(CHAIN.run_head(&head, &mut ctx));
     let outcome = match asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(outcome) => outcome,

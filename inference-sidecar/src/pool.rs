@@ -27,6 +27,8 @@ pub(crate) struct Ran {
     pub(crate) cells: Vec<f32>,
     /// One for each row, where reasons were asked for and time was left.
     pub(crate) reasons: Vec<Option<Contributions>>,
+    /// How long the rows waited for a thread.
+    pub(crate) queued: Duration,
 }
 
 pub(crate) type Answer = Result<Ran, ScoreFault>;
@@ -147,6 +149,7 @@ impl Shared {
 
     /// Runs several calls as one batch; where that fails, each alone, so that one cannot spoil the others.
     fn run(&self, jobs: Vec<Job>) {
+        let waits: Vec<Duration> = jobs.iter().map(|job| job.queued.elapsed()).collect();
         let mut rows = Vec::with_capacity(jobs.iter().map(|job| job.rows.len()).sum());
         for job in &jobs {
             rows.extend_from_slice(&job.rows);
@@ -158,15 +161,15 @@ impl Shared {
         let whole = self.model.run(&rows, count, &mut cells).is_ok() && cells.len() == count * columns;
         self.live.note(watch.elapsed(), count);
         let mut rest = cells.as_slice();
-        for job in jobs {
+        for (job, queued) in jobs.into_iter().zip(waits) {
             let answer = match rest.split_at_checked(job.count * columns).filter(|_| whole) {
                 Some((own, tail)) => {
                     rest = tail;
-                    Ok(Ran { cells: own.to_vec(), reasons: Vec::new() })
+                    Ok(Ran { cells: own.to_vec(), ..Ran::default() })
                 }
                 None => run(&*self.model, &job.rows, job.count),
             };
-            let answer = answer.map(|ran| self.explain(&job, ran));
+            let answer = answer.map(|ran| self.explain(&job, Ran { queued, ..ran }));
             let _ = job.reply.send(answer);
         }
     }
@@ -199,7 +202,7 @@ fn batch(jobs: &VecDeque<Job>) -> usize {
 pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
     let mut cells = Vec::with_capacity(count * model.columns());
     match model.run(rows, count, &mut cells) {
-        Ok(()) if cells.len() == count * model.columns() => Ok(Ran { cells, reasons: Vec::new() }),
+        Ok(()) if cells.len() == count * model.columns() => Ok(Ran { cells, ..Ran::default() }),
         Ok(()) => Err(ScoreFault::Model("the number of scores is not that of the rows".into())),
         Err(error) => Err(ScoreFault::Model(error.to_string().into())),
     }
@@ -207,7 +210,7 @@ pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pool, Ran};
+    use super::Pool;
     use crate::bundle::Cost;
     use crate::live::Live;
     use crate::model::{Model, ModelError};
@@ -239,7 +242,7 @@ mod tests {
             let bad = pool.submit(vec![-1.0], 1, long, false).unwrap();
             assert!(bad.blocking_recv().is_err(), "nobody answers");
             let good = pool.submit(vec![1.0], 1, long, false).unwrap();
-            assert_eq!(good.blocking_recv().unwrap(), Ok(Ran { cells: vec![0.5], reasons: Vec::new() }));
+            assert_eq!(good.blocking_recv().unwrap().unwrap().cells, [0.5]);
         }
     }
 }

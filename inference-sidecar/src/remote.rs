@@ -12,11 +12,11 @@ use tokio::sync::oneshot;
 
 use crate::bundle::Bundle;
 use crate::output::Output;
-use crate::protocol::framed;
 use crate::protocol::messages::{
     InferRequestedOutputTensor, InferTensor, ModelInferRequest, ModelInferResponse, ModelMetadataResponse,
-    ModelReadyRequest, TensorMetadata,
+    ModelReadyRequest, Parameter, TensorMetadata,
 };
+use crate::protocol::{BUNDLE, framed};
 
 /// The columns of the output, row by row, or why there are none.
 pub type Columns = Result<Vec<f32>, ScoreFault>;
@@ -41,6 +41,8 @@ pub struct Contract {
     /// Name and version that the bundle has itself, whatever a policy calls the model.
     pub name: Box<str>,
     pub version: Box<str>,
+    /// What the bundle is, whatever it calls itself.
+    pub digest: Box<str>,
     /// The tensor of features.
     input: Box<str>,
     width: usize,
@@ -59,6 +61,14 @@ pub enum AnswerError {
     Model(String),
     #[error("the sidecar has version {found}, not {wanted}")]
     Version { found: String, wanted: Box<str> },
+    #[error(
+        "the sidecar has another bundle under this name and version: its model.yaml has SHA-256 {found}, ours {wanted}"
+    )]
+    Bundle { found: String, wanted: Box<str> },
+    #[error(
+        "the sidecar does not tell which bundle it has: it must be a foregate-inference as new as this gateway"
+    )]
+    Untold,
     #[error("the sidecar answered without the one raw FP32 tensor `{0}`")]
     Tensor(&'static str),
     #[error("the sidecar answered with shape {found:?} for {rows} rows of {columns}")]
@@ -82,6 +92,13 @@ fn shown(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(SHOWN).collect()
 }
 
+impl AnswerError {
+    /// True where the other process has, or may have, another bundle.
+    pub fn is_of_bundle(&self) -> bool {
+        matches!(self, Self::Bundle { .. } | Self::Untold)
+    }
+}
+
 impl Contract {
     /// What this bundle expects; `None` for one that ranks, whose vectors no tensor of the protocol tells.
     pub fn of(bundle: &Bundle) -> Option<Self> {
@@ -94,6 +111,7 @@ impl Contract {
         Some(Self {
             name: bundle.name.clone(),
             version: bundle.version.clone(),
+            digest: bundle.digest.clone(),
             input: bundle.manifest.input.name.as_str().into(),
             width: bundle.plan.width(),
             tensor,
@@ -123,6 +141,7 @@ impl Contract {
             let found = told.versions.iter().map(|version| shown(version)).take(8).collect::<Vec<_>>();
             return Err(AnswerError::Version { found: found.join(", "), wanted: self.version.clone() });
         }
+        self.check_bundle(told.properties.get(BUNDLE).map(String::as_str))?;
         let has = |ports: &[TensorMetadata], name: &str, columns: Option<usize>| {
             ports.iter().any(|port| {
                 let last = port.shape.get(1).map(|size| usize::try_from(*size).ok());
@@ -134,6 +153,15 @@ impl Contract {
             Ok(())
         } else {
             Err(AnswerError::Ports)
+        }
+    }
+
+    /// Two bundles may call themselves alike: a score of another one is none of ours.
+    fn check_bundle(&self, found: Option<&str>) -> Result<(), AnswerError> {
+        match found {
+            Some(found) if *found == *self.digest => Ok(()),
+            Some(found) => Err(AnswerError::Bundle { found: shown(found), wanted: self.digest.clone() }),
+            None => Err(AnswerError::Untold),
         }
     }
 
@@ -171,6 +199,11 @@ impl Contract {
             let (found, wanted) = (shown(&answer.model_version), self.version.clone());
             return Err(AnswerError::Version { found, wanted });
         }
+        let bundle = answer.parameters.get(BUNDLE).and_then(|parameter| parameter.choice.as_ref());
+        self.check_bundle(match bundle {
+            Some(Parameter::String(digest)) => Some(digest),
+            _ => None,
+        })?;
         let ([tensor], [raw]) = (answer.outputs.as_slice(), answer.raw_output_contents.as_slice()) else {
             return Err(AnswerError::Tensor(self.tensor));
         };

@@ -32,6 +32,7 @@ const INLINE_TIME: Duration = Duration::from_micros(200);
 pub struct ModelScorer {
     name: Box<str>,
     version: Box<str>,
+    digest: Box<str>,
     manifest: Manifest,
     reference: Option<Arc<Reference>>,
     plan: Plan,
@@ -65,18 +66,28 @@ pub struct Rows {
     pub values: Vec<Option<Box<str>>>,
 }
 
+/// The scores of rows.
+#[derive(Debug)]
+pub struct Scored {
+    pub scores: Vec<RowScore>,
+    /// How long they waited for a thread of the model, all in all.
+    pub queued: Duration,
+}
+
 /// The score of one row, and what there is to say beside it.
 pub type RowScore = (f32, Option<Box<Detail>>);
 
 impl ModelScorer {
     /// Makes a scorer under the name that the policy gives the model; `threads` serve what does not run inline.
     pub fn new(name: &str, bundle: Bundle, threads: usize) -> Self {
-        let Bundle { version, manifest, reference, plan, model, output, cost, placed, per_row, .. } = bundle;
+        let Bundle {
+            version, digest, manifest, reference, plan, model, output, cost, placed, per_row, ..
+        } = bundle;
         let live = Arc::new(Live::new(cost, per_row, !placed));
         let pool = Pool::new(model.clone(), threads, Arc::clone(&live));
         let offer = output.offer(explains(&*model, plan.width()));
         let (name, remote) = (name.into(), None);
-        Self { name, version, manifest, reference, plan, model, output, live, remote, pool, offer }
+        Self { name, version, digest, manifest, reference, plan, model, output, live, remote, pool, offer }
     }
 
     /// The same with scores from another process. Features, checks and reasons stay here.
@@ -88,6 +99,11 @@ impl ModelScorer {
     /// True where another process gives the scores.
     pub fn is_remote(&self) -> bool {
         self.remote.is_some()
+    }
+
+    /// SHA-256 of the manifest of the bundle, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
     }
 
     /// What the bundle says of itself.
@@ -129,7 +145,7 @@ impl ModelScorer {
                 let answer = remote.submit(&rows, count, call.budget);
                 let columns =
                     answer.and_then(|answer| answer.blocking_recv().unwrap_or_else(|_| Err(gone())));
-                columns.map(|cells| Ran { cells, reasons: Vec::new() })
+                columns.map(|cells| Ran { cells, ..Ran::default() })
             }
         };
         Ok(self.conclude(records, answer, &[]))
@@ -164,7 +180,7 @@ impl ModelScorer {
     /// model's threads, in pieces of at most 200 rows. `values` has one a feature of each row, or none at all.
     ///
     /// [`ScoreFault::Late`] and [`ScoreFault::Busy`] as for [`Scorer::submit`].
-    pub async fn score_rows(&self, ask: Rows, budget: Duration) -> Result<Vec<RowScore>, ScoreFault> {
+    pub async fn score_rows(&self, ask: Rows, budget: Duration) -> Result<Scored, ScoreFault> {
         let Rows { cells, count, explain, values } = ask;
         let explain = explain && self.offer.reasons;
         let (watch, width) = (Stopwatch::start(), self.plan.width());
@@ -173,7 +189,7 @@ impl ModelScorer {
         }
         let told = self.plan.features().len().max(1);
         let mut values = values.chunks_exact(told);
-        let mut scores = Vec::with_capacity(count);
+        let (mut scores, mut queued) = (Vec::with_capacity(count), Duration::ZERO);
         let cheap = !explain && self.is_cheap(count, budget);
         for piece in cells.chunks((MAX_RECORDS * width).max(1)) {
             let rows = piece.len() / width.max(1);
@@ -183,6 +199,7 @@ impl ModelScorer {
             } else {
                 self.run_threaded(piece.to_vec(), rows, left, explain).await?
             };
+            queued += ran.queued;
             let mut reasons = ran.reasons.iter();
             scores.extend(ran.cells.chunks_exact(self.model.columns().max(1)).map(|cells| {
                 let (score, detail) = self.output.read_whole(cells);
@@ -190,7 +207,7 @@ impl ModelScorer {
                 (score, self.explained(detail, reasons, values.next().unwrap_or_default()))
             }));
         }
-        Ok(scores)
+        Ok(Scored { scores, queued })
     }
 
     /// True where so many rows are scored on the thread of the request.
@@ -205,12 +222,12 @@ impl ModelScorer {
         let Some(remote) = &self.remote else { return self.run_pooled(rows, count, budget, explain).await };
         let asked = self.run_remote(&**remote, &rows, count, budget);
         if !explain {
-            return asked.await.map(|cells| Ran { cells, reasons: Vec::new() });
+            return asked.await.map(|cells| Ran { cells, ..Ran::default() });
         }
         // Reasons are sought here, meanwhile: where they are late, the score is given without them.
         let reasons = self.run_pooled(rows.clone(), count, budget / 2, true);
         let (cells, ran) = tokio::join!(asked, reasons);
-        Ok(Ran { cells: cells?, reasons: ran.unwrap_or_default().reasons })
+        Ok(Ran { cells: cells?, ..ran.unwrap_or_default() })
     }
 
     async fn run_pooled(&self, rows: Vec<f32>, count: usize, budget: Duration, explain: bool) -> Answer {

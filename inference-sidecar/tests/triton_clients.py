@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 import sys
 from typing import Any
 
@@ -19,7 +20,8 @@ MODES = ["http_json", "http_binary", "http_gzip", "http_deflate", "grpc_raw", "g
 def main() -> None:
     """Reads what to ask from standard input: a word, the addresses, and what the word needs."""
     asked = json.load(sys.stdin)
-    json.dump({"infer": infer, "told": told, "control": control, "raw": raw, "secured": secured}[asked["word"]](asked), sys.stdout)
+    words = {"infer": infer, "stream": stream, "told": told, "control": control, "raw": raw, "secured": secured}
+    json.dump(words[asked["word"]](asked), sys.stdout)
 
 
 def cells(array: np.ndarray) -> list[Any]:
@@ -114,6 +116,24 @@ class Typed:
         output = self.outputs[name]
         contents = output.contents.fp32_contents if output.datatype == "FP32" else output.contents.bytes_contents
         return np.array(contents, dtype=np.float32 if output.datatype == "FP32" else np.object_).reshape(list(output.shape))
+
+
+def stream(asked: dict[str, Any]) -> list[Any]:
+    """Requests of one stream, by the model that each names: `[id, cells]` or `["error", message]`, in order."""
+    answers: queue.Queue[Any] = queue.Queue()
+    with triton_grpc.InferenceServerClient(asked["grpc"]) as client:
+        packed = "gzip" if asked["gzip"] else None
+        client.start_stream(callback=lambda result, error: answers.put((result, error)), compression_algorithm=packed)
+        for number, (model, record) in enumerate(zip(asked["models"], asked["records"])):
+            tensor = triton_grpc.InferInput("record", [1], "BYTES")
+            tensor.set_data_from_numpy(np.array([record.encode()], dtype=np.object_))
+            client.async_stream_infer(model, [tensor], request_id=f"r{number}", enable_empty_final_response=True)
+        got = [answers.get(timeout=60) for _ in asked["models"]]
+        client.stop_stream()
+    assert answers.empty()
+    for result, _ in got:
+        assert result is None or result.get_response().parameters["triton_final_response"].bool_param
+    return [["error", error.message()] if error else [result.get_response().id, cells(result.as_numpy("score"))] for result, error in got]
 
 
 def told(asked: dict[str, Any]) -> dict[str, Any]:

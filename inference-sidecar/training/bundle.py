@@ -29,7 +29,7 @@ class Bundle:
     """`items` is the table, column and k of a ranking; `tables` are the bytes of each by name.
 
     `baseline` is the row that contributions of a linear model are held against. `trained` are the rows of the
-    training records and their scores: what later records are held against to see whether they have moved.
+    training records: what later records are held against to see whether they have moved.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Bundle:
     items: dict[str, Any] | None = None
     baseline: list[float] | None = None
     tables: dict[str, bytes] = field(default_factory=dict)
-    trained: tuple[np.ndarray, np.ndarray] | None = None
+    trained: np.ndarray | None = None
 
     def spec(self) -> FeatureSpec:
         return FeatureSpec(self.features, {name: Table.parse(data) for name, data in self.tables.items()})
@@ -62,8 +62,8 @@ def write(folder: Path, bundle: Bundle, samples: Sequence[Mapping[str, Any]], se
     folder.mkdir(parents=True, exist_ok=True)
     files = {"model": ("model.onnx", bundle.model.SerializeToString(deterministic=True))}
     files["golden"] = ("golden.json", golden_vectors(bundle, samples, seed))
-    if bundle.trained:
-        files["reference"] = ("reference.json", populations.reference(bundle.spec(), *bundle.trained))
+    if bundle.trained is not None:
+        files["reference"] = ("reference.json", populations.reference(bundle.spec(), bundle.judge(), bundle.trained))
     tables = {name: (f"{name}.json", data) for name, data in bundle.tables.items()}
     for path, data in (*files.values(), *tables.values()):
         (folder / path).write_bytes(data)

@@ -105,14 +105,18 @@ class FeatureSpec:
 
     def row(self, record: Json, now: dates.Moment | None = None) -> list[float]:
         """`now` is the moment of the request. Raises FeatureFault where the record cannot be scored."""
+        return [float(value) for value in self.cells(record, now)]
+
+    def cells(self, record: Json, now: dates.Moment | None) -> np.ndarray:
+        """The row as float32."""
         columns = [column for feature in self.features for column in feature.columns(record, now)]
-        for column in columns:
-            if abs(column) > FLOAT32_MAX:
-                raise FeatureFault("a feature is beyond float32")
-        return [float(value) for value in np.asarray(columns, dtype=np.float64).astype(np.float32)]
+        cells = np.asarray(columns, dtype=np.float64)
+        if (np.abs(cells) > FLOAT32_MAX).any():
+            raise FeatureFault("a feature is beyond float32")
+        return cells.astype(np.float32)
 
     def matrix(self, records: Iterable[Json], now: dates.Moment | None = None) -> np.ndarray:
-        rows = [np.asarray(self.row(record, now), dtype=np.float32) for record in records]
+        rows = [self.cells(record, now) for record in records]
         return np.asarray(rows, dtype=np.float32).reshape(len(rows), self.width)
 
     def column_names(self) -> list[str]:

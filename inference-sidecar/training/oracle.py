@@ -94,6 +94,16 @@ class Judge:
         keys, best = table.keys(), top(columns, table.matrix(column), count)
         return [result | {"items": [keys[at] for at in row]} for result, row in zip(scored, best, strict=True)]
 
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """The one score of each record: of classes that of the likeliest, of items the best, of a vector its length."""
+        columns = self.scorer.columns(features)
+        if self.ranking:
+            table, column, _ = self.ranking
+            return (columns @ table.matrix(column).T).max(axis=1)
+        if "index" in self.scorer.output or "labels" in self.scorer.output:
+            return columns.max(axis=1)
+        return np.linalg.norm(columns, axis=1)
+
 
 def table_keys(folder: Path, document: Mapping[str, Any]) -> dict[str, list[str]]:
     files = document.get("files", {}).get("tables", {})

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from foregate_features import FeatureSpec
+from oracle import Judge
 
 BINS = 10
 WIDEST = 64  # columns of one feature; what is wider, as hashed text is, has no population of its own
 
 
-def reference(spec: FeatureSpec, rows: np.ndarray, scores: np.ndarray) -> bytes:
-    """`reference.json`: of a single column counts between quantiles, of several the largest column."""
+def reference(spec: FeatureSpec, judge: Judge, rows: np.ndarray) -> bytes:
+    """`reference.json`: of a single column counts between quantiles, of several the largest column; and of scores."""
     features, first = {}, 0
     for feature in spec.features:
         cells = rows[:, first : first + feature.width]
@@ -25,7 +26,7 @@ def reference(spec: FeatureSpec, rows: np.ndarray, scores: np.ndarray) -> bytes:
         first += feature.width
     lines = [f"{json.dumps(name)}: {json.dumps(bins)}" for name, bins in features.items()]
     text = ",\n".join(lines)
-    return f'{{"features": {{\n{text}\n}},\n"score": {json.dumps(single(scores))}}}\n'.encode()
+    return f'{{"features": {{\n{text}\n}},\n"score": {json.dumps(single(judge.scores(rows)))}}}\n'.encode()
 
 
 def single(cells: np.ndarray) -> dict[str, Any]:

@@ -118,20 +118,26 @@ def ngrams(text: str, rules: Mapping[str, Any]) -> Iterator[str]:
 
 def hashed(fields: Iterable[str], normalize: Mapping[str, Any], rules: Mapping[str, Any]) -> list[float]:
     """One column a bucket; no n-gram crosses from one field into the next."""
-    columns = [0.0] * rules["buckets"]
+    buckets = rules["buckets"]
+    counts: dict[int, float] = {}
     for field in fields:
         for ngram in ngrams(normalized(field, normalize), rules):
-            columns[hash_of(ngram) % len(columns)] += 1.0
+            bucket = hash_of(ngram) % buckets
+            counts[bucket] = counts.get(bucket, 0.0) + 1.0
+    # What is zero stays so; the others are summed in the order of their columns.
+    found = dict(sorted(counts.items()))
     tf = rules.get("tf", "raw")
     if tf == "log":
-        columns = [1.0 + math.log(count) if count else 0.0 for count in columns]
+        found = {bucket: 1.0 + math.log(count) for bucket, count in found.items()}
     elif tf == "binary":
-        columns = [1.0 if count else 0.0 for count in columns]
+        found = dict.fromkeys(found, 1.0)
     if rules.get("norm", "none") == "l2":
         length = 0.0
-        for column in columns:
+        for column in found.values():
             length += column * column
         length = math.sqrt(length)
-        if length > 0.0:
-            columns = [column / length for column in columns]
+        found = {bucket: column / length for bucket, column in found.items()}
+    columns = [0.0] * buckets
+    for bucket, column in found.items():
+        columns[bucket] = column
     return columns

@@ -94,7 +94,18 @@ def train(
     metrics = scored[KNOWN] | {
         f"other{key[0].upper()}{key[1:]}": value for key, value in scored[OTHER].items() if key != "testRows"
     }
-    made = bundle.Bundle(name, VERSION, model, output, entries, metrics, trained_on, SCRIPT, object="Case")
+    made = bundle.Bundle(
+        name=name,
+        version=VERSION,
+        model=model,
+        output=output,
+        features=entries,
+        metrics=metrics,
+        trained_on=trained_on,
+        script=SCRIPT,
+        object="Case",
+        trained=parts["train"].features,
+    )
     judge = bundle.write(folder, made, case_examples.SAMPLES, seed)
     (folder / "CARD.md").write_text(rendered(made, labels, parts, columns, scored, judge), encoding="utf-8")
     tracking.log(folder, made, {"C": PENALTY, "rows": sum(tickets.ROWS.values())})

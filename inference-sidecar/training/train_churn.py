@@ -88,7 +88,9 @@ def main() -> None:
 
     metrics = measures.binary(left["test"], scores) | {"baselineAuc": other["auc"]}
     trained_on = {"dataset": DATASET, "licence": "BSD-3-Clause", "seed": options.seed, "split": SPLIT}
-    made = bundle.Bundle(NAME, VERSION, model, output, features, metrics, trained_on, SCRIPT, object="Contact")
+    made = bundle.Bundle(
+        NAME, VERSION, model, output, features, metrics, trained_on, SCRIPT, object="Contact", trained=rows["train"]
+    )
     judge = bundle.write(options.out / NAME, made, [*NAMED.values(), *EXTREMES], options.seed)
 
     complete = judge.scorer.scores(spec.matrix([one.complete for one in parts["test"]]))

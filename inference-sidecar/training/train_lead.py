@@ -108,10 +108,8 @@ def train_trees(
     unseen = spec.matrix(test.records)
     scores = measures.checked(model, output, unseen, fitted.predict_proba(unseen)[:, 1])[:, 0]
     metrics = measures.binary(test.won, scores) | {"baselineAuc": baseline_auc}
-    of_train = measures.checked(model, output, fit_rows[0], fitted.predict_proba(fit_rows[0])[:, 1])[:, 0]
-    trained = (fit_rows[0], of_train)
     made = bundle.Bundle(
-        "lead-score", VERSION, model, output, features, metrics, trained_on, SCRIPT, trained=trained
+        "lead-score", VERSION, model, output, features, metrics, trained_on, SCRIPT, trained=fit_rows[0]
     )
     kind = f"gradient boosted trees (LightGBM, {fitted.booster_.num_trees()} trees of at most 8 leaves)"
     return Trained(made, kind, scores, fitted.booster_.feature_importance("gain"))
@@ -140,7 +138,7 @@ def train_logistic(features: list[dict[str, Any]], train: Split, test: Split, tr
         script=SCRIPT,
         # Reasons are told against the average lead of the training accounts.
         baseline=[learnt.six_digits(mean) for mean in rows.mean(axis=0, dtype=np.float64)],
-        trained=(rows, measures.checked(model, output, rows, fitted.predict_proba(rows)[:, 1])[:, 0]),
+        trained=rows,
     )
     kind = "logistic regression, the baseline of `lead-score`"
     return Trained(made, kind, scores, np.abs(fitted.coef_[0]))

@@ -88,7 +88,9 @@ def main() -> None:
     other = baseline(rows, won)
     metrics = measures.binary(won["test"], scores) | {"baselineAuc": other["auc"]}
     trained_on = {"dataset": "leadforge 1.0.0", "licence": "MIT", "seed": options.seed, "split": SPLIT}
-    made = bundle.Bundle(NAME, VERSION, model, output, entries, metrics, trained_on, SCRIPT, object="Opportunity")
+    made = bundle.Bundle(
+        NAME, VERSION, model, output, entries, metrics, trained_on, SCRIPT, object="Opportunity", trained=rows["train"]
+    )
     samples = [*NAMED.values(), *EXTREMES, *(one.record for one in parts["test"][:SAMPLES])]
     judge = bundle.write(options.out / NAME, made, samples, options.seed)
 

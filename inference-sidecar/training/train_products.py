@@ -110,6 +110,7 @@ def main() -> None:
         task="ranking",
         items={"table": "products", "column": "embedding", "k": K},
         tables={"products": table(products, {"embedding": items, "history": history})},
+        trained=rows["train"],
     )
     judge = bundle.write(options.out / NAME, made, [*NAMED.values(), *EXTREMES], options.seed)
     examples = [result["items"] for result in judge.results(spec.matrix(NAMED.values()))]

@@ -54,7 +54,17 @@ def main() -> None:
     metrics = measured(truth, scores)
     trained_on = {"dataset": DATASET, "licence": "MIT", "seed": options.seed, "split": SPLIT}
     made = bundle.Bundle(
-        NAME, VERSION, model, output, entries, metrics, trained_on, SCRIPT, object="Case", task="regression"
+        name=NAME,
+        version=VERSION,
+        model=model,
+        output=output,
+        features=entries,
+        metrics=metrics,
+        trained_on=trained_on,
+        script=SCRIPT,
+        object="Case",
+        task="regression",
+        trained=rows["train"].toarray().astype(np.float32),
     )
     judge = bundle.write(options.out / NAME, made, case_examples.SAMPLES, options.seed)
     sources = np.asarray([one.source for one in rated["test"]])

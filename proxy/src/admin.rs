@@ -16,10 +16,13 @@ use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST}
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::fleet::follow::Fleet;
+use crate::fleet::status::FleetStatus;
 use crate::gateway::Gateway;
 use crate::identity::{Identity, IdentityStatus};
 use crate::model_page;
 use crate::policies::Policies;
+use crate::probes::{Applications, Outcome};
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
@@ -64,6 +67,8 @@ pub struct AdminState {
     pub policies: OnceLock<Arc<Policies>>,
     /// Set once there is one; absent in tests of these pages alone.
     pub gateway: OnceLock<Arc<Gateway>>,
+    /// Set where policies come from a control plane.
+    pub fleet: OnceLock<Arc<Fleet>>,
 }
 
 /// The configuration in force, and what became of the last attempt to change it.
@@ -83,6 +88,9 @@ pub struct ConfigStatus {
     /// Of this workload, where it has one; filled in when it is shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityStatus>,
+    /// How it stands with the control plane, where policies come from one; filled in when it is shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
 }
 
 /// A configuration that was refused; the one before it stays in force.
@@ -130,6 +138,21 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "No such page; see / for all.") })
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
+        .with_state(state)
+}
+
+/// The routes for those who look after the process from another machine, such as the kubelet and Prometheus: health and
+/// metrics, and nothing of single requests; health of the applications behind this sidecar, too.
+pub fn health(state: Arc<AdminState>, applications: Arc<Applications>) -> Router {
+    let asked: Router<Arc<AdminState>> =
+        Router::new().route("/probes/{container}/{kind}", get(probe)).with_state(applications);
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .merge(asked)
+        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics are here.") })
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
 }
@@ -187,8 +210,25 @@ async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
     } else if state.ready.load(Ordering::Acquire) {
         "ready\n".into_response()
+    } else if state.fleet.get().is_some_and(|fleet| !fleet.is_provided()) {
+        (StatusCode::SERVICE_UNAVAILABLE, "waiting for policies of the control plane\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+    }
+}
+
+/// What an application says to the probe of this container and kind.
+async fn probe(
+    State(applications): State<Arc<Applications>>,
+    Path((container, kind)): Path<(String, String)>,
+) -> Response {
+    match applications.ask(&container, &kind).await {
+        Outcome::Fit => "ok\n".into_response(),
+        Outcome::Unfit(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+        Outcome::Unknown => {
+            let detail = "The variable FOREGATE_PROBES tells of no such probe.";
+            Problem::new(StatusCode::NOT_FOUND, detail).into_response()
+        }
     }
 }
 
@@ -206,6 +246,7 @@ async fn metrics(State(state): State<Arc<AdminState>>, headers: HeaderMap) -> Re
 async fn config(State(state): State<Arc<AdminState>>) -> Response {
     let mut config = ConfigStatus::clone(&state.config.load());
     config.identity = state.identity.get().map(|identity| identity.status());
+    config.fleet = state.fleet.get().map(|fleet| fleet.standing.status());
     as_json(&config)
 }
 
@@ -274,6 +315,7 @@ impl AdminState {
             stores: OnceLock::new(),
             policies: OnceLock::new(),
             gateway: OnceLock::new(),
+            fleet: OnceLock::new(),
         }
     }
 }
@@ -293,10 +335,11 @@ impl IntoResponse for Problem {
 
 #[cfg(test)]
 mod tests {
-    use super::{AdminState, ConfigStatus, ReloadFailure, local, router};
+    use super::{AdminState, ConfigStatus, ReloadFailure, health, local, router};
     use crate::telemetry::access_log::AccessLog;
     use crate::telemetry::testing::{full_record, record};
     use crate::telemetry::{Telemetry, TelemetryOptions};
+    use axum::Router;
     use serde_json::Value;
     use std::net::SocketAddr;
     use std::sync::Arc;
@@ -324,11 +367,15 @@ mod tests {
     }
 
     async fn serve() -> (Arc<AdminState>, SocketAddr) {
+        serve_pages(router).await
+    }
+
+    async fn serve_pages(pages: fn(Arc<AdminState>) -> Router) -> (Arc<AdminState>, SocketAddr) {
         let options = TelemetryOptions { access_log: AccessLog::Off, ..Default::default() };
         let state = Arc::new(AdminState::new(Telemetry::new(options).unwrap()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(axum::serve(listener, router(state.clone())).into_future());
+        tokio::spawn(axum::serve(listener, pages(state.clone())).into_future());
         (state, address)
     }
 
@@ -359,6 +406,23 @@ mod tests {
         assert_eq!(health().await, (200, 200, "ready\n".to_owned()));
         state.draining.store(true, Ordering::Release);
         assert_eq!(health().await, (200, 503, "draining\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn whoever_looks_after_the_process_from_elsewhere_sees_health_and_metrics_alone() {
+        let (state, address) = serve_pages(|state| health(state, Arc::default())).await;
+        assert_eq!(get(address, "/readyz").await.status, 503);
+        state.ready.store(true, Ordering::Release);
+        for page in ["/livez", "/readyz", "/metrics"] {
+            assert_eq!(get(address, page).await.status, 200, "{page}");
+        }
+        let others =
+            ["/", "/config", "/upstreams", "/models", "/stores", "/decisions", "/probes/app/liveness"];
+        for page in others {
+            assert!(get(address, page).await.is_problem(404), "{page}");
+        }
+        assert!(send(address, "POST /livez HTTP/1.1\r\nHost: localhost").await.is_problem(405));
+        assert!(send(address, "GET /livez HTTP/1.1\r\nHost: rebind.example.com").await.is_problem(403));
     }
 
     #[tokio::test]
@@ -396,6 +460,7 @@ mod tests {
             warnings: vec!["FG0601 unused upstream".to_owned()],
             failure: None,
             identity: None,
+            fleet: None,
         };
         state.config.store(Arc::new(status.clone()));
         let shown = get(address, "/config").await.json();

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use foregate_filters::addresses::Networks;
 use foregate_filters::peer::Peer;
-use foregate_policy::snapshot::Speaks;
+use foregate_policy::routes::Door;
+use foregate_policy::snapshot::{Capture, Speaks};
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -22,6 +23,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::admission::clients::Seat;
+use crate::capture;
 use crate::drain::Drain;
 use crate::gateway::{Gateway, handle};
 use crate::handshake::vouch::Vouched;
@@ -80,9 +82,16 @@ pub struct Connection {
     pub seat: Seat,
     /// Where the client connected to; known where some upstream wants to know it.
     pub destination: Option<SocketAddr>,
+    /// The same, where the kernel redirected it.
+    pub captured: Option<SocketAddr>,
 }
 
 impl Connection {
+    /// Where its routes are found.
+    pub fn door(&self) -> Door {
+        Door { port: self.port, meant: self.captured.map(|meant| meant.port()) }
+    }
+
     /// True once it has brought as many requests as one connection may.
     pub fn spent(&self) -> bool {
         self.activity.begun() >= self.gateway.capacity.requests
@@ -117,6 +126,17 @@ pub struct Entry {
     pub proxies: Option<Arc<Networks>>,
     /// True where some upstream wants to know where clients connected to.
     pub tells: bool,
+    /// Set where the kernel redirects connections here.
+    pub capture: Option<Arc<Capture>>,
+    /// Where this connection meant to go; known of one that was redirected.
+    pub captured: Option<SocketAddr>,
+}
+
+impl Entry {
+    /// Where the routes of this connection are found.
+    pub fn door(&self) -> Door {
+        Door { port: self.port, meant: self.captured.map(|meant| meant.port()) }
+    }
 }
 
 /// Serves a connection to its end. Every fault ends it quietly: there is nobody left to tell.
@@ -131,6 +151,9 @@ pub async fn serve(
     let open = gateway.telemetry.metrics().connections(&entry.listener).enter();
     if stream.set_nodelay(true).is_err() {
         return;
+    }
+    if entry.capture.is_some() {
+        return Box::pin(capture::serve(gateway, entry, (stream, peer), drain, (open, seat))).await;
     }
     let deadlines = gateway.deadlines;
     let Some(destination) = introduced(&gateway, &entry, (&mut stream, &mut peer), &mut seat).await else {
@@ -158,12 +181,25 @@ pub async fn serve(
         // A connection that has not said a word is not worth waiting for.
         () = drain.noticed() => return,
     };
-    let Established { transport, http2, server_name, unnamed, peer: certificate, vouched } = established;
+    go_on(gateway, entry, established, (peer, destination), drain, (open, seat)).await;
+}
+
+/// Serves the requests of a connection that stands.
+pub async fn go_on(
+    gateway: Arc<Gateway>,
+    entry: Entry,
+    established: Established,
+    (peer, destination): (SocketAddr, Option<SocketAddr>),
+    drain: Drain,
+    (open, seat): (Occupied, Seat),
+) {
+    let Established { transport, http2, server_name, unnamed, peer: certificate, vouched, .. } = established;
+    let deadlines = gateway.deadlines;
     let secure = matches!(transport, Transport::Tls(_));
     let drain = Vouched::follow(vouched, &gateway, drain);
     let activity = Arc::new(Activity::default());
     let stream = ClientStream::new(transport, Arc::clone(&activity), deadlines, http2);
-    let Entry { port, tls, listener, .. } = entry;
+    let Entry { port, tls, listener, captured, .. } = entry;
     let connection = Arc::new(Connection {
         gateway,
         activity,
@@ -181,6 +217,7 @@ pub async fn serve(
         open,
         seat,
         destination,
+        captured,
     });
     if http2 {
         Box::pin(serve_http2(connection, stream)).await;

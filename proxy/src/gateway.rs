@@ -301,7 +301,8 @@ async fn dispatch<'a>(
         course.tries = Some(&tries);
     }
     let reached = life.reached.clone();
-    let call = Call { now: started, course, reached: reached.as_deref() };
+    let meant = life.connection.captured;
+    let call = Call { now: started, course, reached: reached.as_deref(), meant };
     let mut sending = pin!(dispatch::send(&upstream, head, body, call));
     let outcome = match limit {
         None => sending.await,
@@ -338,6 +339,6 @@ pub async fn send_copy(
 ) -> Result<Answer, DispatchError> {
     let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None, tries: None };
     let course = upstream.is_balanced().then_some(course);
-    let call = Call { now: clock::monotonic(), course, reached: None };
+    let call = Call { now: clock::monotonic(), course, reached: None, meant: None };
     Box::pin(dispatch::send(upstream, head, body, call)).await
 }

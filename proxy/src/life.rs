@@ -110,6 +110,7 @@ impl Life {
             peer: connection.peer,
             address: connection.peer.ip().to_canonical(),
             tls: connection.secure,
+            destination: connection.captured,
         };
         let mut ctx = RequestContext::new(moment, client);
         ctx.peer.clone_from(&connection.certificate);

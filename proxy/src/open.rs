@@ -190,12 +190,17 @@ impl Open {
             };
         }
         let found =
-            table.find(self.connection.port, self.connection.tls, head::host(head.headers.get(HOST)), head);
+            table.find(self.connection.door(), self.connection.tls, head::host(head.headers.get(HOST)), head);
         let Ok(route) = found.map(Arc::clone) else {
             return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
         };
         let peer = self.connection.peer;
-        let client = Client { peer, address: peer.ip().to_canonical(), tls: self.connection.secure };
+        let client = Client {
+            peer,
+            address: peer.ip().to_canonical(),
+            tls: self.connection.secure,
+            destination: self.connection.captured,
+        };
         let mut ctx = RequestContext::new(clock::now(), client);
         ctx.route = Arc::clone(&route.name);
         ctx.peer.clone_from(&self.peer);

@@ -12,11 +12,11 @@ use foregate_filters::score::Scorer;
 use foregate_filters::timestamp::Timestamp;
 use foregate_inference::rollout::Rollout;
 use foregate_inference::rollout::trial::{Counts, Guardrail, Role, Trial};
-use foregate_inference::store::FeatureStore;
 
 use crate::admission::Admission;
 use crate::clock;
 use crate::dispatch::upstream::UpstreamState;
+use crate::features::LiveFeatures;
 use crate::keys::IssuerKeys;
 use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
@@ -70,9 +70,13 @@ pub fn keys(telemetry: &Telemetry, issuer: &str, part: &Arc<IssuerKeys>) {
     });
 }
 
-/// Registers how a feature store stands.
-pub fn features(telemetry: &Telemetry, part: &Arc<FeatureStore>) {
+/// Registers how a feature store stands, and the stream that it is kept current by.
+pub fn features(telemetry: &Telemetry, live: &Arc<LiveFeatures>) {
+    let part = &live.store;
     let path = part.path().display().to_string();
+    if live.said.stream.is_some() {
+        stream(&Sources { telemetry, labels: [("store", &path)], part: live });
+    }
     let sources = Sources { telemetry, labels: [("store", &path)], part };
     let name = "foregate_feature_store_age_seconds";
     sources.add(Kind::Gauge, name, "Time since the newest row of a feature store was known.", |it| {
@@ -100,6 +104,20 @@ pub fn features(telemetry: &Telemetry, part: &Arc<FeatureStore>) {
     let name = "foregate_feature_files_rejected_total";
     sources
         .add(Kind::Counter, name, "Files of updates that were refused.", |it| count(it.counts().rejected()));
+}
+
+fn stream(sources: &Sources<'_, LiveFeatures, 1>) {
+    let name = "foregate_feature_stream_age_seconds";
+    let help = "Time since all that the stream of a feature store held was taken up.";
+    sources.add(Kind::Gauge, name, help, |it| it.tally.age().map_or(f64::NAN, |age| age.as_secs_f64()));
+    let name = "foregate_feature_stream_entries_total";
+    sources.add(Kind::Counter, name, "Entries of a stream that were updates.", |it| count(it.tally.taken()));
+    let name = "foregate_feature_stream_refused_total";
+    let help = "Entries of a stream that were no updates, or that there was no room for.";
+    sources.add(Kind::Counter, name, help, |it| count(it.tally.refused()));
+    let name = "foregate_feature_stream_lost_total";
+    let help = "Entries that were gone from a stream before they were read, where the server counts them.";
+    sources.add(Kind::Counter, name, help, |it| count(it.tally.lost()));
 }
 
 /// Microseconds as metrics have time; never negative, as clocks differ.

@@ -98,7 +98,8 @@ pub fn course<'a>(
     session: Option<u64>,
 ) -> Option<Course<'a>> {
     let balanced = upstream.is_balanced();
-    if !balanced && route.retry.is_none() {
+    // Where a connection meant to go there is no other endpoint.
+    if upstream.spec.captured.is_some() || (!balanced && route.retry.is_none()) {
         return None;
     }
     let secure = life.connection.secure;

@@ -10,7 +10,7 @@ use foregate_filters::addresses::Networks;
 use foregate_filters::fault::Code;
 use foregate_policy::compile::{Options, compile};
 use foregate_policy::diagnostic::Diagnostic;
-use foregate_policy::load::load_folder;
+use foregate_policy::load::{Sources, load_folder};
 use foregate_policy::snapshot::{Listener, Snapshot, Speaks};
 use log::Level;
 use tokio::time::timeout;
@@ -67,7 +67,20 @@ impl Policies {
     pub fn load(&self) -> Result<Live, Vec<Diagnostic>> {
         self.shared.begin();
         let sources = load_folder(&self.source.folder)?;
-        let snapshot = compile(&sources, &*self.shared, self.source.options)?;
+        self.compiled(&sources)
+    }
+
+    /// What is in force before any policies have come: nothing is listened for.
+    ///
+    /// # Errors
+    /// None are known.
+    pub fn empty(&self) -> Result<Live, Vec<Diagnostic>> {
+        self.shared.begin();
+        self.compiled(&Sources::default())
+    }
+
+    fn compiled(&self, sources: &Sources) -> Result<Live, Vec<Diagnostic>> {
+        let snapshot = compile(sources, &*self.shared, self.source.options)?;
         let upstreams = snapshot.upstreams.iter().map(|spec| {
             let file = spec.tls.as_ref().and_then(|tls| tls.ca_files.first().cloned()).unwrap_or_default();
             self.shared
@@ -158,6 +171,8 @@ impl Policies {
                 speaks: listener.speaks,
                 proxies: listener.proxies.as_ref().map(|from| Arc::new(Networks::new(from))),
                 tells,
+                capture: listener.capture.clone(),
+                captured: None,
             };
             sockets.push(Socket { address, entry });
         }
@@ -284,6 +299,7 @@ pub fn status(live: &Live) -> ConfigStatus {
         warnings: live.snapshot.warnings.iter().map(one_line).collect(),
         failure: None,
         identity: None,
+        fleet: None,
     }
 }
 

@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::fault::Code;
+use foregate_policy::diagnostic::Diagnostic;
 use log::Level;
 use notify::{RecursiveMode, Watcher};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, sleep, timeout};
 
 use crate::admin::AdminState;
 use crate::discovery::{self, Looks};
 use crate::drain::Drain;
+use crate::fleet::follow::Fleet;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
 use crate::policies::{Policies, publish, refused, replace};
@@ -38,6 +41,12 @@ pub struct Reload {
     pub sockets: watch::Sender<Vec<Socket>>,
     /// Turns true once no change can be missed.
     pub watching: watch::Sender<bool>,
+    /// Told when files of endpoints have changed.
+    pub look: Arc<Notify>,
+    /// Where policies come from that are not in a folder of the operator's.
+    pub fleet: Option<Arc<Fleet>>,
+    /// Held while policies are loaded and published.
+    pub turn: Mutex<()>,
 }
 
 impl Reload {
@@ -66,7 +75,11 @@ impl Reload {
         }
         self.watching.send_replace(true);
         // Apart from all else: a slow resolver holds up neither a reload nor the end.
-        let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway)));
+        let resolving = tokio::spawn(keep_resolved(Arc::clone(&self.gateway), Arc::clone(&self.look)));
+        let following = self.fleet.clone().map(|fleet| {
+            let (reload, drain) = (Arc::clone(&self), drain.clone());
+            tokio::spawn(async move { fleet.follow(&reload, &drain).await })
+        });
         loop {
             tokio::select! {
                 () = drain.wait() => break,
@@ -76,7 +89,7 @@ impl Reload {
                     // Bundles and secrets may be elsewhere now.
                     self.watch(&mut watcher);
                 }
-                () = made_anew(&self.policies.source.folder) => {
+                () = made_anew(&self.policies.source.folder), if self.fleet.is_none() => {
                     self.watch(&mut watcher);
                     self.reload().await;
                 }
@@ -88,6 +101,9 @@ impl Reload {
             }
         }
         resolving.abort();
+        if let Some(following) = following {
+            following.abort();
+        }
         Ok(())
     }
 
@@ -103,14 +119,16 @@ impl Reload {
         let secrets = source.folder.join("secrets");
         let folders =
             [source.folder.as_path(), secrets.as_path()].into_iter().chain(bundles).chain(authorities);
-        let folders: Vec<&Path> = folders.filter(|folder| folder.is_dir()).collect();
+        // What the fleet sends is taken as a whole, and by nobody else.
+        let theirs = |folder: &Path| self.fleet.is_some() && folder.starts_with(&source.folder);
+        let folders: Vec<&Path> = folders.filter(|folder| folder.is_dir() && !theirs(folder)).collect();
         for folder in &folders {
             watch_folder(watcher, folder, RecursiveMode::Recursive);
         }
         // Files of keys may lie elsewhere, and a folder that is a link is swapped where the link lies.
         let mut keys = self.policies.key_files();
         keys.extend(live.snapshot.models.iter().flat_map(|model| model.signed_by.iter().cloned()));
-        let keys = keys.iter().filter_map(|file| file.parent());
+        let keys = keys.iter().filter_map(|file| file.parent()).filter(|folder| !theirs(folder));
         let links = folders.iter().filter(|folder| folder.is_symlink()).filter_map(|folder| folder.parent());
         let known: Vec<_> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
         for folder in keys.chain(links) {
@@ -138,13 +156,31 @@ impl Reload {
 
     /// Loads and publishes; where that is refused, what was published last stays.
     pub async fn reload(&self) {
+        // What was never there cannot be read anew.
+        if self.fleet.as_ref().is_some_and(|fleet| fleet.is_empty()) {
+            return;
+        }
+        let _ = self.attempt().await;
+    }
+
+    /// The same, and tells what is wrong.
+    ///
+    /// # Errors
+    /// Every diagnostic.
+    pub async fn attempt(&self) -> Result<(), Vec<Diagnostic>> {
+        let _turn = self.turn.lock().await;
         self.reload_keys();
         let policies = Arc::clone(&self.policies);
         let live = match spawn_blocking(move || policies.load()).await {
             Ok(Ok(live)) => live,
-            Ok(Err(diagnostics)) => return refused(&diagnostics, &self.gateway, &self.admin),
+            Ok(Err(diagnostics)) => {
+                refused(&diagnostics, &self.gateway, &self.admin);
+                return Err(diagnostics);
+            }
             Err(_) => {
-                return event(Level::Error, "reload failed", &[("error", "a defect while loading".into())]);
+                let message = "a defect while loading";
+                event(Level::Error, "reload failed", &[("error", message.into())]);
+                return Err(vec![Diagnostic::file(&self.policies.source.folder, Code::FILE, message)]);
             }
         };
         let sockets = self.policies.sockets(&live.snapshot);
@@ -152,6 +188,7 @@ impl Reload {
         publish(live, &self.gateway, &self.policies, &self.admin).await;
         self.sockets.send_replace(sockets);
         event(Level::Info, "policies published", &[("revision", revision.into())]);
+        Ok(())
     }
 }
 
@@ -173,13 +210,16 @@ async fn another(identity: &mut Option<watch::Receiver<u64>>) {
 }
 
 /// Looks the names of all upstreams up again and again, each on its own.
-async fn keep_resolved(gateway: Arc<Gateway>) {
+async fn keep_resolved(gateway: Arc<Gateway>, look: Arc<Notify>) {
     let mut ticks = tokio::time::interval(discovery::TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looks = Looks::default();
     loop {
-        ticks.tick().await;
-        looks.begin(&gateway.live.pin().upstreams);
+        let told = tokio::select! {
+            _ = ticks.tick() => false,
+            () = look.notified() => true,
+        };
+        looks.begin(&gateway.live.pin().upstreams, told);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::respond::{End, at};
 pub fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> {
     let table = &life.live.snapshot.routes;
     // What was agreed in TLS for one listener is not lent to another (RFC 9110, section 7.4).
-    let serving = |host: &str| table.listener(life.connection.port, life.connection.tls, host);
+    let serving = |host: &str| table.listener(life.connection.door(), life.connection.tls, host);
     if let Some(name) = &life.connection.server_name
         && **name != *life.host
         && serving(name) != serving(&life.host)
@@ -33,13 +33,13 @@ pub fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> 
     }
     // Nor is what held for a client that named none.
     if let Some(unnamed) = &life.connection.unnamed
-        && table.named(life.connection.port, life.connection.tls, unnamed.hostname.as_deref())
+        && table.named(life.connection.door(), life.connection.tls, unnamed.hostname.as_deref())
             != serving(&life.host)
     {
         let detail = "the connection was made for another listener";
         return Err(at(Step::Route)(Reply::new(Reason::Misdirected).detail(detail)));
     }
-    let found = table.find(life.connection.port, life.connection.tls, &life.host, head);
+    let found = table.find(life.connection.door(), life.connection.tls, &life.host, head);
     let route = Arc::clone(found.map_err(|miss| {
         let detail = match miss {
             RouteMiss::Host => "no listener or route serves this host",
@@ -64,7 +64,7 @@ pub fn redirected(
     let target = Target {
         scheme: if life.connection.secure { "https" } else { "http" },
         host: &life.host,
-        port: life.connection.port,
+        port: life.connection.door().meant.unwrap_or(life.connection.port),
         path: head.uri.path(),
         query: head.uri.query(),
     };

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use log::Level;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server};
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, watch};
 
 use crate::admin::AdminState;
 use crate::admission::capacity::{Bounds, Capacity};
@@ -20,23 +21,28 @@ use crate::decision_log::DecisionLogOptions;
 use crate::discovery::resolve;
 use crate::drain::drain;
 use crate::failure::Failure;
+use crate::fleet::channel::Channel;
+use crate::fleet::endpoint::ControlOptions;
+use crate::fleet::follow::{Fleet, NodeOptions, node_id};
 use crate::gateway::Gateway;
 use crate::handover::endpoint::HandoverEndpoint;
 use crate::handover::{Handover, HandoverError, HandoverOptions};
 use crate::handshake::tally::Tally;
 use crate::idempotency;
-use crate::identity::keep::{first, keep};
+use crate::identity::start::begin;
 use crate::identity::{Identity, Origin, SourceError};
 use crate::keys::Fetcher;
-use crate::listeners::{Connections, Listeners};
+use crate::listeners::{Connections, Listeners, Socket};
+use crate::live::Live;
 use crate::open::Publications;
 use crate::panics;
 use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
+use crate::probes::Applications;
 use crate::proxy_protocol;
 use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
-use crate::services::{AdminEndpoint, DataPlane, PolicyWatch, Shutdown};
+use crate::services::{AdminEndpoint, DataPlane, Pages, PolicyWatch, Shutdown};
 use crate::shared::Shared;
 use crate::sidecar::{Sidecar, SidecarOptions};
 use crate::stream::Deadlines;
@@ -44,6 +50,7 @@ use crate::streams::tally::StreamTally;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::{self, event};
 use crate::telemetry::{Telemetry, TelemetryOptions};
+use crate::trials::Trials;
 
 /// Time for the last log lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -54,6 +61,10 @@ pub struct RunOptions {
     pub source: PolicySource,
     /// Where `/metrics`, `/readyz` and the like are served; loopback by default.
     pub admin: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` alone are served besides: for other machines.
+    pub probes: Option<SocketAddr>,
+    /// What is asked there of the applications behind this sidecar.
+    pub applications: Arc<Applications>,
     /// Worker threads of the data plane.
     pub threads: usize,
     pub access_log: AccessLog,
@@ -71,6 +82,10 @@ pub struct RunOptions {
     pub capacity: Bounds,
     /// Where the identity of this workload comes from.
     pub identity: Option<Origin>,
+    /// The control plane, where there is one.
+    pub control: Option<ControlOptions>,
+    /// The file with the token that the workload shows the control plane.
+    pub control_token: Option<PathBuf>,
     /// How a new process takes the place of this one, and whether this one takes that of another.
     pub handover: Option<HandoverOptions>,
     /// Where this gateway stands: endpoints there are used first.
@@ -79,12 +94,23 @@ pub struct RunOptions {
     pub sidecar: Option<SidecarOptions>,
     /// Where what quotas have used outlives the process.
     pub state: Option<StateOptions>,
+    /// Where policies come from in place of a folder of the operator's.
+    pub fleet: Option<FleetOptions>,
+}
+
+/// A control plane that policies come from.
+#[derive(Clone, Debug)]
+pub struct FleetOptions {
+    pub node: NodeOptions,
+    /// Folder of state: what was accepted last is kept there.
+    pub state: PathBuf,
 }
 
 /// Where the process really listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bound {
     pub admin: Option<SocketAddr>,
+    pub probes: Option<SocketAddr>,
     /// By `<gateway>/<listener>`.
     pub listeners: HashMap<Arc<str>, SocketAddr>,
 }
@@ -106,6 +132,9 @@ pub enum RunError {
     /// The sockets of the process before could not be had.
     #[error("{0}")]
     Handover(#[from] HandoverError),
+    /// The control plane gives policies to workloads that prove who they are.
+    #[error("policies from a control plane need --identity")]
+    Anonymous,
 }
 
 /// A process that is ready to run.
@@ -120,6 +149,7 @@ pub struct Process {
     failure: Arc<Failure>,
     bound: watch::Sender<Bound>,
     quotas: Arc<Quotas>,
+    fleet: Option<Arc<Fleet>>,
 }
 
 impl Process {
@@ -134,48 +164,37 @@ impl Process {
             .thread_name("background")
             .enable_all()
             .build()?;
-        let telemetry = Telemetry::new(TelemetryOptions {
-            access_log: options.access_log.clone(),
-            decisions: options.decisions,
-            sample: options.decision_sample,
-            decision_log: options.decision_log.clone(),
-        })?;
-        panics::export(&telemetry);
-        proxy_protocol::export(&telemetry);
+        let telemetry = measure(&options)?;
         let fetcher = Fetcher::new(background.handle().clone());
         let withdrawn = fetcher.withdrawn();
-        let identity = options.identity.as_ref().map(|origin| identify(origin, &background, &telemetry));
-        let quotas = options.state.as_ref().map(|state| Quotas::open(&state.folder));
-        let quotas = quotas.transpose()?.map(Arc::new).unwrap_or_default();
+        let begin = |origin| begin(origin, &options, &background, &telemetry);
+        let workload = options.identity.as_ref().map(begin).transpose()?;
+        let channel = workload.as_ref().and_then(|begun| begun.channel.clone());
+        let identity = workload.map(|begun| begun.identity);
+        let fleet = follow(&options, channel, &telemetry)?;
+        let (quotas, trials) = remembered(options.state.as_ref())?;
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
-        let shared = shared.with_quotas(Arc::clone(&quotas));
-        let identity = identity.transpose()?;
+        let shared = shared.with_quotas(Arc::clone(&quotas)).with_trials(trials);
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
         let shared = shared.with_sidecar(sidecar.transpose()?);
         let shared = Arc::new(shared.with_identity(identity).with_zone(options.zone.clone()));
         idempotency::tally::export(&telemetry, &shared.memory);
-        let policies = Arc::new(Policies::new(options.source.clone(), shared, Arc::clone(&telemetry)));
-        let live = policies.load().map_err(RunError::Refused)?;
+        let mut source = options.source.clone();
+        if let Some(fleet) = &fleet {
+            source.folder = fleet.folder();
+            source.options.part = true;
+        }
+        let policies = Arc::new(Policies::new(source, shared, Arc::clone(&telemetry)));
+        let live = first_policies(&policies, fleet.as_deref())?;
         // Better a start that is late by a moment than first requests that find no endpoint.
         background.block_on(async {
             let _ = tokio::time::timeout(FIRST_RESOLUTION, resolve(&live.upstreams)).await;
         });
-        let admin = Arc::new(AdminState::new(Arc::clone(&telemetry)));
-        if let Some(identity) = policies.identity() {
-            let _ = admin.identity.set(Arc::clone(identity));
-        }
-        let _ = admin.stores.set(Arc::clone(policies.stores()));
-        let _ = admin.policies.set(Arc::clone(&policies));
+        let admin = admin_state(&telemetry, &policies, fleet.as_ref());
         tell_leases(&live);
-        for warning in &live.snapshot.warnings {
-            event(
-                Level::Warn,
-                "policy warning",
-                &[("diagnostic", crate::policies::one_line(warning).into())],
-            );
-        }
+        tell_warnings(&live);
         part_metrics::admissions(&telemetry, &live.upstreams);
         let gateway = Arc::new(Gateway {
             live: Store::new(live),
@@ -187,18 +206,33 @@ impl Process {
             telemetry,
             deadlines: options.deadlines,
         });
-        background.spawn({
-            let gateway = Arc::clone(&gateway);
-            async move {
-                loop {
-                    withdrawn.notified().await;
-                    gateway.publications.tell();
-                }
-            }
-        });
+        background.spawn(tell_withdrawn(withdrawn, Arc::clone(&gateway)));
         let _ = admin.gateway.set(Arc::clone(&gateway));
         let (bound, _) = watch::channel(Bound::default());
-        Ok(Self { options, gateway, policies, admin, background, failure: Arc::default(), bound, quotas })
+        Ok(Self {
+            options,
+            gateway,
+            policies,
+            admin,
+            background,
+            failure: Arc::default(),
+            bound,
+            quotas,
+            fleet,
+        })
+    }
+
+    fn reload(&self, sockets: watch::Sender<Vec<Socket>>, watching: watch::Sender<bool>) -> Reload {
+        Reload {
+            gateway: Arc::clone(&self.gateway),
+            policies: Arc::clone(&self.policies),
+            admin: Arc::clone(&self.admin),
+            sockets,
+            watching,
+            look: Arc::default(),
+            fleet: self.fleet.clone(),
+            turn: Mutex::default(),
+        }
     }
 
     /// The runtime for work beside the data plane.
@@ -209,6 +243,22 @@ impl Process {
     /// Tells where the process listens, once it does.
     pub fn bound(&self) -> watch::Receiver<Bound> {
         self.bound.subscribe()
+    }
+
+    /// The admin endpoint, and that for other machines where there is one.
+    fn endpoints(&self, handover: &Arc<Handover>) -> Vec<AdminEndpoint> {
+        let probes = self.options.probes.map(|address| (Pages::Health, address));
+        let all = std::iter::once((Pages::All, self.options.admin)).chain(probes);
+        let endpoint = |(pages, address)| AdminEndpoint {
+            pages,
+            applications: Arc::clone(&self.options.applications),
+            address,
+            admin: Arc::clone(&self.admin),
+            handover: Arc::clone(handover),
+            failure: Arc::clone(&self.failure),
+            bound: self.bound.clone(),
+        };
+        all.map(endpoint).collect()
     }
 
     /// Runs until SIGTERM, SIGINT, a failure, or until another process has taken over. Drains first, but for
@@ -249,23 +299,13 @@ impl Process {
             failure: Arc::clone(&self.failure),
             admin: Arc::clone(&self.admin),
             bound: self.bound.clone(),
+            fleet: self.fleet.clone(),
         });
-        server.add_service(AdminEndpoint {
-            address: self.options.admin,
-            admin: Arc::clone(&self.admin),
-            handover: Arc::clone(&handover),
-            failure: Arc::clone(&self.failure),
-            bound: self.bound.clone(),
-        });
-        let reload = Reload {
-            gateway: Arc::clone(&self.gateway),
-            policies: Arc::clone(&self.policies),
-            admin: Arc::clone(&self.admin),
-            sockets,
-            watching,
-        };
+        for endpoint in self.endpoints(&handover) {
+            server.add_service(endpoint);
+        }
         server.add_service(PolicyWatch {
-            reload: Arc::new(reload),
+            reload: Arc::new(self.reload(sockets, watching)),
             drain,
             failure: Arc::clone(&self.failure),
         });
@@ -290,6 +330,85 @@ impl Process {
     }
 }
 
+/// Telemetry, with what is measured from the start on.
+fn measure(options: &RunOptions) -> io::Result<Arc<Telemetry>> {
+    let telemetry = Telemetry::new(TelemetryOptions {
+        access_log: options.access_log.clone(),
+        decisions: options.decisions,
+        sample: options.decision_sample,
+        decision_log: options.decision_log.clone(),
+    })?;
+    panics::export(&telemetry);
+    proxy_protocol::export(&telemetry);
+    Ok(telemetry)
+}
+
+/// What the admin endpoint shows; the gateway comes later.
+fn admin_state(
+    telemetry: &Arc<Telemetry>,
+    policies: &Arc<Policies>,
+    fleet: Option<&Arc<Fleet>>,
+) -> Arc<AdminState> {
+    let admin = Arc::new(AdminState::new(Arc::clone(telemetry)));
+    if let Some(identity) = policies.identity() {
+        let _ = admin.identity.set(Arc::clone(identity));
+    }
+    let _ = admin.stores.set(Arc::clone(policies.stores()));
+    let _ = admin.policies.set(Arc::clone(policies));
+    if let Some(fleet) = fleet {
+        let _ = admin.fleet.set(Arc::clone(fleet));
+    }
+    admin
+}
+
+fn tell_warnings(live: &Live) {
+    for warning in &live.snapshot.warnings {
+        let fields = [("diagnostic", crate::policies::one_line(warning).into())];
+        event(Level::Warn, "policy warning", &fields);
+    }
+}
+
+/// Open connections look at what they rest on when keys are withdrawn.
+async fn tell_withdrawn(withdrawn: Arc<Notify>, gateway: Arc<Gateway>) {
+    loop {
+        withdrawn.notified().await;
+        gateway.publications.tell();
+    }
+}
+
+/// Opens what is kept of the policies of the fleet.
+fn follow(
+    options: &RunOptions,
+    channel: Option<Arc<Channel>>,
+    telemetry: &Telemetry,
+) -> Result<Option<Arc<Fleet>>, RunError> {
+    let Some(FleetOptions { node, state }) = options.fleet.clone() else { return Ok(None) };
+    let channel = channel.ok_or(RunError::Anonymous)?;
+    let mut node = NodeOptions { zone: options.zone.clone(), ..node };
+    if node.id.is_empty() {
+        node.id = node_id(&state)?;
+    }
+    let fleet = Arc::new(Fleet::open(state.join("policies"), channel, node)?);
+    fleet.standing.measure(telemetry);
+    Ok(Some(fleet))
+}
+
+/// Policies to begin with. Those of the fleet may come later, and those that are kept may be of the past.
+fn first_policies(policies: &Policies, fleet: Option<&Fleet>) -> Result<Live, RunError> {
+    let Some(fleet) = fleet else { return policies.load().map_err(RunError::Refused) };
+    if !fleet.is_empty() {
+        match policies.load() {
+            Ok(live) => return Ok(live),
+            Err(diagnostics) => {
+                fleet.forget();
+                let lines: Vec<String> = diagnostics.iter().map(crate::policies::one_line).collect();
+                event(Level::Error, "kept policies refused", &[("diagnostics", lines.into())]);
+            }
+        }
+    }
+    policies.empty().map_err(RunError::Refused)
+}
+
 /// Tells others what they should still know.
 fn close(background: &Runtime, policies: &Policies, telemetry: &Telemetry) {
     background.block_on(policies.stores().close());
@@ -307,17 +426,10 @@ fn conf(threads: usize) -> ServerConf {
     }
 }
 
-/// Waits for the first identity, and keeps it current from then on.
-fn identify(
-    origin: &Origin,
-    background: &Runtime,
-    telemetry: &Telemetry,
-) -> Result<Arc<Identity>, SourceError> {
-    let (identity, source) = background.block_on(first(origin))?;
-    let identity = Arc::new(identity);
-    identity.measure(telemetry);
-    background.spawn(keep(Arc::clone(&identity), source));
-    Ok(identity)
+/// What the state folder remembers; nothing without one.
+fn remembered(state: Option<&StateOptions>) -> io::Result<(Arc<Quotas>, Trials)> {
+    let Some(StateOptions { folder, .. }) = state else { return Ok(Default::default()) };
+    Ok((Arc::new(Quotas::open(folder)?), Trials::open(folder)?))
 }
 
 /// Begins to keep up the connection to the sidecar; waits for the first attempt, and does without where that fails.

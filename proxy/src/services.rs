@@ -16,9 +16,11 @@ use crate::admin::{self, AdminState};
 use crate::clock;
 use crate::drain::{Drain, DrainStart};
 use crate::failure::Failure;
+use crate::fleet::follow::Fleet;
 use crate::handover::until::UntilHanded;
 use crate::handover::{Handover, admin_name};
 use crate::listeners::{Listeners, Socket};
+use crate::probes::Applications;
 use crate::reload::Reload;
 use crate::server::Bound;
 use crate::telemetry::event::event;
@@ -39,6 +41,8 @@ pub(crate) struct DataPlane {
     pub(crate) failure: Arc<Failure>,
     pub(crate) admin: Arc<AdminState>,
     pub(crate) bound: watch::Sender<Bound>,
+    /// Where policies come from that the process may start without.
+    pub(crate) fleet: Option<Arc<Fleet>>,
 }
 
 impl DataPlane {
@@ -54,6 +58,13 @@ impl DataPlane {
 impl Service for DataPlane {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(mut listeners) = self.listeners.take() else { return };
+        if let Some(fleet) = &self.fleet {
+            // Without policies there is nothing to listen for, and nobody to take the place of.
+            tokio::select! {
+                () = self.drain.wait() => return self.handover.withdraw_all(),
+                () = fleet.provided() => {}
+            }
+        }
         let wanted = self.wanted.borrow_and_update().clone();
         let errors = listeners.reconcile(&wanted).await;
         if let Some(error) = errors.first() {
@@ -93,8 +104,19 @@ impl Service for DataPlane {
     }
 }
 
+/// What an admin endpoint shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Everything: on loopback, but where somebody says otherwise.
+    All,
+    /// Health and metrics: for other machines.
+    Health,
+}
+
 /// Health, metrics and decisions, apart from the data plane.
 pub(crate) struct AdminEndpoint {
+    pub(crate) pages: Pages,
+    pub(crate) applications: Arc<Applications>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: Arc<AdminState>,
     pub(crate) handover: Arc<Handover>,
@@ -105,7 +127,11 @@ pub(crate) struct AdminEndpoint {
 #[async_trait]
 impl Service for AdminEndpoint {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
-        let name = admin_name(self.address);
+        let (what, said) = match self.pages {
+            Pages::All => ("admin", "admin listening"),
+            Pages::Health => ("probes", "probes listening"),
+        };
+        let name = admin_name(what, self.address);
         let listener = match self.handover.take(&name) {
             Some(inherited) => inherited,
             None => tokio::net::TcpListener::bind(self.address).await,
@@ -113,23 +139,37 @@ impl Service for AdminEndpoint {
         let listener = match listener {
             Ok(listener) => listener,
             Err(error) => {
-                return self.failure.tell(format!("admin: cannot listen on {}: {error}", self.address));
+                return self.failure.tell(format!("{what}: cannot listen on {}: {error}", self.address));
             }
         };
         let address = listener.local_addr().unwrap_or(self.address);
-        event(Level::Info, "admin listening", &[("address", address.to_string().into())]);
+        event(Level::Info, said, &[("address", address.to_string().into())]);
         self.handover.offer(name, &listener);
-        self.bound.send_modify(|bound| bound.admin = Some(address));
+        self.bound.send_modify(|bound| match self.pages {
+            Pages::All => bound.admin = Some(address),
+            Pages::Health => bound.probes = Some(address),
+        });
         // Until then the process before tells how it stands.
         self.handover.served().await;
         let listener = UntilHanded { listener, handover: Arc::clone(&self.handover) };
-        if let Err(error) = axum::serve(listener, admin::router(Arc::clone(&self.admin))).await {
-            event(Level::Error, "admin ended", &[("error", error.to_string().into())]);
+        let pages = match self.pages {
+            Pages::All => admin::router(Arc::clone(&self.admin)),
+            Pages::Health => admin::health(Arc::clone(&self.admin), Arc::clone(&self.applications)),
+        };
+        if let Err(error) = axum::serve(listener, pages).await {
+            event(
+                Level::Error,
+                "admin ended",
+                &[("pages", what.into()), ("error", error.to_string().into())],
+            );
         }
     }
 
     fn name(&self) -> &'static str {
-        "admin"
+        match self.pages {
+            Pages::All => "admin",
+            Pages::Health => "probes",
+        }
     }
 
     fn threads(&self) -> Option<usize> {
@@ -149,6 +189,9 @@ impl Service for PolicyWatch {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Reload { gateway, policies, admin, .. } = &*self.reload;
         let status = crate::policies::status(&gateway.live.pin());
+        if let Some(fleet) = self.reload.fleet.as_ref().filter(|fleet| !fleet.is_empty()) {
+            fleet.provide();
+        }
         gateway.telemetry.metrics().reload_succeeded(&status.revision, clock::now().unix);
         admin.config.store(Arc::new(status));
         policies.commit();

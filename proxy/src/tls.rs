@@ -58,6 +58,8 @@ pub struct Terms {
     pub clients: Option<ClientTrust>,
     /// Since the epoch: plain connections are taken until then.
     pub plain_until: Option<Duration>,
+    /// Ports that redirected connections meant and on which plain ones are taken.
+    pub plain_ports: Box<[u16]>,
     pub speaks: Speaks,
 }
 
@@ -167,8 +169,8 @@ impl PortTls {
     pub fn renewed(&self, identity: &Set) -> Result<Self, TlsError> {
         let terms = self.terms.iter().map(|terms| match terms.clients {
             Some(ClientTrust::Workloads(_)) => {
-                Terms::mesh(terms.hostname.clone(), terms.plain_until, terms.speaks, Some(identity))
-                    .map(Arc::new)
+                let plain = (terms.plain_until, terms.plain_ports.clone());
+                Terms::mesh(terms.hostname.clone(), plain, terms.speaks, Some(identity)).map(Arc::new)
             }
             _ => Ok(Arc::clone(terms)),
         });
@@ -197,25 +199,39 @@ impl PortTls {
         found.or(if server_name.is_none() { self.terms.first() } else { None })
     }
 
-    /// The terms of a plain connection, where a listener still takes one; `now` is since the epoch.
-    pub fn plain(&self, now: Duration) -> Option<&Arc<Terms>> {
-        self.terms.iter().find(|terms| terms.takes_plain(now))
+    /// The terms of a plain connection, where a listener still takes one; `now` is since the epoch, and `meant` the
+    /// port that a redirected connection meant.
+    pub fn plain(&self, now: Duration, meant: Option<u16>) -> Option<&Arc<Terms>> {
+        self.terms.iter().find(|terms| terms.takes_plain(now, meant))
+    }
+
+    /// True where redirected connections that meant this port may be plain.
+    pub fn takes_plain_on(&self, meant: u16) -> bool {
+        self.terms.iter().any(|terms| terms.plain_ports.contains(&meant))
     }
 
     /// True while the listener of this hostname takes plain connections.
-    pub fn plain_for(&self, hostname: Option<&str>, now: Duration) -> bool {
-        self.terms.iter().any(|terms| terms.hostname.as_deref() == hostname && terms.takes_plain(now))
+    pub fn plain_for(&self, hostname: Option<&str>, now: Duration, meant: Option<u16>) -> bool {
+        self.terms.iter().any(|terms| terms.hostname.as_deref() == hostname && terms.takes_plain(now, meant))
     }
 }
 
 impl Terms {
-    fn takes_plain(&self, now: Duration) -> bool {
+    fn takes_plain(&self, now: Duration, meant: Option<u16>) -> bool {
         self.plain_until.is_some_and(|until| now < until)
+            || meant.is_some_and(|port| self.plain_ports.contains(&port))
     }
 
     /// TLS is passed on: nothing is shown, nobody is asked.
     fn passthrough(hostname: Option<Box<str>>) -> Self {
-        Self { hostname, config: None, clients: None, plain_until: None, speaks: Speaks::Passthrough }
+        Self {
+            hostname,
+            config: None,
+            clients: None,
+            plain_until: None,
+            plain_ports: Box::default(),
+            speaks: Speaks::Passthrough,
+        }
     }
 
     fn new(
@@ -227,20 +243,20 @@ impl Terms {
         let clients = match &tls.clients {
             Clients::Unasked => None,
             Clients::Authorities(said) => Some(authorities(said)?),
-            Clients::Workloads { plain_until } => {
-                return Self::mesh(hostname, *plain_until, speaks, identity);
+            Clients::Workloads { plain_until, plain_ports } => {
+                return Self::mesh(hostname, (*plain_until, plain_ports.clone()), speaks, identity);
             }
         };
         let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
         let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
         let config = Some(server(keys, clients.clone(), speaks)?);
-        Ok(Self { hostname, config, clients, plain_until: None, speaks })
+        Ok(Self { hostname, config, clients, plain_until: None, plain_ports: Box::default(), speaks })
     }
 
     /// The terms of a listener with the identity of this workload.
     fn mesh(
         hostname: Option<Box<str>>,
-        plain_until: Option<Duration>,
+        (plain_until, plain_ports): (Option<Duration>, Box<[u16]>),
         speaks: Speaks,
         identity: Option<&Set>,
     ) -> Result<Self, TlsError> {
@@ -249,7 +265,7 @@ impl Terms {
         let config = identity
             .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone()), speaks))
             .transpose()?;
-        Ok(Self { hostname, config, clients: Some(clients), plain_until, speaks })
+        Ok(Self { hostname, config, clients: Some(clients), plain_until, plain_ports, speaks })
     }
 }
 
@@ -267,7 +283,7 @@ fn server(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(keys));
-    if speaks == Speaks::Http {
+    if matches!(speaks, Speaks::Http | Speaks::Inbound) {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     }
     config.ticketer = aws_lc_rs::Ticketer::new()?;

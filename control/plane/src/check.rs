@@ -4,13 +4,12 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::declared::Declared;
 use clap::{Args, ValueEnum};
 use foregate_policy::compile::{Options, check_cases, compile};
 use foregate_policy::diagnostic::{Diagnostic, Severity, sort};
 use foregate_policy::load::load_folder;
 use foregate_policy::render::{Format, render};
-
-use crate::declared::Declared;
 
 /// Configuration refused, as `foregate check` has it.
 const REFUSED: u8 = 3;

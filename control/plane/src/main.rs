@@ -1,13 +1,16 @@
-//! The `foregate-control` command: policies checked away from any proxy.
-
-mod check;
-mod declared;
+//! The `foregate-control` command: policies checked away from any proxy, policies and identities for proxies.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Looks at policies where no proxy runs.
+use foregate_control::check::Check;
+use foregate_control::crds::Crds;
+use foregate_control::operate::commands::{AuthorityCommand, TokenCommand};
+use foregate_control::rollout::commands::{Diff, Revert, RolloutCommand, Status};
+use foregate_control::run::Run;
+
+/// Checks policies where no proxy runs, and gives proxies policies and identities.
 #[derive(Debug, Parser)]
 #[command(name = "foregate-control", version, arg_required_else_help = true)]
 struct Cli {
@@ -18,11 +21,34 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Checks the policies of a folder and tells every fault, without the files that only a proxy has.
-    Check(check::Check),
+    Check(Check),
+    /// Runs the control plane.
+    Run(Run),
+    /// Looks at the certificate authority of a running control plane, and rotates it.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Makes tokens with which workloads join.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    Status(Status),
+    Diff(Diff),
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
+    Revert(Revert),
+    /// Prints the `CustomResourceDefinitions` of the kinds of foregate.dev.
+    Crds(Crds),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Check(check) => check.run(),
+        Command::Run(run) => run.run(),
+        Command::Authority(command) => command.run(),
+        Command::Token(command) => command.run(),
+        Command::Status(status) => status.run(),
+        Command::Diff(diff) => diff.run(),
+        Command::Rollout(command) => command.run(),
+        Command::Revert(revert) => revert.run(),
+        Command::Crds(_) => Crds::run(),
     }
 }

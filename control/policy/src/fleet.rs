@@ -89,6 +89,10 @@ pub struct Resource {
     pub version: String,
     #[prost(oneof = "Content", tags = "3, 4")]
     pub content: Option<Content>,
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
+    #[prost(uint64, tag = "6")]
+    pub size: u64,
 }
 
 #[derive(Clone, PartialEq, Oneof)]

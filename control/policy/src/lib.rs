@@ -17,6 +17,7 @@ pub mod model;
 pub mod node;
 pub mod parse;
 pub mod redis_store;
+pub mod references;
 pub mod render;
 pub mod route;
 pub mod routes;

@@ -29,7 +29,18 @@ pub struct Features {
     pub path: PathBuf,
     /// `None` where secrets are not looked for, so that the store is not opened.
     pub key: Option<SecretRef>,
+    /// Tried where the other one does not open it.
+    pub next_key: Option<SecretRef>,
     pub inbox: Option<PathBuf>,
+    pub stream: Option<Stream>,
+}
+
+/// A stream of updates.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    /// Whole name of the store.
+    pub store: Box<str>,
+    pub name: Box<str>,
 }
 
 /// One bundle of a model.

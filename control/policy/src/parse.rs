@@ -52,8 +52,9 @@ pub fn parse(text: &str) -> Parsed {
     parsed
 }
 
-/// Splits at `---`: at the start of a line it ends a document even inside a block scalar (YAML 1.2.2, 9.1).
-fn split(text: &str) -> Vec<Range<usize>> {
+/// Splits at `---`: at the start of a line it ends a document even inside a block scalar (YAML 1.2.2, 9.1). The
+/// pieces, bytes of the text, are all of it.
+pub fn split(text: &str) -> Vec<Range<usize>> {
     let mut chunks = Vec::new();
     let (mut start, mut at, mut content) = (0, 0, false);
     for line in text.split_inclusive('\n') {

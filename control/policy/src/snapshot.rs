@@ -1,6 +1,6 @@
 //! All that the proxy obeys at one moment; immutable.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use crate::lease::LeaseBound;
 use crate::model::Model;
 use crate::redis_store::RedisStore;
 use crate::routes::RouteTable;
+use crate::routes::destinations::Destinations;
 use crate::routes::streams::StreamTable;
 
 /// The outcome of one compilation. A request obeys exactly one snapshot.
@@ -28,6 +29,8 @@ pub struct Snapshot {
     pub routes: RouteTable,
     /// Routes of connections whose bytes are passed on unread.
     pub streams: StreamTable,
+    /// Where redirected connections of the application may go.
+    pub destinations: Destinations,
     /// Indexed by [`crate::route::WeightedBackend::upstream`].
     pub upstreams: Vec<Arc<Upstream>>,
     pub models: Vec<Model>,
@@ -55,6 +58,19 @@ pub struct Listener {
     /// Set where every connection begins with a header of the PROXY protocol: the networks that it is
     /// believed from. Others are not let in.
     pub proxies: Option<Arc<[IpNet]>>,
+    /// Set where it takes connections that the kernel redirected.
+    pub capture: Option<Arc<Capture>>,
+}
+
+/// How a listener takes connections that the kernel redirected. Ports are those that clients meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// Time for a client to speak first, where what is spoken must be known.
+    pub within: Duration,
+    /// Nobody looks at what is spoken.
+    pub opaque: Box<[u16]>,
+    /// Connections of the application that mean an address of no upstream are passed on as they are.
+    pub passes_unknown: bool,
 }
 
 /// What is done with the connections of a listener.
@@ -72,12 +88,22 @@ pub enum Speaks {
     Tls,
     /// TLS is passed on; only the name that the client asks for is read.
     Passthrough,
+    /// Redirected connections to this workload: TLS ends here, and what is spoken in it is told by ALPN, by the route,
+    /// or by the first bytes.
+    Inbound,
+    /// Redirected connections of the application.
+    Outbound,
 }
 
 impl Speaks {
     /// True for what begins with TLS and is no HTTP.
     pub const fn is_tls(self) -> bool {
         matches!(self, Self::Tls | Self::Passthrough)
+    }
+
+    /// True where the kernel redirected the connections.
+    pub const fn is_captured(self) -> bool {
+        matches!(self, Self::Inbound | Self::Outbound)
     }
 }
 
@@ -101,6 +127,8 @@ pub enum Clients {
     Workloads {
         /// Since the epoch: plain connections are taken until then.
         plain_until: Option<Duration>,
+        /// Ports that redirected connections meant and on which plain ones are taken.
+        plain_ports: Box<[u16]>,
     },
 }
 
@@ -135,6 +163,10 @@ pub struct Upstream {
     pub services: Vec<Endpoint>,
     /// A file that tells of endpoints.
     pub endpoints_file: Option<PathBuf>,
+    /// Other addresses by which redirected connections mean it.
+    pub virtual_addresses: Box<[SocketAddr]>,
+    /// Set where it has no endpoints, but is where redirected connections meant to go.
+    pub captured: Option<Captured>,
     pub balancing: Balancing,
     pub protocol: Protocol,
     pub tls: Option<UpstreamTls>,
@@ -150,6 +182,40 @@ pub struct Upstream {
     pub concurrency: Concurrency,
     /// Who may use how many calls of the org behind it.
     pub org_quota: Option<OrgRules>,
+}
+
+impl Upstream {
+    /// True where a redirected connection to this address means it, as far as the document tells.
+    pub fn is_meant_by(&self, address: SocketAddr) -> bool {
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let here = |endpoint: &Endpoint| {
+            endpoint.port == address.port()
+                && endpoint.host.parse().is_ok_and(|ip: IpAddr| ip == address.ip())
+        };
+        self.virtual_addresses.contains(&address) || self.endpoints.iter().any(here)
+    }
+}
+
+/// Where redirected connections go on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Captured {
+    /// The address that the client meant.
+    Address,
+    /// Its port, on loopback.
+    Loopback,
+}
+
+impl Captured {
+    /// Where a connection goes on to that meant `destination`.
+    pub fn address(self, destination: SocketAddr) -> SocketAddr {
+        let ip = destination.ip().to_canonical();
+        let ip = match (self, ip) {
+            (Self::Address, ip) => ip,
+            (Self::Loopback, IpAddr::V4(_)) => Ipv4Addr::LOCALHOST.into(),
+            (Self::Loopback, IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        };
+        SocketAddr::new(ip, destination.port())
+    }
 }
 
 /// How many requests an upstream is given at once: those whose response heads are not there yet.

@@ -1,6 +1,5 @@
 //! What a model says beside the score, and where it goes.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, request};
@@ -11,6 +10,7 @@ use super::bands::Bands;
 use crate::context::{Beside, RequestContext};
 use crate::decimal;
 use crate::edits::HeaderEdit;
+use crate::percent;
 use crate::score::{Detail, Item, Reasons, RecordScore};
 
 /// Records whose reasons are kept with the decision: a batch must not fill the log.
@@ -280,15 +280,7 @@ fn list<T>(entries: impl Iterator<Item = T>, mut push: impl FnMut(&mut String, T
 
 /// Appends a word of a header list: what would end it, or cannot stand in a header, is percent-encoded.
 fn push_plain(text: &mut String, word: &str) {
-    for byte in word.bytes() {
-        match byte {
-            b',' | b';' | b'%' | b'"' | ..0x20 | 0x7f.. => {
-                // Writing to a text never fails.
-                let _ = write!(text, "%{byte:02X}");
-            }
-            plain => text.push(char::from(plain)),
-        }
-    }
+    percent::push(text, word.bytes(), |byte| !matches!(byte, b',' | b';' | b'%' | b'"' | ..0x20 | 0x7f..));
 }
 
 /// Appends a JSON string.

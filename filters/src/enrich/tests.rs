@@ -74,7 +74,7 @@ fn head(content_type: &str) -> Parts {
 
 fn context(body: &str) -> RequestContext {
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 9));
-    let client = Client { peer, address: IpAddr::V4(Ipv4Addr::LOCALHOST), tls: false };
+    let client = Client { peer, address: IpAddr::V4(Ipv4Addr::LOCALHOST), tls: false, destination: None };
     let mut ctx = RequestContext::new(Moment::default(), client);
     ctx.body = Some(Bytes::copy_from_slice(body.as_bytes()));
     ctx

@@ -255,6 +255,7 @@ impl<'e> Compiler<'e> {
                 Err(
                     EvaluationError::Absent(_)
                     | EvaluationError::NoPeer
+                    | EvaluationError::NotCaptured
                     | EvaluationError::NoConsumer
                     | EvaluationError::NoPrincipal,
                 ) => Ok(false),

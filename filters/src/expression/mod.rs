@@ -74,6 +74,8 @@ pub enum EvaluationError {
     NoPrincipal,
     #[error("the connection has no peer certificate with such a SPIFFE id")]
     NoPeer,
+    #[error("the connection was not redirected here, so that it has no other destination")]
+    NotCaptured,
     #[error("there is no API key")]
     NoConsumer,
     #[error("enrich rule {0} left no score")]

@@ -24,9 +24,11 @@ use crate::principal::Principal;
 use crate::timestamp::Timestamp;
 
 /// Names that stand before a dot.
-pub(super) const ROOTS: [&str; 7] = ["request", "source", "peer", "jwt", "consumer", "enrich", "route"];
+pub(super) const ROOTS: [&str; 8] =
+    ["request", "source", "destination", "peer", "jwt", "consumer", "enrich", "route"];
 const REQUEST: [&str; 7] = ["method", "path", "query", "host", "scheme", "headers", "time"];
 const SOURCE: [&str; 3] = ["address", "peer", "tls"];
+const DESTINATION: [&str; 1] = ["port"];
 const PEER: [&str; 5] = ["id", "trustDomain", "path", "namespace", "serviceAccount"];
 const CONSUMER: [&str; 3] = ["name", "groups", "metadata"];
 const JWT: [&str; 6] = ["issuer", "subject", "scopes", "audiences", "expires", "claims"];
@@ -99,6 +101,7 @@ impl Compiler<'_> {
             Expr::Ident(root) => match root.as_str() {
                 "request" => self.request(name, range, spot),
                 "source" => self.source(name, range, spot),
+                "destination" => self.destination(name, range, spot),
                 "peer" => self.peer(name, range, spot),
                 "jwt" => self.jwt(name, range),
                 "consumer" => self.consumer(name, range, spot),
@@ -119,6 +122,7 @@ impl Compiler<'_> {
         let fields: Vec<&str> = match root {
             "request" => REQUEST.to_vec(),
             "source" => SOURCE.to_vec(),
+            "destination" => DESTINATION.to_vec(),
             "peer" => PEER.to_vec(),
             "consumer" => CONSUMER.to_vec(),
             "route" => ROUTE.to_vec(),
@@ -193,6 +197,19 @@ impl Compiler<'_> {
         Some(Node { kind, ty, range })
     }
 
+    /// Where a connection meant to go that the kernel redirected to us.
+    fn destination(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
+        self.reads |= Reads::SOURCE;
+        if name != "port" {
+            return self.unknown("destination", name, &DESTINATION, spot);
+        }
+        let kind = Kind::thunk(|frame| {
+            let port = frame.scope.ctx.client.destination.map(|destination| destination.port());
+            port.map(|port| Value::Int(port.into())).ok_or(EvaluationError::NotCaptured)
+        });
+        Some(Node { kind, ty: Type::Int, range })
+    }
+
     fn route(&mut self, name: &str, range: Range<usize>, spot: Range<usize>) -> Option<Node> {
         match name {
             "name" => {
@@ -241,7 +258,7 @@ impl Compiler<'_> {
 
     /// True for fields that some requests have and others do not, so that `has()` may ask for them.
     pub(super) fn optional_field(select: &SelectExpr) -> bool {
-        matches!(&select.operand.expr, Expr::Ident(root) if matches!(root.as_str(), "peer" | "consumer" | "jwt"))
+        matches!(&select.operand.expr, Expr::Ident(root) if matches!(root.as_str(), "destination" | "peer" | "consumer" | "jwt"))
     }
 
     fn jwt(&mut self, name: &str, range: Range<usize>) -> Option<Node> {

@@ -44,6 +44,7 @@ fn context() -> RequestContext {
         peer: SocketAddr::from(([10, 0, 0, 1], 4000)),
         address: "203.0.113.9".parse().unwrap(),
         tls: true,
+        destination: Some(SocketAddr::from(([10, 0, 0, 9], 5432))),
     };
     let mut ctx = RequestContext::new(Moment::default(), client);
     ctx.route = Arc::from("leads");
@@ -172,6 +173,7 @@ fn the_environment_is_read() {
             r#"consumer.name == "mule" && "partners" in consumer.groups && consumer.metadata.plan == "gold""#,
             "true",
         ),
+        ("destination.port == 5432 && has(destination.port)", "true"),
         ("has(peer.id) && has(consumer.name) && !has(consumer.metadata.region)", "true"),
         (r#"jwt.issuer == "https://idp.example.com/" && jwt.subject == "uid:005""#, "true"),
         (r#""erp" in jwt.audiences && size(jwt.audiences) == 2 && jwt.expires == 1800000000"#, "true"),
@@ -338,7 +340,7 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
         ("reqest.method == \"GET\"", "FG0402 [reqest] unknown name reqest | did you mean request?"),
         (
             "foo",
-            "FG0402 [foo] unknown name foo | known names are request, source, peer, jwt, consumer, enrich, route; text stands in quotes",
+            "FG0402 [foo] unknown name foo | known names are request, source, destination, peer, jwt, consumer, enrich, route; text stands in quotes",
         ),
         (
             "request.metod == \"GET\"",
@@ -372,7 +374,7 @@ fn unknown_names_are_pointed_at_with_a_suggestion() {
         ),
         (
             "jwt.scopes.exists(s, t == \"a\")",
-            "FG0402 [t] unknown name t | known names are request, source, peer, jwt, consumer, enrich, route; text stands in quotes",
+            "FG0402 [t] unknown name t | known names are request, source, destination, peer, jwt, consumer, enrich, route; text stands in quotes",
         ),
         ("\"grüße\" == reqest.path", "FG0402 [reqest] unknown name reqest | did you mean request?"),
         ("request.headers[\"x y\"] == \"a\"", "FG0402 [\"x y\"] \"x y\" is not a header name"),

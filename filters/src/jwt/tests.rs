@@ -253,8 +253,12 @@ impl Stand {
             request = request.header(*name, *value);
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
-        let client =
-            Client { peer: "192.0.2.1:1".parse().unwrap(), address: "192.0.2.1".parse().unwrap(), tls: true };
+        let client = Client {
+            peer: "192.0.2.1:1".parse().unwrap(),
+            address: "192.0.2.1".parse().unwrap(),
+            tls: true,
+            destination: None,
+        };
         let moment = Moment { unix: Duration::from_secs(now), monotonic: Duration::from_secs(1) };
         let mut ctx = RequestContext::new(moment, client);
         let mut verdict = self.jwt.on_request(&head, &mut ctx);

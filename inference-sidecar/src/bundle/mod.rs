@@ -59,6 +59,9 @@ pub enum Cost {
 pub struct Bundle {
     pub name: Box<str>,
     pub version: Box<str>,
+    /// SHA-256 of the manifest, in hexadecimal. The manifest holds the digests of all other files: two bundles with the
+    /// same one are the same.
+    pub digest: Box<str>,
     pub manifest: Manifest,
     /// The population that the model was trained on, where the bundle tells.
     pub reference: Option<Arc<Reference>>,
@@ -103,6 +106,7 @@ impl Bundle {
                 return Err(BundleError::new(SIGNATURE, BundleFault::Signature));
             }
         }
+        let digest = hex(&Sha256::digest(&text)).into();
         let text = utf8(text)?;
         let manifest = Manifest::parse(&text)?;
         let tables = tables(dir, &manifest)?;
@@ -137,6 +141,7 @@ impl Bundle {
         Ok(Self {
             name: manifest.name.as_str().into(),
             version: manifest.version.as_str().into(),
+            digest,
             manifest,
             reference,
             plan,

@@ -172,5 +172,5 @@ async fn serve(options: Options) -> Result<bool, ServeError> {
         line(&format!("grpc-socket {}", socket.display()));
     }
     line("ready");
-    server.run().await
+    server.run(error).await
 }

@@ -88,7 +88,7 @@ impl StorePlan {
         let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
         let snapshot = store.pin();
         let rows: SmallVec<[Option<Row<'_>>; 2]> =
-            self.keys.iter().map(|node| row(store, &snapshot, slots, *node)).collect();
+            self.keys.iter().map(|node| row(&snapshot, slots, *node)).collect();
         let mut fresh: SmallVec<[bool; 2]> = SmallVec::from_elem(false, rows.len());
         let found = self.features.iter().map(|column| {
             let column = column.as_ref()?;
@@ -119,11 +119,11 @@ impl StorePlan {
 }
 
 /// The row of a key: a string, or a number as it is written.
-fn row<'s>(store: &FeatureStore, snapshot: &'s Snapshot, slots: &[Slot<'_>], node: Node) -> Option<Row<'s>> {
+fn row<'s>(snapshot: &'s Snapshot, slots: &[Slot<'_>], node: Node) -> Option<Row<'s>> {
     let Slot::Scalar(scalar) = slots.get(node.index())? else { return None };
     match scalar.kind {
-        Kind::String => snapshot.row(store.row_key(&scalar.unescape())),
-        Kind::Number => snapshot.row(store.row_key(scalar.raw)),
+        Kind::String => snapshot.find(&scalar.unescape()),
+        Kind::Number => snapshot.find(scalar.raw),
         _ => None,
     }
 }

@@ -180,7 +180,8 @@ impl Ngrams {
     /// Counts to weights, in f64.
     fn weigh(&self, columns: &mut [f32]) {
         let weight = |count: f32| match self.tf {
-            _ if count == 0.0 => 0.0,
+            // Most words of a text stand in it once: no logarithm is needed to tell.
+            _ if count <= 1.0 => f64::from(count),
             Frequency::Raw => f64::from(count),
             Frequency::Log => 1.0 + f64::from(count).ln(),
             Frequency::Binary => 1.0,
@@ -189,7 +190,7 @@ impl Ngrams {
             Norm::None => 1.0,
             Norm::L2 => {
                 let used = columns.iter().filter(|count| **count != 0.0);
-                let sum: f64 = used.map(|count| weight(*count) * weight(*count)).sum();
+                let sum: f64 = used.map(|count| weight(*count).powi(2)).sum();
                 if sum > 0.0 { sum.sqrt() } else { 1.0 }
             }
         };

@@ -68,6 +68,8 @@ pub struct ModelMetadataResponse {
     pub inputs: Vec<TensorMetadata>,
     #[prost(message, repeated, tag = "5")]
     pub outputs: Vec<TensorMetadata>,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub properties: BTreeMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -158,10 +160,23 @@ pub struct ModelInferResponse {
     pub model_version: String,
     #[prost(string, tag = "3")]
     pub id: String,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub parameters: BTreeMap<String, InferParameter>,
     #[prost(message, repeated, tag = "5")]
     pub outputs: Vec<InferTensor>,
     #[prost(bytes = "bytes", repeated, tag = "6")]
     pub raw_output_contents: Vec<Bytes>,
+}
+
+/// One answer of a stream.
+#[derive(Clone, PartialEq, Message)]
+pub struct ModelStreamInferResponse {
+    /// Empty where there is none.
+    #[prost(string, tag = "1")]
+    pub error_message: String,
+    /// Of an error, `id` and names alone.
+    #[prost(message, optional, tag = "2")]
+    pub infer_response: Option<ModelInferResponse>,
 }
 
 #[derive(Clone, PartialEq, Message)]

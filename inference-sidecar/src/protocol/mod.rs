@@ -9,6 +9,8 @@ use prost::Message;
 pub const CALLS: &str = "/inference.GRPCInferenceService/";
 /// Bytes before a message: whether it is compressed, and its length.
 pub const PREFIX: usize = 5;
+/// Parameter of an answer, and property of a model: the digest of the bundle. Other clients pass over it.
+pub const BUNDLE: &str = "bundle_sha256";
 /// Status codes of gRPC, as far as they are told apart here.
 pub const DEADLINE_EXCEEDED: u8 = 4;
 pub const NOT_FOUND: u8 = 5;

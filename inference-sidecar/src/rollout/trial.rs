@@ -201,6 +201,18 @@ impl Trial {
         true
     }
 
+    /// It was taken off before this process began: it stays off for as long as is left, at most for the whole hold-off;
+    /// without a time, until a publication ends it. Nobody is told of that.
+    pub fn stay_off(&self, left: Option<Duration>, breach: Breach) {
+        let left = match (left, self.bounds.hold_off) {
+            (Some(left), Some(whole)) => Some(left.min(whole)),
+            (left, whole) => left.or(whole),
+        };
+        let until = left.map_or(FOR_GOOD, |left| nanos(self.clock.elapsed().saturating_add(left)).max(1));
+        self.off_until.store(until, Ordering::Release);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(breach);
+    }
+
     /// Time until it is tried again: zero while it is on, `None` where only a publication ends it.
     pub fn held_off(&self) -> Option<Duration> {
         match self.off_until.load(Ordering::Acquire) {

@@ -13,6 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use miniz_oxide::deflate::compress_to_vec;
+use tokio::sync::mpsc;
 
 use super::fault::{Fault, Kind};
 use super::traffic::{Piece, Turn};
@@ -22,10 +23,12 @@ const LEVEL: u8 = 4;
 /// Header of a gzip member without name and time; its maker is not told (RFC 1952, section 2.3).
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// A whole body in one piece, and trailers behind it.
+/// A body in one piece, or in pieces as they come, and trailers behind it.
 #[derive(Debug, Default)]
 pub struct Whole {
     bytes: Option<Bytes>,
+    /// What comes later, trailers included.
+    coming: Option<mpsc::Receiver<Frame<Bytes>>>,
     trailers: Option<HeaderMap>,
     /// Ends with the last byte of it.
     turn: Option<Arc<Turn>>,
@@ -34,7 +37,12 @@ pub struct Whole {
 impl Whole {
     pub fn new(bytes: impl Into<Bytes>) -> Self {
         let bytes = Some(bytes.into()).filter(|bytes: &Bytes| !bytes.is_empty());
-        Self { bytes, trailers: None, turn: None }
+        Self { bytes, ..Self::default() }
+    }
+
+    /// What is sent into the channel, until its sender is gone.
+    pub fn coming(coming: mpsc::Receiver<Frame<Bytes>>) -> Self {
+        Self { coming: Some(coming), ..Self::default() }
     }
 
     pub fn with_trailers(mut self, trailers: HeaderMap) -> Self {
@@ -54,18 +62,25 @@ impl Body for Whole {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
+        if let Some(coming) = &mut self.coming {
+            let frame = std::task::ready!(coming.poll_recv(cx));
+            return Poll::Ready(frame.map(|frame| Ok(frame.map_data(|bytes| Piece { bytes, turn: None }))));
+        }
         let data = self.bytes.take().map(|bytes| Frame::data(Piece { bytes, turn: self.turn.clone() }));
         let frame = data.or_else(|| self.trailers.take().map(Frame::trailers));
         Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.bytes.is_none() && self.trailers.is_none()
+        self.bytes.is_none() && self.trailers.is_none() && self.coming.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
+        if self.coming.is_some() {
+            return SizeHint::default();
+        }
         SizeHint::with_exact(self.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
     }
 }

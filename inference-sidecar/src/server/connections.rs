@@ -15,9 +15,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
+use super::complaints::{Complaint, Complaints};
 use super::listener::{Accepted, Listener};
+use super::tls::LiveTerms;
 use super::traffic::{Patience, Still, Traffic};
 use super::{Shared, grpc, rest};
 
@@ -55,8 +56,9 @@ pub struct Doors {
     pub listener: Listener,
     pub protocol: Protocol,
     /// Absent where it is not spoken, as on a unix socket.
-    pub tls: Option<TlsAcceptor>,
+    pub tls: Option<Arc<LiveTerms>>,
     pub shared: Arc<Shared>,
+    pub complaints: Arc<Complaints>,
     /// True once no more is accepted.
     pub closing: watch::Receiver<bool>,
 }
@@ -65,8 +67,9 @@ pub struct Doors {
 #[derive(Clone)]
 struct Guest {
     protocol: Protocol,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<LiveTerms>>,
     shared: Arc<Shared>,
+    complaints: Arc<Complaints>,
     closing: watch::Receiver<bool>,
     patience: Patience,
 }
@@ -74,9 +77,10 @@ struct Guest {
 impl Doors {
     /// Accepts until closing, and ends when the last connection has.
     pub async fn serve(self) {
-        let Self { listener, protocol, tls, shared, mut closing } = self;
+        let Self { listener, protocol, tls, shared, complaints, mut closing } = self;
         let room = Arc::new(Semaphore::new(shared.limits.connections));
-        let guest = Guest { protocol, tls, shared, closing: closing.clone(), patience: PATIENCE };
+        let (told, patience) = (Arc::clone(&complaints), PATIENCE);
+        let guest = Guest { protocol, tls, shared, complaints, closing: closing.clone(), patience };
         let mut connections = JoinSet::new();
         loop {
             // The semaphore is never closed.
@@ -94,7 +98,10 @@ impl Doors {
                         });
                     }
                     Err(error) if is_of_one_connection(&error) => {}
-                    Err(_) => tokio::time::sleep(NO_ROOM).await,
+                    Err(error) => {
+                        told.note(Complaint::Accept, &error);
+                        tokio::time::sleep(NO_ROOM).await;
+                    }
                 },
                 Some(_) = connections.join_next() => {}
                 () = closed(&mut closing) => break,
@@ -106,7 +113,7 @@ impl Doors {
 }
 
 /// Ends once no more is accepted, also where nobody is left to say so.
-async fn closed(closing: &mut watch::Receiver<bool>) {
+pub async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
@@ -129,23 +136,30 @@ impl Guest {
     }
 
     async fn secure<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, stream: S) {
-        let Some(acceptor) = self.tls.clone() else {
+        let Some(acceptor) = self.tls.as_ref().map(|terms| terms.acceptor(self.protocol)) else {
             return self.converse(TokioIo::new(stream)).await;
         };
-        if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
-            self.converse(TokioIo::new(stream)).await;
+        match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.converse(TokioIo::new(stream)).await,
+            Ok(Err(error)) => self.complaints.note(Complaint::Handshake, &error),
+            Err(_) => self.complaints.note(Complaint::Handshake, &"it took too long"),
         }
     }
 
     async fn converse<S: Read + Write + Unpin + Send + 'static>(self, stream: S) {
         let Self { protocol, shared, closing, patience, .. } = self;
         let traffic = Arc::new(Traffic::default());
-        let requests = Arc::clone(&traffic);
+        let (requests, ending) = (Arc::clone(&traffic), closing.clone());
         let service = service_fn(move |request: Request<Incoming>| {
             let (shared, turn) = (Arc::clone(&shared), requests.begin());
+            let ending = ending.clone();
             async move {
                 let answer = match protocol {
                     Protocol::Rest => rest::answer(&shared, request).await,
+                    Protocol::Grpc if grpc::is_stream(&request) => {
+                        // Its turn lasts as long as the stream, which has bounds of its own.
+                        return Ok(grpc::stream::answer(&shared, request, turn, ending));
+                    }
                     Protocol::Grpc => grpc::answer(&shared, request).await,
                 };
                 Ok::<_, Infallible>(answer.map(|body| body.of_turn(turn.answered())))
@@ -204,7 +218,7 @@ impl Course {
 
 #[cfg(test)]
 mod tests {
-    use super::{Guest, Patience, Protocol};
+    use super::{Complaints, Guest, Patience, Protocol};
     use crate::server::access::Access;
     use crate::server::metrics::Metrics;
     use crate::server::repository::Repository;
@@ -241,7 +255,8 @@ mod tests {
     async fn ends(protocol: Protocol, patience: Patience, sent: &[u8]) {
         let (mut client, server) = tokio::io::duplex(256);
         let (_close, closing) = watch::channel(false);
-        let guest = Guest { protocol, tls: None, shared: shared(), closing, patience };
+        let complaints = Arc::new(Complaints::new(|_| {}));
+        let guest = Guest { protocol, tls: None, shared: shared(), complaints, closing, patience };
         let serve = guest.converse(TokioIo::new(server));
         let both = async { tokio::join!(serve, client.write_all(sent)).1.unwrap() };
         tokio::time::timeout(LONG, both).await.expect("the connection ends");

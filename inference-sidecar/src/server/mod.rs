@@ -2,6 +2,7 @@
 
 mod access;
 mod body;
+mod complaints;
 mod connections;
 mod fault;
 mod grpc;
@@ -22,10 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 
 use self::access::{Access, AccessError};
+use self::complaints::Complaints;
 use self::connections::{Doors, Protocol};
 use self::fault::{Fault, Kind};
 use self::listener::{Listener, Socket};
@@ -33,7 +35,7 @@ use self::metrics::Metrics;
 use self::repository::{Repository, RepositoryError};
 use self::served::{Ask, Served};
 use self::tensors::Tensor;
-use self::tls::TlsError;
+use self::tls::{Files, LiveTerms, TlsError};
 
 /// Name of the server in its metadata.
 const NAME: &str = "foregate-inference";
@@ -130,7 +132,7 @@ pub struct Server {
     http: Listener,
     grpc: Listener,
     socket: Option<Socket>,
-    tls: Option<tls::Terms>,
+    tls: Option<Arc<LiveTerms>>,
     drain: Duration,
 }
 
@@ -161,10 +163,8 @@ impl Server {
     pub async fn open(options: Options) -> Result<Self, ServeError> {
         options.check()?;
         let access = options.token_file.as_deref().map(Access::read).transpose()?.unwrap_or_default();
-        let certificate = options.certificate.as_ref();
-        let tls = certificate
-            .map(|(chain, key)| tls::Terms::read(chain, key, options.client_ca.as_deref()))
-            .transpose()?;
+        let files = |(chain, key)| Files { chain, key, clients: options.client_ca.clone() };
+        let tls = options.certificate.clone().map(files).map(LiveTerms::open).transpose()?.map(Arc::new);
         let Options { models, model_threads, controlled, limits, drain, .. } = options;
         let repository =
             tokio::task::block_in_place(|| Repository::open(&models, model_threads, controlled))?;
@@ -202,21 +202,22 @@ impl Server {
         loaded.values().flatten().map(line).collect()
     }
 
-    /// Serves until SIGTERM or SIGINT, then finishes what is under way; false where that took too long.
-    pub async fn run(self) -> Result<bool, ServeError> {
+    /// Serves until SIGTERM or SIGINT, then finishes what is under way; false where that took too long. Certificates are
+    /// read anew when they change, and at SIGHUP; `tell` hears of that, and of connections that could not be had.
+    pub async fn run(self, tell: fn(&str)) -> Result<bool, ServeError> {
         let Self { shared, http, grpc, socket, tls, drain } = self;
         let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(ServeError::Signals)?;
         let (close, closing) = watch::channel(false);
+        let complaints = Arc::new(Complaints::new(tell));
         let doors = |listener, protocol| Doors {
             // Who reaches a unix socket is this user: files of the system say so, and no certificate.
-            tls: tls
-                .as_ref()
-                .filter(|_| !matches!(listener, Listener::Unix(_)))
-                .map(|terms| terms.acceptor(protocol)),
+            tls: tls.clone().filter(|_| !matches!(listener, Listener::Unix(_))),
             listener,
             protocol,
             shared: Arc::clone(&shared),
+            complaints: Arc::clone(&complaints),
             closing: closing.clone(),
         };
         let mut rest = tokio::spawn(doors(http, Protocol::Rest).serve());
@@ -230,6 +231,7 @@ impl Server {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = keep(tls.as_deref(), &mut hangup, tell) => {}
         }
         shared.draining.store(true, Ordering::Relaxed);
         // The doors hold receivers as long as they serve.
@@ -240,6 +242,24 @@ impl Server {
         rpc.abort();
         near.abort();
         Ok(done)
+    }
+}
+
+/// Keeps certificates current; never ends. Without any, there is nothing that SIGHUP would read.
+async fn keep(tls: Option<&LiveTerms>, hangup: &mut Signal, tell: fn(&str)) {
+    let asked = Notify::new();
+    let hung_up = async {
+        while hangup.recv().await.is_some() {
+            asked.notify_one();
+        }
+        std::future::pending::<()>().await;
+    };
+    match tls {
+        Some(terms) => tokio::select! {
+            () = terms.keep(&asked, &tell) => {}
+            () = hung_up => {}
+        },
+        None => hung_up.await,
     }
 }
 

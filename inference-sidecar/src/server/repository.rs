@@ -212,7 +212,7 @@ fn load(found: &Found, threads: usize) -> Result<Served, String> {
         return Err(told(fault));
     }
     let bundle = Bundle::load_alone(&found.folder).map_err(|error| told(&error))?;
-    Served::new(bundle, threads).map_err(|error| told(&error))
+    Ok(Served::new(bundle, threads))
 }
 
 /// Adds a version in its place; false where it is there already.

@@ -1,6 +1,5 @@
 //! One model as the server has it: inputs, outputs, and what it did.
 
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +14,7 @@ use crate::features::Reading;
 use crate::features::extract::MAX_RECORDS;
 use crate::features::spec::Missing;
 use crate::output::Output;
-use crate::scorer::{ModelScorer, RowScore, Rows};
+use crate::scorer::{ModelScorer, RowScore, Rows, Scored};
 
 /// Name of the input that takes JSON records.
 pub const RECORD: &str = "record";
@@ -63,8 +62,8 @@ pub struct Ask {
 }
 
 impl Served {
-    /// Starts `threads` threads for what does not run on the threads of connections.
-    pub fn new(bundle: Bundle, threads: usize) -> io::Result<Self> {
+    /// With so many threads for what does not run on the threads of connections.
+    pub fn new(bundle: Bundle, threads: usize) -> Self {
         let (name, version) = (bundle.name.clone(), bundle.version.clone());
         let (width, features) = (bundle.plan.width(), bundle.manifest.input.name.as_str().into());
         let takes_nan = bundle.manifest.features.iter().any(|feature| feature.missing == Some(Missing::Nan));
@@ -80,17 +79,13 @@ impl Served {
             outputs.push(Port { name: REASONS.into(), datatype: Datatype::Bytes, shape: vec![-1] });
         }
         let engine = model.engine();
-        Ok(Self {
-            name,
-            version,
-            inputs,
-            outputs,
-            explains,
-            statistics: Statistics::default(),
-            engine,
-            takes_nan,
-            scorer,
-        })
+        let statistics = Statistics::default();
+        Self { name, version, inputs, outputs, explains, statistics, engine, takes_nan, scorer }
+    }
+
+    /// SHA-256 of the manifest of its bundle, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        self.scorer.digest()
     }
 
     /// `onnx_forest` or `onnx_graph`.
@@ -137,8 +132,10 @@ impl Served {
         spans.input = watch.elapsed();
         let count = rows.count;
         let left = budget.saturating_sub(spans.input);
-        let scores = self.scorer.score_rows(rows, left).await?;
-        spans.infer = watch.elapsed().saturating_sub(spans.input);
+        let Scored { scores, queued } = self.scorer.score_rows(rows, left).await?;
+        let scored = watch.elapsed();
+        spans.queue = queued;
+        spans.infer = scored.saturating_sub(spans.input + queued);
         let wanted = |name: &str| {
             if outputs.is_empty() {
                 name != REASONS || explain
@@ -147,7 +144,7 @@ impl Served {
             }
         };
         let tensors = self.tensors(&scores, wanted);
-        spans.output = watch.elapsed().saturating_sub(spans.input + spans.infer);
+        spans.output = watch.elapsed().saturating_sub(scored);
         self.statistics.succeeded(now, count, count.div_ceil(MAX_RECORDS), spans);
         Ok(tensors)
     }

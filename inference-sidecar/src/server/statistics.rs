@@ -14,6 +14,7 @@ pub struct Statistics {
     runs: AtomicU64,
     success: Tally,
     fail: Tally,
+    queue: Tally,
     input: Tally,
     infer: Tally,
     output: Tally,
@@ -28,9 +29,12 @@ struct Tally {
 /// How long the parts of one request took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spans {
+    /// What its rows waited for a thread of the model. There is no other queue: a request beyond those that are taken at
+    /// once is refused.
+    pub queue: Duration,
     /// Features out of records.
     pub input: Duration,
-    /// The model, with the time its rows waited for a thread.
+    /// The model.
     pub infer: Duration,
     /// Tensors out of scores.
     pub output: Duration,
@@ -49,7 +53,6 @@ pub struct Sum {
 pub struct Sums {
     pub success: Sum,
     pub fail: Sum,
-    /// Not told apart: it is part of `compute_infer`.
     pub queue: Sum,
     pub compute_input: Sum,
     pub compute_infer: Sum,
@@ -88,7 +91,8 @@ impl Statistics {
         self.last.fetch_max(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
         self.runs.fetch_add(runs as u64, Ordering::Relaxed);
-        self.success.add(spans.input + spans.infer + spans.output);
+        self.success.add(spans.queue + spans.input + spans.infer + spans.output);
+        self.queue.add(spans.queue);
         self.input.add(spans.input);
         self.infer.add(spans.infer);
         self.output.add(spans.output);
@@ -107,6 +111,7 @@ impl Statistics {
             inference_stats: Sums {
                 success: self.success.sum(),
                 fail: self.fail.sum(),
+                queue: self.queue.sum(),
                 compute_input: self.input.sum(),
                 compute_infer: self.infer.sum(),
                 compute_output: self.output.sum(),

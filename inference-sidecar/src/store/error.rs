@@ -9,7 +9,7 @@ use super::snapshot::{MAX_CELLS, MAX_COLUMNS, MAX_ROWS};
 pub enum StoreError {
     #[error("cannot be read: {0}")]
     Unreadable(String),
-    #[error("is being written by another process")]
+    #[error("is in use by another process that reads or writes it")]
     Busy,
     #[error("is no feature store")]
     NoStore,

@@ -21,7 +21,6 @@ const MAX_BYTES: u64 = 1 << 30;
 const LOCK: &str = ".lock";
 /// Files being read; those that a crash left here are read again.
 const TAKEN: &str = "taken";
-const DONE: &str = "done";
 const REJECTED: &str = "rejected";
 
 /// One file, and what became of it.
@@ -41,7 +40,8 @@ pub struct Swept {
 
 /// Takes up the files of a folder that end in `.ndjson`, `.jsonl` or `.csv`, by the order of their names.
 ///
-/// A file is first moved to `taken/`; then to `done/`, or to `rejected/` beside a `NAME.reason` that says why. Whoever
+/// A file is first moved to `taken/`. What was taken up is removed: the store has it, sealed, and a copy in the clear beside
+/// it would not be. What was refused goes to `rejected/`, beside a `NAME.reason` that says why. Whoever
 /// drops a file writes it under another ending and renames it. One process sweeps at a time: where it is another one,
 /// nothing happens. Only what the file itself says is a reason to refuse it: where it cannot be read, or the store cannot
 /// be written, it stays for the next time.
@@ -53,7 +53,7 @@ pub fn sweep(store: &FeatureStore, folder: &Path, now: Timestamp) -> io::Result<
         Err(TryLockError::WouldBlock) => return Ok(Swept::default()),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    for name in [TAKEN, DONE, REJECTED] {
+    for name in [TAKEN, REJECTED] {
         fs::create_dir_all(folder.join(name))?;
     }
     let mut swept = Swept::default();
@@ -133,19 +133,15 @@ fn take(store: &FeatureStore, file: &Path, now: Timestamp) -> Result<Applied, Re
     })
 }
 
-/// Moves a file out of `taken/`, to where its outcome belongs.
+/// Takes a file out of `taken/`, as its outcome wants it.
 fn put_away(folder: &Path, name: &str, outcome: &Result<Applied, String>) -> io::Result<()> {
-    let place = match outcome {
-        Ok(_) => free(&folder.join(DONE), name),
-        Err(why) => {
-            let rejected = free(&folder.join(REJECTED), name);
-            let mut reason = rejected.clone().into_os_string();
-            reason.push(".reason");
-            fs::write(reason, format!("{why}\n"))?;
-            rejected
-        }
-    };
-    fs::rename(folder.join(TAKEN).join(name), place)
+    let taken = folder.join(TAKEN).join(name);
+    let Err(why) = outcome else { return fs::remove_file(taken) };
+    let rejected = free(&folder.join(REJECTED), name);
+    let mut reason = rejected.clone().into_os_string();
+    reason.push(".reason");
+    fs::write(reason, format!("{why}\n"))?;
+    fs::rename(taken, rejected)
 }
 
 /// Names of the files to take, in order; links and folders are none.

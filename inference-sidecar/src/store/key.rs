@@ -1,6 +1,7 @@
 //! The key of a feature store: seals values, and turns keys of rows into numbers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hmac;
@@ -28,10 +29,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Two keys made of one secret: for values (AES-256-GCM-SIV, RFC 8452) and for the keys of rows (SipHash-1-3, 128 bits).
+#[derive(Clone)]
 pub struct StoreKey {
-    values: RandomizedNonceKey,
-    rows: SipHasher13,
+    values: Arc<RandomizedNonceKey>,
+    pub(super) rows: RowHasher,
 }
+
+/// Turns keys of rows into numbers.
+#[derive(Clone, Copy)]
+pub struct RowHasher(SipHasher13);
 
 /// A secret that is no key, or a value that was not sealed with this one. Never tells any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,13 +65,17 @@ impl StoreKey {
         let values =
             RandomizedNonceKey::new(&AES_256_GCM_SIV, values.as_ref()).map_err(|_| KeyError::Form)?;
         let rows = rows.as_ref().first_chunk::<16>().ok_or(KeyError::Form)?;
-        Ok(Self { values, rows: SipHasher13::new_with_key(rows) })
+        Ok(Self { values: Arc::new(values), rows: RowHasher::new(rows) })
     }
 
     /// The number that stands for the key of a row: of no meaning without this key.
     pub fn row(&self, key: &str) -> RowKey {
-        let hash = self.rows.hash(key.as_bytes());
-        RowKey((u128::from(hash.h1) << 64 | u128::from(hash.h2)).to_le_bytes())
+        self.rows.row(key)
+    }
+
+    /// The same for a store whose rows have their numbers by an earlier key.
+    pub(super) fn with_rows(self, rows: RowHasher) -> Self {
+        Self { rows, ..self }
     }
 
     /// Nonce, sealed bytes, tag. `place` is where the value belongs: elsewhere it cannot be opened.
@@ -89,6 +99,30 @@ impl StoreKey {
         debug_assert_eq!(length + TAG_BYTES, sealed.len());
         plain.truncate(length);
         Ok(plain)
+    }
+}
+
+impl fmt::Debug for RowHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RowHasher").finish_non_exhaustive()
+    }
+}
+
+impl RowHasher {
+    pub(super) fn new(key: &[u8; 16]) -> Self {
+        Self(SipHasher13::new_with_key(key))
+    }
+
+    /// What it was made of.
+    pub(super) fn key(&self) -> [u8; 16] {
+        self.0.key()
+    }
+
+    /// The number that stands for the key of a row.
+    #[inline]
+    pub fn row(&self, key: &str) -> RowKey {
+        let hash = self.0.hash(key.as_bytes());
+        RowKey((u128::from(hash.h1) << 64 | u128::from(hash.h2)).to_le_bytes())
     }
 }
 

@@ -98,7 +98,7 @@ pub fn read(
     now: Timestamp,
 ) -> Result<Vec<Update>, LineError> {
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
-    let mut reader = Reader { columns, now, header: Vec::new() };
+    let mut reader = Reader { columns, now, at: now, header: Vec::new() };
     let mut updates = Vec::new();
     // A short line is as many numbers as a full one.
     let most = MAX_UPDATES.min(MAX_CELLS / columns.len().max(1));
@@ -124,6 +124,19 @@ pub fn read(
     Ok(updates)
 }
 
+/// Reads one object, as a line of an NDJSON file, which is of `at` where it does not say when.
+pub(super) fn object(
+    text: &str,
+    columns: &[Box<str>],
+    now: Timestamp,
+    at: Timestamp,
+) -> Result<Update, String> {
+    if text.len() as u64 > MAX_LINE {
+        return Err(format!("over {MAX_LINE} bytes"));
+    }
+    Reader { columns, now, at, header: Vec::new() }.object(text)
+}
+
 /// The columns that a file names: those of its header, or of its first object.
 pub fn columns(file: impl Read, form: Form) -> Result<Vec<String>, LineError> {
     let mut lines = Lines { file: std::io::BufReader::new(file), line: 0, text: String::new() };
@@ -132,7 +145,7 @@ pub fn columns(file: impl Read, form: Form) -> Result<Vec<String>, LineError> {
     let text = lines.text.trim_end_matches(['\n', '\r']);
     match form {
         Form::Ndjson => {
-            let written: Written = serde_json::from_str(text).map_err(|error| refuse(error.to_string()))?;
+            let written: Written = serde_json::from_str(text).map_err(|error| refuse(told(&error)))?;
             Ok(written.features.into_keys().collect())
         }
         Form::Csv => {
@@ -170,12 +183,14 @@ impl<R: BufRead> Lines<R> {
 struct Reader<'a> {
     columns: &'a [Box<str>],
     now: Timestamp,
+    /// The moment of what does not say when.
+    at: Timestamp,
     header: Vec<Cell>,
 }
 
 impl Reader<'_> {
     fn object(&self, text: &str) -> Result<Update, String> {
-        let written: Written = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let written: Written = serde_json::from_str(text).map_err(|error| told(&error))?;
         let key = match written.key {
             Key::Text(key) => key,
             Key::Number(number) => number.to_string().into(),
@@ -232,11 +247,20 @@ impl Reader<'_> {
         if key.is_empty() || key.len() > MAX_KEY {
             return Err(format!("the key must have 1 to {MAX_KEY} bytes"));
         }
-        let at = at.unwrap_or(self.now);
+        let at = at.unwrap_or(self.at);
         if at.micros() > self.now.micros().saturating_add(AHEAD) {
             return Err("`at` is over an hour ahead".to_owned());
         }
         Ok(Update { key, at: at.micros(), cells: cells.map(Into::into) })
+    }
+}
+
+/// What is wrong, without the value that is: it may be anybody's.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (text.starts_with("invalid type"), text.rsplit_once(", expected ")) {
+        (true, Some((_, expected))) => format!("invalid type, expected {expected}"),
+        _ => text,
     }
 }
 

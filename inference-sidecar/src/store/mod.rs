@@ -1,11 +1,13 @@
 //! Features by key: rows in memory, sealed on disk, changed while requests read them.
 
+mod beside;
 mod disk;
 pub mod error;
 pub mod inbox;
 mod key;
 pub mod line;
 mod snapshot;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +23,11 @@ use aws_lc_rs::rand;
 pub use key::{KeyError, StoreKey};
 pub use snapshot::{MAX_COLUMNS, Row, RowKey, Snapshot};
 
-use crate::store::disk::{Head, Written};
+use crate::store::disk::{Batch, Head, Written};
 use crate::store::error::{StoreError, StoreFault};
 use crate::store::line::Update;
 use crate::store::snapshot::MAX_ROWS;
+use crate::store::stream::Position;
 
 /// Longest name of a column, in bytes.
 const MAX_NAME: usize = 128;
@@ -33,7 +36,8 @@ const MAX_NAME: usize = 128;
 #[derive(Debug)]
 pub struct FeatureStore {
     path: PathBuf,
-    key: StoreKey,
+    /// One of them opens the file: while keys change, the old one or the new one.
+    keys: ArcSwap<Vec<StoreKey>>,
     current: ArcSwap<Snapshot>,
     /// What was read of the file last; whoever changes `current` holds it.
     seen: Mutex<Seen>,
@@ -44,6 +48,8 @@ pub struct FeatureStore {
 struct Seen {
     head: Head,
     stamp: Option<Stamp>,
+    /// What was wrong with a later file, as long as that stays the same: it is not read again for nothing.
+    failed: Option<(Option<Stamp>, StoreError)>,
 }
 
 /// Number, length and time of a file: it changes whenever the file does.
@@ -126,16 +132,36 @@ impl FeatureStore {
 
     /// Reads all rows into memory. Blocks for as long as the disk does.
     pub fn open(path: &Path, key: StoreKey) -> Result<Self, StoreFault> {
+        Self::open_with(path, vec![key])
+    }
+
+    /// The same with the first of several keys that opens it.
+    pub fn open_with(path: &Path, keys: Vec<StoreKey>) -> Result<Self, StoreFault> {
         let stamp = stamp(path);
         let (head, snapshot) =
-            disk::load(path, &key).map_err(|fault| StoreFault { path: path.to_owned(), fault })?;
+            disk::load(path, &keys).map_err(|fault| StoreFault { path: path.to_owned(), fault })?;
         Ok(Self {
             path: path.to_owned(),
-            key,
+            keys: ArcSwap::from_pointee(keys),
             current: ArcSwap::from_pointee(snapshot),
-            seen: Mutex::new(Seen { head, stamp }),
+            seen: Mutex::new(Seen { head, stamp, failed: None }),
             counts: Counts::default(),
         })
+    }
+
+    /// Seals a store with another key, beside it and then in its place; gives how many rows it has. Those who have it
+    /// open go on with what is in memory, and take it up once they know the key. Nothing changes where that fails.
+    pub fn rekey(path: &Path, old: &StoreKey, new: &StoreKey) -> Result<usize, StoreFault> {
+        let rekeyed = disk::rekey(path, std::slice::from_ref(old), new);
+        rekeyed.map_err(|fault| StoreFault { path: path.to_owned(), fault })
+    }
+
+    /// From now on these keys are tried, one after another.
+    pub fn set_keys(&self, keys: Vec<StoreKey>) {
+        let mut seen = self.seen();
+        self.keys.store(Arc::new(keys));
+        // What could not be opened is looked at again.
+        (seen.stamp, seen.failed) = (None, None);
     }
 
     pub fn path(&self) -> &Path {
@@ -152,12 +178,6 @@ impl FeatureStore {
         self.current.load()
     }
 
-    /// What stands for the key of a row.
-    #[inline]
-    pub fn row_key(&self, key: &str) -> RowKey {
-        self.key.row(key)
-    }
-
     /// Counts a lookup.
     #[inline]
     pub(crate) fn note(&self, lookup: Lookup) {
@@ -167,14 +187,25 @@ impl FeatureStore {
     /// Writes all updates or none, to disk and then to memory. An update older than what is known of its key is passed
     /// over, so that the same updates may come twice and in any order.
     pub fn apply(&self, updates: impl Into<Vec<Update>>) -> Result<Applied, StoreFault> {
-        self.told(self.write(updates.into()))
+        self.told(self.write(updates.into(), None))
     }
 
-    fn write(&self, updates: Vec<Update>) -> Result<Applied, StoreError> {
+    /// The same for updates of a stream, which is taken up as far as `position` with them: where another process has
+    /// done so already, nothing is written.
+    pub fn apply_from(&self, updates: Vec<Update>, position: Position) -> Result<Applied, StoreFault> {
+        self.told(self.write(updates, Some(position)))
+    }
+
+    /// How far a stream was taken up, by this process or another; `None` where it never was.
+    pub fn position(&self, stream: &str) -> Option<Position> {
+        self.seen().head.position.clone().filter(|position| *position.stream == *stream)
+    }
+
+    fn write(&self, updates: Vec<Update>, position: Option<Position>) -> Result<Applied, StoreError> {
         let mut seen = self.seen();
         let columns = &seen.head.columns;
-        let Written { before, after, changes, outdated } =
-            disk::write(&self.path, &self.key, columns, updates, MAX_ROWS)?;
+        let batch = Batch { columns, updates, position, most: MAX_ROWS };
+        let Written { before, after, changes, outdated } = disk::write(&self.path, &self.keys.load(), batch)?;
         let applied = changes.len();
         self.counts.applied.fetch_add(applied as u64, Ordering::Relaxed);
         if before.same(&seen.head) {
@@ -195,12 +226,20 @@ impl FeatureStore {
         if now == seen.stamp {
             return Ok(false);
         }
-        let refreshed = disk::look(&self.path, &self.key).and_then(|head| {
+        if let Some((_, fault)) = seen.failed.as_ref().filter(|(stamp, _)| *stamp == now) {
+            let fault = fault.clone();
+            drop(seen);
+            return self.told(Err(fault));
+        }
+        let refreshed = disk::look(&self.path, &self.keys.load()).and_then(|head| {
             if head.same(&seen.head) { Ok(false) } else { self.reload(&mut seen).map(|()| true) }
         });
-        if refreshed.is_ok() {
-            // Taken before the file was read: what is written meanwhile is seen the next time.
-            seen.stamp = now;
+        // Taken before the file was read: what is written meanwhile is seen the next time.
+        match &refreshed {
+            Ok(_) => (seen.stamp, seen.failed) = (now, None),
+            // Whoever writes it is done before the next time.
+            Err(StoreError::Busy | StoreError::Unreadable(_)) => {}
+            Err(fault) => seen.failed = Some((now, fault.clone())),
         }
         drop(seen);
         self.told(refreshed)
@@ -210,11 +249,11 @@ impl FeatureStore {
     /// as the disk does.
     pub fn is_replaced(&self) -> bool {
         let columns = Arc::clone(&self.seen().head.columns);
-        disk::look(&self.path, &self.key).is_ok_and(|head| head.columns != columns)
+        disk::look(&self.path, &self.keys.load()).is_ok_and(|head| head.columns != columns)
     }
 
     fn reload(&self, seen: &mut Seen) -> Result<(), StoreError> {
-        let (head, snapshot) = disk::load(&self.path, &self.key)?;
+        let (head, snapshot) = disk::load(&self.path, &self.keys.load())?;
         // Models know columns by their place.
         if head.columns != seen.head.columns {
             return Err(StoreError::OtherColumns);

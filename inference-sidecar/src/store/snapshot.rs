@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
+use super::key::RowHasher;
+
 /// Rows of one store at most.
 pub const MAX_ROWS: usize = 4_000_000;
 /// Numbers in one store at most: 512 MiB.
@@ -60,6 +62,8 @@ struct Base {
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     columns: Arc<[Box<str>]>,
+    /// The rows have their numbers by it.
+    hasher: RowHasher,
     base: Arc<Base>,
     overlay: Arc<Map<StoredRow>>,
     /// Of all rows.
@@ -119,6 +123,7 @@ impl Snapshot {
     /// Lays out rows, each key once; those that were deleted are left out.
     pub fn new(
         columns: Arc<[Box<str>]>,
+        hasher: RowHasher,
         rows: impl Iterator<Item = (RowKey, StoredRow)>,
     ) -> Result<Self, TooLarge> {
         let mut base = Base::default();
@@ -130,7 +135,7 @@ impl Snapshot {
             }
         }
         let rows = base.places.len();
-        Ok(Self { columns, base: Arc::new(base), overlay: Arc::default(), newest, rows })
+        Ok(Self { columns, hasher, base: Arc::new(base), overlay: Arc::default(), newest, rows })
     }
 
     pub fn columns(&self) -> &Arc<[Box<str>]> {
@@ -152,7 +157,13 @@ impl Snapshot {
         (self.newest > i64::MIN).then_some(self.newest)
     }
 
-    /// The row with this key, where there is one.
+    /// The row of a key as records have it, where there is one.
+    #[inline]
+    pub fn find(&self, key: &str) -> Option<Row<'_>> {
+        self.row(self.hasher.row(key))
+    }
+
+    /// The row with this number, where there is one.
     #[inline]
     pub fn row(&self, key: RowKey) -> Option<Row<'_>> {
         if !self.overlay.is_empty()
@@ -177,7 +188,8 @@ impl Snapshot {
             overlay.insert(key, row);
         }
         let (columns, base) = (Arc::clone(&self.columns), Arc::clone(&self.base));
-        let new = Self { columns, base, overlay: Arc::new(overlay), newest, rows };
+        let hasher = self.hasher;
+        let new = Self { columns, hasher, base, overlay: Arc::new(overlay), newest, rows };
         if new.overlay.len() <= MAX_OVERLAY { Ok(new) } else { new.laid_out() }
     }
 
@@ -193,6 +205,7 @@ impl Snapshot {
         let columns = Arc::clone(&self.columns);
         Ok(Self {
             columns,
+            hasher: self.hasher,
             base: Arc::new(base),
             overlay: Arc::default(),
             newest: self.newest,
@@ -203,7 +216,7 @@ impl Snapshot {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_OVERLAY, RowKey, Snapshot, StoredRow};
+    use super::{MAX_OVERLAY, RowHasher, RowKey, Snapshot, StoredRow};
 
     fn key(number: usize) -> RowKey {
         let mut key = [0; 16];
@@ -223,7 +236,7 @@ mod tests {
     fn changes_lie_over_the_rows_until_they_are_laid_out_and_nobody_sees_the_difference() {
         let columns = ["a".into(), "b".into()].into();
         let first = (0..10).map(|number| (key(number), row(1, 0.5)));
-        let old = Snapshot::new(columns, first).unwrap();
+        let old = Snapshot::new(columns, RowHasher::new(&[7; 16]), first).unwrap();
         assert_eq!(
             (old.rows(), old.newest(), read(&old, 3), read(&old, 10)),
             (10, Some(1), Some((1, 0.5)), None)

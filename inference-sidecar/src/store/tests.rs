@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::error::StoreError;
 use super::inbox::sweep;
 use super::line::Update;
+use super::stream::Position;
 use super::{Applied, FeatureStore, StoreKey};
 
 const KEY: &[u8] = b"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -45,7 +46,7 @@ fn made() -> (TempDir, PathBuf) {
 
 fn read(store: &FeatureStore, key: &str) -> Option<(i64, Vec<f32>)> {
     let pinned = store.pin();
-    pinned.row(store.row_key(key)).map(|row| (row.at, row.cells.to_vec()))
+    pinned.find(key).map(|row| (row.at, row.cells.to_vec()))
 }
 
 fn fault(path: &Path, with: &[u8]) -> StoreError {
@@ -86,8 +87,11 @@ fn deleted_rows_do_not_fill_a_store_for_good() {
     let day = 86_400 * 1_000_000;
     store.apply([gone("001A", 100), gone("001B", 20 * day)]).unwrap();
     let columns = store.pin().columns().clone();
-    let write =
-        |name: &str, at| super::disk::write(&path, &key(KEY), &columns, vec![update(name, at, [1.0; 2])], 3);
+    let write = |name: &str, at| {
+        let updates = vec![update(name, at, [1.0; 2])];
+        let batch = super::disk::Batch { columns: &columns, updates, position: None, most: 3 };
+        super::disk::write(&path, &[key(KEY)], batch)
+    };
     // There are three: one of them lives, one was deleted long ago, one lately.
     assert_eq!(write("001D", 29 * day).unwrap_err(), StoreError::TooLarge);
     write("001D", 31 * day).unwrap();
@@ -213,12 +217,10 @@ fn dropped_files_are_taken_whole_or_refused_with_a_reason() {
     assert_eq!((read(&store, "001Z"), read(&store, "001P")), (None, None), "all of a file or nothing");
     let reason = fs::read_to_string(inbox.join("rejected/3.csv.reason")).unwrap();
     assert_eq!(reason, "line 3: `spend_eur` is not a number\n");
-    for name in ["done/0.csv", "done/1.ndjson", "done/2.csv", "rejected/3.csv", "4.csv.part"] {
-        assert!(inbox.join(name).is_file(), "{name}");
-    }
+    assert!(inbox.join("rejected/3.csv").is_file() && inbox.join("4.csv.part").is_file());
+    assert_eq!(fs::read_dir(inbox.join("taken")).unwrap().count(), 0, "nothing is left in the clear");
     put("2.csv", "key,spend_eur\n001Y,3.5\n");
     sweep(&store, &inbox, now()).unwrap();
-    assert!(inbox.join("done/2.csv.1").is_file());
     assert_eq!(read(&store, "001Y").unwrap().1[1..], [3.5]);
     assert_eq!((store.counts().applied(), store.counts().rejected()), (4, 1));
     assert!(sweep(&store, &inbox, now()).unwrap().dropped.is_empty());
@@ -283,7 +285,7 @@ fn good_files_wait_while_the_store_cannot_be_written() {
     fs::rename(&aside, &path).unwrap();
     let swept = sweep(&store, &inbox, now()).unwrap();
     assert!(swept.dropped[0].outcome.is_ok() && swept.waiting.is_none());
-    assert!(inbox.join("done/a.csv").is_file() && !inbox.join("rejected/a.csv").exists());
+    assert!(!inbox.join("taken/a.csv").exists() && !inbox.join("rejected/a.csv").exists());
 }
 
 #[test]
@@ -299,7 +301,7 @@ fn readers_see_each_file_whole_while_it_is_applied() {
             while !ended.load(Ordering::Acquire) || seen == 0 {
                 let pinned = store.pin();
                 let cells: Vec<Option<f32>> =
-                    keys.iter().map(|key| pinned.row(store.row_key(key)).map(|row| row.cells[0])).collect();
+                    keys.iter().map(|key| pinned.find(key).map(|row| row.cells[0])).collect();
                 assert!(cells.iter().all(|cell| *cell == cells[0]), "{cells:?}");
                 seen += usize::from(cells[0].is_some());
             }
@@ -318,4 +320,108 @@ fn readers_see_each_file_whole_while_it_is_applied() {
     }
     ended.store(true, Ordering::Release);
     assert!(reader.join().unwrap() > 0);
+}
+
+#[test]
+fn nobody_who_opens_a_store_waits_for_a_long_import() {
+    let (folder, path) = made();
+    let ended = Arc::new(AtomicBool::new(false));
+    let opener = {
+        let (path, ended) = (path.clone(), Arc::clone(&ended));
+        std::thread::spawn(move || {
+            let mut seen = Vec::new();
+            while !ended.load(Ordering::Acquire) || seen.is_empty() {
+                seen.push(FeatureStore::open(&path, key(KEY)).map(|store| store.pin().rows()));
+            }
+            seen
+        })
+    };
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let many = (0..30_000).map(|number| update(&format!("002{number}"), 40, [1.0; 2]));
+    assert_eq!(store.apply(many.collect::<Vec<_>>()).unwrap().applied, 30_000);
+    ended.store(true, Ordering::Release);
+    for seen in opener.join().unwrap() {
+        assert!(matches!(seen, Ok(3 | 30_003)), "{seen:?}");
+    }
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "the store and its lock: {left:?}");
+}
+
+#[test]
+fn one_writes_at_a_time_and_others_read_meanwhile() {
+    let (folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    let held = fs::File::open(folder.path().join("features.redb.lock")).unwrap();
+    held.try_lock().unwrap();
+    let many = |at| (0..5_000).map(|it| update(&it.to_string(), at, [1.0; 2])).collect::<Vec<_>>();
+    assert_eq!(store.apply([update("001A", 90, [9.0; 2])]).unwrap_err().fault, StoreError::Busy);
+    assert_eq!(store.apply(many(90)).unwrap_err().fault, StoreError::Busy);
+    assert_eq!(FeatureStore::rekey(&path, &key(KEY), &key(OTHER)).unwrap_err().fault, StoreError::Busy);
+    assert_eq!(FeatureStore::open(&path, key(KEY)).unwrap().pin().rows(), 3);
+    drop(held);
+    // A link stays a link, and what a crash left behind is in nobody's way.
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    fs::write(folder.path().join("features.redb.new"), "half").unwrap();
+    FeatureStore::open(&link, key(KEY)).unwrap().apply(many(90)).unwrap();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(store.refresh().unwrap());
+    assert_eq!(store.pin().rows(), 5_003);
+}
+
+#[test]
+fn a_store_is_sealed_with_another_key_while_it_is_open() {
+    let (_folder, path) = made();
+    let store = FeatureStore::open(&path, key(KEY)).unwrap();
+    store.apply([Update { key: "001B".into(), at: 40, cells: None }]).unwrap();
+    assert_eq!(FeatureStore::rekey(&path, &key(OTHER), &key(KEY)).unwrap_err().fault, StoreError::Key);
+    assert_eq!(FeatureStore::rekey(&path, &key(KEY), &key(OTHER)).unwrap(), 2);
+    assert_eq!(fault(&path, KEY), StoreError::Key);
+    // Whoever has it open goes on with what it knows, and says what is wrong.
+    assert_eq!(store.refresh().unwrap_err().fault, StoreError::Key);
+    assert_eq!(store.apply([update("001D", 50, [4.0; 2])]).unwrap_err().fault, StoreError::Key);
+    assert_eq!(read(&store, "001C"), Some((30, vec![5.0, 123_456.75])));
+    // With the new key beside the old one it goes on as if nothing had been.
+    store.set_keys(vec![key(KEY), key(OTHER)]);
+    store.refresh().unwrap();
+    let updates = [update("001D", 50, [4.0; 2]), update("001B", 39, [9.0; 2]), update("001A", 50, [7.0; 2])];
+    assert_eq!(store.apply(updates).unwrap(), Applied { applied: 2, outdated: 1 });
+    let anew = FeatureStore::open_with(&path, vec![key(KEY), key(OTHER)]).unwrap();
+    for store in [store, anew, FeatureStore::open(&path, key(OTHER)).unwrap()] {
+        assert_eq!((read(&store, "001A"), read(&store, "001B")), (Some((50, vec![7.0; 2])), None));
+        assert_eq!(read(&store, "001D"), Some((50, vec![4.0; 2])));
+    }
+    // Again, and back: rows are found however often the key changes.
+    FeatureStore::rekey(&path, &key(OTHER), &key(KEY)).unwrap();
+    assert_eq!(read(&FeatureStore::open(&path, key(KEY)).unwrap(), "001D"), Some((50, vec![4.0; 2])));
+}
+
+#[test]
+fn a_store_imported_anew_with_another_key_takes_the_place_of_the_old_one() {
+    let (folder, path) = made();
+    let store = FeatureStore::open_with(&path, vec![key(KEY), key(OTHER)]).unwrap();
+    let new = folder.path().join("new");
+    let columns = ["visits_30d".to_owned(), "spend_eur".to_owned()];
+    FeatureStore::create(&new, &key(OTHER), &columns).unwrap();
+    FeatureStore::open(&new, key(OTHER)).unwrap().apply([update("001A", 60, [8.0; 2])]).unwrap();
+    fs::rename(&new, &path).unwrap();
+    assert!(store.refresh().unwrap());
+    assert_eq!((read(&store, "001A"), read(&store, "001C")), (Some((60, vec![8.0; 2])), None));
+}
+
+#[test]
+fn a_stream_is_taken_up_once_whoever_reads_it() {
+    let (_folder, path) = made();
+    let (one, other) =
+        (FeatureStore::open(&path, key(KEY)).unwrap(), FeatureStore::open(&path, key(KEY)).unwrap());
+    let at = |id: &str| Position { stream: "redis/features".into(), id: id.parse().unwrap(), added: Some(5) };
+    assert_eq!(one.position("redis/features"), None);
+    assert_eq!(one.apply_from(vec![update("001D", 50, [8.0; 2])], at("5-1")).unwrap().applied, 1);
+    assert_eq!(other.apply_from(vec![update("001D", 50, [8.0; 2])], at("5-1")).unwrap().applied, 0);
+    assert_eq!(other.position("redis/features"), Some(at("5-1")));
+    assert_eq!(read(&other, "001D"), Some((50, vec![8.0; 2])), "it was read for that");
+    // Bad entries are passed as well, and a later start begins behind them.
+    other.apply_from(Vec::new(), at("6-0")).unwrap();
+    let anew = FeatureStore::open(&path, key(KEY)).unwrap();
+    assert_eq!((anew.position("redis/features"), anew.position("redis/other")), (Some(at("6-0")), None));
 }

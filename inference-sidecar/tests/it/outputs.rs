@@ -106,7 +106,8 @@ fn columns(dir: &Path) -> Vec<f32> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let scorer = ModelScorer::new("out", Bundle::load(dir).unwrap(), 1);
     let rows = Rows { cells: vec![0.5, 2.0], count: 1, ..Rows::default() };
-    let (_, detail) = runtime.block_on(scorer.score_rows(rows, Duration::from_mins(1))).unwrap().remove(0);
+    let (_, detail) =
+        runtime.block_on(scorer.score_rows(rows, Duration::from_mins(1))).unwrap().scores.remove(0);
     detail.unwrap().values
 }
 

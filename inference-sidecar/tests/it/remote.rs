@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use foregate_inference::bundle::Bundle;
 use foregate_inference::protocol::messages::{
-    InferTensor, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, TensorMetadata,
+    InferParameter, InferTensor, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, Parameter,
+    TensorMetadata,
 };
-use foregate_inference::protocol::unframed;
+use foregate_inference::protocol::{BUNDLE, unframed};
 use foregate_inference::remote::{AnswerError, Contract};
 use prost::Message;
 
@@ -21,6 +22,7 @@ fn answer(contract: &Contract, tensor: &str, shape: &[i64], cells: &[f32]) -> Mo
         model_name: contract.name.to_string(),
         model_version: contract.version.to_string(),
         id: String::new(),
+        parameters: [(BUNDLE.to_owned(), parameter(&contract.digest))].into(),
         outputs: vec![InferTensor {
             name: tensor.to_owned(),
             datatype: "FP32".to_owned(),
@@ -31,6 +33,10 @@ fn answer(contract: &Contract, tensor: &str, shape: &[i64], cells: &[f32]) -> Mo
             cells.iter().flat_map(|cell| cell.to_le_bytes()).collect::<Vec<_>>(),
         )],
     }
+}
+
+fn parameter(digest: &str) -> InferParameter {
+    InferParameter { choice: Some(Parameter::String(digest.to_owned())) }
 }
 
 #[test]
@@ -83,6 +89,12 @@ fn another_model_or_version_is_named_and_control_characters_are_not() {
         Err(format!("the sidecar has version 2[1m{}, not 1.0.0", "9".repeat(60)))
     );
     assert_eq!(read(|it| it.model_name.clear()), Err("the sidecar answered for model ``".to_owned()));
+    // The same name and version, and another content; or nothing said of it.
+    let other = read(|it| drop(it.parameters.insert(BUNDLE.to_owned(), parameter(&"0".repeat(64)))));
+    let told = "the sidecar has another bundle under this name and version: its model.yaml has SHA-256 0000";
+    assert!(other.unwrap_err().starts_with(told));
+    let untold = read(|it| it.parameters.clear()).unwrap_err();
+    assert!(untold.starts_with("the sidecar does not tell which bundle it has"), "{untold}");
     let raw = "the sidecar answered without the one raw FP32 tensor `score`".to_owned();
     assert_eq!(read(|it| it.outputs.push(it.outputs[0].clone())), Err(raw.clone()));
     assert_eq!(read(|it| it.raw_output_contents.push(Bytes::new())), Err(raw));
@@ -105,6 +117,7 @@ fn metadata_must_have_the_version_and_the_tensors() {
         platform: String::new(),
         inputs: vec![port(&bundle.manifest.input.name, &[-1, width])],
         outputs: vec![port("score", &[-1])],
+        properties: [(BUNDLE.to_owned(), contract.digest.to_string())].into(),
     };
     let check = |change: fn(&mut ModelMetadataResponse)| {
         let mut told = good.clone();
@@ -117,6 +130,10 @@ fn metadata_must_have_the_version_and_the_tensors() {
         check(|it| drop(it.versions.pop())),
         Err(AnswerError::Version { found, wanted: "1.0.0".into() })
     );
+    assert_eq!(check(|it| it.properties.clear()), Err(AnswerError::Untold));
+    let (found, wanted) = ("other".to_owned(), contract.digest.clone());
+    let other = check(|it| drop(it.properties.insert(BUNDLE.to_owned(), "other".to_owned())));
+    assert_eq!(other, Err(AnswerError::Bundle { found, wanted }));
     assert_eq!(check(|it| it.inputs[0].shape[1] += 1), Err(AnswerError::Ports));
     assert_eq!(check(|it| it.inputs.clear()), Err(AnswerError::Ports));
     assert_eq!(check(|it| it.outputs[0].name = "embedding".to_owned()), Err(AnswerError::Ports));

@@ -371,6 +371,30 @@ fn a_population_that_moves_takes_a_canary_off() {
     assert!(broken(&heard)[0].1 > 1.0, "{breach:?}");
 }
 
+/// One record over and over is no population that any model was trained on.
+#[test]
+fn every_shipped_model_is_watched_for_drift() {
+    let bundles = lead_score().parent().unwrap().to_owned();
+    for folder in fs::read_dir(bundles).unwrap().map(|entry| entry.unwrap().path()) {
+        let bounds = Guardrails { drift: Some(0.5), min_records: 40, ..LOOSE };
+        let of = |name: &str| version(name, loaded(&folder, Cost::Inline, None));
+        let parts = Parts {
+            production: of("v1"),
+            canary: Some((of("v2"), 10_000)),
+            shadow: None,
+            guardrails: bounds,
+        };
+        let (rollout, heard) = rollout(parts);
+        for number in 0..40 {
+            scored(&rollout, &format!(r#"{{"Id":"{number}","Subject":"The same again"}}"#));
+        }
+        wait(|| !broken(&heard).is_empty());
+        let breach = trial(&rollout).last().unwrap();
+        assert_eq!(breach.guardrail, Guardrail::Drift, "{}: {breach:?}", folder.display());
+        assert_eq!(&**rollout.watched(Role::Canary).last().unwrap(), "score");
+    }
+}
+
 #[test]
 fn a_reference_that_does_not_fit_the_bundle_is_refused() {
     assert!(Bundle::load(&with_reference("good-reference", REFERENCE)).unwrap().reference.is_some());

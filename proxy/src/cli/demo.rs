@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -95,6 +96,8 @@ impl Demo {
                 bind: HashMap::from([(LISTENER.to_owned(), loopback(port))]),
             },
             admin: loopback(0),
+            probes: None,
+            applications: Arc::default(),
             threads: 2,
             access_log: AccessLog::File(stage.folder.access_log()),
             decisions: TelemetryOptions::default().decisions,
@@ -106,10 +109,13 @@ impl Demo {
             connections: Connections { total: 1000, ..Connections::default() },
             capacity: Bounds::default(),
             identity: None,
+            control: None,
+            control_token: None,
             handover: None,
             zone: None,
             sidecar: None,
             state: None,
+            fleet: None,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::cli::decisions::{failed, put};
 use crate::cli::output::{self, TextFormat};
 use crate::clock;
 use crate::decision_log::keys::{KeyError, KeyRef, SealKey};
-use crate::features::{self, OpenError};
+use crate::features;
 
 #[derive(Debug, Args)]
 pub(super) struct Features {
@@ -30,6 +30,8 @@ enum What {
     Import(Import),
     /// Tells columns, rows and age of a store, and the row of a key.
     Show(Show),
+    /// Seals a store with another key, while gateways look up in it.
+    Rekey(Rekey),
     /// Makes a key, in a file that does not exist yet, readable by its owner only.
     Key(Key),
 }
@@ -68,6 +70,15 @@ struct Show {
 }
 
 #[derive(Debug, Args)]
+struct Rekey {
+    #[command(flatten)]
+    opened: Opened,
+    /// What it is sealed with from now on.
+    #[arg(long, value_name = "file:PATH|env:NAME")]
+    new_key: KeyRef,
+}
+
+#[derive(Debug, Args)]
 struct Key {
     #[arg(value_name = "FILE")]
     file: PathBuf,
@@ -99,6 +110,7 @@ impl Features {
         let done = match self.what {
             What::Import(import) => import.run(),
             What::Show(show) => show.run(),
+            What::Rekey(rekey) => rekey.run(),
             What::Key(key) => key.run(),
         };
         match done {
@@ -110,16 +122,16 @@ impl Features {
 
 impl Opened {
     fn key(&self) -> Result<StoreKey, Undone> {
-        let text = self.key.read()?;
-        StoreKey::parse(text.as_bytes()).map_err(|error| Undone::Form(self.key.clone(), error))
+        read_key(&self.key)
     }
 
     fn open(&self) -> Result<FeatureStore, Undone> {
-        features::open(&self.store, self.key.read()?.as_bytes()).map_err(|error| match error {
-            OpenError::Key(error) => Undone::Form(self.key.clone(), error),
-            OpenError::Store(fault) => Undone::Store(fault),
-        })
+        Ok(features::open(&self.store, &[self.key()?])?)
     }
+}
+
+fn read_key(key: &KeyRef) -> Result<StoreKey, Undone> {
+    StoreKey::parse(key.read()?.as_bytes()).map_err(|error| Undone::Form(key.clone(), error))
 }
 
 /// A file of updates, and how it is written.
@@ -146,7 +158,8 @@ impl Import {
         for path in &self.files {
             let columns = opened.pin().columns().clone();
             let (file, form) = open(path)?;
-            let applied = opened.apply(read(file, form, &columns, now).map_err(in_line(path))?)?;
+            let updates = read(file, form, &columns, now).map_err(in_line(path))?;
+            let applied = features::in_turn(|| opened.apply(updates.clone()))?;
             let (rows, older) = (applied.applied, applied.outdated);
             output::line(&format!("{}: {rows} rows written, {older} older than known", path.display()));
         }
@@ -175,7 +188,7 @@ impl Show {
         let columns: Vec<&str> = snapshot.columns().iter().map(|column| &**column).collect();
         let mut told = json!({ "columns": columns, "rows": snapshot.rows(), "newest": newest });
         if let Some(key) = &self.row {
-            let row = snapshot.row(opened.row_key(key)).ok_or_else(|| Undone::NoRow(key.clone()))?;
+            let row = snapshot.find(key).ok_or_else(|| Undone::NoRow(key.clone()))?;
             let named = columns.iter().zip(row.cells).filter(|(_, cell)| !cell.is_nan());
             let features: Map<String, Value> =
                 named.map(|(name, cell)| ((*name).to_owned(), json!(cell))).collect();
@@ -190,6 +203,15 @@ impl Show {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             output::line(&format!("{name}: {text}"));
         }
+        Ok(())
+    }
+}
+
+impl Rekey {
+    fn run(&self) -> Result<(), Undone> {
+        let Opened { store, .. } = &self.opened;
+        let rows = FeatureStore::rekey(store, &self.opened.key()?, &read_key(&self.new_key)?)?;
+        output::line(&format!("{}: {rows} rows sealed with the new key", store.display()));
         Ok(())
     }
 }

@@ -3,11 +3,14 @@
 pub mod capacity;
 mod case_keys;
 mod check;
+mod control;
 mod decisions;
 mod demo;
 mod explain;
 mod explained;
 mod features;
+mod fleet;
+mod init;
 mod materials;
 mod model;
 mod output;
@@ -52,6 +55,8 @@ enum Command {
     Explain(explain::Explain),
     /// Verifies and shows decision logs, and makes their keys.
     Decisions(decisions::Decisions),
+    /// Redirects the connections of a pod to its sidecar.
+    Init(Box<init::Init>),
     /// Makes feature stores, fills them and shows what they hold.
     Features(features::Features),
     /// Shows and checks model bundles, promotes versions and rolls them back.
@@ -75,6 +80,7 @@ impl Cli {
             Command::Test(test) => test.run(),
             Command::Explain(explain) => explain.run(),
             Command::Decisions(decisions) => decisions.run(),
+            Command::Init(init) => init.run(),
             Command::Features(features) => features.run(),
             Command::Model(model) => model.run(),
             Command::Schema(schema) => schema.run(),

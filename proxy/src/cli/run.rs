@@ -1,9 +1,11 @@
 //! `foregate run`: the gateway, until it is told to end.
 
 use std::collections::HashMap;
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,28 +13,37 @@ use foregate_filters::peer::PeerPattern;
 use foregate_filters::units::TimeSpan;
 use foregate_policy::compile::Options;
 
-use crate::cli::REFUSED;
 use crate::cli::capacity::CapacityArgs;
+use crate::cli::control::ControlArgs;
 use crate::cli::decisions::DecisionLogArgs;
+use crate::cli::fleet::FleetArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
 use crate::identity::Origin;
 use crate::panics;
 use crate::policies::PolicySource;
+use crate::probes::{Applications, ProbesError};
 use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
-use crate::sidecar::{Place, SidecarOptions};
+use crate::sidecar::{self, Place, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
-    /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it.
-    #[arg(value_name = "FOLDER")]
-    policies: PathBuf,
+    /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it. Where it is not given, policies
+    /// come from the control plane, and are kept in --state-dir.
+    #[arg(value_name = "FOLDER", required_unless_present = "control")]
+    policies: Option<PathBuf>,
     /// Where /metrics, /readyz, /livez, /config and /decisions are served.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
+    /// Where /livez, /readyz and /metrics alone are served besides, for those who look after this process from other
+    /// machines: the kubelet, Prometheus. In a sidecar /probes/CONTAINER/KIND asks the application at `POD_IP` what
+    /// `FOREGATE_PROBES` tells of its probes.
+    #[arg(long, value_name = "ADDRESS")]
+    probes: Option<SocketAddr>,
     /// Worker threads of the data plane [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -71,10 +82,14 @@ pub(super) struct Run {
     drain_notice: TimeSpan,
     #[command(flatten)]
     capacity: CapacityArgs,
-    /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, or `spire` for the
-    /// socket in `SPIFFE_ENDPOINT_SOCKET`.
+    /// Identity of this workload: `dir:FOLDER`, `unix:SOCKET` of the SPIFFE Workload API, `spire` for the socket in
+    /// `SPIFFE_ENDPOINT_SOCKET`, or `control` for a certificate of the control plane.
     #[arg(long, value_name = "WHERE")]
     identity: Option<Origin>,
+    #[command(flatten)]
+    control: ControlArgs,
+    #[command(flatten)]
+    fleet: FleetArgs,
     /// Unix socket on which a new process takes the place of this one; it is for this user alone.
     #[arg(long, value_name = "FILE")]
     upgrade_socket: Option<PathBuf>,
@@ -96,6 +111,7 @@ pub(super) struct Run {
 
 /// Where models with `placement: Sidecar` are scored.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
 struct SidecarArgs {
     /// The inference server that scores models with `placement: Sidecar`: `unix:SOCKET`, or `https://HOST:PORT` with
     /// mutual TLS.
@@ -104,11 +120,16 @@ struct SidecarArgs {
     /// SPIFFE id that the inference server at `https://` must show; this workload shows its own, of `--identity`.
     #[arg(long, value_name = "ID", requires = "inference_sidecar", value_parser = parse_peer)]
     inference_sidecar_peer: Option<PeerPattern>,
+    /// Calls of the inference server under way at once; beyond them a score is `busy`. The server takes
+    /// `--max-requests` of all its clients.
+    #[arg(long, value_name = "N", default_value_t = sidecar::CALLS, requires = "inference_sidecar", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    inference_sidecar_calls: u32,
 }
 
 impl SidecarArgs {
     fn options(self) -> Option<SidecarOptions> {
-        Some(SidecarOptions { place: self.inference_sidecar?, peer: self.inference_sidecar_peer })
+        let Self { inference_sidecar, inference_sidecar_peer: peer, inference_sidecar_calls: calls } = self;
+        Some(SidecarOptions { place: inference_sidecar?, peer, calls })
     }
 }
 
@@ -119,10 +140,11 @@ fn parse_peer(text: &str) -> Result<PeerPattern, String> {
 /// What outlives the process.
 #[derive(Debug, Args)]
 struct StateArgs {
-    /// Folder where what quotas have used is kept, for the next start; it is for this user alone.
+    /// Folder where what quotas have used, and which versions of models were taken off, is kept for the next start; it is
+    /// for this user alone.
     #[arg(long, value_name = "FOLDER")]
     state_dir: Option<PathBuf>,
-    /// Time after which it is written again, if anything has changed, 100ms to 1h. After a crash, what was used
+    /// Time after which what quotas have used is written again, if anything has changed, 100ms to 1h. After a crash, what was used
     /// since the last time may be used once more.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_interval, requires = "state_dir")]
     state_interval: TimeSpan,
@@ -165,7 +187,20 @@ fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
 impl Run {
     pub(super) fn run(self) -> ExitCode {
         panics::install();
-        let outcome = Process::new(self.options()).and_then(Process::run);
+        if self.policies.is_none() && self.state.state_dir.is_none() {
+            output::error(
+                "foregate: policies of a control plane are kept on disk: name a folder with --state-dir",
+            );
+            return ExitCode::from(USAGE);
+        }
+        let applications = match self.applications() {
+            Ok(applications) => Arc::new(applications),
+            Err(error) => {
+                output::error(&format!("foregate: FOREGATE_PROBES or POD_IP: {error}"));
+                return ExitCode::from(USAGE);
+            }
+        };
+        let outcome = Process::new(self.options(applications)).and_then(Process::run);
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(RunError::Refused(diagnostics)) => {
@@ -179,15 +214,29 @@ impl Run {
         }
     }
 
-    fn options(self) -> RunOptions {
+    /// The probes that injection took from the containers of this pod.
+    fn applications(&self) -> Result<Applications, ProbesError> {
+        if self.probes.is_none() {
+            return Ok(Applications::default());
+        }
+        let variable = |name: &str| env::var(name).unwrap_or_default();
+        Applications::parse(&variable("FOREGATE_PROBES"), &variable("POD_IP"))
+    }
+
+    fn options(self, applications: Arc<Applications>) -> RunOptions {
+        let fleet = self.state.state_dir.clone().filter(|_| self.policies.is_none());
+        let fleet = fleet.map(|state| self.fleet.options(state));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         RunOptions {
             source: PolicySource {
-                folder: self.policies,
+                // That of the fleet is known once its state is open.
+                folder: self.policies.unwrap_or_default(),
                 options: Options::default(),
                 bind: self.bind.into_iter().collect::<HashMap<_, _>>(),
             },
             admin: self.admin,
+            probes: self.probes,
+            applications,
             threads: self.threads.map_or(processors, usize::from),
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,
@@ -208,6 +257,8 @@ impl Run {
             capacity: self.capacity.bounds(),
             connections: self.capacity.connections(),
             identity: self.identity,
+            control: self.control.options(),
+            control_token: self.control.control_token,
             handover: self.upgrade_socket.map(|socket| HandoverOptions {
                 socket,
                 take_over: self.upgrade,
@@ -216,6 +267,7 @@ impl Run {
             zone: self.zone.map(Into::into),
             sidecar: self.sidecar.options(),
             state: self.state.options(),
+            fleet,
         }
     }
 }

@@ -55,6 +55,11 @@ pub trait Source: fmt::Debug + Send {
 
     /// How long what was found last is used while looks fail, and the pause between these looks. `None`: for ever.
     fn patience(&self) -> (Option<Duration>, Duration);
+
+    /// True where a look costs next to nothing, so that it may be had whenever something may be new.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// A source, and what it told last.
@@ -199,12 +204,12 @@ impl Sources {
         self.version.load(Ordering::Acquire)
     }
 
-    /// The sources that are due, and at which nobody looks now.
-    fn due(&self) -> Vec<(usize, OwnedMutexGuard<Watched>)> {
+    /// The sources that are due, and at which nobody looks now; with `local`, also those that are cheap to look at.
+    fn due(&self, local: bool) -> Vec<(usize, OwnedMutexGuard<Watched>)> {
         let now = clock::monotonic();
         let free = self.watched.iter().enumerate().filter_map(|(index, watched)| {
             let watched = Arc::clone(watched).try_lock_owned().ok()?;
-            (watched.due <= now).then_some((index, watched))
+            (watched.due <= now || (local && watched.source.is_local())).then_some((index, watched))
         });
         free.collect()
     }
@@ -224,7 +229,7 @@ async fn look(upstream: Arc<UpstreamState>, index: usize, mut watched: OwnedMute
 /// Looks at every source of these upstreams that is due, all at the same time, and waits for all of them.
 pub async fn resolve(upstreams: &[Arc<UpstreamState>]) {
     let looks = upstreams.iter().flat_map(|upstream| {
-        let due = upstream.sources.due().into_iter();
+        let due = upstream.sources.due(false).into_iter();
         due.map(|(index, watched)| look(Arc::clone(upstream), index, watched))
     });
     join_all(looks).await;
@@ -235,14 +240,15 @@ pub async fn resolve(upstreams: &[Arc<UpstreamState>]) {
 pub struct Looks(JoinSet<()>);
 
 impl Looks {
-    /// Begins to look at every source of these upstreams that is due, and waits for none.
-    pub fn begin(&mut self, upstreams: &[Arc<UpstreamState>]) {
+    /// Begins to look at every source of these upstreams that is due, and waits for none; with `local`, at files too
+    /// that are not.
+    pub fn begin(&mut self, upstreams: &[Arc<UpstreamState>], local: bool) {
         while self.0.try_join_next().is_some() {}
         let now = clock::monotonic();
         for upstream in upstreams.iter().filter(|upstream| !upstream.sources.are_fixed()) {
             // Another state of the same upstream may have looked.
             upstream.catch_up(now);
-            for (index, watched) in upstream.sources.due() {
+            for (index, watched) in upstream.sources.due(local) {
                 if self.0.len() >= MAX_LOOKS {
                     return;
                 }

@@ -118,6 +118,8 @@ pub struct Call<'a> {
     pub course: Option<Course<'a>>,
     /// Turns true when something of the request may have gone out, for whoever must know.
     pub reached: Option<&'a AtomicBool>,
+    /// Where the client's connection meant to go, where it was redirected.
+    pub meant: Option<SocketAddr>,
 }
 
 /// Sends the request and waits for the response head.
@@ -139,7 +141,11 @@ pub async fn send(
         // Boxed: it is large, and requests to a single endpoint need none of it.
         return Box::pin(course::send(upstream, request, course, (call.now, call.reached))).await;
     }
-    let endpoint = upstream.only().ok_or(DispatchError::NoEndpoint)?;
+    let endpoint = match upstream.spec.captured {
+        None => upstream.only(),
+        Some(_) => upstream.meant(call.meant),
+    };
+    let endpoint = endpoint.ok_or(DispatchError::NoEndpoint)?;
     if let Some((sender, idle)) = pool::take(upstream, &endpoint, call.now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
         let lease =

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foregate_policy::balancing::{Algorithm, Balancing, Check, CheckKind};
-use foregate_policy::snapshot::{Concurrency, Endpoint as Written, Protocol, Upstream};
+use foregate_policy::snapshot::{Captured, Concurrency, Endpoint as Written, Protocol, Upstream};
 
 use crate::clock;
 use crate::dispatch::circuit::Outcome;
@@ -31,6 +31,8 @@ fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
         endpoints,
         services: Vec::new(),
         endpoints_file: None,
+        virtual_addresses: Box::default(),
+        captured: None,
         balancing,
         protocol: Protocol::Http1,
         tls: None,
@@ -328,4 +330,31 @@ fn a_choice_among_none_is_none() {
     let table = Table::new(Arc::new(Members::new(Vec::new(), &how, None)), &how, 0);
     let draw = Draw { random: 1, key: None, tried: &[], now: clock::monotonic() };
     assert!(table.pick(&how, &AtomicUsize::new(0), &draw).is_none() && !table.panic);
+}
+
+#[test]
+fn where_redirected_connections_meant_to_go_is_remembered_within_bounds() {
+    let fixed = spec(vec![written(0)], of(Algorithm::RoundRobin));
+    let captured = |captured| {
+        Arc::new(Upstream { endpoints: Vec::new(), captured: Some(captured), ..Upstream::clone(&fixed) })
+    };
+    let state = |spec| UpstreamState::new(spec, None, Roster::new("crm".into(), None), None);
+    let meant = |number: u16| Some(SocketAddr::from(([10, 0, 0, 1], 1_000 + number)));
+    let address = state(captured(Captured::Address));
+    let first = address.meant(meant(0)).unwrap();
+    assert_eq!(first.address(), meant(0).unwrap());
+    assert_eq!(address.meant(meant(0)).unwrap().pool, first.pool, "its connections are kept");
+    assert_ne!(address.meant(meant(1)).unwrap().pool, first.pool);
+    assert!(address.meant(None).is_none() && address.pick(&want(None)).is_none());
+    for number in 0..600 {
+        address.meant(meant(number)).unwrap();
+    }
+    assert!(first.gone.load(Ordering::Relaxed), "forgotten, with its connections");
+    assert_ne!(address.meant(meant(0)).unwrap().pool, first.pool);
+    let loopback = state(captured(Captured::Loopback));
+    let of = |text: &str| loopback.meant(Some(text.parse().unwrap())).unwrap().address().to_string();
+    assert_eq!(of("10.0.0.1:80"), "127.0.0.1:80");
+    assert_eq!(of("[fd00::1]:80"), "[::1]:80");
+    assert_eq!(of("[::ffff:10.0.0.1]:80"), "127.0.0.1:80");
+    assert!(state(fixed).meant(meant(0)).is_none());
 }

@@ -1,10 +1,12 @@
 //! A live upstream: its endpoints now, its TLS, its place in the pools.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
+use ahash::RandomState;
 use arc_swap::{ArcSwap, Guard};
 use foregate_filters::org_quota::pool::Pool;
 use foregate_policy::snapshot::{Protocol, Shown, Upstream};
@@ -12,7 +14,7 @@ use foregate_policy::snapshot::{Protocol, Shown, Upstream};
 use crate::admission::Admission;
 use crate::discovery::Sources;
 use crate::dispatch::circuit::Outcome;
-use crate::dispatch::endpoint::{Address, Endpoint};
+use crate::dispatch::endpoint::{Address, Endpoint, EndpointState};
 use crate::dispatch::pool;
 use crate::dispatch::roster::Roster;
 use crate::dispatch::table::{Draw, MAX_ENDPOINTS, Members, Table};
@@ -38,6 +40,8 @@ pub struct UpstreamState {
     pub roster: Arc<Roster>,
     /// Where its endpoints come from.
     pub sources: Arc<Sources>,
+    /// The endpoints that redirected connections meant, of an upstream that is wherever that is.
+    meant: ArcSwap<HashMap<SocketAddr, Arc<Endpoint>, RandomState>>,
     /// The only endpoint that there can be: there is nothing to choose.
     sole: Option<Arc<Endpoint>>,
     table: ArcSwap<Table>,
@@ -71,6 +75,9 @@ pub struct Picked {
     pub trial: bool,
 }
 
+/// Destinations of redirected connections whose endpoints are remembered; those that come then begin anew.
+const MAX_MEANT: usize = 256;
+
 /// Counts shelves in pools, so that each has a number of its own.
 static NEXT_POOL: AtomicU64 = AtomicU64::new(0);
 
@@ -101,6 +108,7 @@ impl UpstreamState {
             credential: None,
             org: None,
             roster,
+            meant: ArcSwap::default(),
             sole: None,
             table: ArcSwap::default(),
             renewing: Mutex::default(),
@@ -166,6 +174,34 @@ impl UpstreamState {
             Some(sole) => Some(Arc::clone(sole)),
             None => self.table.load().members.endpoints.first().cloned(),
         }
+    }
+
+    /// Where a redirected connection goes on to that meant `destination`; `None` where it was not redirected, or the
+    /// upstream has endpoints of its own.
+    pub fn meant(&self, destination: Option<SocketAddr>) -> Option<Arc<Endpoint>> {
+        let address = self.spec.captured?.address(destination?);
+        if let Some(known) = self.meant.load().get(&address) {
+            return Some(Arc::clone(known));
+        }
+        let host = address.ip().to_string().into();
+        let at = Address { host, address, weight: 1, zone: None, priority: 0 };
+        let state = Arc::new(EndpointState::new(address));
+        let new = Arc::new(Endpoint::new(at, NEXT_POOL.fetch_add(1, Ordering::Relaxed), state));
+        let before = self.meant.rcu(|known| {
+            let mut known = if known.len() < MAX_MEANT { HashMap::clone(known) } else { HashMap::default() };
+            known.entry(address).or_insert_with(|| Arc::clone(&new));
+            known
+        });
+        if before.len() >= MAX_MEANT {
+            pool::leave(&before.values().cloned().collect::<Vec<_>>());
+        }
+        Some(self.meant.load().get(&address).map_or(new, Arc::clone))
+    }
+
+    /// True where redirected connections to this address mean the upstream as it is now.
+    pub fn is_meant_by(&self, address: SocketAddr) -> bool {
+        self.spec.virtual_addresses.contains(&address)
+            || self.table.load().members.endpoints.iter().any(|endpoint| endpoint.address() == address)
     }
 
     /// Makes the table anew; one thread does it for all, and the others go on with the old one meanwhile.

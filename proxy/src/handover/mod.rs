@@ -74,9 +74,9 @@ pub fn listener_name(address: SocketAddr, port: u16) -> String {
     format!("listener {address} {port}")
 }
 
-/// The name of the admin endpoint's socket.
-pub fn admin_name(address: SocketAddr) -> String {
-    format!("admin {address}")
+/// The name of the socket of an admin endpoint; `what` it is for.
+pub fn admin_name(what: &str, address: SocketAddr) -> String {
+    format!("{what} {address}")
 }
 
 impl Handover {

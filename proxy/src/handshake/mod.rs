@@ -40,6 +40,8 @@ const TLS_RECORD: u8 = 0x16;
 pub struct Established {
     pub transport: Transport,
     pub http2: bool,
+    /// True where the client agreed on some HTTP in TLS (ALPN).
+    pub http: bool,
     /// The name that the client asked for in TLS (RFC 6066, section 3), in lower case.
     pub server_name: Option<Box<str>>,
     /// Set where the client asked for no name: whose terms held then.
@@ -70,31 +72,51 @@ pub async fn establish(
         let http2 = has_preface(&stream).await?;
         return Ok(Established::plain(stream, http2));
     }
-    let now = clock::now().unix;
-    let plain = gateway.live.pin().tls.get(&entry.port).and_then(|tls| tls.plain(now).cloned());
-    if let Some(terms) = plain
+    if let Some(terms) = plain_terms(gateway, entry)
         && !speaks_tls(&stream).await?
     {
-        gateway.tally.plain(client);
         let http2 = has_preface(&stream).await?;
-        return Ok(Established {
-            unnamed: Some(Unnamed { hostname: terms.hostname.clone() }),
-            vouched: terms.plain_until.map(|until| Vouched::plain(entry.port, terms.hostname.clone(), until)),
-            ..Established::plain(stream, http2)
-        });
+        return Ok(plainly((gateway, entry), &terms, client, stream, http2));
     }
     tls(gateway, entry.port, stream).await
+}
+
+/// The terms on which a plain connection is taken, where one is.
+pub fn plain_terms(gateway: &Gateway, entry: &Entry) -> Option<Arc<Terms>> {
+    let now = clock::now().unix;
+    gateway.live.pin().tls.get(&entry.port).and_then(|tls| tls.plain(now, entry.door().meant).cloned())
+}
+
+/// Takes a plain connection on these terms.
+pub fn plainly(
+    (gateway, entry): (&Gateway, &Entry),
+    terms: &Terms,
+    client: IpAddr,
+    stream: TcpStream,
+    http2: bool,
+) -> Established {
+    gateway.tally.plain(client);
+    let meant = entry.door().meant;
+    let vouched = Vouched::plain(entry.port, terms.hostname.clone(), meant, terms.plain_until);
+    Established {
+        unnamed: Some(Unnamed { hostname: terms.hostname.clone() }),
+        vouched: Some(vouched),
+        ..Established::plain(stream, http2)
+    }
 }
 
 impl Established {
     fn plain(stream: TcpStream, http2: bool) -> Self {
         let transport = Transport::Plain(stream);
-        Self { transport, http2, server_name: None, unnamed: None, peer: None, vouched: None }
+        Self { transport, http2, http: false, server_name: None, unnamed: None, peer: None, vouched: None }
     }
 }
 
 /// Terminates TLS with the certificate for the name that the client asks for.
-async fn tls(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
+///
+/// # Errors
+/// Where the client left, or may not come in.
+pub async fn tls(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
     let acceptor = hello::begun(&stream).await?;
     let start = LazyConfigAcceptor::new(acceptor, stream).await?;
     let terms = {
@@ -136,9 +158,9 @@ fn known(
         Vouched::by(clients.clone(), chain, expires, port, server_name.clone())
     });
     let unnamed = server_name.is_none().then(|| Unnamed { hostname: terms.hostname.clone() });
-    let http2 = connection.alpn_protocol() == Some(b"h2");
+    let (http2, http) = (connection.alpn_protocol() == Some(b"h2"), connection.alpn_protocol().is_some());
     let transport = Transport::Tls(Box::new(stream));
-    Ok(Established { transport, http2, server_name, unnamed, peer, vouched })
+    Ok(Established { transport, http2, http, server_name, unnamed, peer, vouched })
 }
 
 /// The peer that the handshake has proved.
@@ -172,7 +194,10 @@ pub async fn speaks_tls(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Looks whether the client speaks HTTP/2 with prior knowledge, without taking a byte.
-async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
+///
+/// # Errors
+/// Where it left.
+pub async fn has_preface(stream: &TcpStream) -> io::Result<bool> {
     let mut seen = [0u8; PREFACE.len()];
     for _ in 0..PREFACE_LOOKS {
         let bytes = stream.peek(&mut seen).await?;

@@ -29,7 +29,11 @@ pub struct Vouched {
 #[derive(Debug)]
 enum Ground {
     /// The leave of a listener to speak plain for a while.
-    Plain { hostname: Option<Box<str>> },
+    Plain {
+        hostname: Option<Box<str>>,
+        /// The port that it meant, where it was redirected.
+        meant: Option<u16>,
+    },
     /// A client that came in under a listener's terms.
     Client {
         /// Whom the listener trusted when the certificate was last verified.
@@ -41,9 +45,10 @@ enum Ground {
 }
 
 impl Vouched {
-    /// A plain connection that the listener of this hostname takes until this time since the epoch.
-    pub fn plain(port: u16, hostname: Option<Box<str>>, until: Duration) -> Self {
-        Self { port, ground: Ground::Plain { hostname }, until: Some(until) }
+    /// A plain connection that the listener of this hostname takes, until this time since the epoch or for the port
+    /// that it meant.
+    pub fn plain(port: u16, hostname: Option<Box<str>>, meant: Option<u16>, until: Option<Duration>) -> Self {
+        Self { port, ground: Ground::Plain { hostname, meant }, until }
     }
 
     /// A client whose chain was verified; it is empty for one that is served as nobody.
@@ -73,7 +78,9 @@ impl Vouched {
         loop {
             let now = clock::now().unix;
             let left = self.until.map_or(LOOK_AGAIN, |until| until.saturating_sub(now));
-            if left.is_zero() || !self.holds(&gateway.live.pin(), now) {
+            // A plain one is looked at by what is in force alone: that knows the time too, and the ports.
+            let over = left.is_zero() && !matches!(self.ground, Ground::Plain { .. });
+            if over || !self.holds(&gateway.live.pin(), now) {
                 gateway.tally.drained();
                 drain.start();
                 return drain.closed().await;
@@ -81,7 +88,7 @@ impl Vouched {
             tokio::select! {
                 () = drain.closed() => return,
                 changed = published.changed() => if changed.is_err() { return },
-                () = sleep(left.min(LOOK_AGAIN)) => {}
+                () = sleep(if left.is_zero() { LOOK_AGAIN } else { left.min(LOOK_AGAIN) }) => {}
             }
         }
     }
@@ -91,7 +98,7 @@ impl Vouched {
         // A listener that is gone, or asks for nothing any more, takes no leave away: nobody relies on it.
         let Some(tls) = live.tls.get(&self.port) else { return true };
         let (trust, chain, server_name) = match &mut self.ground {
-            Ground::Plain { hostname } => return tls.plain_for(hostname.as_deref(), now),
+            Ground::Plain { hostname, meant } => return tls.plain_for(hostname.as_deref(), now, *meant),
             Ground::Client { trust, chain, server_name } => (trust, chain, server_name),
         };
         let terms = tls.terms(server_name.as_deref());

@@ -1,7 +1,7 @@
 //! Asks endpoints again and again whether they are fit.
 
 mod ask;
-mod grpc;
+pub mod grpc;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::Level;
 use tokio::time::{sleep, timeout};
 
-use crate::identity::{Identity, Origin, Source, SourceError};
+use crate::identity::{Identity, Source, SourceError};
 use crate::telemetry::event::event;
 
 /// How long a start waits for the first identity: an agent attests a new workload within seconds.
@@ -15,16 +15,15 @@ const FIRST: Duration = Duration::from_secs(30);
 /// Pause after a first fault; doubled with every further one.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// Waits for the first identity. A folder is read once: what is wrong with it then is for people to mend.
+/// Waits for the first identity. Where the wait is not `patient` it is asked for once: what is wrong with a folder
+/// is for people to mend.
 ///
 /// # Errors
 /// Why there is none.
-pub async fn first(origin: &Origin) -> Result<(Identity, Box<dyn Source>), SourceError> {
-    let mut source = origin.source();
-    let patient = matches!(origin, Origin::Socket(_));
+pub async fn first(
+    mut source: Box<dyn Source>,
+    patient: bool,
+) -> Result<(Identity, Box<dyn Source>), SourceError> {
     let mut last = None;
     let attempts = async {
         let mut pause = PAUSE;
@@ -35,7 +34,7 @@ pub async fn first(origin: &Origin) -> Result<(Identity, Box<dyn Source>), Sourc
                 Err(error) => last = Some(error),
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(source.patience());
         }
     };
     let outcome = timeout(FIRST, attempts).await;
@@ -63,8 +62,8 @@ pub async fn keep(identity: Arc<Identity>, mut source: Box<dyn Source>) {
             Err(error) => {
                 event(Level::Warn, "identity not renewed", &[("error", error.to_string().into())]);
                 identity.failed(error.to_string());
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                sleep(pause.min(source.patience())).await;
+                pause = (pause * 2).min(source.patience());
             }
         }
     }

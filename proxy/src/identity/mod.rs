@@ -2,10 +2,13 @@
 
 pub mod certificate;
 pub mod clients;
+pub mod control;
 pub mod directory;
 pub mod keep;
+pub mod kept;
 pub mod peers;
 pub mod set;
+pub mod start;
 #[cfg(test)]
 mod tests;
 pub mod trust;
@@ -39,6 +42,8 @@ pub enum Origin {
     Directory(PathBuf),
     /// The unix socket of the SPIFFE Workload API.
     Socket(PathBuf),
+    /// The control plane.
+    Control,
 }
 
 /// Gives the sets of an identity, one after the other.
@@ -49,6 +54,11 @@ pub trait Source: fmt::Debug + Send {
     /// # Errors
     /// What is wrong now; ask again.
     async fn next(&mut self) -> Result<Set, SourceError>;
+
+    /// Longest pause before it is asked again after a fault.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(15)
+    }
 }
 
 /// Why a source has no set.
@@ -64,6 +74,8 @@ pub enum SourceError {
     Set(#[from] SetError),
     #[error("the Workload API at {socket}: {fault}")]
     Api { socket: String, fault: String },
+    #[error("the control plane: {0}")]
+    Control(String),
 }
 
 /// The identity of the process, as it is now.
@@ -99,7 +111,7 @@ fn expiry<S: serde::Serializer>(unix: &Duration, serializer: S) -> Result<S::Ok,
 impl FromStr for Origin {
     type Err = String;
 
-    /// Reads `dir:FOLDER`, `unix:SOCKET`, or `spire`: the socket that the environment names.
+    /// Reads `dir:FOLDER`, `unix:SOCKET`, `spire`: the socket that the environment names, or `control`.
     fn from_str(text: &str) -> Result<Self, String> {
         let socket = |path: &str| {
             // unix:///run/spire/agent.sock and unix:/run/spire/agent.sock name the same.
@@ -116,18 +128,10 @@ impl FromStr for Origin {
             let named = std::env::var(ENDPOINT_VARIABLE).unwrap_or_default();
             let path = named.strip_prefix("unix:");
             socket(path.ok_or_else(|| format!("{ENDPOINT_VARIABLE} names no unix: socket"))?)
+        } else if text == "control" {
+            Ok(Self::Control)
         } else {
-            Err("expected dir:FOLDER, unix:SOCKET or spire".to_owned())
-        }
-    }
-}
-
-impl Origin {
-    /// The source there.
-    pub fn source(&self) -> Box<dyn Source> {
-        match self {
-            Self::Directory(folder) => Box::new(directory::Directory::new(folder.clone())),
-            Self::Socket(socket) => Box::new(workload_api::WorkloadApi::new(socket.clone())),
+            Err("expected dir:FOLDER, unix:SOCKET, spire or control".to_owned())
         }
     }
 }
@@ -227,6 +231,7 @@ mod origin_tests {
         assert_eq!("dir:run/spiffe".parse(), folder("run/spiffe"));
         assert_eq!("unix:/run/agent.sock".parse(), socket("/run/agent.sock"));
         assert_eq!("unix:///run/agent.sock".parse(), socket("/run/agent.sock"));
+        assert_eq!("control".parse(), Ok(Origin::Control));
         for bad in ["dir:", "unix:", "unix:agent.sock", "/run/spiffe", "", "tcp:127.0.0.1:1"] {
             assert!(bad.parse::<Origin>().is_err(), "{bad}");
         }

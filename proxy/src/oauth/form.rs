@@ -1,7 +1,6 @@
 //! Forms with secrets in them (WHATWG URL, application/x-www-form-urlencoded).
 
-use std::fmt::Write;
-
+use foregate_filters::percent;
 use zeroize::Zeroizing;
 
 /// Room for a form: a token of 16 KiB, each byte of it written as three, and what goes with it.
@@ -42,14 +41,9 @@ impl std::fmt::Debug for Form {
 
 /// Writes `text` so that it can stand in a form, and in the user name or password of RFC 6749, section 2.3.1.
 pub fn encode(text: &str, into: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'-' | b'.' | b'_') {
-            into.push(char::from(byte));
-        } else {
-            // Writing to text cannot fail.
-            let _ = write!(into, "%{byte:02X}");
-        }
-    }
+    percent::push(into, text.bytes(), |byte| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b'*' | b'-' | b'.' | b'_')
+    });
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ pub mod file;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::hash::BuildHasher;
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -22,6 +22,7 @@ use log::Level;
 
 use self::file::{Entry, Id, State};
 use crate::clock;
+use crate::state_folder::{lock, replace, set_aside};
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
 use crate::telemetry::sources::Kind;
@@ -113,7 +114,7 @@ impl Quotas {
     pub fn open(folder: &Path) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut quotas = Self { folder: Some(folder.to_owned()), ..Self::default() };
-        let held = lock(folder)?;
+        let held = lock(folder, LOCK)?;
         if let Some(state) = quotas.read(folder)? {
             quotas.salt = state.salt;
             quotas.known().unclaimed = state.quotas.into_iter().collect();
@@ -178,7 +179,7 @@ impl Quotas {
     /// Reads what another process has written since, and writes what has changed here.
     pub fn write(&self) {
         let Some(folder) = &self.folder else { return };
-        let outcome = lock(folder).and_then(|_lock| {
+        let outcome = lock(folder, LOCK).and_then(|_lock| {
             let found = mark(&folder.join(FILE));
             if found.is_some() && found != self.known().seen {
                 self.merge(folder)?;
@@ -213,8 +214,7 @@ impl Quotas {
                 Err(why) => why,
             }
         };
-        let aside = folder.join(format!("{FILE}.refused-{}", clock::now().unix.as_millis()));
-        fs::rename(&path, &aside)?;
+        let aside = set_aside(folder, FILE)?;
         self.set_aside.fetch_add(1, Ordering::Relaxed);
         let aside = aside.display().to_string();
         let text = "quotas begin anew: their file is refused and set aside";
@@ -253,13 +253,8 @@ impl Quotas {
             );
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
-        let (path, new) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
-        let mut out = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-        out.write_all(&state.encode())?;
-        out.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(folder)?.sync_all()?;
-        self.known().seen = mark(&path);
+        replace(folder, FILE, &state.encode())?;
+        self.known().seen = mark(&folder.join(FILE));
         self.written.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -312,14 +307,6 @@ impl Writer {
         let _ = self.stop.send(());
         let _ = self.thread.join();
     }
-}
-
-/// Holds the folder: nobody else reads or writes its file meanwhile.
-fn lock(folder: &Path) -> io::Result<File> {
-    let lock =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(LOCK))?;
-    lock.lock()?;
-    Ok(lock)
 }
 
 /// What tells one file from the next of the same name: times alone are too coarse.

@@ -3,12 +3,13 @@
 mod materials;
 pub mod models;
 mod resources;
+mod rollouts;
 mod shelf;
 mod upstreams;
 
 use std::hash::Hash;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 use foregate_filters::client_auth::ClientAuth;
@@ -19,12 +20,12 @@ use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::secret::SecretRef;
 use foregate_inference::rollout::Rollout;
 use foregate_inference::scorer::ModelScorer;
-use foregate_inference::store::FeatureStore;
 use foregate_policy::documents::credentials::Credentials;
 use foregate_policy::model::Features;
 
 use crate::dispatch::roster::Roster;
 use crate::dispatch::upstream::UpstreamState;
+use crate::features::LiveFeatures;
 use crate::idempotency::memory::Memory;
 use crate::identity::Identity;
 use crate::keys::{Fetcher, IssuerKeys};
@@ -33,10 +34,12 @@ use crate::oauth::introspect::HttpIntrospector;
 use crate::quotas::Quotas;
 use crate::secrets::{LiveSecret, SecretError};
 use crate::shared::models::{BundleKey, LoadedModel};
+use crate::shared::rollouts::NamedRollout;
 use crate::shared::shelf::Shelf;
 use crate::sidecar::Sidecar;
 use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
+use crate::trials::Trials;
 
 /// Everything that is carried over.
 #[derive(Debug, Default)]
@@ -56,10 +59,12 @@ struct Kept {
     /// By what their bundles say.
     scorers: Shelf<BundleKey, Arc<ModelScorer>>,
     /// By model, and who plays which part; one that changes begins anew.
-    rollouts: Shelf<(Arc<str>, Vec<u8>), Arc<Rollout>>,
+    rollouts: Shelf<(Arc<str>, Vec<u8>), Arc<NamedRollout>>,
+    /// Rollouts that metrics know.
+    measured: Vec<Weak<Rollout>>,
     models: Shelf<Arc<str>, LoadedModel>,
-    /// By file, key and inbox.
-    features: Shelf<Features, Arc<FeatureStore>>,
+    /// By all that their documents say of them.
+    features: Shelf<Features, Arc<LiveFeatures>>,
     /// The bytes of the file of authorities belong to the key: a changed file is another trust.
     upstreams: Shelf<(Arc<str>, Vec<u8>), Arc<UpstreamState>>,
     /// What is known about endpoints, by the name of the upstream, whatever else its document says.
@@ -79,6 +84,7 @@ pub struct Shared {
     /// Where this gateway stands.
     zone: Option<Arc<str>>,
     quotas: Arc<Quotas>,
+    trials: Arc<Trials>,
     /// Absent where none is named, and when policies are only checked.
     sidecar: Option<Arc<Sidecar>>,
     kept: Mutex<Kept>,
@@ -94,7 +100,7 @@ pub struct Shared {
 impl Shared {
     pub fn new(fetcher: Option<Fetcher>, telemetry: Option<Arc<Telemetry>>) -> Self {
         let elsewhere = telemetry.is_none();
-        let (quotas, kept, memory, secrets, stores) = Default::default();
+        let (quotas, trials, kept, memory, secrets, stores) = Default::default();
         Self {
             fetcher,
             telemetry,
@@ -102,6 +108,7 @@ impl Shared {
             elsewhere,
             zone: None,
             quotas,
+            trials,
             sidecar: None,
             kept,
             in_force: ArcSwap::default(),
@@ -133,6 +140,12 @@ impl Shared {
     #[must_use]
     pub fn with_quotas(self, quotas: Arc<Quotas>) -> Self {
         Self { quotas, ..self }
+    }
+
+    /// The same with what is remembered of models on trial.
+    #[must_use]
+    pub fn with_trials(self, trials: Trials) -> Self {
+        Self { trials: Arc::new(trials), ..self }
     }
 
     /// The identity of this workload, where it has one.
@@ -202,6 +215,7 @@ impl Shared {
         kept.rollouts.keep_only(attempt);
         kept.models.keep_only(attempt);
         kept.features.keep_only(attempt);
+        self.models_in_force(&mut kept);
         let mut in_force = kept.models.all();
         in_force.sort_by(|a, b| a.name.cmp(&b.name));
         self.in_force.store(Arc::new(in_force));

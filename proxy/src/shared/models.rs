@@ -1,32 +1,28 @@
 //! Models: bundles loaded once, versions put together as their rollout says.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::score::Scorer;
-use foregate_filters::units::TimeSpan;
 use foregate_inference::bundle::error::BundleError;
 use foregate_inference::bundle::{Bundle, Cost};
 use foregate_inference::remote::{Contract, Remote};
-use foregate_inference::rollout::trial::{Event, Guardrails, Tell};
-use foregate_inference::rollout::{Parts, Rollout, Version, fit};
+use foregate_inference::rollout::Rollout;
 use foregate_inference::scorer::ModelScorer;
-use foregate_inference::store::FeatureStore;
+use foregate_inference::store::{FeatureStore, StoreKey};
 use foregate_policy::codes;
 use foregate_policy::documents::model::Placement;
-use foregate_policy::model::{self, Features, Model};
-use log::Level;
+use foregate_policy::model::{Features, Model};
 
 use crate::decision_log::keys::{KeyRef, PublicKey};
-use crate::features::{self, OpenError};
+use crate::features::{self, LiveFeatures};
 use crate::oauth::proof::secret_fault;
 use crate::part_metrics;
+use crate::shared::rollouts::{parts_of, start};
 use crate::shared::{Kept, Shared};
 use crate::sidecar::Sidecar;
-use crate::telemetry::event::event;
 
 /// Threads of one version, for scores too dear for the workers.
 const MODEL_THREADS: usize = 1;
@@ -121,20 +117,40 @@ impl Shared {
             return Err(faults);
         }
         let rollout = model.rollout.as_ref().map(|rollout| {
-            let make = || start(&model.name, rollout, &versions, spec).map(Arc::new);
+            let make = || start(&model.name, rollout, &versions, spec, &self.trials).map(Arc::new);
             let key = (Arc::clone(&model.name), parts_of(rollout, &versions));
             kept.rollouts.take(key, attempt, make)
         });
-        let rollout = rollout.transpose()?;
-        let name = Arc::clone(&model.name);
-        let new = rollout.as_ref().filter(|(_, new)| *new).map(|(rollout, _)| Arc::clone(rollout));
-        let loaded = LoadedModel { name, versions, rollout: rollout.map(|(rollout, _)| rollout) };
+        let rollout = rollout.transpose()?.map(|(named, _)| Arc::clone(&named.rollout));
+        let loaded = LoadedModel { name: Arc::clone(&model.name), versions, rollout };
         kept.models.0.insert(Arc::clone(&model.name), (loaded, attempt));
-        drop(kept);
-        if let (Some(telemetry), Some(rollout)) = (&self.telemetry, &new) {
-            part_metrics::rollout(telemetry, rollout);
-        }
         Ok(())
+    }
+
+    /// The compilation is in force: its rollouts are measured, and its stores kept current, from now on. What was refused
+    /// has left no trace.
+    pub(super) fn models_in_force(&self, kept: &mut Kept) {
+        let Some(telemetry) = &self.telemetry else { return };
+        kept.measured.retain(|rollout| rollout.strong_count() > 0);
+        for named in kept.rollouts.all() {
+            if kept.measured.iter().all(|known| known.as_ptr() != Arc::as_ptr(&named.rollout)) {
+                kept.measured.push(Arc::downgrade(&named.rollout));
+                part_metrics::rollout(telemetry, &named.rollout);
+                named.tell_off();
+            }
+        }
+        let identities: Vec<_> =
+            kept.rollouts.0.values().map(|(named, _)| Arc::clone(&named.identity)).collect();
+        self.trials.keep_only(&identities);
+        let runtime = self.fetcher.as_ref().map(|fetcher| &fetcher.runtime);
+        for (live, _) in kept.features.0.values() {
+            // A store that the compilation has named is there.
+            let named = |store: &str| self.stores.find(store, &Path::default()).ok().flatten();
+            let redis = live.said.stream.as_ref().and_then(|stream| named(&stream.store));
+            if live.keep(redis, runtime) {
+                part_metrics::features(telemetry, live);
+            }
+        }
     }
 
     /// The sidecar that a model is placed in. Where policies are checked for another process, the model is run here.
@@ -154,24 +170,27 @@ impl Shared {
     fn features(&self, said: &Features, spec: &Path) -> Result<Option<Arc<FeatureStore>>, Fault> {
         let Some(key) = &said.key else { return Ok(None) };
         let at = spec.key("featureStore");
-        let secret = self.secret(key).map_err(|error| secret_fault(&at.key("key"), &error))?;
+        let (mut secrets, mut keys) = (Vec::new(), Vec::new());
+        for (field, key) in [("key", Some(key)), ("nextKey", said.next_key.as_ref())] {
+            let Some(key) = key else { continue };
+            let secret = self.secret(key).map_err(|error| secret_fault(&at.key(field), &error))?;
+            let key = StoreKey::parse(secret.current().expose());
+            keys.push(key.map_err(|error| Fault::new(Code::SECRET, at.key(field), error.to_string()))?);
+            secrets.push(secret);
+        }
         let open = || {
-            let opened = features::open(&said.path, secret.current().expose());
-            opened.map(Arc::new).map_err(|error| match error {
-                OpenError::Key(error) => Fault::new(Code::SECRET, at.key("key"), error.to_string()),
-                OpenError::Store(fault) => {
-                    let help = "foregate features show tells what a store holds, and import makes one";
-                    Fault::new(Code::FEATURE_STORE, at.key("path"), fault.to_string()).help(help)
-                }
-            })
+            let store = features::open(&said.path, &keys).map_err(|fault| {
+                let help = features::help(&fault.fault);
+                Fault::new(Code::FEATURE_STORE, at.key("path"), fault.to_string()).help(help)
+            })?;
+            Ok::<_, Fault>(Arc::new(LiveFeatures::new(store, said.clone(), secrets)))
         };
-        let tell = |telemetry: &_, store: &_| {
-            part_metrics::features(telemetry, store);
-            features::keep(store, said.inbox.clone());
-        };
+        let mut kept = self.kept();
         // One that was made anew with other columns is another store.
-        self.kept().features.0.retain(|known, (store, _)| known != said || !store.is_replaced());
-        self.part(|kept| &mut kept.features, said.clone(), open, tell).map(Some)
+        kept.features.0.retain(|known, (live, _)| known != said || !live.store.is_replaced());
+        let attempt = kept.attempt;
+        let (live, _) = kept.features.take(said.clone(), attempt, open)?;
+        Ok(Some(Arc::clone(&live.store)))
     }
 
     /// The models of what is in force, by name. Waits for nothing.
@@ -219,13 +238,12 @@ impl Wanted<'_> {
             state.extend(format!("{:?}", bundle.manifest).into_bytes());
             let start = || {
                 let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS);
-                Ok::<_, io::Error>(Arc::new(match remote {
+                Ok::<_, Fault>(Arc::new(match remote {
                     Some(remote) => scorer.with_remote(remote),
                     None => scorer,
                 }))
             };
-            let made = scorers.take(key(state), attempt, start);
-            made.map(|(scorer, _)| scorer).map_err(|error| refused(error.to_string()))
+            scorers.take(key(state), attempt, start).map(|(scorer, _)| scorer)
         };
         kept.bundles.take(files, attempt, load).map(|(scorer, _)| scorer)
     }
@@ -255,98 +273,6 @@ impl Wanted<'_> {
                 Err(Fault::new(Code::FEATURE_STORE, self.at(), message).help(help))
             }
             (None, _) => Ok(()),
-        }
-    }
-}
-
-/// What a rollout is: who plays which part, and the bounds. What else a document says changes nothing in it, so that a
-/// version that was taken off stays off.
-fn parts_of(rollout: &model::Rollout, versions: &[(Option<Arc<str>>, Arc<ModelScorer>)]) -> Vec<u8> {
-    let model::Rollout { production, canary, shadow, guardrails, previous: _, gate: _ } = rollout;
-    let version = |place: usize| {
-        let (name, scorer) = versions.get(place)?;
-        Some((name, Arc::as_ptr(scorer).addr()))
-    };
-    let canary = canary.map(|(place, share)| (version(place), share));
-    let parts = (version(*production), canary, shadow.and_then(version), guardrails);
-    format!("{parts:?}").into_bytes()
-}
-
-/// Puts versions together; refuses those that cannot stand in for production.
-fn start(
-    name: &Arc<str>,
-    rollout: &model::Rollout,
-    versions: &[(Option<Arc<str>>, Arc<ModelScorer>)],
-    spec: &Path,
-) -> Result<Rollout, Vec<Fault>> {
-    let at = spec.key("rollout");
-    let version = |place: usize| {
-        let (name, scorer) = versions.get(place)?;
-        Some(Version { name: name.clone().unwrap_or_default(), scorer: Arc::clone(scorer) })
-    };
-    let missing = || vec![Fault::new(Code::REFERENCE, at.clone(), "there is no such version")];
-    let production = version(rollout.production).ok_or_else(missing)?;
-    let canary = rollout.canary.and_then(|(place, share)| Some((version(place)?, share)));
-    let shadow = rollout.shadow.and_then(version);
-    let mut faults = Vec::new();
-    let tried = [("canary", canary.as_ref().map(|(canary, _)| canary)), ("shadow", shadow.as_ref())];
-    for (role, tried) in tried.into_iter().filter_map(|(role, tried)| Some((role, tried?))) {
-        let at_version = at.key(role).key("version");
-        if let Err(misfit) = fit::check(&production.scorer, &tried.scorer) {
-            let message = format!("`{}` cannot stand in for `{}`: {misfit}", tried.name, production.name);
-            faults.push(Fault::new(codes::MODEL_MISFIT, at_version, message));
-        }
-        if rollout.guardrails.drift.is_some() && tried.scorer.reference().is_none() {
-            let message =
-                format!("the bundle of `{}` has no reference, so that no drift can be told", tried.name);
-            let fault = Fault::new(codes::MODEL_MISFIT, at.key("guardrails").key("drift"), message);
-            faults.push(fault.help("have training write one (files.reference), or remove `drift`"));
-        }
-    }
-    if !faults.is_empty() {
-        return Err(faults);
-    }
-    let parts = Parts { production, canary, shadow, guardrails: guardrails(&rollout.guardrails) };
-    let model = Arc::clone(name);
-    let tell: Tell = Arc::new(move |told| tell_of(&model, told));
-    Rollout::new(name, parts, &tell).map_err(|error| vec![Fault::new(Code::MODEL, at, error.to_string())])
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "scores are f32, and so is what they differ by")]
-fn guardrails(said: &model::Guardrails) -> Guardrails {
-    Guardrails {
-        p99: said.p99,
-        error_share: said.error_share,
-        disagreement: said.disagreement,
-        tolerance: said.tolerance as f32,
-        drift: said.drift,
-        hold_off: said.hold_off,
-        min_records: said.min_records,
-    }
-}
-
-/// One line for the operator.
-fn tell_of(model: &Arc<str>, told: &Event) {
-    let model = ("model", model.as_ref().into());
-    match told {
-        Event::TakenOff { role, version, breach, hold_off } => {
-            let hold_off =
-                hold_off.map_or("until the rollout changes".to_owned(), |time| TimeSpan(time).to_string());
-            let mut fields = vec![
-                model,
-                ("version", version.as_ref().into()),
-                ("role", role.name().into()),
-                ("guardrail", breach.guardrail.name().into()),
-                ("measured", breach.measured.into()),
-                ("bound", breach.bound.into()),
-                ("hold_off", hold_off.into()),
-            ];
-            fields.extend(breach.feature.as_ref().map(|feature| ("feature", feature.as_ref().into())));
-            event(Level::Warn, "model version taken off", &fields);
-        }
-        Event::TriedAgain { role, version } => {
-            let fields = [model, ("version", version.as_ref().into()), ("role", role.name().into())];
-            event(Level::Info, "model version tried again", &fields);
         }
     }
 }
@@ -511,7 +437,8 @@ mod tests {
         };
         make("visits");
         let key = Some(SecretRef { file: Some(secret.display().to_string()), ..SecretRef::default() });
-        let said = Features { path: path.clone(), key, inbox: None };
+        let (inbox, next_key, stream) = Default::default();
+        let said = Features { path: path.clone(), key, next_key, inbox, stream };
         let shared = Shared::new(None, None);
         shared.begin();
         let open = || shared.features(&said, &Path::default()).unwrap().unwrap();
@@ -528,7 +455,17 @@ mod tests {
         let shared = Shared::new(None, None);
         shared.begin();
         assert_eq!(shared.model(&on_trial(["lead-score", "lead-score-logistic"]), &Path::default()), Ok(()));
-        let faults = shared.model(&on_trial(["lead-score", "case-queue"]), &Path::default()).unwrap_err();
+        // The same bundle without the population that it was trained on.
+        let folder = tempfile::tempdir().unwrap();
+        put(folder.path(), ["lead-score", "case-queue"]);
+        let bundle = folder.path().join("case-queue");
+        let manifest = bundle.join("model.yaml");
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let (before, rest) = text.split_once(", reference: {").unwrap();
+        let (_, after) = rest.split_once('}').unwrap();
+        std::fs::write(&manifest, format!("{before}{after}")).unwrap();
+        let untold = bundle.to_str().unwrap();
+        let faults = shared.model(&on_trial(["lead-score", untold]), &Path::default()).unwrap_err();
         let told: Vec<_> = faults.iter().map(|fault| (fault.code, fault.at.to_string())).collect();
         let at = ["rollout.canary.version", "rollout.guardrails.drift"];
         assert_eq!(told, at.map(|at| (codes::MODEL_MISFIT, at.to_owned())), "{faults:?}");

@@ -3,6 +3,7 @@
 mod link;
 mod target;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,13 +20,19 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::clock;
 use crate::identity::Identity;
 use crate::sidecar::link::{CallError, Link, Opened};
 use crate::sidecar::target::Target;
 use crate::telemetry::event::event;
 
-/// Calls under way at most: as many as a sidecar takes at once, unless it is told otherwise.
-const UNDER_WAY: usize = 64;
+/// Calls under way at most, unless it is said otherwise: as many as a sidecar takes at once, unless it is told otherwise.
+pub const CALLS: u32 = 64;
+/// How often a connection on which nothing is scored is asked whether it is ready: a sidecar lets go of clients that ask
+/// nothing for a minute.
+const IDLE: Duration = Duration::from_secs(20);
+/// A connection that stood for so long was good: the next attempt needs no pause.
+const PROVEN: Duration = Duration::from_secs(1);
 /// Time to connect, and for the first answer on a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Pause before the first attempt to connect again; it doubles with each that fails.
@@ -47,6 +54,8 @@ pub struct SidecarOptions {
     pub place: Place,
     /// Who it must be, where TLS is spoken.
     pub peer: Option<PeerPattern>,
+    /// Calls under way at most. More than the sidecar takes at once (`--max-requests`) would be refused there.
+    pub calls: u32,
 }
 
 /// Why options do not fit together.
@@ -72,6 +81,7 @@ pub struct Sidecar {
     /// Counts attempts to connect.
     attempts: watch::Sender<u64>,
     room: Arc<Semaphore>,
+    calls: usize,
     targets: Mutex<Vec<Weak<Target>>>,
     pub counts: Counts,
 }
@@ -103,6 +113,8 @@ pub enum Kind {
     Refused,
     /// What it answered cannot be right.
     Answer,
+    /// It has another bundle of the same name and version.
+    Bundle,
 }
 
 impl fmt::Debug for State {
@@ -169,7 +181,8 @@ impl SidecarOptions {
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Unavailable, Self::Late, Self::Busy, Self::Refused, Self::Answer];
+    pub const ALL: [Self; 6] =
+        [Self::Unavailable, Self::Late, Self::Busy, Self::Refused, Self::Answer, Self::Bundle];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -178,6 +191,7 @@ impl Kind {
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::Answer => "answer",
+            Self::Bundle => "bundle",
         }
     }
 }
@@ -203,13 +217,15 @@ impl Sidecar {
         let tls = options.tls(identity).map_err(io::Error::other)?;
         // A thread of its own: whatever else is slow in the background delays no score.
         let runtime = Builder::new_current_thread().enable_all().build()?;
+        let calls = usize::try_from(options.calls).unwrap_or(usize::MAX);
         let sidecar = Arc::new(Self {
             place: options.place,
             tls,
             runtime: runtime.handle().clone(),
             state: ArcSwap::from_pointee(State::Down("the sidecar is not connected yet".into())),
             attempts: watch::channel(0).0,
-            room: Arc::new(Semaphore::new(UNDER_WAY)),
+            room: Arc::new(Semaphore::new(calls)),
+            calls,
             targets: Mutex::default(),
             counts: Counts::default(),
         });
@@ -243,7 +259,7 @@ impl Sidecar {
     }
 
     pub fn under_way(&self) -> usize {
-        UNDER_WAY.saturating_sub(self.room.available_permits())
+        self.calls.saturating_sub(self.room.available_permits())
     }
 
     fn targets(&self) -> MutexGuard<'_, Vec<Weak<Target>>> {
@@ -256,15 +272,20 @@ impl Sidecar {
         loop {
             match timeout(CONNECT, self.connect()).await.unwrap_or(Err("no answer in time".to_owned())) {
                 Ok(Opened { link, connection }) => {
-                    pause = FIRST_PAUSE;
+                    let since = clock::monotonic();
                     self.up(&link);
                     tokio::select! {
+                        never = keep_awake(link) => match never {},
                         ended = connection => {
                             let why = ended.unwrap_or_else(|error| error.to_string());
                             self.down(format!("the sidecar's connection is lost: {why}"));
                         }
                         // What is under way ends on the old connection; the next one shows the new certificate.
                         () = another(&mut renewed) => continue,
+                    }
+                    if clock::monotonic().saturating_sub(since) >= PROVEN {
+                        pause = FIRST_PAUSE;
+                        continue;
                     }
                 }
                 Err(why) => self.down(format!("the sidecar is not connected: {why}")),
@@ -317,13 +338,22 @@ async fn check(target: Arc<Target>, link: Link) {
     let checked = timeout(CONNECT, target.check(&link)).await;
     // Where the connection breaks meanwhile, the next one asks again.
     if let Ok(Some(fault)) = checked {
-        let Contract { name, version, .. } = target.contract();
-        let fields = [
-            ("model", name.as_ref().into()),
-            ("version", version.as_ref().into()),
-            ("error", fault.as_ref().into()),
-        ];
-        event(Level::Warn, "inference sidecar does not fit", &fields);
+        tell_misfit(target.contract(), &fault);
+    }
+}
+
+fn tell_misfit(contract: &Contract, fault: &str) {
+    let Contract { name, version, .. } = contract;
+    let fields =
+        [("model", name.as_ref().into()), ("version", version.as_ref().into()), ("error", fault.into())];
+    event(Level::Warn, "inference sidecar does not fit", &fields);
+}
+
+/// Asks now and then. What comes of it is seen by who scores, and by the pings of the connection.
+async fn keep_awake(link: Link) -> Infallible {
+    loop {
+        sleep(IDLE).await;
+        let _ = timeout(CONNECT, link.is_ready()).await;
     }
 }
 
@@ -364,7 +394,7 @@ mod tests {
     fn tls_needs_both_who_we_are_and_who_the_sidecar_is() {
         let refused = |place: &str, peer: Option<&str>| {
             let peer = peer.map(|peer| PeerPattern::parse(peer).unwrap());
-            SidecarOptions { place: place.parse().unwrap(), peer }.tls(None).map(|_| ())
+            SidecarOptions { place: place.parse().unwrap(), peer, calls: 1 }.tls(None).map(|_| ())
         };
         let peer = Some("spiffe://corp.example/ns/x/sa/inference");
         assert_eq!(refused("https://a:1", None), Err(SidecarError::Peer));

@@ -10,7 +10,7 @@ use foregate_inference::protocol::{DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUS
 use foregate_inference::remote::{Columns, Contract, Remote};
 use tokio::sync::oneshot;
 
-use super::{CallError, Kind, Link, Sidecar, State};
+use super::{CallError, Kind, Link, Sidecar, State, tell_misfit};
 
 /// A model that the sidecar runs for us.
 #[derive(Debug)]
@@ -19,11 +19,13 @@ pub(super) struct Target {
     contract: Arc<Contract>,
     /// Why the sidecar does not fit the bundle, as it said when it was connected.
     misfit: Arc<Mutex<Option<Box<str>>>>,
+    /// Which other bundle it has answered for; it may load another one while it is connected.
+    foreign: Arc<Mutex<Option<Box<str>>>>,
 }
 
 impl Target {
     pub(super) fn new(sidecar: Arc<Sidecar>, contract: Contract) -> Self {
-        Self { sidecar, contract: Arc::new(contract), misfit: Arc::default() }
+        Self { sidecar, contract: Arc::new(contract), misfit: Arc::default(), foreign: Arc::default() }
     }
 
     pub(super) fn contract(&self) -> &Contract {
@@ -45,14 +47,23 @@ impl Target {
             Err(CallError::Refused { code: NOT_FOUND, .. }) => {
                 Some(format!("the sidecar has no model `{}`", contract.name).into())
             }
+            // That says nothing of the model.
+            Err(CallError::Broken(_) | CallError::Refused { code: RESOURCE_EXHAUSTED, .. }) => return None,
             Err(error) => Some(error.to_string().into()),
         };
-        let mut known = self.misfit.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = *known != misfit;
-        known.clone_from(&misfit);
-        drop(known);
+        let new = note(&self.misfit, misfit.as_deref());
         misfit.filter(|_| new)
     }
+}
+
+/// Remembers what does not fit; true where that is new.
+fn note(known: &Mutex<Option<Box<str>>>, misfit: Option<&str>) -> bool {
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    let new = known.as_deref() != misfit;
+    if new {
+        *known = misfit.map(Into::into);
+    }
+    new
 }
 
 /// What a call that failed means for the scores.
@@ -92,6 +103,7 @@ impl Remote for Target {
             return Err(ScoreFault::Busy);
         };
         let (contract, misfit) = (Arc::clone(&self.contract), Arc::clone(&self.misfit));
+        let foreign = Arc::clone(&self.foreign);
         let (mut reply, answer) = oneshot::channel();
         let frame: Bytes = contract.ask(rows, count);
         self.sidecar.runtime.spawn(async move {
@@ -104,9 +116,13 @@ impl Remote for Target {
                 () = reply.closed() => return sidecar.counts.note(Kind::Late),
             };
             let columns = match answered {
-                Ok(Ok(message)) => contract
-                    .read(message, count)
-                    .map_err(|error| (Kind::Answer, ScoreFault::Model(error.to_string().into()))),
+                Ok(Ok(message)) => contract.read(message, count).map_err(|error| {
+                    let (why, of_bundle) = (error.to_string(), error.is_of_bundle());
+                    if of_bundle && note(&foreign, Some(&why)) {
+                        tell_misfit(&contract, &why);
+                    }
+                    (if of_bundle { Kind::Bundle } else { Kind::Answer }, ScoreFault::Model(why.into()))
+                }),
                 Ok(Err(error)) => Err(fault(&error, &misfit)),
                 Err(_) => Err((Kind::Late, ScoreFault::Late)),
             };

@@ -12,6 +12,7 @@ mod node;
 mod script;
 mod settings;
 pub mod status;
+pub mod streamed;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,9 @@ pub(super) static GIVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_
 /// Replaces a value where it is the one that is expected.
 pub(super) static REPLACE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("replace.lua")));
 
+/// Reads a stream: its text says what it is told and what it answers.
+pub(super) static STREAM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("stream.lua")));
+
 /// A script, and the name that the server knows it by.
 #[derive(Debug)]
 pub(super) struct Script {
@@ -24,8 +27,8 @@ pub(super) struct Script {
 }
 
 /// All of them; every connection loads them.
-pub(super) fn all() -> [&'static Script; 3] {
-    [&TAKE, &GIVE, &REPLACE]
+pub(super) fn all() -> [&'static Script; 4] {
+    [&TAKE, &GIVE, &REPLACE, &STREAM]
 }
 
 impl Script {

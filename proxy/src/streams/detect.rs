@@ -3,8 +3,11 @@
 use std::io;
 use std::time::Duration;
 
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+
+use crate::stream::Transport;
 
 /// Bytes that are looked at: a method and the beginning of a target fit.
 const LOOK: usize = 48;
@@ -45,6 +48,19 @@ pub async fn spoken(stream: &TcpStream, within: Duration) -> io::Result<Spoken> 
         }
     };
     timeout(within, look).await.unwrap_or(Ok(Spoken::Opaque))
+}
+
+/// The same inside of TLS, by the first record alone: what is in it stays unread.
+///
+/// # Errors
+/// Where the client left.
+pub async fn spoken_in_tls(transport: &mut Transport, within: Duration) -> io::Result<Spoken> {
+    let Transport::Tls(stream) = transport else { return Ok(Spoken::Opaque) };
+    match timeout(within, stream.fill_buf()).await {
+        // What only may become HTTP is passed on: clients that mean it send more than a word at once.
+        Ok(bytes) => Ok(judge(bytes?).unwrap_or_default()),
+        Err(_) => Ok(Spoken::Opaque),
+    }
 }
 
 /// `None` while more bytes may tell.

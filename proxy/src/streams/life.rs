@@ -53,12 +53,12 @@ impl StreamLife {
     pub fn new(
         gateway: Arc<Gateway>,
         (peer, secure): (SocketAddr, bool),
-        listener: Arc<str>,
+        (listener, destination): (Arc<str>, Option<SocketAddr>),
         name: Box<str>,
         open: Occupied,
     ) -> Self {
         let moment = clock::now();
-        let client = Client { peer, address: peer.ip().to_canonical(), tls: secure };
+        let client = Client { peer, address: peer.ip().to_canonical(), tls: secure, destination };
         let (mut head, ()) = Request::new(()).into_parts();
         if let (false, Ok(host)) = (name.is_empty(), HeaderValue::from_str(&name)) {
             head.headers.insert(HOST, host);

@@ -25,12 +25,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::admission::clients::Seat;
+use crate::capture;
 use crate::clock;
 use crate::connection::{Entry, ends};
 use crate::dispatch::circuit::Outcome;
 use crate::dispatch::connect::{ConnectError, Opened, open};
-use crate::dispatch::endpoint::{Endpoint, Outstanding};
-use crate::dispatch::upstream::{Picked, UpstreamState, Want};
+use crate::dispatch::endpoint::{Endpoint, EndpointState, Outstanding};
+use crate::dispatch::upstream::{UpstreamState, Want};
 use crate::dispatch::{DispatchError, affinity};
 use crate::drain::Drain;
 use crate::gateway::Gateway;
@@ -50,6 +51,11 @@ use crate::telemetry::record::End;
 /// Endpoints of one upstream that are tried for a connection.
 const CONNECT_ATTEMPTS: usize = 3;
 
+/// Time for a connection to stand whose destination nobody knows, and how long it may be silent: what an upstream has
+/// that says nothing of either.
+const CONNECT: Duration = Duration::from_secs(2);
+const SILENT: Duration = Duration::from_hours(1);
+
 /// Who connects.
 #[derive(Clone, Copy, Debug)]
 pub struct Client {
@@ -64,13 +70,30 @@ pub struct Client {
 type Connected = (Opened, Duration, Outstanding);
 
 /// A client's connection, ready to be passed on.
-struct Arrived {
+#[derive(Debug)]
+pub struct Arrived {
     transport: Transport,
     /// The name asked for in TLS; empty where none was.
     name: Box<str>,
     tls: bool,
     peer: Option<Arc<Peer>>,
     vouched: Option<Vouched>,
+}
+
+impl From<Established> for Arrived {
+    fn from(established: Established) -> Self {
+        let Established { transport, server_name, peer, vouched, .. } = established;
+        let tls = matches!(transport, Transport::Tls(_));
+        Self { transport, name: server_name.unwrap_or_default(), tls, peer, vouched }
+    }
+}
+
+impl Arrived {
+    /// One that is passed on as it comes.
+    pub fn plain(stream: TcpStream) -> Self {
+        let transport = Transport::Plain(stream);
+        Self { transport, name: Box::default(), tls: false, peer: None, vouched: None }
+    }
 }
 
 /// Serves a connection to its end.
@@ -90,10 +113,26 @@ pub async fn serve(
         // A connection that has not said a word is not worth waiting for.
         () = drain.noticed() => return,
     };
+    carry(gateway, entry, (arrived, client), drain, (open, seat)).await;
+}
+
+/// Passes on a connection that has arrived, to its end.
+pub async fn carry(
+    gateway: Arc<Gateway>,
+    entry: Entry,
+    (arrived, client): (Arrived, Client),
+    drain: Drain,
+    (open, seat): (Occupied, Seat),
+) {
     let Arrived { mut transport, name, tls, peer, vouched } = arrived;
     let drain = Vouched::follow(vouched, &gateway, drain);
-    let mut life =
-        StreamLife::new(Arc::clone(&gateway), (client.peer, tls), Arc::clone(&entry.listener), name, open);
+    let mut life = StreamLife::new(
+        Arc::clone(&gateway),
+        (client.peer, tls),
+        (Arc::clone(&entry.listener), entry.captured),
+        name,
+        open,
+    );
     life.ctx.peer = peer;
     // Counted first: a publication in between is asked about once too often, not once too seldom.
     let seen = gateway.publications.count();
@@ -115,37 +154,56 @@ async fn arrive(gateway: &Gateway, entry: &Entry, client: Client, stream: TcpStr
         let tls = client.spoken == Spoken::Tls;
         // What only begins like TLS is passed on as well.
         let name = if tls { hello::server_name(&stream).await.unwrap_or_default() } else { None };
-        return Ok(Arrived {
-            transport: Transport::Plain(stream),
-            name: name.unwrap_or_default(),
-            tls,
-            peer: None,
-            vouched: None,
-        });
+        return Ok(Arrived { name: name.unwrap_or_default(), tls, ..Arrived::plain(stream) });
     }
     let tls = gateway.live.pin().tls.get(&entry.port).map(Arc::clone).ok_or(io::ErrorKind::NotFound)?;
     if tls.passes_through() {
         let name = hello::server_name(&stream).await?;
         let terms = tls.terms(name.as_deref()).ok_or(io::ErrorKind::NotFound)?;
         if terms.speaks == Speaks::Passthrough {
-            return Ok(Arrived {
-                transport: Transport::Plain(stream),
-                name: name.unwrap_or_default(),
-                tls: true,
-                peer: None,
-                vouched: None,
-            });
+            return Ok(Arrived { name: name.unwrap_or_default(), tls: true, ..Arrived::plain(stream) });
         }
     }
     let entry = Entry { tls: true, ..entry.clone() };
-    let Established { transport, server_name, peer, vouched, .. } =
-        Box::pin(establish(gateway, &entry, client.peer.ip(), stream)).await?;
-    let tls = matches!(transport, Transport::Tls(_));
-    Ok(Arrived { transport, name: server_name.unwrap_or_default(), tls, peer, vouched })
+    Ok(Box::pin(establish(gateway, &entry, client.peer.ip(), stream)).await?.into())
 }
 
 fn at(step: Step, reason: Reason, detail: impl Into<Box<str>>) -> Refusal {
     Refusal { step, reply: Box::new(Reply::new(reason).detail(detail)) }
+}
+
+/// The route of a connection.
+fn route_of<'a>(live: &'a Live, entry: &Entry, name: &str) -> Option<&'a Arc<StreamRoute>> {
+    match entry.captured.filter(|_| entry.speaks == Speaks::Outbound) {
+        Some(meant) => capture::stream_route(live, entry.port, meant),
+        None => live.snapshot.streams.find(entry.door(), name),
+    }
+}
+
+/// Where a connection goes whose destination nobody knows, where that is passed on.
+fn unknown(live: &Live, entry: &Entry) -> Option<SocketAddr> {
+    entry.captured.filter(|_| entry.speaks == Speaks::Outbound && capture::passes_unknown(live, entry.port))
+}
+
+/// Connects to where a connection meant to go.
+async fn wherever(life: &mut StreamLife, meant: SocketAddr) -> Result<Connected, Refusal> {
+    life.endpoint = Some(meant);
+    life.attempts = 1;
+    let outcome = match timeout(CONNECT, TcpStream::connect(meant)).await {
+        Ok(outcome) => outcome.map_err(ConnectError::Tcp),
+        Err(_) => Err(ConnectError::Timeout),
+    };
+    match outcome {
+        Ok(stream) => {
+            let _ = stream.set_nodelay(true);
+            let outstanding = Outstanding::new(&Arc::new(EndpointState::new(meant)));
+            Ok((Opened::Plain(stream), SILENT, outstanding))
+        }
+        Err(source) => {
+            let failed = DispatchError::Connect { endpoint: meant, source };
+            Err(at(Step::Dispatch, failed.reason(), failed.to_string()))
+        }
+    }
 }
 
 /// Finds the route, asks its filters, and connects to an upstream.
@@ -154,7 +212,12 @@ async fn admit(life: &mut StreamLife, entry: &Entry, client: Client) -> Result<C
         return Err(at(Step::Pin, Reason::LogUnavailable, ""));
     }
     let pinned = life.gateway.live.pin();
-    let route = pinned.snapshot.streams.find(entry.port, &life.name).map(Arc::clone);
+    let route = route_of(&pinned, entry, &life.name).map(Arc::clone);
+    if route.is_none()
+        && let Some(meant) = unknown(&pinned, entry)
+    {
+        return Box::pin(wherever(life, meant)).await;
+    }
     let route = route.ok_or_else(|| {
         at(Step::Route, Reason::RouteNotFound, "no route takes the connections of this name and port")
     })?;
@@ -189,7 +252,12 @@ async fn connect(
             let now = clock::monotonic();
             // Nothing has been passed on yet: another endpoint may be tried whatever is spoken.
             let want = Want { key, safe: true, tried: &tried, now };
-            let Some(Picked { endpoint, .. }) = upstream.pick(&want) else { break };
+            let picked = match upstream.spec.captured {
+                None => upstream.pick(&want).map(|picked| picked.endpoint),
+                // There is one, and it was tried before where any was.
+                Some(_) => upstream.meant(life.ctx.client.destination),
+            };
+            let Some(endpoint) = picked else { break };
             if tried.contains(&endpoint.pool) {
                 break;
             }
@@ -282,7 +350,10 @@ async fn revoked(life: &StreamLife, entry: &Entry, mut seen: u64) -> Refusal {
             let detail = "the connection was made before the listener asked for certificates";
             return at(Step::Route, Reason::Misdirected, detail);
         }
-        let Some(route) = pinned.snapshot.streams.find(entry.port, &life.name) else {
+        let Some(route) = route_of(&pinned, entry, &life.name) else {
+            if life.route.is_none() && unknown(&pinned, entry).is_some() {
+                continue;
+            }
             return at(Step::Route, Reason::RouteNotFound, "no route takes it any more");
         };
         let mut ctx = RequestContext::new(clock::now(), life.ctx.client);

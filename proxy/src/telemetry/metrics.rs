@@ -1,6 +1,7 @@
 //! The metrics of the gateway: handles, what one record does to them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use foregate_filters::context::{LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
@@ -30,6 +31,44 @@ pub struct Metrics {
     shadows: Series<ShadowLabels, Counter>,
     mirrors: Series<MirrorLabels, Counter>,
     injections: Series<InjectionLabels, Counter>,
+    outcomes: OutcomeCounts,
+}
+
+/// How all requests together ended, for reports to the control plane.
+#[derive(Debug, Default)]
+pub struct OutcomeCounts {
+    requests: AtomicU64,
+    refused: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// Counts of one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    pub requests: u64,
+    /// By policies: 4xx of the gateway's own.
+    pub refused: u64,
+    /// 5xx, of the gateway or of an upstream.
+    pub failed: u64,
+}
+
+impl OutcomeCounts {
+    fn count(&self, record: &Record) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        if record.status >= 500 {
+            self.failed.fetch_add(1, Ordering::Relaxed);
+        } else if record.refusal.is_some() && record.status >= 400 {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub fn read(&self) -> Outcomes {
+        Outcomes {
+            requests: self.requests.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -66,6 +105,11 @@ impl Metrics {
             (name, Occupancy(gauge))
         };
         self.listeners.find_or_make(listener, &self.families.name_budget, make).unwrap_or_default()
+    }
+
+    /// How all requests together ended.
+    pub fn outcomes(&self) -> &OutcomeCounts {
+        &self.outcomes
     }
 
     /// Counts the requests between head and record.
@@ -112,6 +156,7 @@ impl Metrics {
     /// the histograms, and formats nothing.
     pub fn observe(&self, record: &Record, route: &RouteMetrics, kept: bool) {
         route.observe(record, kept);
+        self.outcomes.count(record);
         for fact in &record.scores {
             self.observe_score(fact);
         }

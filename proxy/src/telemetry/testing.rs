@@ -187,7 +187,12 @@ fn described(limit: &Arc<str>) -> Description {
 /// The full record with its explanation: the second filter refused, each took three microseconds.
 pub fn explained_record() -> Record {
     let mut record = full_record();
-    let client = Client { peer: ([203, 0, 113, 7], 40_000).into(), address: record.client, tls: true };
+    let client = Client {
+        peer: ([203, 0, 113, 7], 40_000).into(),
+        address: record.client,
+        tls: true,
+        destination: Some(([192, 0, 2, 9], 8_080).into()),
+    };
     let mut ctx = RequestContext::new(MOMENT, client);
     ctx.trace.time(|| Duration::ZERO);
     (ctx.trace.ran, ctx.trace.done, ctx.trace.refused) = (2, 2, true);

@@ -8,7 +8,9 @@ use crate::support::guarded::{bundle, copy_bundle, golden, model, routes};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Received, Upstream, full};
 
+mod rotated;
 mod stored;
+mod streamed;
 mod told;
 
 const JSON: &str = "application/json";

@@ -19,6 +19,8 @@ mod clients;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
+mod control;
+#[cfg(test)]
 mod credentials;
 #[cfg(test)]
 mod decision_log;
@@ -28,6 +30,8 @@ mod drain;
 mod enrich;
 #[cfg(test)]
 mod explain;
+#[cfg(test)]
+mod fleet;
 #[cfg(test)]
 mod forged;
 #[cfg(test)]
@@ -48,6 +52,10 @@ mod identity_rotation;
 mod introspection;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod mesh;
+#[cfg(test)]
+mod mlflow;
 #[cfg(test)]
 mod model_command;
 #[cfg(test)]

@@ -198,6 +198,45 @@ fn versions_are_listed_with_the_parts_they_play() {
 }
 
 #[test]
+fn a_bundle_is_signed_with_a_key_of_ours_or_of_openssl() {
+    let folder = tempfile::tempdir().unwrap();
+    let bundled = folder.path().join("lead");
+    copy_bundle(&bundle("lead-score"), &bundled, |manifest| manifest, |_| true);
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let run = |words: &[&str]| model(folder.path(), words);
+    let (code, public) = run(&["key", &at("key.pem")]);
+    assert!(code == 0 && public.starts_with("-----BEGIN PUBLIC KEY-----"), "{public}");
+    fs::write(at("models.pem"), public).unwrap();
+    let (code, told) = run(&["key", &at("key.pem")]);
+    assert!(code == 1 && told.contains("key.pem"), "no key is written over: {told}");
+    let (key, openssl) = (format!("file:{}", at("key.pem")), format!("file:{}", at("other.pem")));
+    let (code, told) = run(&["sign", &at("lead"), "--key", &key]);
+    assert!(code == 0 && told.contains("lead-score 1.0.0 signed by "), "{told}");
+    let verify = |by: &str| run(&["verify", &at("lead"), "--key", by]);
+    let (code, told) = verify(&at("models.pem"));
+    assert!(code == 0 && told.contains("; signed by "), "{told}");
+    assert_eq!(fs::read(bundled.join("bundle.sig")).unwrap().len(), 64);
+    // Keys in the form that openssl writes, without the public half: PKCS #8 of version 1 (RFC 8410, section 10.3).
+    fs::write(
+        at("other.pem"),
+        "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    let other = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    fs::write(at("other-public.pem"), other).unwrap();
+    assert_eq!(run(&["sign", &at("lead"), "--key", &openssl]).0, 0);
+    assert_eq!((verify(&at("other-public.pem")).0, verify(&at("models.pem")).0), (0, 1));
+    // What is no key, and what no gateway would take.
+    let (code, told) = run(&["sign", &at("lead"), "--key", &format!("file:{}", at("models.pem"))]);
+    assert!(code == 3 && told.contains("an Ed25519 private key in PKCS #8 PEM"), "{told}");
+    let before = fs::read(bundled.join("bundle.sig")).unwrap();
+    fs::write(bundled.join("golden.json"), "{}").unwrap();
+    let (code, told) = run(&["sign", &at("lead"), "--key", &key]);
+    assert!(code == 1 && told.contains("golden.json"), "{told}");
+    assert_eq!(fs::read(bundled.join("bundle.sig")).unwrap(), before);
+}
+
+#[test]
 fn a_bundle_is_shown_measured_and_proven() {
     let folder = tempfile::tempdir().unwrap();
     let signed = folder.path().join("signed");

@@ -2,17 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::Response;
+use bytes::Bytes;
+use http::{HeaderMap, Response};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::support::certificates::Authority;
 use crate::support::client::{Client, Reply};
 use crate::support::guarded::{bundle, model, routes};
 use crate::support::idp::Idp;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::raw::{self, RawClient};
-use crate::support::upstream::{Feed, Upstream, fed, full};
+use crate::support::upstream::{Feed, Speak, Upstream, fed, full};
 
 /// One family of a scrape.
 #[derive(Debug, Default)]
@@ -356,4 +358,84 @@ async fn every_request_leaves_exactly_one_line_however_it_ends() {
     let ids: BTreeSet<String> =
         gateway.access_log().all().iter().map(|line| text(line, "foregate.decision")).collect();
     assert_eq!((ids.len(), gateway.access_log().text().lines().count()), (all.len(), all.len()));
+}
+
+#[tokio::test]
+async fn other_machines_see_health_and_metrics_and_no_more() {
+    let options = Options::default().args(&["--probes", "127.0.0.1:0"]);
+    let gateway = Foregate::start(&policies::plain("127.0.0.1:9"), options).await;
+    let listening = gateway.event("probes listening").await;
+    let probes = listening["address"].as_str().unwrap().parse().unwrap();
+    let page = async |path: &str| {
+        let mut client = Client::http1(probes).await;
+        let request = client.request("GET", path).header("host", probes.to_string());
+        client.send_empty(request).await
+    };
+    assert_eq!(page("/livez").await.status, 200);
+    assert_eq!(page("/readyz").await.status, 200);
+    assert!(page("/metrics").await.text().contains("foregate_"));
+    for path in ["/config", "/decisions", "/upstreams", "/"] {
+        assert_eq!(page(path).await.status, 404, "{path}");
+        assert_eq!(gateway.admin_page(path).await.0, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn probes_are_led_to_the_application_behind_a_sidecar() {
+    let web = Upstream::start(|request| async move {
+        let status = if request.uri.path() == "/healthz" { 200 } else { 500 };
+        Response::builder().status(status).body(full("")).unwrap()
+    })
+    .await;
+    let rpc = Upstream::speaking(Speak::Http2, |request| async move {
+        assert_eq!(request.uri.path(), "/grpc.health.v1.Health/Check");
+        let serving = u8::from(request.body.ends_with(b"crm"));
+        let (feed, body) = fed();
+        tokio::spawn(async move {
+            feed.data(Bytes::copy_from_slice(&[0, 0, 0, 0, 2, 8, serving])).await;
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", "0".parse().unwrap());
+            feed.trailers(trailers).await;
+        });
+        Response::builder().header("content-type", "application/grpc").body(body).unwrap()
+    })
+    .await;
+    // Of an authority that nobody knows: the kubelet does not look.
+    let leaf = Authority::new().leaf(&["crm.internal"]);
+    let secured = Upstream::speaking(Speak::Tls(leaf.server(&["http/1.1"])), |_| async {
+        Response::new(full("hello"))
+    })
+    .await;
+    let (web, rpc, secured) = (web.address.port(), rpc.address.port(), secured.address.port());
+    let told = serde_json::json!({
+        "app/liveness": { "httpGet": { "port": web, "path": "/healthz", "scheme": "HTTP" }, "timeoutSeconds": 5 },
+        "app/readiness": { "httpGet": { "port": web, "path": "/ready" }, "timeoutSeconds": 5 },
+        "tls/liveness": { "httpGet": { "port": secured, "path": "/", "scheme": "HTTPS" }, "timeoutSeconds": 5 },
+        "tls/readiness": { "httpGet": { "port": web, "path": "/", "scheme": "HTTPS" }, "timeoutSeconds": 5 },
+        "rpc/liveness": { "grpc": { "port": rpc, "service": "crm" }, "timeoutSeconds": 5 },
+        "rpc/readiness": { "grpc": { "port": rpc, "service": "other" }, "timeoutSeconds": 5 },
+    });
+    let options = Options::default().args(&["--probes", "127.0.0.1:0"]);
+    let options = options.env("FOREGATE_PROBES", told.to_string()).env("POD_IP", "127.0.0.1");
+    let gateway = Foregate::start(&policies::plain("127.0.0.1:9"), options).await;
+    let listening = gateway.event("probes listening").await;
+    let probes = listening["address"].as_str().unwrap().parse().unwrap();
+    for (path, status) in [
+        ("/probes/app/liveness", 200),
+        ("/probes/app/readiness", 503),
+        ("/probes/tls/liveness", 200),
+        ("/probes/tls/readiness", 503),
+        ("/probes/rpc/liveness", 200),
+        ("/probes/rpc/readiness", 503),
+        ("/probes/app/startup", 404),
+    ] {
+        let mut client = Client::http1(probes).await;
+        let request = client.request("GET", path).header("host", probes.to_string());
+        let reply = client.send_empty(request).await;
+        assert_eq!(reply.status, status, "{path}: {}", reply.text());
+    }
+    let options = Options::default().args(&["--probes", "127.0.0.1:0"]).env("FOREGATE_PROBES", "nonsense");
+    let (status, said) = Foregate::refused(&policies::plain("127.0.0.1:9"), options).await;
+    assert_eq!(status.code(), Some(2));
+    assert!(said.contains("FOREGATE_PROBES"), "{said}");
 }

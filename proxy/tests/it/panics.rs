@@ -90,7 +90,7 @@ fn mine(mut live: Live) -> Live {
     builder.route(route);
     let candidate = Candidate { conditions: Conditions::default(), order, route: 0 };
     builder.insert(
-        Place { port: 8080, tls: false, listener: None, host: None },
+        Place { door: 8080.into(), tls: false, listener: None, host: None },
         PathMatcher::Prefix("".into()),
         candidate,
     );

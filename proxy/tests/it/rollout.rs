@@ -11,6 +11,7 @@ use crate::support::client::{Client, Reply};
 use crate::support::guarded::{bundle, copy_bundle, golden, guarded};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Upstream, full};
+use crate::support::within;
 
 const SCORED: &str = "insecure: { anonymous: true }
 enrich: [{ name: lead, model: lead-score, deadline: 900ms, set: { header: X-Lead-Score, body: /Lead_Score__c } }]\n";
@@ -41,9 +42,13 @@ struct Stand {
 
 impl Stand {
     async fn start(models: &str) -> Self {
+        Self::with(models, Options::default()).await
+    }
+
+    async fn with(models: &str, options: Options) -> Self {
         let upstream = Upstream::answering("ok").await;
         let policies = guarded(upstream.address, SCORED) + models;
-        let gateway = Foregate::start(&policies, Options::default()).await;
+        let gateway = Foregate::start(&policies, options).await;
         Self { upstream, gateway }
     }
 
@@ -189,6 +194,44 @@ async fn a_canary_that_fails_is_taken_off_and_no_request_fails() {
     assert_eq!(stand.gateway.sample(percent).await, Some(0.0));
     stand.publish(&model(&versions, &canary.replace("percent: 50", "percent: 40"))).await;
     stand.gateway.wait_sample(percent, |value| (value - 40.0).abs() < 0.01).await;
+}
+
+#[tokio::test]
+async fn a_canary_that_was_taken_off_stays_off_in_the_next_process() {
+    let (trees, logistic) = (bundle("lead-score"), bundle("lead-score-logistic"));
+    let versions = [("v1", trees.as_path()), ("v2", logistic.as_path())];
+    let guardrails = "guardrails: { p99: 1us, minRecords: 40, holdOff: 1h }";
+    let canary = format!("production: v1, canary: {{ version: v2, percent: 50 }}, {guardrails}");
+    let state = tempfile::tempdir().unwrap();
+    let options = Options::default().args(&["--state-dir", state.path().to_str().unwrap()]);
+    let models = model(&versions, &canary);
+    let mut stand = Stand::with(&models, options.clone()).await;
+    stand.load_until("model version taken off", lead).await;
+    let written = || std::fs::read_to_string(state.path().join("trials.json")).unwrap_or_default();
+    within("the state", async {
+        while !written().contains("\"guardrail\":\"p99\"") {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // As a crash does.
+    stand.gateway.signal("KILL");
+    stand.gateway.exit().await;
+    let stand = Stand::with(&models, options.clone()).await;
+    let told = stand.gateway.event("model version stays off").await;
+    assert_eq!((&told["version"], &told["role"]), (&json!("v2"), &json!("canary")));
+    let percent = "foregate_model_canary_percent{model=\"lead-score\"}";
+    stand.gateway.wait_sample(percent, |percent| percent < 0.01).await;
+    let page = stand.page().await;
+    let trial = &page["versions"][1]["trial"];
+    assert_eq!((&trial["on"], &trial["broke"]["guardrail"]), (&json!(false), &json!("p99")));
+    assert!((1.0..=3_600.0).contains(&trial["seconds"].as_f64().unwrap()), "{trial}");
+    // A rollout that has changed is tried, and what was known of the one before is forgotten.
+    stand.publish(&model(&versions, &canary.replace("p99: 1us", "p99: 900ms"))).await;
+    stand.gateway.wait_sample(percent, |percent| (percent - 50.0).abs() < 0.01).await;
+    drop(stand);
+    let stand = Stand::with(&models, options).await;
+    stand.gateway.wait_sample(percent, |percent| (percent - 50.0).abs() < 0.01).await;
 }
 
 #[tokio::test]

@@ -19,11 +19,13 @@ use foregate_filters::step::Step;
 use http::{HeaderMap, StatusCode, request};
 use serde_json::Value;
 
+use crate::cases::connection;
 use crate::cases::credentials::Credentials;
 use crate::cases::{Name, describe};
 use crate::documents::case::Expect;
 use crate::route::{Action, Route, WeightedBackend};
-use crate::snapshot::{Listener, Snapshot};
+use crate::routes::Door;
+use crate::snapshot::{Listener, Snapshot, Speaks};
 
 /// A request as it comes in.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Arrival {
     pub consumer: Option<Credentials>,
     pub host: String,
     pub port: Option<u16>,
+    /// Where it meant to go, where the kernel redirected it.
+    pub destination: Option<SocketAddr>,
     pub tls: Option<bool>,
     pub source: IpAddr,
     pub peer: Option<Arc<Peer>>,
@@ -74,12 +78,14 @@ pub enum Verdict {
 
 /// Takes a request through route, filters and shape.
 pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
-    let Arrival { mut head, body, consumer, host, port, tls, source, peer, moment } = arrival;
+    let Arrival { mut head, body, consumer, host, port, destination, tls, source, peer, moment } = arrival;
     let serves = |listener: &&Listener| {
-        port.is_none_or(|port| port == listener.port) && tls.is_none_or(|tls| tls == listener.tls.is_some())
+        listener.speaks.is_captured() == destination.is_some()
+            && port.is_none_or(|port| port == listener.port)
+            && tls.is_none_or(|tls| tls == listener.tls.is_some())
     };
     let knows = |listener: &&Listener| {
-        snapshot.routes.listener(listener.port, listener.tls.is_some(), &host).is_some()
+        snapshot.routes.listener(door(listener, destination), listener.tls.is_some(), &host).is_some()
     };
     let secure = |listener: &&Listener| listener.tls.is_some();
     let mut listeners = snapshot.listeners.iter().filter(serves).filter(knows);
@@ -87,9 +93,15 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
         return missed();
     };
     let tls = listener.tls.is_some();
-    let Ok(route) = snapshot.routes.find(listener.port, tls, &host, &head) else { return missed() };
+    let found = snapshot.routes.find(door(listener, destination), tls, &host, &head);
+    let Ok(route) = found else { return missed() };
+    if let Some(meant) = destination.filter(|_| listener.speaks == Speaks::Outbound)
+        && !connection::knows(snapshot, listener, meant)
+    {
+        return missed();
+    }
     // The port of the client is of no meaning to any rule. None: requests of cases are not drawn for explanations.
-    let client = Client { peer: SocketAddr::new(source, 0), address: source, tls };
+    let client = Client { peer: SocketAddr::new(source, 0), address: source, tls, destination };
     let mut ctx = RequestContext::new(moment, client);
     if let Some(consumer) = consumer {
         consumer.put(route.chain.credentials(), &mut head.headers);
@@ -111,6 +123,11 @@ pub fn decide(snapshot: &Snapshot, arrival: Arrival) -> Outcome {
     };
     let (route, limits) = (Some(route.name.clone()), ctx.limits);
     Outcome { route, verdict, limits, _open: ctx.counted, connection: false }
+}
+
+/// Where a connection comes in that meant to go to `destination`.
+pub fn door(listener: &Listener, destination: Option<SocketAddr>) -> Door {
+    Door { port: listener.port, meant: destination.map(|destination| destination.port()) }
 }
 
 pub fn missed() -> Outcome {

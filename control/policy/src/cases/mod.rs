@@ -214,6 +214,7 @@ fn prepare(
         consumer,
         host: said.host.as_deref().unwrap_or("localhost").to_ascii_lowercase(),
         port: said.port,
+        destination: said.destination,
         tls: said.scheme.map(|scheme| scheme == case::Scheme::Https),
         source: said.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         peer,

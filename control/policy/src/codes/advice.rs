@@ -112,7 +112,7 @@ pub const OF_ADVICE: &[Entry] = &[
     entry(
         STORE_UNUSED,
         "Store that nothing uses",
-        "No policy of its namespace counts or keeps anything in the Store. Policies use stores of their own namespace.",
+        "No policy of its namespace counts or keeps anything in the Store, and no model reads a stream of it. Documents use stores of their own namespace.",
         "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s }]",
         "kind: Store\nmetadata: { name: redis }\n---\nrateLimit: [{ name: a, key: jwt.org_id, limit: 10, per: 1s, shared: { store: redis } }]",
     ),

@@ -1,13 +1,19 @@
 //! Every code of a diagnostic, with its title, explanation and example.
 
 mod advice;
+mod capture;
 mod entries;
+mod fleet;
+mod kubernetes;
 mod parts;
 
 use foregate_filters::fault::Code;
 
 use self::advice::OF_ADVICE;
+use self::capture::OF_CAPTURE;
 use self::entries::OF_DOCUMENTS;
+use self::fleet::OF_FLEET;
+use self::kubernetes::OF_KUBERNETES;
 use self::parts::OF_PARTS;
 
 /// What `foregate explain` tells about a code.
@@ -103,10 +109,34 @@ pub const UNREAD: Code = Code(732);
 pub const BACKEND_TLS: Code = Code(733);
 pub const SESSION: Code = Code(734);
 pub const SIDECAR: Code = Code(736);
+pub const SOURCE_CONFLICT: Code = Code(750);
+pub const FILE_OUTSIDE: Code = Code(751);
+pub const FILE_ABSENT: Code = Code(752);
+pub const FILE_WRITTEN: Code = Code(753);
+pub const SOURCE_UNREADABLE: Code = Code(754);
+pub const SOURCE_LIMIT: Code = Code(755);
+pub const SOURCE_LINK: Code = Code(756);
+pub const SUBMODULE: Code = Code(757);
+pub const COMMIT_UNTRUSTED: Code = Code(758);
+pub const HISTORY_REWRITTEN: Code = Code(759);
+pub const NAMESPACE_FOREIGN: Code = Code(760);
+pub const DOCUMENTS_TOGETHER: Code = Code(761);
+pub const SIGNERS: Code = Code(762);
+pub const FLEET_FILE: Code = Code(763);
+pub const CAPTURE: Code = Code(770);
+pub const CAPTURED_UPSTREAM: Code = Code(771);
+pub const PLAIN_PORTS: Code = Code(772);
+pub const UNKNOWN_DESTINATIONS: Code = Code(773);
+pub const BACKEND_KIND: Code = Code(790);
+pub const SERVICE_UNKNOWN: Code = Code(791);
+pub const LOCAL_FILE: Code = Code(792);
+pub const NAME_RESERVED: Code = Code(793);
+pub const OBJECT_REFUSED: Code = Code(794);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    OF_DOCUMENTS.iter().chain(OF_PARTS).chain(OF_ADVICE)
+    let parts = [OF_DOCUMENTS, OF_PARTS, OF_ADVICE, OF_FLEET, OF_CAPTURE, OF_KUBERNETES];
+    parts.into_iter().flatten()
 }
 
 /// The entry of a code written as `FG0102`, `fg102` or `102`.

@@ -4,6 +4,7 @@ use foregate_filters::fault::{Code, Path, closest};
 
 use crate::codes;
 use crate::compile::Compilation;
+use crate::compile::capture::Spot;
 use crate::compile::gateways::{Gateways, Served};
 use crate::compile::streams::carries;
 use crate::compile::typed::{Typed, spec};
@@ -13,11 +14,11 @@ use crate::documents::gateway::FromNamespaces;
 use crate::documents::http_route::{ParentRef, Spec};
 use crate::routes::hosts::intersect;
 
-/// A gateway, and those of its listeners that serve a route. Indices into [`Gateways`].
+/// A gateway, and where on it a route serves. Indices into [`Gateways`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     pub gateway: usize,
-    pub listeners: Vec<usize>,
+    pub spots: Vec<Spot>,
 }
 
 impl Compilation<'_> {
@@ -27,24 +28,24 @@ impl Compilation<'_> {
         let mut faulty = false;
         for (index, parent) in route.spec.parent_refs.iter().enumerate() {
             let at = spec().key("parentRefs").index(index);
-            let Some((gateway, listeners)) = self.parent(route.document, parent, gateways, &at) else {
+            let Some((gateway, spots)) = self.parent(route.document, parent, gateways, &at) else {
                 faulty = true;
                 continue;
             };
-            let meet = listeners.into_iter().filter(|listener| {
-                let served = gateways.0.get(gateway).and_then(|gateway| gateway.listeners.get(*listener));
+            let meet = spots.into_iter().filter(|spot| {
+                let served = gateways.0.get(gateway).and_then(|gateway| gateway.listeners.get(spot.listener));
                 served.is_some_and(|served| meets(served.hostname.as_deref(), &route.spec.hostnames))
             });
             match attachments.iter_mut().find(|attachment| attachment.gateway == gateway) {
-                Some(attachment) => attachment.listeners.extend(meet),
-                None => attachments.push(Attachment { gateway, listeners: meet.collect() }),
+                Some(attachment) => attachment.spots.extend(meet),
+                None => attachments.push(Attachment { gateway, spots: meet.collect() }),
             }
         }
         for attachment in &mut attachments {
-            attachment.listeners.sort_unstable();
-            attachment.listeners.dedup();
+            attachment.spots.sort_unstable();
+            attachment.spots.dedup();
         }
-        attachments.retain(|attachment| !attachment.listeners.is_empty());
+        attachments.retain(|attachment| !attachment.spots.is_empty());
         if attachments.is_empty() && !faulty {
             let message = "the route serves nothing: no listener has a host name in common with it";
             let at = spec().key("hostnames");
@@ -53,14 +54,14 @@ impl Compilation<'_> {
         attachments
     }
 
-    /// The gateway a reference names and the listeners it means; `None` after a fault.
+    /// The gateway a reference names and what it means there; `None` after a fault.
     pub fn parent(
         &mut self,
         document: &Document,
         parent: &ParentRef,
         gateways: &Gateways<'_>,
         at: &Path,
-    ) -> Option<(usize, Vec<usize>)> {
+    ) -> Option<(usize, Vec<Spot>)> {
         let namespace = parent.namespace.as_deref().unwrap_or(&document.name.namespace);
         let name = ObjectName::new(Some(namespace), &parent.name);
         let Some(index) = gateways.find(&name) else {
@@ -87,14 +88,14 @@ impl Compilation<'_> {
                 "no such listener of the Gateway `{name}` takes routes of the kind {}",
                 document.kind.word()
             );
-            let help = "an HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to TCP, a TLSRoute to TLS; both of the first two to TCP where a policy has it detect what is spoken";
+            let help = "an HTTPRoute attaches to listeners with protocol HTTP or HTTPS, a TCPRoute to TCP, a TLSRoute to TLS; both of the first two to TCP where a policy has it detect what is spoken, and to foregate.dev/Inbound and foregate.dev/Outbound";
             self.fault(Diagnostic::at(document, &at.key("name"), codes::ROUTE_PROTOCOL, message).help(help));
             return None;
         }
         let on_port: Vec<_> = named
             .into_iter()
             .filter(fits)
-            .filter(|(_, served)| parent.port.is_none_or(|port| port == served.port))
+            .filter_map(|(listener, served)| Some((Spot::of(listener, served, parent.port)?, served)))
             .collect();
         if on_port.is_empty() {
             let message = format!("the Gateway `{name}` has no such listener on this port");
@@ -102,12 +103,12 @@ impl Compilation<'_> {
             return None;
         }
         let same = gateway.document.name.namespace == document.name.namespace;
-        let listeners: Vec<usize> = on_port
+        let spots: Vec<Spot> = on_port
             .into_iter()
             .filter(|(_, served)| same || served.from == FromNamespaces::All)
-            .map(|(index, _)| index)
+            .map(|(spot, _)| spot)
             .collect();
-        if listeners.is_empty() {
+        if spots.is_empty() {
             // The field left out of it may be the one that lets the route attach.
             if self.is_partial(gateway.document) {
                 return None;
@@ -121,12 +122,17 @@ impl Compilation<'_> {
             self.fault(Diagnostic::at(document, &at, codes::NOT_ALLOWED, message).help(help));
             return None;
         }
-        Some((index, listeners))
+        Some((index, spots))
     }
 
     /// Tells of a name that refers to nothing; says nothing where the document exists but is faulty itself.
     pub fn missing(&mut self, document: &Document, kind: Kind, name: &ObjectName, at: &Path) {
         if self.sources.incomplete || self.named(kind).any(|other| other.name == *name) {
+            return;
+        }
+        // Whoever serves it was told what it needs.
+        let attaches = document.kind != Kind::BackendTlsPolicy && kind == Kind::Upstream;
+        if self.options.part && !attaches {
             return;
         }
         let names: Vec<String> = self.named(kind).map(|other| other.name.to_string()).collect();

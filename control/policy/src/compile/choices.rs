@@ -5,6 +5,7 @@ use foregate_filters::fault::Code;
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::attach::suggest;
+use crate::compile::backends::Backend;
 use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
@@ -41,7 +42,7 @@ impl Compilation<'_> {
                     1 => continue,
                     _ => {
                         let message = format!(
-                            "`{}` names backends of several namespaces in the route `{}`",
+                            "`{}` names several backends of the route `{}`",
                             choice.backend, target.name
                         );
                         let help = "give the `Upstream`s names of their own";
@@ -67,7 +68,8 @@ impl Compilation<'_> {
         let is = |document: &Document| {
             document.name.namespace == policy.name.namespace && *document.name.name == *target.name
         };
-        let mut names: Vec<(String, Option<String>)> = match target.kind {
+        let said = |backend: &Backend| (backend.name.clone(), backend.place());
+        let mut names: Vec<(String, String)> = match target.kind {
             // What only requests have is refused of connections elsewhere.
             TargetKind::Gateway | TargetKind::TCPRoute | TargetKind::TLSRoute => return None,
             TargetKind::HTTPRoute => {
@@ -76,7 +78,7 @@ impl Compilation<'_> {
                     return None;
                 }
                 let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-                backends.map(|backend| (backend.name.clone(), backend.namespace.clone())).collect()
+                backends.map(|backend| said(&Backend::from(backend))).collect()
             }
             TargetKind::GRPCRoute => {
                 let route = self.documents.grpc_routes.iter().find(|route| is(route.document))?;
@@ -84,7 +86,7 @@ impl Compilation<'_> {
                     return None;
                 }
                 let backends = route.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-                backends.map(|backend| (backend.name.clone(), backend.namespace.clone())).collect()
+                backends.map(|backend| said(&Backend::from(backend))).collect()
             }
         };
         names.sort_unstable();

@@ -16,7 +16,7 @@ use crate::documents::policy::{Mode, TargetKind};
 use crate::snapshot::Speaks;
 
 /// Time for a client to speak first where a policy names none.
-const WITHIN: Duration = Duration::from_secs(1);
+pub const WITHIN: Duration = Duration::from_secs(1);
 /// What a policy may say instead.
 const BOUNDS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(10));
 
@@ -39,6 +39,17 @@ impl Compilation<'_> {
                     }
                     continue;
                 };
+                let within = said.within.map_or(WITHIN, |within| within.0);
+                if let Some(capture) = &mut served.capture {
+                    capture.within = within;
+                    capture.opaque = said.opaque_ports.clone().into();
+                    continue;
+                }
+                if !said.opaque_ports.is_empty() {
+                    let message = format!("nothing is redirected to the listener `{name}`");
+                    let help = "name listeners with protocol foregate.dev/Inbound or foregate.dev/Outbound";
+                    faults.push(Diagnostic::at(typed.document, &at, codes::CAPTURE, message).help(help));
+                }
                 if !matches!(served.speaks, Speaks::Tcp | Speaks::Detected(_)) {
                     let message = format!("what is spoken to the listener `{name}` is known by its protocol");
                     let help = "name listeners with protocol TCP";
@@ -46,7 +57,7 @@ impl Compilation<'_> {
                     faults.push(fault.help(help));
                     continue;
                 }
-                served.speaks = Speaks::Detected(said.within.map_or(WITHIN, |within| within.0));
+                served.speaks = Speaks::Detected(within);
             }
         }
         self.faults.append(&mut faults);

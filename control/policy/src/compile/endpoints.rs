@@ -54,7 +54,7 @@ pub fn endpoints(document: &Document, said: &Spec, faults: &mut Vec<Diagnostic>)
         if service.is_some() { found.services.push(endpoint) } else { found.addresses.push(endpoint) }
     }
     found.file = said.endpoints_file.as_ref().map(|file| document.file.folder().join(file));
-    if said.endpoints.is_empty() && found.file.is_none() {
+    if said.endpoints.is_empty() && found.file.is_none() && said.captured.is_none() {
         let message = "the upstream has no endpoints";
         let help = "write endpoints: [\"crm.example.com:8443\"], or endpointsFile: crm.endpoints";
         faults.push(Diagnostic::at(document, &list, codes::ENDPOINT_SOURCE, message).help(help));

@@ -11,7 +11,7 @@ use crate::compile::typed::spec;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Document, ObjectName};
 use crate::documents::gateway::{self, FromNamespaces};
-use crate::snapshot::{Listener, ListenerTls, Speaks};
+use crate::snapshot::{Capture, Listener, ListenerTls, Speaks};
 
 /// All sound gateways.
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Served {
     pub speaks: Speaks,
     /// Set where connections begin with a header of the PROXY protocol: from where it is believed.
     pub proxies: Option<Arc<[IpNet]>>,
+    /// Set where it takes connections that the kernel redirected.
+    pub capture: Option<Capture>,
 }
 
 impl Served {
@@ -67,6 +69,7 @@ impl Gateways<'_> {
         for gateway in self.0 {
             let name = gateway.document.name.to_string();
             for served in gateway.listeners {
+                let capture = served.capture.clone().map(Arc::new);
                 listeners.extend(gateway.addresses.iter().map(|address| Listener {
                     gateway: name.as_str().into(),
                     name: served.name.as_str().into(),
@@ -76,6 +79,7 @@ impl Gateways<'_> {
                     tls: served.tls.clone(),
                     speaks: served.speaks,
                     proxies: served.proxies.clone(),
+                    capture: capture.clone(),
                 }));
             }
         }
@@ -126,11 +130,13 @@ impl<'a> Compilation<'a> {
                 tls,
                 speaks: self.speech(document, listener, &at),
                 proxies: None,
+                capture: self.capture(document, listener, &at),
             });
         }
         self.unused_frontends(document, said);
         self.expect_proxies(document, &mut listeners);
         self.detecting(document, &mut listeners);
+        self.captured(document, &listeners);
         Gateway { document, addresses, listeners }
     }
 
@@ -145,7 +151,12 @@ impl<'a> Compilation<'a> {
             })
             .collect();
         for (position, (gateway, index, served)) in all.iter().enumerate() {
-            let earlier = all.iter().take(position).filter(|(.., other)| other.port == served.port);
+            let apart = self.options.apart;
+            let meets = |other: &Gateway<'_>| !apart || other.document.name == gateway.document.name;
+            let earlier = all
+                .iter()
+                .take(position)
+                .filter(|(other_gateway, _, other)| other.port == served.port && meets(other_gateway));
             if let Some((.., other)) = earlier.clone().next().filter(|_| served.port != 0) {
                 self.proxies_agree(gateway.document, *index, served, other);
             }
@@ -160,7 +171,14 @@ impl<'a> Compilation<'a> {
                     (false, false) => served.speaks == other.speaks,
                     _ => false,
                 };
-                if served.port == 0 && !same_protocol {
+                // Those have no name by which one could be meant.
+                let captured = served.speaks.is_captured() || other.speaks.is_captured();
+                if captured && served.port != 0 {
+                    Some((
+                        "port",
+                        format!("{who} has the same port, and redirected connections need one of their own"),
+                    ))
+                } else if served.port == 0 && !same_protocol {
                     None
                 } else if !same_protocol {
                     Some(("protocol", format!("{who} speaks another protocol on port {}", served.port)))

@@ -3,6 +3,7 @@
 use crate::codes;
 use crate::compile::Compilation;
 use crate::compile::attach::Attachment;
+use crate::compile::capture::Spot;
 use crate::compile::gateways::{Gateway, Gateways, Served};
 use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
@@ -15,20 +16,20 @@ use crate::routes::hosts::intersect;
 pub struct Claim<'a> {
     document: &'a Document,
     gateway: usize,
-    listener: usize,
+    spot: Spot,
     hostnames: Vec<String>,
 }
 
 impl<'a> Claim<'a> {
     /// What a route serves at the places where it is attached.
     pub fn all(typed: &Typed<'a, http_route::Spec>, attachments: &[Attachment]) -> Vec<Self> {
-        let places = attachments.iter().flat_map(|attachment| {
-            attachment.listeners.iter().map(move |listener| (attachment.gateway, *listener))
-        });
-        let claim = |(gateway, listener)| Self {
+        let places = attachments
+            .iter()
+            .flat_map(|attachment| attachment.spots.iter().map(move |spot| (attachment.gateway, *spot)));
+        let claim = |(gateway, spot)| Self {
             document: typed.document,
             gateway,
-            listener,
+            spot,
             hostnames: typed.spec.hostnames.clone(),
         };
         places.map(claim).collect()
@@ -39,7 +40,7 @@ impl<'a> Claim<'a> {
     }
 
     fn served<'g>(&self, gateways: &'g Gateways<'_>) -> Option<&'g Served> {
-        gateways.0.get(self.gateway).and_then(|gateway| gateway.listeners.get(self.listener))
+        gateways.0.get(self.gateway).and_then(|gateway| gateway.listeners.get(self.spot.listener))
     }
 
     /// True where some name below that of the listener is served by both.
@@ -62,9 +63,12 @@ impl Compilation<'_> {
         let (grpc, http): (Vec<_>, Vec<_>) = claims.iter().partition(|claim| claim.is_grpc());
         let mut wrong: Vec<Diagnostic> = Vec::new();
         for one in grpc {
-            let served = gateways.0.get(one.gateway).and_then(|gateway| gateway.listeners.get(one.listener));
-            let Some(served) = served else { continue };
-            let same = |other: &&&Claim<'_>| (other.gateway, other.listener) == (one.gateway, one.listener);
+            let Some(served) = one.served(gateways) else { continue };
+            let same = |other: &&&Claim<'_>| {
+                let (here, there) = (one.spot, other.spot);
+                let apart = here.meant.is_some() && there.meant.is_some() && here.meant != there.meant;
+                (other.gateway, there.listener) == (one.gateway, here.listener) && !apart
+            };
             let hostname = served.hostname.as_deref();
             let Some(other) = http.iter().filter(same).find(|other| one.meets(other, hostname)).copied()
             else {

@@ -27,6 +27,10 @@ impl Compilation<'_> {
         listener: &Listener,
         at: &Path,
     ) -> Option<ListenerTls> {
+        if listener.protocol == Protocol::Inbound {
+            self.identity_needed(document, &at.key("protocol"));
+            return Some(self.of_workload(document));
+        }
         let tls = match self.said_of_tls(document, listener, at) {
             Ok(tls) => tls,
             Err(instead) => return instead,
@@ -56,7 +60,9 @@ impl Compilation<'_> {
         at: &Path,
     ) -> Result<&'s Tls, Option<ListenerTls>> {
         let (message, help, field) = match (listener.protocol, &listener.tls) {
-            (Protocol::HTTP | Protocol::TCP, None) => return Err(None),
+            (Protocol::HTTP | Protocol::TCP, None) | (Protocol::Inbound | Protocol::Outbound, _) => {
+                return Err(None);
+            }
             (Protocol::HTTP, Some(_)) => {
                 ("an HTTP listener has no TLS", "make the protocol HTTPS, or remove `tls`", "tls")
             }
@@ -116,6 +122,8 @@ impl Compilation<'_> {
         match listener.protocol {
             Protocol::HTTP | Protocol::HTTPS => Speaks::Http,
             Protocol::TCP => Speaks::Tcp,
+            Protocol::Inbound => Speaks::Inbound,
+            Protocol::Outbound => Speaks::Outbound,
             Protocol::TLS if passes => Speaks::Passthrough,
             Protocol::TLS => Speaks::Tls,
         }
@@ -162,8 +170,15 @@ impl Compilation<'_> {
             self.fault(Diagnostic::at(document, &at, codes::LISTENER_TLS, message).help(help));
         }
         self.identity_needed(document, &at.key("options").key(IDENTITY));
+        self.of_workload(document)
+    }
+
+    /// The identity of this workload is shown, and that of every client asked for.
+    fn of_workload(&self, document: &Document) -> ListenerTls {
         let plain_until = self.plain_until(document);
-        ListenerTls { certificates: Vec::new(), clients: Clients::Workloads { plain_until } }
+        let said = self.insecure(document);
+        let plain_ports = said.iter().flat_map(|(_, said)| said.plain_ports.iter().copied()).collect();
+        ListenerTls { certificates: Vec::new(), clients: Clients::Workloads { plain_until, plain_ports } }
     }
 
     /// Tells where a document needs the identity of this workload and the process has none.
@@ -175,7 +190,7 @@ impl Compilation<'_> {
     }
 
     /// What the policies that target a gateway say under `insecure`, each with its document.
-    fn insecure(&self, gateway: &Document) -> Vec<(&Document, &policy::Insecure)> {
+    pub fn insecure(&self, gateway: &Document) -> Vec<(&Document, &policy::Insecure)> {
         let targets = |said: &policy::Spec| {
             said.target_refs.iter().any(|target| {
                 target.kind == TargetKind::Gateway && target.name.as_str() == &*gateway.name.name
@@ -283,7 +298,10 @@ impl Compilation<'_> {
                     Diagnostic::at(typed.document, &at, codes::CERTIFICATE_OPTIONAL, message).warning(),
                 );
             }
-            let unheard = insecure.plain_until.is_some() || insecure.client_certificate_optional;
+            let unheard = insecure.plain_until.is_some()
+                || insecure.client_certificate_optional
+                || insecure.unknown_destinations
+                || !insecure.plain_ports.is_empty();
             if unheard && !gateway {
                 let message = "this switch is about listeners, and the policy targets no Gateway";
                 let help = "target the Gateway with targetRefs";

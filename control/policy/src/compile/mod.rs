@@ -2,8 +2,10 @@
 
 mod attach;
 mod backend_tls;
+pub mod backends;
 mod balancing;
 mod calls;
+mod capture;
 mod choices;
 mod concurrency;
 mod consumers;
@@ -107,6 +109,11 @@ pub trait Materials: Resources {
 pub struct Options {
     /// Port 0 in listeners: the system chooses one. For tests and the demo.
     pub port_zero: bool,
+    /// Gateways are served by different processes: their listeners are never in each other's way.
+    pub apart: bool,
+    /// The documents are a part of a whole that was compiled elsewhere: gateways and routes that they name and that are
+    /// not here are served by others.
+    pub part: bool,
 }
 
 /// Every document, read into its type.
@@ -164,19 +171,21 @@ pub fn compile(
     };
     let backend_tls = work.backend_tls();
     let upstreams = work.upstreams(&backend_tls);
-    let models = work.models();
     let stores = work.stores();
+    let models = work.models(&stores);
     let gateways = work.gateways();
     work.weak_listeners();
     work.weak_proxies();
     work.weak_detection();
+    work.weak_capture();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
     let leases = work.leases();
     let policies = work.policies();
     let lent = Lent::new(materials, &work, (&models.broken, &stores.broken), consumers);
-    let streams = work.streams(&gateways, &policies, &lent);
-    let mut routes = work.routes(&gateways, &policies, &lent, streams.checked);
+    let mut streams = work.streams(&gateways, &policies, &lent);
+    let mut destinations = std::mem::take(&mut streams.destinations);
+    let mut routes = work.routes(&gateways, &policies, &lent, (streams.checked, &mut destinations));
     routes.used_upstreams.extend(streams.used_upstreams);
     routes.used_gateways.extend(streams.used_gateways);
     work.lint(&routes);
@@ -191,6 +200,7 @@ pub fn compile(
         listeners: gateways.into_listeners(),
         routes: routes.table,
         streams: streams.table,
+        destinations,
         upstreams,
         models: models.loaded,
         stores: stores.loaded,

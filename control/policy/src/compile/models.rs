@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use ahash::AHashSet;
 use foregate_filters::fault::{Code, Path, closest};
+use foregate_filters::secret::SecretRef;
 use foregate_filters::units::TimeSpan;
 
 use crate::codes;
 use crate::compile::Compilation;
+use crate::compile::attach::suggest;
+use crate::compile::stores::Stores;
 use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
-use crate::documents::model::{self, FeatureStore, Spec};
-use crate::model::{Features, Guardrails, Model, Rollout, Version};
+use crate::document::{Kind, ObjectName};
+use crate::documents::model::{self, FeatureStore, FeatureStream, Spec};
+use crate::model::{Features, Guardrails, Model, Rollout, Stream, Version};
 
 /// Difference of two scores that is no disagreement, where the document says none.
 const TOLERANCE: f64 = 0.1;
@@ -33,12 +37,16 @@ pub struct Models {
 }
 
 impl Compilation<'_> {
-    pub fn models(&mut self) -> Models {
+    pub fn models(&mut self, stores: &Stores) -> Models {
         let mut models = Models::default();
+        let declared = self.named(Kind::Store).map(|store| store.name.clone()).collect();
+        let stores =
+            Declared { stores: declared, broken: &stores.broken, incomplete: self.sources.incomplete };
         for typed in std::mem::take(&mut self.documents.models) {
             let before = self.faults.len();
             let secrets = self.sources.root.join("secrets");
-            let mut reader = Reader { typed: &typed, faults: &mut self.faults, warnings: &mut self.warnings };
+            let (faults, warnings) = (&mut self.faults, &mut self.warnings);
+            let mut reader = Reader { typed: &typed, stores: &stores, faults, warnings };
             let model = reader.read(&secrets);
             // Bundles are looked at whatever is wrong with the rollout: every fault is told at once.
             if let Err(faults) = self.materials.model(&model, &spec()) {
@@ -55,9 +63,19 @@ impl Compilation<'_> {
     }
 }
 
+/// The stores that a model may name.
+struct Declared<'a> {
+    stores: Vec<ObjectName>,
+    /// Their fault has been told.
+    broken: &'a AHashSet<String>,
+    /// True where documents are missing that could not be read.
+    incomplete: bool,
+}
+
 /// Reads one document.
 struct Reader<'a> {
     typed: &'a Typed<'a, Spec>,
+    stores: &'a Declared<'a>,
     faults: &'a mut Vec<Diagnostic>,
     warnings: &'a mut Vec<Diagnostic>,
 }
@@ -87,14 +105,46 @@ impl Reader<'_> {
     /// Without a key where something is wrong with that, which has been told.
     fn features(&mut self, said: &FeatureStore, secrets: &FilePath) -> Features {
         let (document, mut wrong) = (self.typed.document, Vec::new());
-        said.key.check(&spec().key("featureStore").key("key"), &mut wrong);
+        let at = spec().key("featureStore");
+        said.key.check(&at.key("key"), &mut wrong);
+        if let Some(next) = &said.next_key {
+            next.check(&at.key("nextKey"), &mut wrong);
+        }
         let sound = wrong.is_empty();
         self.faults.extend(wrong.into_iter().map(|fault| Diagnostic::from_fault(document, fault)));
         let folder = document.file.folder();
-        let mut key = said.key.clone();
-        key.anchor(folder, secrets);
-        let inbox = said.inbox.as_ref().map(|inbox| folder.join(inbox));
-        Features { path: folder.join(&said.path), key: sound.then_some(key), inbox }
+        let anchored = |key: &SecretRef| {
+            let mut key = key.clone();
+            key.anchor(folder, secrets);
+            key
+        };
+        let stream = said.stream.as_ref().and_then(|stream| self.stream(stream, &at.key("stream")));
+        Features {
+            path: folder.join(&said.path),
+            key: sound.then(|| anchored(&said.key)),
+            next_key: said.next_key.as_ref().filter(|_| sound).map(anchored),
+            inbox: said.inbox.as_ref().map(|inbox| folder.join(inbox)),
+            stream,
+        }
+    }
+
+    /// `None` where there is no such store, or something is wrong with it, which has been told.
+    fn stream(&mut self, said: &FeatureStream, at: &Path) -> Option<Stream> {
+        let wanted = ObjectName::new(Some(&*self.typed.document.name.namespace), &said.store);
+        let Declared { stores, broken, incomplete } = self.stores;
+        if stores.contains(&wanted) {
+            let store = wanted.to_string();
+            let sound = !broken.contains(&store);
+            return sound.then(|| Stream { store: store.into(), name: said.name.as_str().into() });
+        }
+        if !incomplete {
+            let here = stores.iter().filter(|store| store.namespace == wanted.namespace);
+            let names: Vec<&str> = here.map(|store| &*store.name).collect();
+            let help = suggest(&said.store, &names, "there are");
+            let message = format!("there is no Store named `{}` in this namespace", said.store);
+            self.fault(&at.key("store"), Code::REFERENCE, message, &help);
+        }
+        None
     }
 
     fn fault(&mut self, at: &Path, code: Code, message: impl Into<String>, help: &str) {

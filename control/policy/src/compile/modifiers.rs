@@ -6,6 +6,7 @@ use foregate_filters::fault::{Code, Fault, Path};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use crate::codes;
+use crate::compile::backends::Backend;
 use crate::compile::matches::path_fault;
 use crate::documents::http_route::{
     FilterType, HeaderField, HeaderModifier, PathModifier, PathModifierType, RequestMirror, RequestRedirect,
@@ -40,9 +41,7 @@ pub struct Modifiers {
 /// An upstream that gets copies of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MirrorTo {
-    /// Name of the upstream, and its namespace where that is another.
-    pub name: String,
-    pub namespace: Option<String>,
+    pub backend: Backend,
     /// The way to the reference.
     pub at: Path,
     pub share: Share,
@@ -225,7 +224,7 @@ impl Reader<'_> {
             return None;
         }
         let (said, at) = (&mirror.backend_ref, at.key("backendRef"));
-        Some(MirrorTo { name: said.name.clone(), namespace: said.namespace.clone(), at, share })
+        Some(MirrorTo { backend: Backend::from(said), at, share })
     }
 
     fn rewrite(&mut self, rewrite: &UrlRewrite, at: &Path) -> Rewrite {

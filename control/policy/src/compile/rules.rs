@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use ahash::AHashSet;
+use ahash::{AHashMap, AHashSet};
 
 use crate::balancing::Session;
 use crate::codes;
 use crate::compile::attach::Attachment;
+use crate::compile::backends::Backend;
 use crate::compile::calls::{Calls, calls, lowered};
+use crate::compile::capture::{Spot, doors};
 use crate::compile::filters::Lent;
-use crate::compile::gateways::Gateways;
+use crate::compile::gateways::{Gateway, Gateways, Served};
 use crate::compile::hosts::Claim;
 use crate::compile::matches::matches;
 use crate::compile::modifiers::{Modifiers, modifiers};
@@ -23,11 +25,14 @@ use crate::document::{Document, Kind, ObjectName};
 use crate::documents::grpc_route::Match;
 use crate::documents::http_route::{self, Rule};
 use crate::documents::policy::TargetKind;
+use crate::documents::upstream;
 use crate::route::{Action, Forward, Mirror, Retry, Route, Share, Timeouts, WeightedBackend};
+use crate::routes::destinations::{Destinations, Known};
 use crate::routes::hosts::intersect;
 use crate::routes::matcher::{Conditions, PathMatcher};
 use crate::routes::paths::{Candidate, Order, Shadow};
-use crate::routes::{Place, RouteTable, TableBuilder};
+use crate::routes::{Door, Place, RouteTable, TableBuilder};
+use crate::snapshot::Speaks;
 use foregate_filters::fault::{Code, Path};
 use foregate_filters::spec::OfRoute;
 
@@ -57,39 +62,44 @@ struct Compiled {
 }
 
 impl Compilation<'_> {
-    /// `checked` are the policies whose filters were built already.
+    /// `checked` are the policies whose filters were built already; what routes of outbound listeners lead to is
+    /// added to the destinations.
     pub fn routes<'p>(
         &mut self,
         gateways: &Gateways<'_>,
         policies: &'p Policies<'_>,
         lent: &Lent<'_>,
-        mut checked: AHashSet<&'p str>,
+        (mut checked, destinations): (AHashSet<&'p str>, &mut Destinations),
     ) -> Routes {
         let mut routes = Routes::default();
-        let mut builder = TableBuilder::default();
-        for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
-            if carries(Kind::HttpRoute, served.speaks) || gateways.is_beside(served, true) {
-                builder.listener(served.port, served.begins_with_tls(), served.hostname.as_deref());
-            }
-        }
+        let mut builder = known_listeners(gateways);
         let mut claims: Vec<Claim<'_>> = Vec::new();
         let http = std::mem::take(&mut self.documents.routes).into_iter().map(|typed| (typed, Vec::new()));
         let grpc = std::mem::take(&mut self.documents.grpc_routes);
-        for (typed, calls) in http.chain(grpc.iter().map(lowered)) {
-            let attachments = self.attach(&typed, gateways);
+        let all: Vec<_> = http
+            .chain(grpc.iter().map(lowered))
+            .map(|(typed, calls)| {
+                let attachments = self.attach(&typed, gateways);
+                (typed, calls, attachments)
+            })
+            .collect();
+        let named = Named::of(all.iter().flat_map(|(_, _, attachments)| attachments));
+        for (typed, calls, attachments) in all {
             let rules = self.rules(&typed, &calls, &mut routes.used_upstreams);
             claims.extend(Claim::all(&typed, &attachments));
             for attachment in attachments {
                 let Some(gateway) = gateways.0.get(attachment.gateway) else { continue };
                 routes.used_gateways.insert(gateway.document.name.clone());
-                let kind = if typed.document.kind == Kind::GrpcRoute {
-                    TargetKind::GRPCRoute
-                } else {
-                    TargetKind::HTTPRoute
-                };
+                let grpc = typed.document.kind == Kind::GrpcRoute;
+                let kind = if grpc { TargetKind::GRPCRoute } else { TargetKind::HTTPRoute };
                 let applied = policies.of(&gateway.document.name, kind, &typed.document.name);
                 checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
+                let spots: Vec<(&Served, Spot)> = spots(gateway, &attachment.spots);
                 for (index, rule) in rules.iter().enumerate() {
+                    if let Some(rule) = rule {
+                        self.captured_backends(typed.document, rule, index, &spots);
+                        rule.known(&spots, destinations);
+                    }
                     let said = typed.spec.rules.get(index);
                     let backends = said.iter().flat_map(|said| &said.backend_refs);
                     let backends: Vec<&str> = backends.map(|backend| backend.name.as_str()).collect();
@@ -116,7 +126,7 @@ impl Compilation<'_> {
                         fingerprint.unwrap_or_default(),
                         description,
                     ));
-                    rule.place(&mut builder, id, index, &typed, gateways, &attachment);
+                    rule.place(&mut builder, (id, index), &typed, gateways, (&attachment, &named));
                 }
             }
         }
@@ -127,6 +137,30 @@ impl Compilation<'_> {
         }
         (routes.table, routes.shadows) = builder.build();
         routes
+    }
+
+    /// Tells of backends that are where redirected connections meant to go, where the route has others.
+    fn captured_backends(
+        &mut self,
+        document: &Document,
+        rule: &Compiled,
+        index: usize,
+        spots: &[(&Served, Spot)],
+    ) {
+        let at = spec().key("rules").index(index);
+        for (place, (upstream, ..)) in rule.backends.iter().enumerate() {
+            let at = at.key("backendRefs").index(place).key("name");
+            self.leads_where_meant(document, *upstream, spots, &at);
+        }
+        for (upstream, _) in &rule.mirrors {
+            let captured = |typed: &Typed<'_, upstream::Spec>| typed.spec.captured.is_some();
+            if self.documents.upstreams.get(*upstream).is_some_and(captured) {
+                let message = "copies have nowhere that they meant to go";
+                let help = "mirror to an upstream with endpoints";
+                let fault = Diagnostic::at(document, &at.key("filters"), codes::CAPTURED_UPSTREAM, message);
+                self.fault(fault.help(help));
+            }
+        }
     }
 
     fn rules(
@@ -179,8 +213,7 @@ impl Compilation<'_> {
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
             let at = at.key("backendRefs").index(index);
-            let said = (backend.namespace.as_deref(), backend.name.as_str());
-            let (name, upstream) = self.upstream_of(document, said, &at);
+            let (name, upstream) = self.upstream_of(document, &Backend::from(backend), &at);
             used.insert(name);
             let (edits, faults) = self::modifiers(&backend.filters, None, &at.key("filters"), true);
             wrong.extend(faults);
@@ -237,8 +270,7 @@ impl Compilation<'_> {
     ) -> Vec<(usize, Share)> {
         let mut mirrors = Vec::new();
         for mirror in &modifiers.mirrors {
-            let said = (mirror.namespace.as_deref(), mirror.name.as_str());
-            let (name, upstream) = self.upstream_of(document, said, &mirror.at);
+            let (name, upstream) = self.upstream_of(document, &mirror.backend, &mirror.at);
             used.insert(name);
             if let Some(upstream) = upstream {
                 if grpc {
@@ -325,15 +357,23 @@ impl Compiled {
         }
     }
 
+    /// Makes known where redirected connections of an application may go by this rule.
+    fn known(&self, spots: &[(&Served, Spot)], destinations: &mut Destinations) {
+        for (served, spot) in spots.iter().filter(|(served, _)| served.speaks == Speaks::Outbound) {
+            for (upstream, ..) in &self.backends {
+                destinations.add(served.port, Known { upstream: *upstream, port: spot.meant, stream: None });
+            }
+        }
+    }
+
     /// Puts every match below every host name of every listener that the route is attached to.
     fn place(
         &self,
         builder: &mut TableBuilder,
-        route: usize,
-        rule: usize,
+        (route, rule): (usize, usize),
         typed: &Typed<'_, http_route::Spec>,
         gateways: &Gateways<'_>,
-        attachment: &Attachment,
+        (attachment, ports): (&Attachment, &Named),
     ) {
         let name = &typed.document.name;
         let order_name: std::sync::Arc<str> = format!("{}/{}", name.namespace, name.name).into();
@@ -342,10 +382,13 @@ impl Compiled {
             names => names.iter().map(|name| Some(name.as_str())).collect(),
         };
         let Some(gateway) = gateways.0.get(attachment.gateway) else { return };
-        for served in attachment.listeners.iter().filter_map(|index| gateway.listeners.get(*index)) {
+        for (served, spot) in spots(gateway, &attachment.spots) {
             let listener = served.hostname.as_deref();
-            for host in hosts.iter().filter(|host| intersect(listener, **host)) {
-                let place = Place { port: served.port, tls: served.tls.is_some(), listener, host: *host };
+            let hosts = hosts.iter().filter(|host| intersect(listener, **host));
+            let doors = doors(spot, ports.at(attachment.gateway));
+            for (host, meant) in hosts.flat_map(|host| doors.iter().map(move |meant| (host, *meant))) {
+                let door = Door { port: served.port, meant };
+                let place = Place { door, tls: served.tls.is_some(), listener, host: *host };
                 for (index, (path, conditions)) in self.matches.iter().enumerate() {
                     let grpc = typed.document.kind == Kind::GrpcRoute;
                     let order = Order { route: order_name.clone(), rule, index, grpc };
@@ -354,6 +397,40 @@ impl Compiled {
                 }
             }
         }
+    }
+}
+
+/// A table that knows the listeners whose requests are read, and those beside them.
+fn known_listeners(gateways: &Gateways<'_>) -> TableBuilder {
+    let mut builder = TableBuilder::default();
+    for served in gateways.0.iter().flat_map(|gateway| &gateway.listeners) {
+        if carries(Kind::HttpRoute, served.speaks) || gateways.is_beside(served, true) {
+            builder.listener(served.port, served.begins_with_tls(), served.hostname.as_deref());
+        }
+    }
+    builder
+}
+
+/// The spots of a gateway, with their listeners.
+fn spots<'g>(gateway: &'g Gateway<'_>, spots: &[Spot]) -> Vec<(&'g Served, Spot)> {
+    spots.iter().filter_map(|spot| Some((gateway.listeners.get(spot.listener)?, *spot))).collect()
+}
+
+/// The ports that routes name of redirected connections, by gateway.
+struct Named(AHashMap<usize, Vec<Spot>>);
+
+impl Named {
+    fn of<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> Self {
+        let mut named: AHashMap<usize, Vec<Spot>> = AHashMap::new();
+        for attachment in attachments {
+            let spots = attachment.spots.iter().copied().filter(|spot| spot.meant.is_some());
+            named.entry(attachment.gateway).or_default().extend(spots);
+        }
+        Self(named)
+    }
+
+    fn at(&self, gateway: usize) -> &[Spot] {
+        self.0.get(&gateway).map(Vec::as_slice).unwrap_or_default()
     }
 }
 

@@ -139,21 +139,22 @@ impl Compilation<'_> {
     /// Stores that nothing is counted or kept in.
     pub fn unused_stores(&self) -> Vec<Diagnostic> {
         let unused = self.named(Kind::Store).filter(|store| {
-            let mut policies = self.named(Kind::Policy);
-            !policies.any(|policy| {
-                policy.name.namespace == store.name.namespace && names(&policy.root, &store.name.name)
+            let mut users = self.named(Kind::Policy).chain(self.named(Kind::Model));
+            !users.any(|user| {
+                user.name.namespace == store.name.namespace && names(&user.root, &store.name.name)
             })
         });
         unused
             .map(|store| {
-                let message = format!("no policy of its namespace uses the store `{}`", store.name);
+                let message =
+                    format!("no policy and no model of its namespace uses the store `{}`", store.name);
                 Diagnostic::at(store, &Document::name_path(), codes::STORE_UNUSED, message).warning()
             })
             .collect()
     }
 }
 
-/// True where something in a policy refers to this store: a field `store` with its name.
+/// True where something in a document refers to this store: a field `store` with its name.
 fn names(node: &Node, store: &str) -> bool {
     node.key("store").and_then(Node::text) == Some(store)
         || node.items().iter().any(|item| names(item, store))

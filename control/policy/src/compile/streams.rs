@@ -1,13 +1,17 @@
 //! `TCPRoute` and `TLSRoute`: attached to listeners, with chain and backends.
 
+use std::sync::Arc;
+
 use ahash::AHashSet;
 use foregate_filters::chain::Chain;
 use foregate_filters::fault::Path;
 use foregate_filters::spec::OfRoute;
 
 use crate::codes;
+use crate::compile::backends::Backend;
+use crate::compile::capture::Spot;
 use crate::compile::filters::Lent;
-use crate::compile::gateways::Gateways;
+use crate::compile::gateways::{Gateways, Served};
 use crate::compile::policies::{Applied, Policies, Prepared};
 use crate::compile::typed::spec;
 use crate::compile::{Compilation, fingerprint};
@@ -16,6 +20,8 @@ use crate::document::{Document, Kind, ObjectName};
 use crate::documents::http_route::ParentRef;
 use crate::documents::policy::TargetKind;
 use crate::documents::stream_route::Rule;
+use crate::routes::Door;
+use crate::routes::destinations::{Destinations, Known};
 use crate::routes::hosts::intersect;
 use crate::routes::streams::{StreamBackend, StreamRoute, StreamTable};
 use crate::snapshot::{Protocol, Speaks};
@@ -24,6 +30,7 @@ use crate::snapshot::{Protocol, Speaks};
 #[derive(Debug, Default)]
 pub struct Streams<'p> {
     pub table: StreamTable,
+    pub destinations: Destinations,
     pub used_upstreams: AHashSet<ObjectName>,
     pub used_gateways: AHashSet<ObjectName>,
     /// Names of policies whose filters were built here.
@@ -102,11 +109,18 @@ impl<'a> Compilation<'a> {
         let mut attached = false;
         for (index, parent) in said.parents.iter().enumerate() {
             let at = spec().key("parentRefs").index(index);
-            let Some((gateway, listeners)) = self.parent(said.document, parent, gateways, &at) else {
+            let Some((gateway, spots)) = self.parent(said.document, parent, gateways, &at) else {
                 attached = true;
                 continue;
             };
             let Some(gateway) = gateways.0.get(gateway) else { continue };
+            let spots = spots.into_iter();
+            let spots: Vec<(&Served, Spot)> =
+                spots.filter_map(|spot| Some((gateway.listeners.get(spot.listener)?, spot))).collect();
+            for (place, backend) in backends.iter().enumerate() {
+                let at = spec().key("rules").index(0).key("backendRefs").index(place).key("name");
+                self.leads_where_meant(said.document, backend.upstream, &spots, &at);
+            }
             let applied = policies.of(&gateway.document.name, target, &said.document.name);
             streams.checked.extend(applied.policies.iter().map(|policy| policy.name.as_str()));
             let chain = self.chain(&applied.policies, Some(said.document), &OfRoute::default(), lent);
@@ -115,7 +129,7 @@ impl<'a> Compilation<'a> {
             let route =
                 self.stream_route(said, rule, &backends, (chain, &applied), &gateway.document.name, lent);
             let route = streams.table.add(route);
-            for served in listeners.iter().filter_map(|index| gateway.listeners.get(*index)) {
+            for (served, spot) in spots {
                 let listener = served.hostname.as_deref();
                 for host in said.hosts.iter().map(Option::as_deref) {
                     if !intersect(listener, host) {
@@ -123,15 +137,18 @@ impl<'a> Compilation<'a> {
                     }
                     attached = true;
                     streams.used_gateways.insert(gateway.document.name.clone());
-                    let Some(taken) = streams.table.attach(served.port, listener, host, route) else {
-                        continue;
-                    };
+                    let taken = streams.attach((served, spot), host, (route, &backends));
+                    let Some(taken) = taken else { continue };
                     let what = host.map_or_else(String::new, |host| format!(" for `{host}`"));
                     let message = format!(
                         "the connections{what} of the listener `{}` go to the route `{}` already",
                         served.name, taken.name
                     );
-                    let help = "let one route lead to several backendRefs, or attach it to another listener";
+                    let help = if served.speaks.is_captured() {
+                        "let one route lead to several backendRefs, or name other ports in the parentRefs"
+                    } else {
+                        "let one route lead to several backendRefs, or attach it to another listener"
+                    };
                     let fault = Diagnostic::at(said.document, &at, codes::STREAM_TAKEN, message).help(help);
                     self.fault(fault);
                 }
@@ -181,15 +198,12 @@ impl<'a> Compilation<'a> {
         let list = spec().key("rules").index(0).key("backendRefs");
         let mut backends = Vec::new();
         for (index, backend) in rule.backend_refs.iter().enumerate() {
-            let at = list.index(index).key("name");
-            let name = ObjectName::new(Some(&document.name.namespace), &backend.name);
-            used.insert(name.clone());
-            match self.documents.upstreams.iter().position(|upstream| upstream.document.name == name) {
-                Some(upstream) => {
-                    self.speaks(document, upstream, true, &at);
-                    backends.push(StreamBackend { upstream, weight: backend.weight.unwrap_or(1) });
-                }
-                None => self.missing(document, Kind::Upstream, &name, &at),
+            let at = list.index(index);
+            let (name, upstream) = self.upstream_of(document, &Backend::from(backend), &at);
+            used.insert(name);
+            if let Some(upstream) = upstream {
+                self.speaks(document, upstream, true, &at.key("name"));
+                backends.push(StreamBackend { upstream, weight: backend.weight.unwrap_or(1) });
             }
         }
         if rule.backend_refs.iter().all(|backend| backend.weight == Some(0)) {
@@ -255,15 +269,37 @@ impl<'a> Compilation<'a> {
                 }
                 let message = format!("`{input}` is read, and the {word} `{}` has no requests", route.name);
                 let help = if host {
-                    "of a TLSRoute, rules read source, peer, request.host (the name asked for) and request.time"
+                    "of a TLSRoute, rules read source, destination, peer, request.host (the name asked for) and request.time"
                 } else {
-                    "of a TCPRoute, rules read source, peer and request.time"
+                    "of a TCPRoute, rules read source, destination, peer and request.time"
                 };
                 let mut at = spec();
                 at.0.extend(rule.at.0.iter().cloned());
                 self.fault(Diagnostic::at(policy.document, &at, codes::OF_REQUESTS, message).help(help));
             }
         }
+    }
+}
+
+impl Streams<'_> {
+    /// Lets the connections of a listener take a route; gives the route that has some of them already.
+    fn attach(
+        &mut self,
+        (served, spot): (&Served, Spot),
+        host: Option<&str>,
+        (route, backends): (usize, &[StreamBackend]),
+    ) -> Option<Arc<StreamRoute>> {
+        if served.speaks == Speaks::Outbound {
+            let add = |backend: &StreamBackend| {
+                let known = Known { upstream: backend.upstream, port: spot.meant, stream: Some(route) };
+                self.destinations.add(served.port, known)
+            };
+            let taken = backends.iter().find_map(add);
+            return taken.and_then(|taken| self.table.all().get(taken).cloned());
+        }
+        // A route for every port leaves those to others that they name.
+        let door = Door { port: served.port, meant: spot.meant };
+        self.table.attach(door, served.hostname.as_deref(), host, route).cloned()
     }
 }
 
@@ -288,8 +324,12 @@ fn asks(policy: &Prepared<'_>, section: &str) -> bool {
 /// True where a route of this kind may attach to a listener that speaks this.
 pub const fn carries(kind: Kind, speaks: Speaks) -> bool {
     match kind {
-        Kind::TcpRoute => matches!(speaks, Speaks::Tcp | Speaks::Detected(_)),
+        Kind::TcpRoute => {
+            matches!(speaks, Speaks::Tcp | Speaks::Detected(_) | Speaks::Inbound | Speaks::Outbound)
+        }
         Kind::TlsRoute => matches!(speaks, Speaks::Tls | Speaks::Passthrough),
-        _ => matches!(speaks, Speaks::Http | Speaks::Detected(_)),
+        _ => {
+            matches!(speaks, Speaks::Http | Speaks::Detected(_) | Speaks::Inbound | Speaks::Outbound)
+        }
     }
 }

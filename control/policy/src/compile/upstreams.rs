@@ -10,7 +10,7 @@ use foregate_filters::units::TimeSpan;
 use crate::codes;
 use crate::compile::backend_tls::BackendTls;
 use crate::compile::typed::{Typed, spec};
-use crate::compile::{Compilation, balancing, concurrency, credentials, endpoints, unread};
+use crate::compile::{Compilation, balancing, capture, concurrency, credentials, endpoints, unread};
 use crate::diagnostic::Diagnostic;
 use crate::document::Document;
 use crate::documents::upstream;
@@ -84,6 +84,7 @@ impl Reader<'_> {
     fn read(mut self) -> Upstream {
         let spec_of = &self.typed.spec;
         let found = endpoints::endpoints(self.typed.document, spec_of, self.faults);
+        let (virtual_addresses, captured) = capture::upstream(self.typed.document, spec_of, self.faults);
         let timeouts = spec().key("timeouts");
         let second = Duration::from_secs(1);
         let connect = (Duration::from_millis(1), 60 * second);
@@ -119,6 +120,8 @@ impl Reader<'_> {
             endpoints: found.addresses,
             services: found.services,
             endpoints_file: found.file,
+            virtual_addresses,
+            captured,
             balancing: balancing::balancing(self.typed.document, spec_of, self.faults),
             protocol,
             tls: None,

@@ -1,7 +1,7 @@
 //! `Case`: one request or connection, and the verdict it must get.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,11 @@ pub struct Request {
     /// Port of the listener; that of the first one of the scheme that serves the host, where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Where a redirected connection meant to go, such as `10.0.0.7:8080`: for listeners with protocol
+    /// foregate.dev/Inbound or foregate.dev/Outbound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub destination: Option<SocketAddr>,
     /// Canonical path, and query.
     #[schemars(regex(pattern = "^/"))]
     pub path: String,
@@ -109,6 +114,11 @@ pub struct Connection {
     /// Port of the listener; any where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// Where a redirected connection meant to go, such as `10.0.0.7:5432`: for listeners with protocol
+    /// foregate.dev/Inbound or foregate.dev/Outbound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub destination: Option<SocketAddr>,
     /// Name that the client asks for in TLS; none where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]

@@ -168,6 +168,14 @@ pub enum Protocol {
     TLS,
     /// Anything: for `TCPRoute`.
     TCP,
+    /// Connections to this workload that the kernel redirected (`foregate init`): mutual TLS with the identity of the
+    /// workload. `port` of a parentRef is the port that they meant. For `HTTPRoute`, `GRPCRoute` and `TCPRoute`.
+    #[serde(rename = "foregate.dev/Inbound")]
+    Inbound,
+    /// Connections of this workload's application that the kernel redirected, in the clear. `port` of a parentRef is
+    /// the port that they meant; a `TCPRoute` takes those that meant an address of its upstreams.
+    #[serde(rename = "foregate.dev/Outbound")]
+    Outbound,
 }
 
 /// TLS of a listener.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::documents::http_route::{
-    self, BackendRef, ForegateGroup, HeaderMatch, HeaderModifier, ParentRef, RequestMirror, RouteFilter,
-    UpstreamKind, ValueMatchType,
+    self, BackendGroup, BackendKind, BackendRef, HeaderMatch, HeaderModifier, ParentRef, RequestMirror,
+    RouteFilter, ValueMatchType,
 };
 use crate::documents::session::SessionPersistence;
 use crate::documents::{HOSTNAME, LABEL, OBJECT_NAME};
@@ -108,19 +108,25 @@ pub enum FilterType {
     RequestMirror,
 }
 
-/// Refers to an upstream that speaks HTTP/2.
+/// Refers to an upstream that speaks HTTP/2, or to a `Service`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "GRPCBackendRef")]
 pub struct Backend {
-    pub group: ForegateGroup,
-    pub kind: UpstreamKind,
+    #[serde(default)]
+    pub group: BackendGroup,
+    #[serde(default)]
+    pub kind: BackendKind,
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    /// Where it is; the namespace of the route where absent. Another one needs a `ReferenceGrant` there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = LABEL), length(max = 63))]
     pub namespace: Option<String>,
+    /// Of a `Service` alone, which must have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
     /// Its share of the calls, in relation to the sum of all weights; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -157,6 +163,7 @@ impl From<&Backend> for BackendRef {
             kind: backend.kind,
             name: backend.name.clone(),
             namespace: backend.namespace.clone(),
+            port: backend.port,
             weight: backend.weight,
             filters: backend.filters.iter().map(RouteFilter::from).collect(),
         }

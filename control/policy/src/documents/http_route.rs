@@ -234,18 +234,24 @@ pub struct RequestMirror {
     pub fraction: Option<Fraction>,
 }
 
-/// Refers to the upstream that gets the copies.
+/// Refers to the upstream or Service that gets the copies.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorRef {
-    pub group: ForegateGroup,
-    pub kind: UpstreamKind,
+    #[serde(default)]
+    pub group: BackendGroup,
+    #[serde(default)]
+    pub kind: BackendKind,
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    /// Where it is; the namespace of the route where absent. Another one needs a `ReferenceGrant` there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = LABEL), length(max = 63))]
     pub namespace: Option<String>,
+    /// Of a `Service` alone, which must have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
 }
 
 /// A part of the whole.
@@ -342,18 +348,24 @@ pub enum PathModifierType {
     ReplacePrefixMatch,
 }
 
-/// Refers to an upstream.
+/// Refers to an `Upstream`, or, where the control plane knows them, to a `Service`.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendRef {
-    pub group: ForegateGroup,
-    pub kind: UpstreamKind,
+    #[serde(default)]
+    pub group: BackendGroup,
+    #[serde(default)]
+    pub kind: BackendKind,
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the `Upstream`; that of the route where absent. Another one needs a `ReferenceGrant` there.
+    /// Where it is; the namespace of the route where absent. Another one needs a `ReferenceGrant` there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = LABEL), length(max = 63))]
     pub namespace: Option<String>,
+    /// Of a `Service` alone, which must have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
     /// Its share of the requests, in relation to the sum of all weights; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -362,6 +374,26 @@ pub struct BackendRef {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub filters: Vec<RouteFilter>,
+}
+
+/// The group of what a route leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum BackendGroup {
+    /// Of `Service`.
+    #[default]
+    #[serde(rename = "")]
+    Core,
+    /// Of `Upstream`.
+    #[serde(rename = "foregate.dev")]
+    Foregate,
+}
+
+/// What a route leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum BackendKind {
+    #[default]
+    Service,
+    Upstream,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

@@ -48,11 +48,29 @@ pub struct FeatureStore {
     pub path: String,
     /// What its values are sealed with: 32 bytes, as 64 hexadecimal digits or in base64.
     pub key: SecretRef,
+    /// Opens the file where `key` does not: the key that `foregate features rekey` seals it with next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_key: Option<SecretRef>,
     /// Folder from which updates are taken up, relative to the policy file: files that end in `.ndjson`, `.jsonl` or
     /// `.csv`. None are taken up where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub inbox: Option<String>,
+    /// Stream from which updates are taken up as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<FeatureStream>,
+}
+
+/// A stream of updates in Redis. An entry has one field, `update`, which says what a line of an `.ndjson` file does.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FeatureStream {
+    /// The `Store` that has it, of this namespace.
+    #[schemars(length(min = 1, max = 253))]
+    pub store: String,
+    /// Its name: the key at the server is `PREFIX:stream:NAME`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9._/-]+$"), length(min = 1, max = 128))]
+    pub name: String,
 }
 
 /// A file with a public key.

@@ -144,13 +144,18 @@ pub struct Body {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Detect {
     /// Names of listeners with protocol TCP. HTTP, in the clear, goes to the `HTTPRoute`s attached to them,
-    /// everything else to their `TCPRoute`.
+    /// everything else to their `TCPRoute`. Listeners with protocol foregate.dev/Inbound or foregate.dev/Outbound
+    /// look by themselves, where either could take a connection.
     #[schemars(length(min = 1, max = 64), inner(length(min = 1, max = 253)))]
     pub listeners: Vec<String>,
     /// Time for a client to speak first; 1s where absent, 10ms to 10s. Where the server speaks first, it is waited
     /// for that long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<TimeSpan>,
+    /// Ports that redirected connections meant and on which nobody looks: they go to the `TCPRoute`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(range(min = 1, max = 65535)))]
+    pub opaque_ports: Vec<u16>,
 }
 
 /// Who says from where connections really come.
@@ -186,4 +191,13 @@ pub struct Insecure {
     /// True: `mode: AllowInsecureFallback` may be used by the Gateway that the policy targets.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub client_certificate_optional: bool,
+    /// Ports that redirected connections meant and on which listeners with protocol foregate.dev/Inbound take plain
+    /// ones too, of nobody: for probes, and for what measures. Only in a policy that targets their Gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(range(min = 1, max = 65535)))]
+    pub plain_ports: Vec<u16>,
+    /// True: what the application opens to addresses that no upstream of a route has is passed on as it is. Only in
+    /// a policy that targets the Gateway of a listener with protocol foregate.dev/Outbound.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown_destinations: bool,
 }

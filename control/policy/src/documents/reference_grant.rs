@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::documents::LABEL;
-use crate::documents::http_route::{ForegateGroup, GatewayGroup, UpstreamKind};
+use crate::documents::http_route::{BackendGroup, BackendKind, GatewayGroup};
 
 /// A `ReferenceGrant` of `gateway.networking.k8s.io/v1`.
 pub type ReferenceGrant = crate::documents::Resource<Spec>;
@@ -36,15 +36,17 @@ pub struct From {
 pub enum FromKind {
     HTTPRoute,
     GRPCRoute,
+    TCPRoute,
+    TLSRoute,
 }
 
-/// Upstreams of the namespace of the grant.
+/// Upstreams or Services of the namespace of the grant.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "ReferenceGrantTo")]
 pub struct To {
-    pub group: ForegateGroup,
-    pub kind: UpstreamKind,
+    pub group: BackendGroup,
+    pub kind: BackendKind,
     /// One of them; all where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]

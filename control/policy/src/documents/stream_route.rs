@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::documents::http_route::{ForegateGroup, ParentRef, UpstreamKind};
+use crate::documents::http_route::{BackendGroup, BackendKind, ParentRef};
 use crate::documents::{HOSTNAME, LABEL};
 
 /// A `TCPRoute` of `gateway.networking.k8s.io/v1`.
@@ -50,16 +50,25 @@ pub struct Rule {
     pub backend_refs: Vec<BackendRef>,
 }
 
-/// Refers to an `Upstream` with `protocol: Tcp`.
+/// Refers to an `Upstream` with `protocol: Tcp`, or, where the control plane knows them, to a `Service`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "StreamBackendRef")]
 pub struct BackendRef {
-    pub group: ForegateGroup,
-    pub kind: UpstreamKind,
-    /// Name of an `Upstream` in the namespace of the route.
+    #[serde(default)]
+    pub group: BackendGroup,
+    #[serde(default)]
+    pub kind: BackendKind,
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
+    /// Where it is; the namespace of the route where absent. Another one needs a `ReferenceGrant` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = LABEL), length(max = 63))]
+    pub namespace: Option<String>,
+    /// Of a `Service` alone, which must have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<u16>,
     /// Its share of the connections, in relation to the sum of all weights; 1 where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]

@@ -31,6 +31,14 @@ pub struct Spec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub endpoints_file: Option<String>,
+    /// Addresses besides those of the endpoints by which redirected connections mean this upstream, such as those of a
+    /// Service: `10.96.0.10:80`, `[fd00::10]:80`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 64)))]
+    pub virtual_addresses: Vec<String>,
+    /// In place of endpoints: where a redirected connection meant to go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captured: Option<Captured>,
     #[serde(default)]
     pub protocol: Protocol,
     /// Plain connections where absent.
@@ -82,6 +90,15 @@ pub struct Insecure {
     /// Credentials are sent over plain connections: whoever sees them can use them.
     #[serde(default)]
     pub plain_credentials: bool,
+}
+
+/// Where redirected connections go on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Captured {
+    /// The address and port that the client meant.
+    Address,
+    /// The port that the client meant, on loopback; only for routes whose parentRefs name that port.
+    Loopback,
 }
 
 /// What is spoken to the endpoints.

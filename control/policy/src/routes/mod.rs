@@ -1,5 +1,6 @@
 //! Finds the route of a request, with the precedence of Gateway API v1.6.
 
+pub mod destinations;
 pub mod hosts;
 pub mod matcher;
 pub mod paths;
@@ -21,8 +22,41 @@ use crate::routes::paths::{Candidate, Order, Paths, Shadow};
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    /// By port, and whether TLS is spoken there.
-    sockets: AHashMap<(u16, bool), Hosts<Attached>>,
+    /// By where it came in, and whether TLS is spoken there.
+    sockets: AHashMap<(Door, bool), Hosts<Attached>>,
+}
+
+/// Where a request or connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Door {
+    /// Port of the listener.
+    pub port: u16,
+    /// The port that it meant, where the kernel redirected it; `None` for every such port, and for other listeners.
+    pub meant: Option<u16>,
+}
+
+impl From<u16> for Door {
+    fn from(port: u16) -> Self {
+        Self { port, meant: None }
+    }
+}
+
+impl Door {
+    /// The value for this door; where there is none, that for every port that may be meant.
+    fn of<T>(self, find: impl Fn(Self) -> Option<T>) -> Option<T> {
+        find(self).or_else(|| self.meant.and_then(|_| find(Self::from(self.port))))
+    }
+}
+
+/// How well a table of routes knows a door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Takes {
+    /// No route is attached there.
+    Nothing,
+    /// Routes for every port that may be meant.
+    Any,
+    /// Routes for the port that was meant, and for no other.
+    Named,
 }
 
 /// The routes attached to one listener.
@@ -51,7 +85,7 @@ pub struct TableBuilder {
 /// A place where matches are put.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
-    pub port: u16,
+    pub door: Door,
     pub tls: bool,
     /// Host name of the listener, `None` for every name.
     pub listener: Option<&'a str>,
@@ -60,18 +94,18 @@ pub struct Place<'a> {
 }
 
 impl RouteTable {
-    /// The route for a request that came in on `port`, over TLS or not.
+    /// The route for a request that came in by `door`, over TLS or not.
     ///
     /// `host` is in lower case, without port. The path of `head.uri` is canonical. Allocates nothing,
     /// unless a match reads a query parameter with escapes or a header sent in several lines.
     pub fn find(
         &self,
-        port: u16,
+        door: impl Into<Door>,
         tls: bool,
         host: &str,
         head: &request::Parts,
     ) -> Result<&Arc<Route>, RouteMiss> {
-        let attached = self.attached(port, tls, host).ok_or(RouteMiss::Host)?;
+        let attached = self.attached(door.into(), tls, host).ok_or(RouteMiss::Host)?;
         let path = head.uri.path();
         let route = attached.hosts.search(host, |paths| paths.find(path, head));
         route.and_then(|route| self.routes.get(route)).ok_or(RouteMiss::Rule)
@@ -79,13 +113,25 @@ impl RouteTable {
 
     /// Which listener serves `host` on this port. Equal answers mean the same listener: compare the one
     /// of the TLS server name with the one of the `Host` to see a misdirected request.
-    pub fn listener(&self, port: u16, tls: bool, host: &str) -> Option<usize> {
-        self.attached(port, tls, host).map(|attached| attached.listener)
+    pub fn listener(&self, door: impl Into<Door>, tls: bool, host: &str) -> Option<usize> {
+        self.attached(door.into(), tls, host).map(|attached| attached.listener)
+    }
+
+    /// Whether requests that came in by this door may find a route.
+    pub fn takes(&self, door: Door, tls: bool) -> Takes {
+        let some = |door: Door| {
+            self.sockets.get(&(door, tls)).is_some_and(|names| names.values().any(|it| !it.hosts.is_empty()))
+        };
+        match door.meant {
+            Some(_) if some(door) => Takes::Named,
+            _ if some(Door::from(door.port)) => Takes::Any,
+            _ => Takes::Nothing,
+        }
     }
 
     /// The listener with exactly this host name on this port, `None` for that of every name.
-    pub fn named(&self, port: u16, tls: bool, hostname: Option<&str>) -> Option<usize> {
-        let names = self.sockets.get(&(port, tls))?;
+    pub fn named(&self, door: impl Into<Door>, tls: bool, hostname: Option<&str>) -> Option<usize> {
+        let names = door.into().of(|door| self.sockets.get(&(door, tls)))?;
         names.named(hostname).map(|attached| attached.listener)
     }
 
@@ -94,17 +140,17 @@ impl RouteTable {
         &self.routes
     }
 
-    fn attached(&self, port: u16, tls: bool, host: &str) -> Option<&Attached> {
-        self.sockets.get(&(port, tls)).and_then(|names| names.search(host, Some))
+    fn attached(&self, door: Door, tls: bool, host: &str) -> Option<&Attached> {
+        door.of(|door| self.sockets.get(&(door, tls))).and_then(|names| names.search(host, Some))
     }
 }
 
 impl TableBuilder {
     /// Makes a listener known, so that its hosts are served even if no route attaches.
-    pub fn listener(&mut self, port: u16, tls: bool, hostname: Option<&str>) {
+    pub fn listener(&mut self, door: impl Into<Door>, tls: bool, hostname: Option<&str>) {
         let listener = self.listeners;
         self.listeners += 1;
-        let names = self.table.sockets.entry((port, tls)).or_default();
+        let names = self.table.sockets.entry((door.into(), tls)).or_default();
         names.entry(hostname, || Attached { listener, hosts: Hosts::default() });
     }
 
@@ -119,7 +165,7 @@ impl TableBuilder {
 
     /// Lets a match lead to a route.
     pub fn insert(&mut self, place: Place<'_>, path: PathMatcher, candidate: Candidate) {
-        let names = self.table.sockets.entry((place.port, place.tls)).or_default();
+        let names = self.table.sockets.entry((place.door, place.tls)).or_default();
         let listener = self.listeners;
         let attached = names.entry(place.listener, || Attached { listener, hosts: Hosts::default() });
         attached.hosts.entry(place.host, Paths::default).insert(path, candidate);

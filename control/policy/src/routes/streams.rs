@@ -7,6 +7,7 @@ use foregate_filters::chain::Chain;
 
 use crate::description::Description;
 use crate::routes::hosts::Hosts;
+use crate::routes::{Door, Takes};
 
 /// The rule of a `TCPRoute` or `TLSRoute`, as seen from one `Gateway`.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub struct StreamBackend {
 #[derive(Debug, Default)]
 pub struct StreamTable {
     routes: Vec<Arc<StreamRoute>>,
-    /// By port: the listeners by name, and below each the routes by name.
-    ports: AHashMap<u16, Hosts<Hosts<usize>>>,
+    /// By where they came in: the listeners by name, and below each the routes by name.
+    doors: AHashMap<Door, Hosts<Hosts<usize>>>,
 }
 
 impl StreamRoute {
@@ -58,11 +59,22 @@ impl StreamRoute {
 }
 
 impl StreamTable {
-    /// The route for a connection that came in on `port`; `name` is what the client asked for in TLS, in lower
+    /// The route for a connection that came in by `door`; `name` is what the client asked for in TLS, in lower
     /// case, and empty where it asked for nothing.
-    pub fn find(&self, port: u16, name: &str) -> Option<&Arc<StreamRoute>> {
-        let attached = self.ports.get(&port)?.search(name, Some)?;
+    pub fn find(&self, door: impl Into<Door>, name: &str) -> Option<&Arc<StreamRoute>> {
+        let attached = door.into().of(|door| self.doors.get(&door))?.search(name, Some)?;
         attached.search(name, Some).and_then(|route| self.routes.get(*route))
+    }
+
+    /// Whether connections that came in by this door may find a route.
+    pub fn takes(&self, door: Door) -> Takes {
+        let some =
+            |door: Door| self.doors.get(&door).is_some_and(|names| names.values().any(|it| !it.is_empty()));
+        match door.meant {
+            Some(_) if some(door) => Takes::Named,
+            _ if some(Door::from(door.port)) => Takes::Any,
+            _ => Takes::Nothing,
+        }
     }
 
     /// Every route.
@@ -71,8 +83,8 @@ impl StreamTable {
     }
 
     /// Makes a listener known, so that its name is not served by another.
-    pub fn listener(&mut self, port: u16, hostname: Option<&str>) {
-        self.ports.entry(port).or_default().entry(hostname, Hosts::default);
+    pub fn listener(&mut self, door: impl Into<Door>, hostname: Option<&str>) {
+        self.doors.entry(door.into()).or_default().entry(hostname, Hosts::default);
     }
 
     /// Adds a route; gives its place for [`Self::attach`].
@@ -84,12 +96,12 @@ impl StreamTable {
     /// Lets the connections for `host` of a listener take a route; gives the route that has them already.
     pub fn attach(
         &mut self,
-        port: u16,
+        door: impl Into<Door>,
         listener: Option<&str>,
         host: Option<&str>,
         route: usize,
     ) -> Option<&Arc<StreamRoute>> {
-        let attached = self.ports.entry(port).or_default().entry(listener, Hosts::default);
+        let attached = self.doors.entry(door.into()).or_default().entry(listener, Hosts::default);
         let taken = *attached.entry(host, || route);
         if taken == route { None } else { self.routes.get(taken) }
     }

@@ -152,7 +152,8 @@ fn certificates_files_and_port_zero_are_resolved() {
         )
         .replace("['crm:80']", "['crm:443'], tls: { mode: Simple, caFile: roots.pem }, protocol: Http2")
         + &route("web", &format!("rules: [{{ {CRM} }}]"));
-    let snapshot = compile(&sources(&text), &Fake, Options { port_zero: true }).unwrap();
+    let snapshot =
+        compile(&sources(&text), &Fake, Options { port_zero: true, ..Options::default() }).unwrap();
     let tls = snapshot.listeners[0].tls.as_ref().unwrap();
     assert_eq!(tls.certificates[0].certificate, Path::new("policies/secrets/web/tls.crt"));
     let upstream = snapshot.upstreams[0].tls.as_ref().unwrap();

@@ -139,7 +139,7 @@ fn faults_of_routes_have_code_and_place() {
         ),
         (
             "backendRefs: [{ group: foregate.dev, kind: Service, name: crm }]",
-            "FG0103 @:56 `Service` is not supported",
+            "FG0790 @:56 the kind Service is of the core group",
         ),
         ("matches: []", "FG0206 @:13 the rule leads nowhere"),
         (

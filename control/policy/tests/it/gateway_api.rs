@@ -279,6 +279,43 @@ fn upstreams_of_other_namespaces_need_a_grant() {
 }
 
 #[test]
+fn services_mean_the_upstreams_that_stand_for_them() {
+    let stand_in = |name: &str, said: &str| {
+        format!(
+            "apiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: {{ name: {name}, namespace: b }}\nspec: {{ endpoints: ['10.0.0.1:80'], protocol: {said} }}\n---\n"
+        )
+    };
+    let grant = |kind: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: {{ name: g, namespace: b }}\nspec:\n  from: [{{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: default }}]\n  to: [{{ group: '', kind: {kind} }}]\n---\n"
+        )
+    };
+    let to = |reference: &str| route("web", &format!("rules: [{{ backendRefs: [{reference}] }}]"));
+    let there = stand_in("service.leads.80", "Http1");
+    let far = to("{ name: leads, port: 80, namespace: b }");
+    let snapshot = compiled(&with(&[&*there, &far, &grant("Service")].concat())).unwrap();
+    assert_eq!(&*snapshot.upstreams[2].name, "b/service.leads.80");
+    let upstreams = grant("Upstream").replace("''", "foregate.dev");
+    assert_eq!(
+        faults(&[&*there, &far, &upstreams].concat()),
+        [
+            "FG0643 no ReferenceGrant in the namespace `b` lets a HTTPRoute of `default` refer to the Service `leads`"
+        ]
+    );
+    for (reference, told) in [
+        ("{ name: leads, port: 80 }", "FG0791 the Service `leads` and its port 80 are not known here"),
+        ("{ name: leads }", "FG0790 a reference to a Service needs the number of a port"),
+        ("{ kind: Upstream, name: crm }", "FG0790 the kind Upstream is of the group foregate.dev"),
+        (
+            "{ group: foregate.dev, kind: Upstream, name: crm, port: 80 }",
+            "FG0790 a reference to an Upstream has no port",
+        ),
+    ] {
+        assert_eq!(faults(&to(reference)), [told]);
+    }
+}
+
+#[test]
 fn routes_that_nothing_reaches_are_told() {
     let rules = "rules:\n- { matches: [{ path: { type: RegularExpression, value: '/.*' } }], backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }] }\n- { matches: [{ path: { value: /a } }, { path: { type: Exact, value: /b } }], backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }] }";
     assert_eq!(

@@ -110,7 +110,10 @@ fn asks(text: &str) -> Clients {
 #[test]
 fn what_is_asked_of_clients_is_what_was_written() {
     assert_eq!(asks(&gateway(FILES, "")), Clients::Unasked);
-    assert_eq!(asks(&gateway(WORKLOAD, "")), Clients::Workloads { plain_until: None });
+    assert_eq!(
+        asks(&gateway(WORKLOAD, "")),
+        Clients::Workloads { plain_until: None, plain_ports: Box::default() }
+    );
     let validated = format!("  tls: {{ frontend: {{ default: {{ validation: {{ {VALIDATION} }} }} }} }}\n");
     let Clients::Authorities(ClientAuthorities { certificates, revocations, required }) =
         asks(&gateway(FILES, &validated))
@@ -121,7 +124,10 @@ fn what_is_asked_of_clients_is_what_was_written() {
     assert_eq!(certificates, [PathBuf::from("policies/secrets/partners/ca.crt")]);
     assert_eq!(revocations, [PathBuf::from("policies/secrets/partners/ca.crl")]);
     // A mesh listener asks for workloads, whatever the gateway says of others; a port of its own wins.
-    assert_eq!(asks(&gateway(WORKLOAD, &validated)), Clients::Workloads { plain_until: None });
+    assert_eq!(
+        asks(&gateway(WORKLOAD, &validated)),
+        Clients::Workloads { plain_until: None, plain_ports: Box::default() }
+    );
     let own = validated.replace("frontend: {", "frontend: { perPort: [{ port: 443, tls: {} }],");
     assert_eq!(asks(&gateway(FILES, &own)), Clients::Unasked);
 }
@@ -131,16 +137,16 @@ fn weakenings_are_named_warned_of_and_of_their_gateway_alone() {
     let until = policy("{ plainUntil: '2027-01-31T00:00:00Z' }", "edge");
     let text = gateway(WORKLOAD, "") + &until;
     let plain_until = Some(Duration::from_hours(500_376));
-    assert_eq!(asks(&text), Clients::Workloads { plain_until });
+    assert_eq!(asks(&text), Clients::Workloads { plain_until, plain_ports: Box::default() });
     let warnings = brief(&compiled(&text).unwrap().warnings);
     assert!(warnings.iter().any(|told| told.starts_with("FG0620")), "{warnings:?}");
     // The earliest time counts, and that of another gateway does not.
     let earlier = until.replace("name: weak", "name: weaker").replace("2027-01-31", "2027-01-30");
     let plain_until = Some(Duration::from_hours(500_376 - 24));
-    assert_eq!(asks(&(text + &earlier)), Clients::Workloads { plain_until });
+    assert_eq!(asks(&(text + &earlier)), Clients::Workloads { plain_until, plain_ports: Box::default() });
     let other = gateway(WORKLOAD, "").replace("443", "444").replace("edge", "other");
     let text = gateway(WORKLOAD, "") + "---\n" + &other + &until.replace("edge", "other");
-    assert_eq!(asks(&text), Clients::Workloads { plain_until: None });
+    assert_eq!(asks(&text), Clients::Workloads { plain_until: None, plain_ports: Box::default() });
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod backend_tls;
 mod balancing;
+mod capture;
 mod cases;
 mod compile;
 mod consumers;

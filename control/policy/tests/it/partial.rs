@@ -112,7 +112,7 @@ fn a_misspelt_field_of_a_route_or_gateway_is_one_fault() {
         ),
         (
             CRM.replace("name: crm", "name: billing, port: 80"),
-            "FG0103 23:81 the field `port` is not supported by this version",
+            "FG0790 23:87 a reference to an Upstream has no port",
         ),
     ] {
         assert_eq!(rule(&text), [want], "{text}");

@@ -60,7 +60,10 @@ fn a_limit_names_a_store_of_its_namespace_and_an_unused_one_is_warned_of() {
     let sound = "{ addresses: ['a:1'] }";
     assert!(compiled(&text(sound, SHARED)).unwrap().warnings.is_empty());
     let unused = compiled(&text(sound, "")).unwrap();
-    assert_eq!(brief(&unused.warnings), ["FG0723 no policy of its namespace uses the store `redis`"]);
+    assert_eq!(
+        brief(&unused.warnings),
+        ["FG0723 no policy and no model of its namespace uses the store `redis`"]
+    );
     let faults = compiled(&text(sound, ", shared: { store: rediss }")).unwrap_err();
     assert_eq!(brief(&faults), ["FG0304 there is no Store named `rediss`"]);
     let elsewhere =
@@ -69,6 +72,33 @@ fn a_limit_names_a_store_of_its_namespace_and_an_unused_one_is_warned_of() {
     assert_eq!(brief(&faults), ["FG0304 there is no Store named `redis`"]);
     // One fault is not told as two.
     assert_eq!(compiled(&text("{ addresses: ['redis'] }", SHARED)).unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_model_reads_a_stream_of_a_store_of_its_namespace() {
+    let model = |store: &str, redis: &str| {
+        let stream = format!("stream: {{ store: {store}, name: crm/features }}");
+        let features =
+            format!("featureStore: {{ path: f.redb, key: {{ env: A }}, nextKey: {{ env: B }}, {stream} }}");
+        text(redis, "")
+            + "---\napiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead }\n"
+            + &format!("spec: {{ bundle: {{ path: lead }}, {features} }}\n")
+    };
+    let sound = "{ addresses: ['a:1'] }";
+    let snapshot = compiled(&model("redis", sound)).unwrap();
+    assert!(!brief(&snapshot.warnings).iter().any(|warning| warning.starts_with("FG0723")));
+    let features = snapshot.models[0].features.as_ref().unwrap();
+    let stream = features.stream.as_ref().unwrap();
+    assert_eq!((&*stream.store, &*stream.name), ("redis", "crm/features"));
+    assert_eq!(features.next_key.as_ref().unwrap().env.as_deref(), Some("B"));
+    let faults = compiled(&model("rediss", sound)).unwrap_err();
+    assert_eq!(brief(&faults), ["FG0304 there is no Store named `rediss` in this namespace"]);
+    assert_eq!(faults[0].help.as_deref(), Some("did you mean `redis`?"));
+    // One fault is not told as two.
+    assert_eq!(compiled(&model("redis", "{ addresses: ['redis'] }")).unwrap_err().len(), 1);
+    let faults =
+        brief(&compiled(&model("redis", sound).replace("crm/features", "'crm features'")).unwrap_err());
+    assert_eq!(faults.len(), 1, "{faults:?}");
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! One message in a body, its deadline, and the status behind it.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foregate_filters::grpc_timeout;
+use foregate_filters::percent::grpc_message;
 use foregate_filters::validate::media::Coding;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response};
@@ -21,22 +22,8 @@ const MAX_MESSAGE: usize = 1_024;
 /// The time a client gives (`grpc-timeout`: up to eight digits and a unit).
 pub(super) fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Fault> {
     let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
-    let malformed = || Fault::invalid("`grpc-timeout` is malformed");
-    let text = value.to_str().map_err(|_| malformed())?;
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(malformed());
-    }
-    let number: u64 = digits.parse().map_err(|_| malformed())?;
-    Ok(Some(match unit {
-        "H" => Duration::from_secs(number * 3_600),
-        "M" => Duration::from_secs(number * 60),
-        "S" => Duration::from_secs(number),
-        "m" => Duration::from_millis(number),
-        "u" => Duration::from_micros(number),
-        "n" => Duration::from_nanos(number),
-        _ => return Err(malformed()),
-    }))
+    let time = value.to_str().ok().and_then(grpc_timeout::parse);
+    time.map(Some).ok_or_else(|| Fault::invalid("`grpc-timeout` is malformed"))
 }
 
 /// Refuses a call whose message may be compressed.
@@ -56,6 +43,11 @@ pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Resu
     if u32::from_be_bytes(length) as usize != message.len() {
         return Err(Fault::invalid("a call has one message, and this one is of another length"));
     }
+    unpacked(headers, packed, message, most)
+}
+
+/// A message as it was before it was compressed, where its prefix says that it is; at most `most` bytes.
+pub(super) fn unpacked(headers: &HeaderMap, packed: u8, message: Bytes, most: usize) -> Result<Bytes, Fault> {
     match packed {
         0 => Ok(message),
         1 => match headers.get(ENCODING).map(HeaderValue::as_bytes) {
@@ -67,10 +59,21 @@ pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Resu
     }
 }
 
+/// How a call ends.
+pub(super) fn trailers(fault: Option<&Fault>) -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(2);
+    trailers.insert("grpc-status", fault.map_or(0, |fault| u16::from(fault.kind.grpc())).into());
+    if let Some(message) =
+        fault.and_then(|fault| HeaderValue::from_str(&grpc_message(&fault.message, MAX_MESSAGE)).ok())
+    {
+        trailers.insert("grpc-message", message);
+    }
+    trailers
+}
+
 /// A response with one message.
 pub(super) fn answered(frame: Bytes) -> Response<Whole> {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let trailers = trailers(None);
     let mut response = Response::new(Whole::new(frame).with_trailers(trailers));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -81,58 +84,28 @@ pub(super) fn refused(fault: &Fault) -> Response<Whole> {
     let mut response = Response::new(Whole::default());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, GRPC);
-    headers.insert("grpc-status", u16::from(fault.kind.grpc()).into());
-    if let Ok(message) = HeaderValue::from_str(&escaped(&fault.message)) {
-        headers.insert("grpc-message", message);
-    }
+    headers.extend(trailers(Some(fault)));
     if fault.kind == Kind::Unsupported {
         headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity, deflate, gzip"));
     }
     response
 }
 
-/// A status message as headers have it: printable ASCII, all else as `%XX`.
-fn escaped(message: &str) -> String {
-    let mut text = String::with_capacity(message.len());
-    for byte in message.bytes().take(MAX_MESSAGE) {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            text.push(char::from(byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{escaped, message, timeout};
+    use super::{message, timeout};
     use bytes::Bytes;
     use http::{HeaderMap, HeaderValue};
     use std::time::Duration;
 
     #[test]
-    fn timeouts_have_a_unit_and_eight_digits_at_most() {
-        let read = |text: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("grpc-timeout", HeaderValue::from_static(text));
-            timeout(&headers)
-        };
-        assert_eq!(timeout(&HeaderMap::new()), Ok(None));
-        for (text, expected) in [
-            ("2H", Duration::from_hours(2)),
-            ("99999999M", Duration::from_mins(99_999_999)),
-            ("1S", Duration::from_secs(1)),
-            ("250m", Duration::from_millis(250)),
-            ("7u", Duration::from_micros(7)),
-            ("0n", Duration::ZERO),
-        ] {
-            assert_eq!(read(text), Ok(Some(expected)), "{text}");
-        }
-        for text in ["", "S", "1", "1s", "-1S", "123456789S", "1.5S", "+1S"] {
-            assert!(read(text).is_err(), "{text}");
-        }
+    fn a_timeout_may_be_absent_and_must_not_be_malformed() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(timeout(&headers), Ok(None));
+        headers.insert("grpc-timeout", HeaderValue::from_static("250m"));
+        assert_eq!(timeout(&headers), Ok(Some(Duration::from_millis(250))));
+        headers.insert("grpc-timeout", HeaderValue::from_static("250"));
+        assert!(timeout(&headers).is_err());
     }
 
     #[test]
@@ -147,10 +120,5 @@ mod tests {
             assert!(read(bytes).is_err(), "{bytes:?}");
         }
         assert!(read(b"\0\xff\xff\xff\xffab").is_err());
-    }
-
-    #[test]
-    fn status_messages_are_printable() {
-        assert_eq!(escaped("50 % of \u{fc}\n"), "50 %25 of %C3%BC%0A");
     }
 }

@@ -10,15 +10,28 @@ use super::super::fault::Fault;
 use super::super::served::{Ask, Input, Served};
 use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
 use super::{bounds, decode, named};
-use crate::protocol::framed;
 use crate::protocol::messages::{
     InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
 };
+use crate::protocol::{BUNDLE, framed};
 
 /// Reads a call, scores it and writes the answer, raw where its inputs were.
 pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> Result<Bytes, Fault> {
+    Ok(framed(&score(shared, read(shared, message)?, budget).await?))
+}
+
+/// A call, read within bounds.
+pub(super) fn read(shared: &Shared, message: Bytes) -> Result<ModelInferRequest, Fault> {
     bounds::check(&message, shared.limits.rows)?;
-    let request: ModelInferRequest = decode(message)?;
+    decode(message)
+}
+
+/// The answer to a call.
+pub(super) async fn score(
+    shared: &Shared,
+    request: ModelInferRequest,
+    budget: Duration,
+) -> Result<ModelInferResponse, Fault> {
     let served = shared.repository.find(&request.model_name, named(&request.model_version))?;
     let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents, .. } = request;
     let raw = !raw_input_contents.is_empty();
@@ -33,7 +46,7 @@ pub(super) async fn infer(shared: &Shared, message: Bytes, budget: Duration) -> 
         budget: asked(&parameters).map_or(budget, |asked| asked.min(budget)),
     };
     let tensors = shared.infer(&served, ask).await?;
-    Ok(framed(&written(&served, id, tensors, raw)))
+    Ok(written(&served, id, tensors, raw))
 }
 
 fn input(
@@ -110,10 +123,12 @@ fn asked(parameters: &BTreeMap<String, InferParameter>) -> Option<Duration> {
 }
 
 fn written(served: &Served, id: String, tensors: Vec<Tensor>, raw: bool) -> ModelInferResponse {
+    let bundle = InferParameter { choice: Some(Parameter::String(served.digest().to_owned())) };
     let mut response = ModelInferResponse {
         model_name: served.name.to_string(),
         model_version: served.version.to_string(),
         id,
+        parameters: BTreeMap::from([(BUNDLE.to_owned(), bundle)]),
         outputs: Vec::with_capacity(tensors.len()),
         raw_output_contents: Vec::new(),
     };

@@ -1,9 +1,10 @@
-//! gRPC: `inference.GRPCInferenceService`, every call with one message each way.
+//! gRPC: `inference.GRPCInferenceService`, calls with one message each way, and streams.
 
 mod bounds;
 mod frame;
 mod infer;
 mod pages;
+pub(super) mod stream;
 
 use std::time::Duration;
 
@@ -32,13 +33,22 @@ const NOT_SERVING: i32 = 2;
 /// Bytes of a probe's body at most, which anybody may send: the name of a service, and what stands before it.
 const MAX_PROBE: usize = 256;
 
+fn is_call(method: &Method, headers: &HeaderMap) -> bool {
+    let media = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    *method == Method::POST && matches!(media.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]))
+}
+
+/// True for a call with many messages each way.
+pub(super) fn is_stream(request: &Request<Incoming>) -> bool {
+    let call = request.uri().path().strip_prefix(CALLS);
+    call == Some("ModelStreamInfer") && is_call(request.method(), request.headers())
+}
+
 /// Answers one call; what is refused is an answer too.
 pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
     let watch = Stopwatch::start();
     let (head, body) = request.into_parts();
-    let media = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-    let is_grpc = matches!(media.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]));
-    if head.method != Method::POST || !is_grpc {
+    if !is_call(&head.method, &head.headers) {
         let mut response = Response::new(Whole::default());
         *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         return response;

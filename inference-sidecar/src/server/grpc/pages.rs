@@ -1,5 +1,6 @@
 //! What is told of the server and its models, as messages.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::repository::Listed;
@@ -7,6 +8,7 @@ use super::super::served::Served;
 use super::super::statistics::{Sum, Sums};
 use super::super::tensors::Port;
 use super::super::{EXTENSIONS, NAME};
+use crate::protocol::BUNDLE;
 use crate::protocol::messages::{
     InferStatistics, ModelIndex, ModelMetadataResponse, ModelStatistics, ModelStatisticsResponse,
     RepositoryIndexResponse, ServerMetadataResponse, StatisticDuration, TensorMetadata,
@@ -33,6 +35,7 @@ pub(super) fn model(served: &Served, versions: &[Arc<Served>]) -> ModelMetadataR
         platform: served.platform(),
         inputs: served.inputs.iter().map(port).collect(),
         outputs: served.outputs.iter().map(port).collect(),
+        properties: BTreeMap::from([(BUNDLE.to_owned(), served.digest().to_owned())]),
     }
 }
 

@@ -10,6 +10,7 @@ use super::super::fault::Fault;
 use super::super::served::Served;
 use super::super::tensors::Port;
 use super::super::{EXTENSIONS, NAME};
+use crate::protocol::BUNDLE;
 
 pub(super) fn server() -> Value {
     json!({ "name": NAME, "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS })
@@ -25,6 +26,7 @@ pub(super) fn model(served: &Served, versions: &[Arc<Served>]) -> Value {
         "platform": served.platform(),
         "inputs": served.inputs.iter().map(port).collect::<Vec<_>>(),
         "outputs": served.outputs.iter().map(port).collect::<Vec<_>>(),
+        "properties": { BUNDLE: served.digest() },
     })
 }
 

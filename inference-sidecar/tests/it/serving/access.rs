@@ -114,10 +114,12 @@ fn a_token_is_needed_where_there_are_tokens_and_health_needs_none() {
         call("ServerMetadata", json!([])),
         call("ServerMetadata", json!([["authorization", "Bearer a-token-of-nobody-at-all"]])),
         call("ServerMetadata", json!([["authorization", token]])),
+        call("ModelStreamInfer", json!([])),
+        call("ModelStreamInfer", json!([["authorization", token]])),
     ]}));
     let codes: Vec<&str> =
         answers.as_array().unwrap().iter().map(|answer| answer[0].as_str().unwrap()).collect();
-    assert_eq!(codes, ["OK", "UNAUTHENTICATED", "UNAUTHENTICATED", "OK"]);
+    assert_eq!(codes, ["OK", "UNAUTHENTICATED", "UNAUTHENTICATED", "OK", "UNAUTHENTICATED", "OK"]);
 }
 
 #[test]
@@ -133,6 +135,31 @@ fn tls_shows_the_certificate_and_a_token_is_still_needed() {
     assert_eq!((http.as_str(), grpc.as_str()), ("401", "StatusCode.UNAUTHENTICATED"));
     let [http, grpc] = secured(&server, &theirs.ca, Some(TOKEN), None);
     assert!(http.contains("SSL") && grpc.contains("UNAVAILABLE"), "another authority: {http} {grpc}");
+}
+
+#[test]
+fn a_certificate_that_is_replaced_as_kubernetes_does_is_shown_without_a_restart() {
+    let files = Files(tempfile::tempdir().unwrap());
+    let (ours, theirs) = (files.pki("ours"), files.pki("theirs"));
+    let mount = files.0.path().join("mount");
+    let put = |version: &str, (chain, key): &(PathBuf, PathBuf)| {
+        let folder = mount.join(version);
+        fs::create_dir_all(&folder).unwrap();
+        fs::copy(chain, folder.join("tls.crt")).unwrap();
+        fs::copy(key, folder.join("tls.key")).unwrap();
+        std::os::unix::fs::symlink(version, mount.join("..new")).unwrap();
+        fs::rename(mount.join("..new"), mount.join("..data")).unwrap();
+    };
+    put("..1", &ours.server);
+    for name in ["tls.crt", "tls.key"] {
+        std::os::unix::fs::symlink(Path::new("..data").join(name), mount.join(name)).unwrap();
+    }
+    let (chain, key) = (mount.join("tls.crt"), mount.join("tls.key"));
+    let (server, _folder) = Running::start(&[MODEL], &["--tls-cert", text(&chain), "--tls-key", text(&key)]);
+    assert_eq!(secured(&server, &ours.ca, None, None), ["ok", "ok"]);
+    put("..2", &theirs.server);
+    let shown = (0..60).any(|_| secured(&server, &theirs.ca, None, None) == ["ok", "ok"]);
+    assert!(shown, "the new certificate is never shown");
 }
 
 #[test]

@@ -86,6 +86,59 @@ fn rankings_are_those_of_the_engine() {
 }
 
 #[test]
+fn requests_of_a_stream_are_answered_in_order_and_a_bad_one_ends_nothing() {
+    let model = "lead-score-logistic";
+    let (server, _folder) = Running::start(&[model], &[]);
+    let mut records = records(model, 20);
+    let (_, scores) = engine(model, &records, false);
+    let mut models = vec![model; records.len()];
+    models[7] = "nobody";
+    records[11] = "[1]".to_owned();
+    for gzip in [false, true] {
+        let asked = json!({ "word": "stream", "models": models, "records": records, "gzip": gzip });
+        let answers = server.triton(asked);
+        let answers = answers.as_array().unwrap();
+        assert_eq!(answers.len(), records.len());
+        for (place, answer) in answers.iter().enumerate() {
+            if [7, 11].contains(&place) {
+                assert_eq!(answer[0], "error", "{place}");
+                let message = answer[1].as_str().unwrap();
+                assert!(message.contains(if place == 7 { "nobody" } else { "record 0" }), "{message}");
+            } else {
+                assert_eq!(answer[0], format!("r{place}"));
+                assert_eq!(single(&answer[1][0]), scores[place].0, "{place}");
+            }
+        }
+    }
+    // As Triton counts them: each request of a stream is one.
+    let counts = server.get("/v2/models/lead-score-logistic/stats").json();
+    assert_eq!(counts["model_stats"][0]["inference_stats"]["success"]["count"], 36);
+}
+
+#[test]
+fn time_that_rows_wait_for_a_thread_is_told_apart() {
+    let model = "lead-score-logistic";
+    let (server, _folder) = Running::start(&[model], &["--model-threads", "1"]);
+    // Pieces of 200 rows are not cheap: they go to the one thread.
+    let some = records(model, 20);
+    let many: Vec<String> = some.iter().cycle().take(4_000).cloned().collect();
+    let asked = ask_records(&many);
+    std::thread::scope(|scope| {
+        let asks: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| server.post("/v2/models/lead-score-logistic/infer", &asked).status))
+            .collect();
+        assert!(asks.into_iter().all(|ask| ask.join().unwrap() == 200));
+    });
+    let counts = server.get("/v2/models/lead-score-logistic/stats").json();
+    let sums = &counts["model_stats"][0]["inference_stats"];
+    let ns = |name: &str| sums[name]["ns"].as_u64().unwrap();
+    assert_eq!((&sums["queue"]["count"], &sums["success"]["count"]), (&json!(4), &json!(4)));
+    assert!(ns("queue") > 0, "{sums}");
+    let parts = ns("queue") + ns("compute_input") + ns("compute_infer") + ns("compute_output");
+    assert_eq!(parts, ns("success"));
+}
+
+#[test]
 fn more_rows_than_one_run_takes_are_scored_in_order() {
     let (server, _folder) = Running::start(&["lead-score-logistic"], &[]);
     let some = records("lead-score-logistic", 20);

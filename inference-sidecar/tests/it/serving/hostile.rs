@@ -254,7 +254,14 @@ fn messages_of_grpc_that_are_malformed_too_large_or_a_lie_are_refused() {
         ),
         (ask("ModelReady", "0aff".to_owned()), "INVALID_ARGUMENT", "the message"),
         (ask("ModelReady", "0a01ff".to_owned()), "INVALID_ARGUMENT", "the message"),
-        (ask("ModelStreamInfer", String::new()), "UNIMPLEMENTED", "not known"),
+        (ask("ModelConfig", String::new()), "UNIMPLEMENTED", "not known"),
+        // What is wrong with a request of a stream is in its answer.
+        (ask("ModelStreamInfer", "ffffff".to_owned()), "OK", ""),
+        (
+            json!({ "method": "ModelStreamInfer", "hex": "00", "times": 2 << 20 }),
+            "RESOURCE_EXHAUSTED",
+            "more than 1048576",
+        ),
         (json!({ "service": "other.Service", "method": "Call", "hex": "" }), "UNIMPLEMENTED", "not known"),
         (json!({ "service": "grpc.health.v1.Health", "method": "Check", "hex": "" }), "OK", ""),
         (

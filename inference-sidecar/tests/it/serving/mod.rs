@@ -207,7 +207,7 @@ fn engine(model: &str, records: &[String], explain: bool) -> (Vec<Vec<f32>>, Vec
     }
     let scorer = ModelScorer::new(model, bundle, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    (features, runtime.block_on(scorer.score_rows(rows, PATIENCE)).unwrap())
+    (features, runtime.block_on(scorer.score_rows(rows, PATIENCE)).unwrap().scores)
 }
 
 /// A number of JSON as FP32.

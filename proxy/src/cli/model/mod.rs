@@ -5,6 +5,7 @@ mod gate;
 mod list;
 mod promote;
 mod pull;
+mod sign;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,10 @@ enum What {
     Bench(bundle::Bench),
     /// Checks digests and golden vectors of a bundle, and who signed it.
     Verify(bundle::Verify),
+    /// Signs a bundle, once its digests and golden vectors have been checked.
+    Sign(sign::Sign),
+    /// Makes a key that signs, in a file that does not exist yet, and prints its public half.
+    Key(sign::Key),
     /// Makes the canary, the shadow or another version production, once it has passed the gate.
     Promote(promote::Promote),
     /// Fetches bundles from the registries that models name, and checks them, before they take their place.
@@ -49,6 +54,8 @@ impl Model {
             What::Inspect(inspect) => inspect.run(),
             What::Bench(bench) => bench.run(),
             What::Verify(verify) => verify.run(),
+            What::Sign(sign) => sign.run(),
+            What::Key(key) => key.run(),
             What::Promote(promote) => promote.run(),
             What::Pull(pull) => pull.run(),
             What::Rollback(rollback) => rollback.run(),

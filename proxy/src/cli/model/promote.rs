@@ -154,7 +154,7 @@ fn off_trial(rollout: &Rollout, place: usize, changes: &mut Vec<Change<'_>>, tol
     let trials = [("canary", rollout.canary.map(|(place, _)| place)), ("shadow", rollout.shadow)];
     for (role, _) in trials.into_iter().filter(|(_, version)| *version == Some(place)) {
         changes.push(Change::Remove(role));
-        told.push_str(&format!(", {role} removed"));
+        told.extend([", ", role, " removed"]);
     }
 }
 

@@ -5,7 +5,7 @@ mod inputs;
 mod links;
 pub mod steps;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use foregate_filters::context::RequestContext;
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub trace: Trace,
     /// Where the connection comes from.
     pub source: IpAddr,
+    /// Where it meant to go, where the kernel redirected it to us.
+    pub destination: Option<SocketAddr>,
     pub scopes: Vec<Box<str>>,
     /// Headers that rules name; `None` where nobody looked before the head went on.
     pub headers: Option<Vec<HeaderFact>>,
@@ -86,6 +88,7 @@ impl Explanation {
             description,
             trace: std::mem::take(&mut ctx.trace),
             source: ctx.client.peer.ip(),
+            destination: ctx.client.destination,
             scopes: scopes
                 .iter()
                 .filter(|scope| scope.len() <= MAX_VALUE)

@@ -15,12 +15,12 @@ const PRICING: &str = "pointer: /Pricing_Page_Views__c, type: number,";
 const STORED: &str = "pointer: /AccountId, type: number, store: {column: pricing_views, maxAge: 24h},";
 
 /// A folder with a store of three accounts, its key, and a bundle that looks one number up in it.
-struct Kept {
+pub(super) struct Kept {
     folder: TempDir,
 }
 
 impl Kept {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let kept = Self { folder: tempfile::tempdir().unwrap() };
         let edit = |manifest: String| {
             assert!(manifest.contains(PRICING));
@@ -40,34 +40,38 @@ impl Kept {
         kept
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    fn features(&self, before: &[&str], after: &[&str]) -> crate::support::command::Ended {
+    pub(super) fn features(&self, before: &[&str], after: &[&str]) -> crate::support::command::Ended {
         let (store, key) = (self.text("features.redb"), format!("file:{}", self.text("key")));
         foregate(&[&["features"], before, &["--store", &store, "--key", &key], after].concat())
     }
 
     /// Drops a file as its writer should: whole, by renaming.
-    fn drop_in(&self, name: &str, text: &str) {
+    pub(super) fn drop_in(&self, name: &str, text: &str) {
         std::fs::write(self.path("inbox").join("part"), text).unwrap();
         std::fs::rename(self.path("inbox").join("part"), self.path("inbox").join(name)).unwrap();
     }
 
     fn model(&self, key: &Path) -> String {
-        let (store, inbox) = (self.text("features.redb"), self.text("inbox"));
-        let said =
-            format!("featureStore: {{ path: {store}, key: {{ file: {} }}, inbox: {inbox} }}", key.display());
+        self.model_with(key, "")
+    }
+
+    /// The same with more members of its store.
+    pub(super) fn model_with(&self, key: &Path, more: &str) -> String {
+        let (store, inbox, key) = (self.text("features.redb"), self.text("inbox"), key.display());
+        let said = format!("featureStore: {{ path: {store}, key: {{ file: {key} }}, inbox: {inbox}{more} }}");
         model("stored", &self.path("bundle")).replace(" } }\n", &format!(" }}, {said} }}\n"))
     }
 }
 
-fn specs() -> [(&'static str, String); 2] {
+pub(super) fn specs() -> [(&'static str, String); 2] {
     [("stored", "stored"), ("plain", "lead-score-logistic")].map(|(target, model)| {
         let set = "set: { header: x-lead-score }";
         let enrich = format!("{{ name: it, model: {model}, deadline: 900ms, {set} }}");
@@ -76,7 +80,7 @@ fn specs() -> [(&'static str, String); 2] {
 }
 
 /// The same lead, with more members.
-fn lead(more: &Value) -> String {
+pub(super) fn lead(more: &Value) -> String {
     let mut lead = json!({ "Title": "VP Operations", "Country": "US", "Website_Visits__c": 14 });
     lead.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     lead.to_string()
@@ -137,7 +141,7 @@ async fn updates(kept: &Kept, scoring: &mut Scoring, known: &str) {
         (&event["file"], &event["error"]),
         (&json!("2.csv"), &json!("line 2: `pricing_views` is not a number"))
     );
-    assert!(kept.path("inbox/done/1.ndjson").is_file() && kept.path("inbox/rejected/2.csv").is_file());
+    assert!(!kept.path("inbox/taken/1.ndjson").exists() && kept.path("inbox/rejected/2.csv").is_file());
     let reason = std::fs::read_to_string(kept.path("inbox/rejected/2.csv.reason")).unwrap();
     assert_eq!(reason, "line 2: `pricing_views` is not a number\n");
     // What a command writes is seen as well.

@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use foregate::clock::monotonic;
+use foregate_inference::bundle::Bundle;
 use foregate_inference::protocol::messages::{
-    InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelMetadataResponse, Ready,
-    TensorMetadata,
+    InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse,
+    ModelMetadataResponse, Parameter, Ready, TensorMetadata,
 };
-use foregate_inference::protocol::{CALLS, framed, unframed};
+use foregate_inference::protocol::{BUNDLE, CALLS, framed, unframed};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -22,6 +23,13 @@ use prost::Message;
 use tokio::net::UnixListener;
 
 use super::{BESIDE, Place, SCORE_DEADLINE, Stand, lead, post};
+use crate::support::guarded::bundle;
+use crate::support::process::Options;
+use crate::support::within;
+
+/// What the gateway has.
+static DIGEST: LazyLock<String> =
+    LazyLock::new(|| Bundle::load(&bundle("lead-score")).unwrap().digest.to_string());
 
 /// What becomes of an honest answer.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +80,12 @@ fn metadata() -> ModelMetadataResponse {
         platform: "none".to_owned(),
         inputs: vec![port("features", &[-1, 3])],
         outputs: vec![port("score", &[-1])],
+        properties: [(BUNDLE.to_owned(), DIGEST.clone())].into(),
     }
+}
+
+fn parameter(digest: &str) -> InferParameter {
+    InferParameter { choice: Some(Parameter::String(digest.to_owned())) }
 }
 
 /// Half a point for every row.
@@ -83,6 +96,7 @@ fn honest(request: &ModelInferRequest) -> ModelInferResponse {
         model_name: request.model_name.clone(),
         model_version: request.model_version.clone(),
         id: String::new(),
+        parameters: [(BUNDLE.to_owned(), parameter(&DIGEST))].into(),
         outputs: vec![InferTensor {
             name: request.outputs[0].name.clone(),
             datatype: "FP32".to_owned(),
@@ -178,6 +192,12 @@ fn lies() -> Vec<(Lie, &'static str, &'static str)> {
         ),
         (Lie::Message(|it| it.model_version = "7".to_owned()), "answer", "has version 7, not 1.0.0"),
         (Lie::Message(|it| it.model_name = "churn".to_owned()), "answer", "for model `churn`"),
+        (
+            Lie::Message(|it| drop(it.parameters.insert(BUNDLE.to_owned(), parameter("0123")))),
+            "bundle",
+            "another bundle under this name and version: its model.yaml has SHA-256 0123",
+        ),
+        (Lie::Message(|it| it.parameters.clear()), "bundle", "does not tell which bundle it has"),
         (Lie::Body(b""), "answer", "not one message"),
         (Lie::Body(b"\0\0\0\0\x09garbage"), "answer", "not one message"),
         (Lie::Body(b"\x01\0\0\0\x01a"), "answer", "not one message"),
@@ -259,4 +279,32 @@ async fn a_sidecar_that_never_answers_is_not_asked_more_than_it_takes_at_once() 
     assert!(of("late") >= 64, "{} late", of("late"));
     *told.lock().unwrap() = Lie::None;
     stand.wait_scored().await;
+}
+
+#[tokio::test]
+async fn the_command_line_bounds_the_calls_under_way() {
+    let place = Place::new(&[]);
+    let told = serve(&place.socket());
+    let words = ["--inference-sidecar", &place.option(), "--inference-sidecar-calls", "1"];
+    let stand = Stand::with(Options::default().args(&words), &bundle("lead-score")).await;
+    stand.wait_scored().await;
+    *told.lock().unwrap() = Lie::Hang;
+    let mut clients = [stand.client().await, stand.client().await];
+    within("a call that finds another one under way", async {
+        loop {
+            let before = stand.upstream.received().len();
+            let lead = lead(1);
+            let round = clients.iter_mut().map(|client| post(client, "/lenient", &lead));
+            assert!(futures_util::future::join_all(round).await.iter().all(|reply| reply.status == 200));
+            let seen = stand.upstream.received();
+            let is = |cause: &str| {
+                let status = format!("default;cause={cause}");
+                seen[before..].iter().any(|seen| seen.header("x-score-status") == status)
+            };
+            if is("late") && is("busy") {
+                return;
+            }
+        }
+    })
+    .await;
 }

@@ -66,7 +66,19 @@ impl Foregate {
     /// `policies` is the text of `policies.yaml`. Every listener of its gateways listens on a free port of
     /// 127.0.0.1; listeners with the same port in the policy share one.
     pub async fn start(policies: &str, options: Options) -> Self {
-        let (mut child, folder) = Self::spawn(policies, &options);
+        let mut this = Self::launch(policies, &options, true).await;
+        this.wait_serving(policies).await;
+        this
+    }
+
+    /// Starts a gateway whose policies come from a control plane, and waits until its admin endpoint is there.
+    /// `policies` says which listeners there will be.
+    pub async fn following(policies: &str, options: &Options) -> Self {
+        Self::launch(policies, options, false).await
+    }
+
+    async fn launch(policies: &str, options: &Options, own: bool) -> Self {
+        let (mut child, folder) = Self::spawn(policies, options, own);
         let access_log = Lines::read(child.stdout.take().unwrap());
         let events = Lines::read(child.stderr.take().unwrap());
         let mut this = Self {
@@ -78,30 +90,34 @@ impl Foregate {
             access_log,
         };
         this.admin = address(&this.event("admin listening").await);
-        this.wait_ready().await;
+        this
+    }
+
+    /// Waits until it takes requests.
+    pub async fn wait_serving(&mut self, policies: &str) {
+        self.wait_ready().await;
         // Written before readiness was told, but perhaps not read from the pipe yet.
         let sockets = policies::sockets(policies);
         let listening = |event: &Value| event["event.name"] == "listening";
-        this.listeners = this
+        self.listeners = self
             .events
             .wait_count("all sockets", sockets, listening)
             .await
             .iter()
             .map(|event| (event["listener"].as_str().unwrap().to_owned(), address(event)))
             .collect();
-        this
     }
 
     /// Starts a gateway that must not run; gives its exit status and everything it said on stderr.
     pub async fn refused(policies: &str, options: Options) -> (ExitStatus, String) {
-        let (mut child, _folder) = Self::spawn(policies, &options);
+        let (mut child, _folder) = Self::spawn(policies, &options, true);
         let _access_log = Lines::read(child.stdout.take().unwrap());
         let events = Lines::read(child.stderr.take().unwrap());
         events.ended().await;
         (child.wait().unwrap(), events.text())
     }
 
-    fn spawn(policies: &str, options: &Options) -> (Child, TempDir) {
+    fn spawn(policies: &str, options: &Options, own: bool) -> (Child, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("policies.yaml"), policies).unwrap();
         for (path, content) in &options.files {
@@ -110,7 +126,8 @@ impl Foregate {
             std::fs::write(path, content).unwrap();
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_foregate"));
-        command.arg("run").arg(folder.path()).args(["--admin", "127.0.0.1:0", "--access-log", "stdout"]);
+        command.arg("run").args(own.then_some(folder.path()));
+        command.args(["--admin", "127.0.0.1:0", "--access-log", "stdout"]);
         for listener in policies::listeners(policies) {
             command.arg("--bind").arg(format!("{listener}=127.0.0.1:0"));
         }

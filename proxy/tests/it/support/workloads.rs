@@ -33,6 +33,8 @@ pub struct Domain {
     pub name: String,
     issuer: Issuer<'static, KeyPair>,
     pub bundle: String,
+    /// Of the authority, in PEM.
+    pub key: String,
 }
 
 /// A certificate of a workload.
@@ -56,7 +58,8 @@ impl Domain {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let bundle = params.self_signed(&key).unwrap().pem();
-        Self { name: name.to_owned(), issuer: Issuer::new(params, key), bundle }
+        let pem = key.serialize_pem();
+        Self { name: name.to_owned(), issuer: Issuer::new(params, key), bundle, key: pem }
     }
 
     /// The id of a workload here.

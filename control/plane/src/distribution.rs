@@ -1,0 +1,154 @@
+//! From sources to proxies: revisions are made of what the sources give, and offered.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::Level;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use crate::clock;
+use crate::config::Config;
+use crate::event::event;
+use crate::grants::Grants;
+use crate::process::Process;
+use crate::revision::merge::merge;
+use crate::revision::shelf::Shelf;
+use crate::sources::board::{Board, Place};
+use crate::sources::kubernetes::{self, KubernetesSource};
+use crate::stream::offering::{Offering, Refused, one_line};
+use crate::stream::proxies::Proxies;
+
+/// Trees that come close together make one revision.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// Between two looks at a rollout.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Why distribution cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum DistributionError {
+    #[error("grants: {0}")]
+    Grants(String),
+    #[error("{0}")]
+    State(#[from] io::Error),
+}
+
+/// Everything between sources and proxies.
+#[derive(Debug)]
+pub struct Distribution {
+    pub board: Arc<Board>,
+    pub offering: Arc<Offering>,
+    pub proxies: Arc<Proxies>,
+    pub shelf: Arc<Shelf>,
+    /// Ends with this.
+    _tasks: JoinSet<()>,
+}
+
+impl Distribution {
+    /// Begins with the revisions of before, where there are any. `cluster` is one more source.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, or the folder of state.
+    pub async fn start(
+        config: &Config,
+        cluster: Option<KubernetesSource>,
+        process: &Process,
+    ) -> Result<Self, DistributionError> {
+        let Config { sources, grants, rollout, state_dir: state, .. } = config;
+        let (grants, rollout) = (Grants::new(grants).map_err(DistributionError::Grants)?, rollout.clone());
+        let most = usize::try_from(rollout.history).unwrap_or(usize::MAX);
+        let shelf = Arc::new(Shelf::open(state.join("revisions"), most)?);
+        let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json")));
+        restore(&shelf, &offering).await;
+        let board = Arc::new(Board::default());
+        let mut tasks = board.start(sources, &state.join("sources"));
+        let proxies = Arc::new(Proxies::default());
+        let waits = !sources.is_empty() || cluster.is_some();
+        if let Some(cluster) = cluster {
+            let place = Place { name: kubernetes::NAME.into(), ..Place::default() };
+            board.attach(&mut tasks, place, Box::new(cluster));
+        }
+        if waits {
+            process.readiness.await_arrival("policies");
+        }
+        tasks.spawn(make(Arc::clone(&board), Arc::clone(&shelf), Arc::clone(&offering)));
+        let connected = process.metrics.gauge("proxies", "Proxies whose stream of policies is open");
+        tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&proxies), connected, process.clone()));
+        Ok(Self { board, offering, proxies, shelf, _tasks: tasks })
+    }
+}
+
+/// Reads the revisions that the plan of before names.
+async fn restore(shelf: &Arc<Shelf>, offering: &Arc<Offering>) {
+    for id in offering.plan().used() {
+        let (shelf, wanted) = (Arc::clone(shelf), Arc::clone(&id));
+        let read = spawn_blocking(move || shelf.read(&wanted)).await;
+        match read {
+            Ok(Ok(revision)) => offering.restore(revision),
+            Ok(Err(faults)) => {
+                let lines: Vec<String> = faults.iter().map(one_line).collect();
+                let fields = [("revision", id.as_ref().into()), ("diagnostics", lines.into())];
+                event(Level::Error, "kept revision not used", &fields);
+                offering.forget(&id);
+            }
+            Err(_) => offering.forget(&id),
+        }
+    }
+}
+
+/// Makes a revision whenever the sources give something new.
+async fn make(board: Arc<Board>, shelf: Arc<Shelf>, offering: Arc<Offering>) {
+    let mut changes = board.changes();
+    loop {
+        changes.mark_unchanged();
+        let (board, shelf, offers) = (Arc::clone(&board), Arc::clone(&shelf), Arc::clone(&offering));
+        if spawn_blocking(move || make_once(&board, &shelf, &offers)).await.is_err() {
+            event(Level::Error, "revision not made", &[("error", "a defect while compiling".into())]);
+        }
+        if changes.changed().await.is_err() {
+            return;
+        }
+        sleep(DEBOUNCE).await;
+    }
+}
+
+fn make_once(board: &Board, shelf: &Shelf, offering: &Offering) {
+    let Some(mut merged) = merge(&board.states()) else { return };
+    let endpoints = std::mem::take(&mut merged.endpoints);
+    let plan = offering.plan();
+    let refused = offering.refused().is_some_and(|refused| refused.id == merged.id);
+    let known = plan.newest.as_deref() == Some(&*merged.id) && plan.current.is_some();
+    if known || (refused && merged.faults.is_empty()) {
+        if known {
+            offering.found_same();
+        }
+        return offering.set_endpoints(endpoints);
+    }
+    let made = shelf.make(&merged);
+    let now = clock::now().unix;
+    // Whoever gets the new revision gets the endpoints that belong to it.
+    offering.set_endpoints(endpoints);
+    match made {
+        Ok(revision) => {
+            offering.adopt(revision, now);
+            shelf.prune(&offering.plan().used());
+        }
+        Err(diagnostics) => offering.refuse(Refused { at: now, id: merged.id, diagnostics }),
+    }
+}
+
+/// Moves rollouts on, counts proxies, and tells when there is something to offer.
+async fn look_after(offering: Arc<Offering>, proxies: Arc<Proxies>, connected: Gauge, process: Process) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        offering.tick(clock::now().unix);
+        connected.set(i64::try_from(proxies.connected()).unwrap_or(i64::MAX));
+        if offering.plan().current.is_some() {
+            process.readiness.arrived("policies");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The service `Identity`: certificates for who proves who they are, and the roots.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use foregate_filters::peer::SpiffeId;
+use foregate_policy::fleet::{Bundle, BundleRequest, Proof, SignRequest, SignResponse};
+use futures_util::{Stream, StreamExt, stream};
+use log::Level;
+use tokio::task::spawn_blocking;
+use tonic::{Request, Response, Status};
+
+use crate::attest::is_workload;
+use crate::attest::join::{JoinError, Tokens};
+use crate::attest::pace::{Pace, TooOften};
+use crate::attest::review::{ReviewError, Reviews};
+use crate::authority::csr::{self, CsrError};
+use crate::authority::signer::Subject;
+use crate::authority::{Authority, AuthorityError};
+use crate::clock::{self, rfc3339};
+use crate::event::{caused, event};
+use crate::fleet::identity::identity_server::Identity;
+use crate::metrics::Counters;
+use crate::process::Process;
+use crate::serve::peer::Peer;
+
+/// Largest request, in bytes: a certificate request and a token.
+pub const MAX_REQUEST: usize = 32 << 10;
+
+/// Signs and tells.
+#[derive(Debug)]
+pub struct Issuance {
+    authority: Arc<Authority>,
+    tokens: Option<Arc<Tokens>>,
+    reviews: Option<Arc<dyn Reviews>>,
+    pace: Pace,
+    decisions: Counters,
+    process: Process,
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+enum Refusal {
+    #[error(transparent)]
+    TooOften(#[from] TooOften),
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    #[error("the join token: {0}")]
+    Join(#[from] JoinError),
+    #[error("join tokens are not taken: `joinTokens` is not in the configuration")]
+    NoJoin,
+    #[error("the service account token: {0}")]
+    Review(#[from] ReviewError),
+    #[error("service account tokens are not taken: `tokenReview` is not in the configuration")]
+    NoReview,
+    #[error("there is no proof: neither a token nor a client certificate")]
+    NoProof,
+    #[error("{0} is not the id of a workload")]
+    NoWorkload(String),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("a defect while a token was used")]
+    Defect,
+}
+
+impl Issuance {
+    pub fn new(
+        authority: Arc<Authority>,
+        tokens: Option<Arc<Tokens>>,
+        reviews: Option<Arc<dyn Reviews>>,
+        process: &Process,
+    ) -> Self {
+        let help = "Requests for certificates, by the proof that came with them and how they were decided";
+        let decisions = process.metrics.counters("certificates", help);
+        Self { authority, tokens, reviews, pace: Pace::default(), decisions, process: process.clone() }
+    }
+
+    async fn decide(&self, peer: &Peer, request: SignRequest) -> Result<SignResponse, Refusal> {
+        // Who has an identity pays for no others at its address.
+        let address = peer.id.is_none().then(|| peer.address.ip());
+        self.pace.attempt(address, clock::monotonic())?;
+        let csr = csr::Request::read(&request.csr)?;
+        // Read first: a request that is refused uses no token up.
+        let id = self.attest(peer, request.proof, &csr).await?;
+        csr.is_for(&id)?;
+        let subject = Subject { id, names: Vec::new(), addresses: Vec::new() };
+        let issued = self.authority.issue(&csr.key, &subject, clock::now().unix)?;
+        let fields = [
+            ("spiffe_id", subject.id.to_string().into()),
+            ("peer", peer.address.to_string().into()),
+            ("expires", rfc3339(issued.expires).into()),
+        ];
+        event(Level::Info, "certificate signed", &fields);
+        let bundle = self.authority.bundles().borrow().message();
+        let chain = issued.chain.iter().map(|der| der.to_vec().into()).collect();
+        Ok(SignResponse { chain, bundle: Some(bundle) })
+    }
+
+    async fn attest(
+        &self,
+        peer: &Peer,
+        proof: Option<Proof>,
+        csr: &csr::Request,
+    ) -> Result<SpiffeId, Refusal> {
+        let path = match proof {
+            Some(Proof::JoinToken(token)) => {
+                let tokens = Arc::clone(self.tokens.as_ref().ok_or(Refusal::NoJoin)?);
+                let now = clock::now().unix;
+                let path = tokens.path(&token, now)?;
+                let id = self.authority.id(&path).map_err(|_| Refusal::NoWorkload(path))?;
+                csr.is_for(&id)?;
+                // Written to disk, which may take its time.
+                spawn_blocking(move || tokens.spend(&token, now)).await.map_err(|_| Refusal::Defect)??
+            }
+            Some(Proof::ServiceAccountToken(token)) => {
+                let reviews = self.reviews.as_ref().ok_or(Refusal::NoReview)?;
+                reviews.review(&token).await?
+            }
+            None => {
+                let id = peer.id.clone().ok_or(Refusal::NoProof)?;
+                return if is_workload(&id) { Ok(id) } else { Err(Refusal::NoWorkload(id.to_string())) };
+            }
+        };
+        self.authority.id(&path).map_err(|_| Refusal::NoWorkload(path))
+    }
+
+    fn count(&self, proof: &'static str, outcome: &'static str) {
+        self.decisions.get_or_create(&vec![("proof", proof), ("outcome", outcome)]).inc();
+    }
+}
+
+impl Refusal {
+    /// A word for the metrics.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::TooOften(_) => "too often",
+            Self::Csr(_) => "request",
+            Self::Join(error) => error.label(),
+            Self::NoJoin | Self::NoReview => "not taken",
+            Self::Review(error) => error.label(),
+            Self::NoProof => "no proof",
+            Self::NoWorkload(_) => "no workload",
+            Self::Authority(_) | Self::Defect => "failed",
+        }
+    }
+
+    /// True where it is for the caller to mend.
+    fn is_the_callers(&self) -> bool {
+        let review = matches!(self, Self::Review(ReviewError::Unavailable(_)));
+        !review && !matches!(self, Self::TooOften(_) | Self::Authority(_) | Self::Defect)
+    }
+
+    /// What the caller is told: of a token not more than that it proves nothing.
+    fn status(&self) -> Status {
+        match self {
+            Self::TooOften(_) => Status::resource_exhausted(self.to_string()),
+            Self::Csr(_) => Status::invalid_argument(self.to_string()),
+            Self::Join(JoinError::File(_)) => Status::unavailable("the join token cannot be used now"),
+            Self::Join(_) => Status::unauthenticated("the join token is not valid"),
+            Self::Review(ReviewError::Unavailable(_)) => {
+                Status::unavailable("the Kubernetes API server cannot be asked about the token")
+            }
+            Self::Review(_) => Status::unauthenticated("the service account token is not valid here"),
+            Self::NoJoin | Self::NoReview => Status::failed_precondition(self.to_string()),
+            Self::NoProof => Status::unauthenticated(self.to_string()),
+            Self::NoWorkload(_) => Status::permission_denied(self.to_string()),
+            Self::Authority(_) | Self::Defect => Status::unavailable("nothing can be signed now"),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Identity for Issuance {
+    type BundlesStream = Pin<Box<dyn Stream<Item = Result<Bundle, Status>> + Send>>;
+
+    async fn sign(&self, request: Request<SignRequest>) -> Result<Response<SignResponse>, Status> {
+        let peer = Peer::of(&request)?.clone();
+        let request = request.into_inner();
+        let proof = match &request.proof {
+            Some(Proof::JoinToken(_)) => "join token",
+            Some(Proof::ServiceAccountToken(_)) => "service account",
+            None => "certificate",
+        };
+        match self.decide(&peer, request).await {
+            Ok(response) => {
+                self.count(proof, "signed");
+                Ok(Response::new(response))
+            }
+            Err(refusal) => {
+                self.count(proof, refusal.label());
+                if peer.id.is_none() && refusal.is_the_callers() {
+                    self.pace.failed(peer.address.ip(), clock::monotonic());
+                }
+                let fields = [
+                    ("proof", proof.into()),
+                    ("error", refusal.to_string().into()),
+                    ("peer", peer.address.to_string().into()),
+                    ("spiffe_id", peer.id.as_ref().map(ToString::to_string).into()),
+                ];
+                caused(Level::Warn, "certificate refused", &fields);
+                Err(refusal.status())
+            }
+        }
+    }
+
+    async fn bundles(
+        &self,
+        request: Request<BundleRequest>,
+    ) -> Result<Response<Self::BundlesStream>, Status> {
+        Peer::required(&request)?;
+        let mut bundles = self.authority.bundles();
+        bundles.mark_changed();
+        let told = stream::unfold(bundles, |mut bundles| async move {
+            bundles.changed().await.ok()?;
+            let message = bundles.borrow_and_update().message();
+            Some((Ok(message), bundles))
+        });
+        let shutdown = self.process.shutdown.clone();
+        Ok(Response::new(Box::pin(told.take_until(async move { shutdown.begun().await }))))
+    }
+}

@@ -1,0 +1,258 @@
+//! What the controller knows, and what it made of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::kubernetes::kinds::Resource;
+use crate::kubernetes::objects::{Change, World};
+use crate::kubernetes::references::{Content, Reference, References};
+use crate::kubernetes::render::{EndpointsFile, Rendered};
+use crate::kubernetes::report::Report;
+use crate::kubernetes::services::{Place, Slices};
+use crate::kubernetes::status;
+use crate::kubernetes::tree::Tree;
+use crate::kubernetes::verdict::Outcome;
+use crate::kubernetes::watch::Event;
+use crate::kubernetes::write::Write;
+
+/// Secrets and `ConfigMaps` that are watched at once, at most.
+pub const MAX_REFERENCES: usize = 4096;
+
+/// What an event makes necessary.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Documents have to be made anew.
+    pub documents: bool,
+    /// Statuses have to be compared anew.
+    pub statuses: bool,
+    /// Services whose endpoints changed.
+    pub endpoints: BTreeSet<Place>,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub world: World,
+    pub references: References,
+    slices: Slices,
+    /// Lists that are still missing.
+    missing: BTreeSet<&'static str>,
+    /// Files of endpoints that documents in force name.
+    files: BTreeMap<Place, Vec<EndpointsFile>>,
+    rendered: Option<Arc<Rendered>>,
+    pub tree: Tree,
+}
+
+/// References that have to be watched from now on, or no longer.
+#[derive(Debug, Default)]
+pub struct Followed {
+    pub new: Vec<Reference>,
+    pub old: Vec<Reference>,
+}
+
+impl State {
+    pub fn new() -> Self {
+        let mut missing: BTreeSet<&'static str> = Resource::ALL.into_iter().map(Resource::word).collect();
+        missing.extend(["Service", "EndpointSlice", "Namespace"]);
+        Self { missing, ..Self::default() }
+    }
+
+    /// True once every kind was listed.
+    pub fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    pub fn take(&mut self, event: Event, effect: &mut Effect) {
+        match event {
+            Event::Object(object) => effect.object(self.world.apply(object)),
+            Event::ObjectGone(object) => effect.object(self.world.remove(&object.key)),
+            Event::Objects(resource, list) => {
+                effect.object(self.world.replace(resource, list));
+                self.arrived(resource.word(), effect);
+            }
+            Event::Ports(at, ports) => {
+                let old = match ports {
+                    Some(ports) if self.world.services.0.get(&at).is_some_and(|old| **old == ports) => return,
+                    Some(ports) => self.world.services.0.insert(at, Arc::new(ports)),
+                    None => self.world.services.0.remove(&at),
+                };
+                drop(old);
+                effect.documents = true;
+            }
+            Event::AllPorts(list) => {
+                let all = list.into_iter().map(|(at, ports)| (at, Arc::new(ports))).collect();
+                if self.world.services.0 != all {
+                    self.world.services.0 = all;
+                    effect.documents = true;
+                }
+                self.arrived("Service", effect);
+            }
+            Event::Slice(at, name, slice) => {
+                if self.slices.apply(&at, &name, slice) {
+                    effect.endpoints.insert(at);
+                }
+            }
+            Event::SliceGone(at, name) => {
+                if self.slices.remove(&at, &name) {
+                    effect.endpoints.insert(at);
+                }
+            }
+            Event::Slices(list) => {
+                effect.endpoints.extend(self.slices.replace(list));
+                self.arrived("EndpointSlice", effect);
+            }
+            Event::Labels(name, labels) => {
+                match labels {
+                    Some(labels) if self.world.namespaces.get(&name).is_some_and(|old| **old == labels) => {
+                        return;
+                    }
+                    Some(labels) => drop(self.world.namespaces.insert(name, Arc::new(labels))),
+                    None => drop(self.world.namespaces.remove(&name)),
+                }
+                effect.documents = true;
+            }
+            Event::AllLabels(list) => {
+                self.world.namespaces =
+                    list.into_iter().map(|(name, labels)| (name, Arc::new(labels))).collect();
+                self.arrived("Namespace", effect);
+                effect.documents = true;
+            }
+            Event::Content(reference, content) => self.content(&reference, content, effect),
+        }
+    }
+
+    fn arrived(&mut self, kind: &'static str, effect: &mut Effect) {
+        effect.documents |= self.missing.remove(kind);
+    }
+
+    fn content(&mut self, reference: &Reference, content: Content, effect: &mut Effect) {
+        // What was asked for once, and is not any more, comes too late.
+        if let Some(old) = self.references.get_mut(reference)
+            && **old != content
+        {
+            *old = Arc::new(content);
+            effect.documents = true;
+        }
+    }
+
+    /// Compares what is needed with what is watched.
+    pub fn follow(&mut self, rendered: &Rendered) -> Followed {
+        let needed = &rendered.needed;
+        let old: Vec<Reference> =
+            self.references.keys().filter(|reference| !needed.contains_key(*reference)).cloned().collect();
+        for reference in &old {
+            self.references.remove(reference);
+        }
+        let mut new = Vec::new();
+        for reference in needed.keys() {
+            if self.references.contains_key(reference) {
+                continue;
+            }
+            let content = if self.references.len() < MAX_REFERENCES {
+                new.push(reference.clone());
+                Content::Loading
+            } else {
+                Content::Withheld(format!(
+                    "more than {MAX_REFERENCES} Secrets and ConfigMaps are referred to"
+                ))
+            };
+            self.references.insert(reference.clone(), Arc::new(content));
+        }
+        Followed { new, old }
+    }
+
+    /// True while something that was asked for has not come.
+    pub fn is_loading(&self) -> bool {
+        self.references.values().any(|content| **content == Content::Loading)
+    }
+
+    /// Puts an outcome in force; true where the tree is another one.
+    pub fn settle(&mut self, outcome: Outcome) -> bool {
+        let rendered = Arc::new(outcome.rendered);
+        self.rendered = Some(Arc::clone(&rendered));
+        if !outcome.stuck.is_empty() {
+            return false;
+        }
+        self.files.clone_from(&rendered.endpoints);
+        let mut files: BTreeMap<Arc<str>, Bytes> = BTreeMap::new();
+        for (path, file) in &rendered.files {
+            let old = self.tree.files.get(path).filter(|old| **old == *file.text.as_bytes());
+            let bytes = old.cloned().unwrap_or_else(|| Bytes::copy_from_slice(file.text.as_bytes()));
+            files.insert(path.clone(), bytes);
+        }
+        files.extend(rendered.secrets.iter().map(|(path, bytes)| (path.clone(), bytes.clone())));
+        for (at, wanted) in &self.files {
+            for file in wanted {
+                files.insert(file.path.clone(), self.endpoints(at, file));
+            }
+        }
+        if files == self.tree.files && self.tree.revision > 0 {
+            return false;
+        }
+        self.tree = Tree { revision: self.tree.revision + 1, files };
+        true
+    }
+
+    /// Writes files of endpoints anew; gives how many differ.
+    pub fn refresh(&mut self, changed: &BTreeSet<Place>) -> u64 {
+        let mut different = 0;
+        for at in changed {
+            for file in self.files.get(at).into_iter().flatten() {
+                let bytes = self.endpoints(at, file);
+                if self.tree.files.get(&file.path) != Some(&bytes) {
+                    self.tree.files.insert(file.path.clone(), bytes);
+                    different += 1;
+                }
+            }
+        }
+        if different > 0 {
+            self.tree.revision += 1;
+        }
+        different
+    }
+
+    fn endpoints(&self, at: &Place, file: &EndpointsFile) -> Bytes {
+        match &file.port {
+            Some((port, unready)) => self.slices.file(at, port, *unready).0.into(),
+            None => Bytes::from_static(b"endpoints: []\n"),
+        }
+    }
+
+    /// Statuses that objects should have and have not.
+    pub fn writes(&self, addresses: &[Value], now: &str) -> Vec<Write> {
+        let Some(rendered) = &self.rendered else { return Vec::new() };
+        let mut writes = Vec::new();
+        for (key, object) in self.world.objects.iter().filter(|(key, _)| key.resource.has_status()) {
+            let wanted = match rendered.reports.get(key) {
+                Some(report) => Some(status::wanted(object, report, addresses, now)),
+                None => status::cleared(object),
+            };
+            if let Some(status) = wanted.filter(|wanted| !status::is_met(object, wanted)) {
+                writes.push(Write { object: Arc::clone(object), status });
+            }
+        }
+        writes
+    }
+
+    /// Objects that are not in force.
+    pub fn refused(&self) -> usize {
+        let reports = self.rendered.iter().flat_map(|rendered| rendered.reports.values());
+        reports
+            .filter(|report| match report {
+                Report::Class(verdict) | Report::Plain(verdict) => !verdict.ok,
+                Report::Gateway(gateway) => !gateway.programmed.ok,
+                Report::Route(route) => route.parents.iter().any(|parent| !parent.accepted.ok),
+                Report::Policy(policy) => policy.ancestors.iter().any(|(_, verdict)| !verdict.ok),
+            })
+            .count()
+    }
+}
+
+impl Effect {
+    fn object(&mut self, change: Change) {
+        self.documents |= change == Change::Spec;
+        self.statuses |= change != Change::Nothing;
+    }
+}

@@ -1,0 +1,237 @@
+//! Trees of sources to revisions: conflicts, files, who gets what.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use foregate_policy::document::ObjectName;
+
+use crate::revision::Revision;
+use crate::revision::merge::{Merged, merge};
+use crate::revision::shelf::Shelf;
+use crate::sources::Tree;
+use crate::sources::board::{Place, SourceState};
+
+fn source(name: &str, place: Place, files: &[(&str, &str)]) -> SourceState {
+    let files = files.iter().map(|(way, text)| (Arc::from(*way), Bytes::copy_from_slice(text.as_bytes())));
+    let tree = Tree { revision: "1".to_owned(), files: files.collect(), ..Tree::default() };
+    let place = Place { name: name.into(), ..place };
+    SourceState { place, tree: Some(Arc::new(tree)), seen: std::time::Duration::ZERO, fault: None }
+}
+
+fn one(files: &[(&str, &str)]) -> Merged {
+    merge(&[source("one", Place::default(), files)]).unwrap()
+}
+
+/// Codes, places and messages of what refuses these trees.
+fn refused(merged: &Merged) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+    let faults = shelf.make(merged).unwrap_err();
+    assert!(shelf.labels().is_empty(), "what is refused is not kept");
+    faults
+        .iter()
+        .map(|fault| format!("{} {}:{} {}", fault.code, fault.file, fault.line, fault.message))
+        .collect()
+}
+
+fn made(merged: &Merged) -> Revision {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+    let made = shelf.make(merged).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    let read = shelf.read(&made.label.id).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    assert_eq!(read.label, made.label);
+    assert_eq!(read.resources, made.resources, "what is read again is the same");
+    made
+}
+
+const GATEWAY: &str = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: { name: edge, namespace: NS }\n\
+spec: { gatewayClassName: foregate, listeners: [{ name: http, protocol: HTTP, port: 8080, allowedRoutes: { namespaces: { from: All } } }] }\n";
+
+fn route(namespace: &str, name: &str, gateways: &str, upstream: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
+         spec:\n  parentRefs: {gateways}\n  rules:\n\
+         \x20 - matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]\n\
+         \x20   backendRefs: [{upstream}]\n\
+         ---\napiVersion: foregate.dev/v1alpha1\nkind: Policy\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
+         spec:\n  targetRefs: [{{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name} }}]\n\
+         \x20 insecure: {{ anonymous: true }}\n"
+    )
+}
+
+fn upstream(namespace: &str, name: &str, more: &str) -> String {
+    format!(
+        "---\napiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: {{ name: {name}, namespace: {namespace} }}\n\
+         spec: {{ endpoints: [\"10.0.0.1:80\"]{more} }}\n"
+    )
+}
+
+fn backend(name: &str) -> String {
+    format!("{{ group: foregate.dev, kind: Upstream, name: {name} }}")
+}
+
+/// A gateway of this namespace, with everything behind it.
+fn whole(namespace: &str) -> String {
+    [
+        GATEWAY.replace("NS", namespace),
+        route(namespace, "all", "[{ name: edge }]", &backend("crm")),
+        upstream(namespace, "crm", ""),
+    ]
+    .concat()
+}
+
+#[test]
+fn files_and_documents_that_two_sources_have_are_conflicts() {
+    let place = Place::default();
+    let (a, b) = (whole("a"), whole("b"));
+    let same = merge(&[
+        source("one", place.clone(), &[("edge.yaml", &a), ("shared.json", "{}")]),
+        source("two", place.clone(), &[("edge.yaml", &b), ("shared.json", "{}")]),
+    ]);
+    let told = refused(&same.unwrap());
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].starts_with("FG0750 edge.yaml:0") && told[0].contains("`one` and `two`"), "{told:?}");
+    let teams = Place { mount: "teams/two".to_owned(), ..place.clone() };
+    let twice = merge(&[
+        source("one", place.clone(), &[("edge.yaml", &a)]),
+        source("two", teams, &[("edge.yaml", &a)]),
+    ]);
+    let told = refused(&twice.unwrap());
+    let double = told.iter().filter(|line| line.starts_with("FG0201 two:teams/two/edge.yaml:")).count();
+    assert!(double >= 4 && told.iter().all(|line| line.contains("edge.yaml")), "{told:#?}");
+    // Until all sources have given something, nothing is known to be gone.
+    let mut waiting = source("two", place, &[]);
+    waiting.tree = None;
+    assert!(merge(&[waiting]).is_none() && merge(&[]).is_none());
+}
+
+#[test]
+fn a_source_keeps_to_its_namespaces() {
+    let place = Place { namespaces: vec!["a".to_owned()], ..Place::default() };
+    let told = refused(&merge(&[source("one", place.clone(), &[("edge.yaml", &whole("b"))])]).unwrap());
+    assert!(told.iter().all(|line| line.starts_with("FG0760 edge.yaml:")) && told.len() == 4, "{told:#?}");
+    made(&merge(&[source("one", place, &[("edge.yaml", &whole("a"))])]).unwrap());
+}
+
+#[test]
+fn files_that_documents_refer_to_must_be_there_and_come_along() {
+    let tls = ", tls: { mode: Simple, caFile: FILE }";
+    let policies = |file: &str| {
+        let upstream = upstream("a", "crm", &tls.replace("FILE", file));
+        [GATEWAY.replace("NS", "a"), route("a", "all", "[{ name: edge }]", &backend("crm")), upstream]
+            .concat()
+    };
+    let told = refused(&one(&[("gateways/edge.yaml", &policies("ca.pem"))]));
+    assert!(
+        told[0].starts_with("FG0752 gateways/edge.yaml:") && told[0].contains("`gateways/ca.pem`"),
+        "{told:?}"
+    );
+    let told = refused(&one(&[("gateways/edge.yaml", &policies("../../ca.pem"))]));
+    assert!(told[0].starts_with("FG0751 gateways/edge.yaml:"), "{told:?}");
+    let files = [
+        ("gateways/edge.yaml", policies("../ca.pem")),
+        ("ca.pem", "pem".to_owned()),
+        ("other", "x".to_owned()),
+    ];
+    let files: Vec<(&str, &str)> = files.iter().map(|(way, text)| (*way, text.as_str())).collect();
+    let revision = made(&one(&files));
+    assert!(revision.resources.contains_key("ca.pem") && !revision.resources.contains_key("other"));
+    let absolute = made(&one(&[("edge.yaml", &policies("/etc/ssl/ca.pem"))]));
+    assert!(absolute.resources.keys().all(|name| name.contains(':')), "only documents");
+}
+
+#[test]
+fn faults_are_told_with_their_lines_and_compile_as_a_whole() {
+    let two = [whole("a"), "---\n".to_owned(), whole("b")].concat();
+    // Each on port 8080, for processes of their own.
+    let revision = made(&one(&[("edge.yaml", &two)]));
+    let crm = &revision.resources["Upstream:b/crm"];
+    let crate::revision::Content::Document { line, text, .. } = &crm.content else { panic!() };
+    let there: Vec<&str> = two.lines().skip(*line as usize - 1).take(text.lines().count()).collect();
+    assert_eq!(there, text.lines().collect::<Vec<_>>());
+    let told = refused(&one(&[("edge.yaml", &two.replace("name: crm }]", "name: crn }]"))]));
+    assert!(told.iter().any(|line| line.starts_with("FG0304 edge.yaml:13")), "{told:#?}");
+    let told = refused(&one(&[(
+        "edge.yaml",
+        &two.replacen(
+            "---\napiVersion: foregate.dev/v1alpha1\nkind: Policy",
+            "...\napiVersion: foregate.dev/v1alpha1\nkind: Policy",
+            1,
+        ),
+    )]));
+    assert!(told.iter().any(|line| line.starts_with("FG0761")), "{told:#?}");
+}
+
+#[test]
+fn what_hangs_on_a_gateway_comes_along_and_nothing_else() {
+    let apis = "---\napiVersion: foregate.dev/v1alpha1\nkind: Consumer\nmetadata: { name: NAME, namespace: NS }\n\
+spec: { keys: [{ prefix: NS0000000000, hash: \"sha256:0000000000000000000000000000000000000000000000000000000000000000\" }] }\n";
+    let consumer = |namespace: &str| apis.replace("NS", namespace).replace("NAME", "partner");
+    let keyed = |text: String| {
+        text.replace(
+            "insecure: { anonymous: true }",
+            "apiKey: {}\n  authorize: [{ name: all, allow: 'true' }]",
+        )
+    };
+    let grant = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: ReferenceGrant\nmetadata: { name: NAME, namespace: shared }\n\
+spec: { from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: FROM }], to: [{ group: foregate.dev, kind: Upstream }] }\n";
+    let shared = "{ group: foregate.dev, kind: Upstream, name: crm, namespace: shared }";
+    let all = [
+        keyed(whole("a")),
+        route("a", "both", "[{ name: edge }, { name: edge, namespace: b }]", shared),
+        consumer("a"),
+        "---\n".to_owned(),
+        whole("b"),
+        consumer("b"),
+        upstream("shared", "crm", ", endpointsFile: crm.endpoints"),
+        upstream("shared", "other", ""),
+        grant.replace("NAME", "for-a").replace("FROM", "a"),
+        grant.replace("NAME", "for-c").replace("FROM", "c"),
+    ]
+    .concat();
+    let revision = made(&one(&[("all.yaml", &all), ("crm.endpoints", "endpoints: []")]));
+    let closure = |namespace: &str| {
+        let closure = revision.objects.closure(&[ObjectName::new(Some(namespace), "edge")]);
+        assert_eq!(closure.files.iter().map(|way| &**way).collect::<Vec<_>>(), ["crm.endpoints"]);
+        closure.documents.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let a = [
+        "Consumer:a/partner",
+        "Gateway:a/edge",
+        "HTTPRoute:a/all",
+        "HTTPRoute:a/both",
+        "Policy:a/all",
+        "Policy:a/both",
+        "ReferenceGrant:shared/for-a",
+        "Upstream:a/crm",
+        "Upstream:shared/crm",
+    ];
+    assert_eq!(closure("a"), a);
+    let b = [
+        "Gateway:b/edge",
+        "HTTPRoute:a/both",
+        "HTTPRoute:b/all",
+        "Policy:a/both",
+        "Policy:b/all",
+        "ReferenceGrant:shared/for-a",
+        "Upstream:b/crm",
+        "Upstream:shared/crm",
+    ];
+    assert_eq!(closure("b"), b);
+    assert!(revision.objects.closure(&[ObjectName::new(Some("c"), "edge")]).documents.is_empty());
+}
+
+#[test]
+fn only_so_many_revisions_are_kept_besides_those_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let shelf = Shelf::open(folder.path().join("revisions"), 2).unwrap();
+    let mut ids = Vec::new();
+    for port in 1..=5 {
+        let text = whole("a").replace("10.0.0.1:80", &format!("10.0.0.1:{port}"));
+        ids.push(shelf.make(&one(&[("edge.yaml", &text)])).unwrap().label.id);
+    }
+    shelf.prune(&[ids[0].as_str().into()]);
+    let kept: Vec<String> = shelf.labels().into_iter().map(|label| label.id).collect();
+    assert!(kept.len() == 2 || (kept.len() == 3 && kept.contains(&ids[0])), "{kept:?}");
+    assert!(shelf.read("../../../etc").is_err() && shelf.read("0123456789ab").is_err());
+}

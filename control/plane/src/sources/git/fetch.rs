@@ -1,0 +1,136 @@
+//! Fetches one branch or tag into a bare repository, within bounds.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use gix::ObjectId;
+use gix::credentials::helper::Action;
+use gix::credentials::protocol::Outcome;
+use gix::progress::Discard;
+use gix::remote::Direction;
+use gix::remote::fetch::Tags;
+
+use crate::clock;
+use crate::sources::spec::{GitCredentials, GitSpec};
+
+/// Where the tip of what is pulled stands here.
+const TIP: &str = "refs/foregate/tip";
+/// Between two looks at what a fetch has written.
+const LOOK: Duration = Duration::from_millis(100);
+/// Largest file of a password, in bytes.
+const MAX_PASSWORD: usize = 16 << 10;
+
+/// Nothing but the repository itself decides how it is read.
+fn options() -> gix::open::Options {
+    let overrides = [
+        "protocol.file.allow=always",
+        "protocol.https.allow=always",
+        "core.logAllRefUpdates=false",
+        "gc.auto=0",
+    ];
+    gix::open::Options::isolated().config_overrides(overrides)
+}
+
+/// Opens the bare repository, or makes it.
+pub fn open(folder: &Path) -> Result<gix::Repository, String> {
+    if folder.join("HEAD").is_file() {
+        return gix::open_opts(folder, options()).map_err(|error| error.to_string());
+    }
+    // What an attempt left behind that was cut off.
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let kind = gix::create::Kind::Bare;
+    let made = gix::ThreadSafeRepository::init_opts(folder, kind, gix::create::Options::default(), options());
+    made.map(Into::into).map_err(|error| error.to_string())
+}
+
+/// Fetches, and tells the commit that the branch or tag is at.
+pub fn fetch(repository: &gix::Repository, spec: &GitSpec, stop: &AtomicBool) -> Result<ObjectId, String> {
+    let told = |error: gix::Error| chain(&error);
+    let wanted = format!("+{}:{TIP}", spec.reference());
+    let remote = repository.remote_at(spec.url.as_str()).map_err(told)?;
+    let remote = remote.with_fetch_tags(Tags::None);
+    let remote = remote.with_refspecs([wanted.as_str()], Direction::Fetch).map_err(told)?;
+    let credentials = spec.credentials.clone();
+    let connection = remote.connect(Direction::Fetch).map_err(told)?;
+    let connection = connection.with_credentials(move |action| identify(action, credentials.as_ref()));
+    let prepared = connection.prepare_fetch(Discard, gix::remote::ref_map::Options::default());
+    prepared.map_err(told)?.receive(Discard, stop).map_err(told)?;
+    let mut tip = repository.find_reference(TIP).map_err(told)?;
+    tip.peel_to_commit().map(|commit| commit.id).map_err(told)
+}
+
+/// An error, and what led to it.
+fn chain(error: &gix::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// The password from its file, once; a server that wants another one gets none.
+fn identify(action: Action, credentials: Option<&GitCredentials>) -> gix::Result<Option<Outcome>> {
+    let (Action::Get(context), Some(credentials)) = (action, credentials) else { return Ok(None) };
+    let password = fs::read_to_string(&credentials.password_file).map_err(gix::Error::from_error)?;
+    if password.len() > MAX_PASSWORD {
+        return Ok(None);
+    }
+    let identity = gix::sec::identity::Account {
+        username: credentials.username.clone().unwrap_or_else(|| "git".to_owned()),
+        password: password.trim_end_matches(['\r', '\n']).to_owned(),
+        oauth_refresh_token: None,
+    };
+    Ok(Some(Outcome { identity, next: context.into() }))
+}
+
+/// Tells a fetch to stop that takes too long, or too much room.
+#[derive(Debug)]
+pub struct Watchdog(Arc<AtomicBool>);
+
+impl Watchdog {
+    /// Watches until it is dropped.
+    pub fn start(folder: &Path, most: u64, limit: Duration, stop: &Arc<AtomicBool>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (told, stop, folder) = (Arc::clone(&over), Arc::clone(stop), folder.join("objects"));
+        let began = clock::monotonic();
+        let watch = move || {
+            while !told.load(Ordering::Acquire) {
+                if clock::monotonic().saturating_sub(began) > limit || size(&folder, 0) > most {
+                    stop.store(true, Ordering::Release);
+                    return;
+                }
+                thread::sleep(LOOK);
+            }
+        };
+        // Where no thread can be had, the limit of the caller remains.
+        let _ = thread::Builder::new().name("git watch".to_owned()).spawn(watch);
+        Self(over)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Bytes of all files below a folder; folders deeper than git makes them are not looked at.
+fn size(folder: &Path, depth: usize) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() && depth < 2 => size(&entry.path(), depth + 1),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}

@@ -1,0 +1,154 @@
+//! A git repository as a source: pulled, verified, read.
+
+mod checkout;
+mod fetch;
+mod history;
+pub mod signers;
+pub mod sshsig;
+#[cfg(test)]
+mod tests;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use foregate_policy::codes;
+use gix::ObjectId;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::files;
+use crate::sources::spec::{GitSpec, Limits};
+use crate::sources::{Source, SourceFault, Tree};
+
+/// A repository that is pulled again and again.
+#[derive(Debug)]
+pub struct GitSource {
+    puller: Arc<Puller>,
+    /// A pull that did not end in time; no other one begins before it does.
+    late: Option<JoinHandle<Result<Option<Tree>, SourceFault>>>,
+    pulled: bool,
+}
+
+/// All that one pull needs.
+#[derive(Debug)]
+struct Puller {
+    name: String,
+    spec: GitSpec,
+    limits: Limits,
+    state: PathBuf,
+}
+
+/// What was accepted last, kept over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Accepted {
+    url: String,
+    reference: String,
+    commit: String,
+}
+
+impl GitSource {
+    pub fn new(name: &str, spec: GitSpec, limits: Limits, state: PathBuf) -> Self {
+        let puller = Puller { name: name.to_owned(), spec, limits, state };
+        Self { puller: Arc::new(puller), late: None, pulled: false }
+    }
+
+    fn fault(&self, message: impl Into<String>) -> SourceFault {
+        SourceFault::new(&self.puller.name, codes::SOURCE_UNREADABLE, message)
+    }
+}
+
+#[tonic::async_trait]
+impl Source for GitSource {
+    async fn next(&mut self) -> Result<Tree, SourceFault> {
+        loop {
+            if self.pulled {
+                sleep(self.puller.spec.interval()).await;
+            }
+            let limit = self.puller.spec.timeout();
+            let (first, puller) = (!self.pulled, Arc::clone(&self.puller));
+            let mut pull = match self.late.take() {
+                Some(late) => late,
+                None => tokio::task::spawn_blocking(move || puller.pull(first, limit)),
+            };
+            // The pull is told to end at its limit; a server that says nothing at all keeps it longer.
+            let outcome = if let Ok(ended) = timeout(limit + Duration::from_secs(1), &mut pull).await {
+                ended.unwrap_or_else(|_| Err(self.fault("a defect while pulling")))
+            } else {
+                self.late = Some(pull);
+                Err(self.fault(format!("the server did not answer within {}s", limit.as_secs())))
+            };
+            match outcome {
+                Ok(Some(tree)) => {
+                    self.pulled = true;
+                    return Ok(tree);
+                }
+                Ok(None) => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}
+
+impl Puller {
+    fn fault(&self, message: impl Into<String>) -> SourceFault {
+        SourceFault::new(&self.name, codes::SOURCE_UNREADABLE, message)
+    }
+
+    /// Pulls once. `None` where nothing is new since the last one; the `first` always gives what is there.
+    fn pull(&self, first: bool, limit: Duration) -> Result<Option<Tree>, SourceFault> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let folder = self.state.join("repository");
+        let _watched = fetch::Watchdog::start(&folder, self.limits.size().saturating_mul(4), limit, &stop);
+        let repository = fetch::open(&folder).map_err(|error| self.fault(error))?;
+        let tip = fetch::fetch(&repository, &self.spec, &stop).map_err(|error| {
+            if stop.load(Ordering::Acquire) {
+                let message = "the repository is larger, or takes longer, than is allowed";
+                let fault = SourceFault::new(&self.name, codes::SOURCE_LIMIT, message);
+                return fault.help("see `limits` and `git.timeout` of the source");
+            }
+            self.fault(error)
+        })?;
+        let accepted = self.accepted();
+        let old = accepted.and_then(|accepted| ObjectId::from_hex(accepted.commit.as_bytes()).ok());
+        if old == Some(tip) && !first {
+            return Ok(None);
+        }
+        let verified = history::verify(&repository, &self.name, &self.spec, old, tip)?;
+        let mut tree = checkout::read(&repository, &self.name, &self.spec, self.limits, tip)?;
+        tree.revision = tip.to_string();
+        tree.signer = verified.signer;
+        tree.time = verified.time;
+        if old != Some(tip) {
+            self.accept(tip)?;
+        }
+        Ok(Some(tree))
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.state.join("accepted.json")
+    }
+
+    /// What was accepted before from the same place; another one has another history.
+    fn accepted(&self) -> Option<Accepted> {
+        let text = fs::read(self.state_file()).ok()?;
+        let accepted: Accepted = serde_json::from_slice(&text).ok()?;
+        let same = accepted.url == self.spec.url && accepted.reference == self.spec.reference();
+        same.then_some(accepted)
+    }
+
+    fn accept(&self, tip: ObjectId) -> Result<(), SourceFault> {
+        let accepted = Accepted {
+            url: self.spec.url.clone(),
+            reference: self.spec.reference(),
+            commit: tip.to_string(),
+        };
+        let text = serde_json::to_vec(&accepted).map_err(|error| self.fault(error.to_string()))?;
+        let file: &Path = &self.state_file();
+        files::replace(file, &text).map_err(|error| self.fault(format!("{}: {error}", file.display())))
+    }
+}

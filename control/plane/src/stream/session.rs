@@ -1,0 +1,202 @@
+//! One stream of one proxy: what it lacks is sent, what it says is heard.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use foregate_filters::peer::SpiffeId;
+use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse};
+use futures_util::Stream;
+use log::Level;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::clock;
+use crate::event::event;
+use crate::fleet::policies::policies_server::Policies;
+use crate::process::Shutdown;
+use crate::rollout::guard::Tally;
+use crate::serve::peer::Peer;
+use crate::stream::offering::Offering;
+use crate::stream::proxies::{Hold, Proxies, fault};
+use crate::stream::turn::Ledger;
+
+/// Time for a proxy to say who it is.
+const GREETING: Duration = Duration::from_secs(10);
+/// Time for a change to be taken or refused: models are loaded meanwhile.
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Changes that come close together are sent as one.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Most resources that a proxy may say it knows.
+const MAX_KNOWN: usize = 50_000;
+
+/// What is sent on one stream.
+type Answers = Pin<Box<dyn Stream<Item = Result<PolicyResponse, Status>> + Send>>;
+
+/// Serves `foregate.fleet.v1.Policies`.
+#[derive(Clone, Debug)]
+pub struct PolicyStreams {
+    pub offering: Arc<Offering>,
+    pub proxies: Arc<Proxies>,
+    pub shutdown: Shutdown,
+}
+
+#[tonic::async_trait]
+impl Policies for PolicyStreams {
+    type StreamStream = Answers;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<PolicyRequest>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        let id = Peer::required(&request)?;
+        // One part waits at most: a proxy that takes nothing costs no more.
+        let (answers, receiver) = mpsc::channel(1);
+        let session = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = session.run(&id, request.into_inner(), &answers).await {
+                let _ = answers.send(Err(status)).await;
+            }
+        });
+        let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|answer| (answer, receiver))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl PolicyStreams {
+    /// Runs until the proxy or the process ends.
+    ///
+    /// # Errors
+    /// What the proxy is told.
+    async fn run(
+        &self,
+        id: &SpiffeId,
+        mut requests: Streaming<PolicyRequest>,
+        answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
+    ) -> Result<(), Status> {
+        let late = || Status::deadline_exceeded("a proxy says first who it is");
+        let Some(first) = timeout(GREETING, requests.message()).await.map_err(|_| late())?? else {
+            return Ok(());
+        };
+        let node = first.node.ok_or_else(|| Status::invalid_argument("the first message has no node"))?;
+        if let Some(fault) = fault(&node) {
+            return Err(Status::invalid_argument(fault));
+        }
+        if first.known.len() > MAX_KNOWN {
+            return Err(Status::invalid_argument("too many known resources"));
+        }
+        let full = || Status::resource_exhausted("too many proxies are known");
+        let hold = self.proxies.enter(id.as_str(), &node, clock::now().unix).ok_or_else(full)?;
+        let ledger = Ledger::new(first.known, &node.revision);
+        let mut session = Session { streams: self, id, node, hold, ledger, due: Duration::ZERO };
+        session.run(&mut requests, answers).await
+    }
+}
+
+struct Session<'a> {
+    streams: &'a PolicyStreams,
+    id: &'a SpiffeId,
+    node: Node,
+    hold: Hold,
+    ledger: Ledger,
+    /// When a change is no longer waited for; monotonic.
+    due: Duration,
+}
+
+impl Session<'_> {
+    async fn run(
+        &mut self,
+        requests: &mut Streaming<PolicyRequest>,
+        answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
+    ) -> Result<(), Status> {
+        let mut news = self.streams.offering.changes();
+        loop {
+            news.mark_unchanged();
+            self.send(answers).await?;
+            let pending = self.ledger.is_pending();
+            let left = self.due.saturating_sub(clock::monotonic());
+            tokio::select! {
+                message = requests.message() => match message? {
+                    Some(message) => self.heard(message),
+                    None => return Ok(()),
+                },
+                told = news.changed(), if !pending => {
+                    if told.is_err() {
+                        return Ok(());
+                    }
+                    sleep(DEBOUNCE).await;
+                }
+                () = sleep(left), if pending => {
+                    return Err(Status::deadline_exceeded("a change was not answered in time"));
+                }
+                () = self.hold.replaced() => return Err(Status::aborted("another stream of this proxy began")),
+                () = self.streams.shutdown.begun() => return Err(Status::unavailable("the control plane ends")),
+                () = answers.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Sends the next change, where one is due.
+    async fn send(&mut self, answers: &mpsc::Sender<Result<PolicyResponse, Status>>) -> Result<(), Status> {
+        if self.ledger.is_pending() {
+            return Ok(());
+        }
+        let offering = &self.streams.offering;
+        let offer = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
+        let wanted = offer.as_ref().map(|offer| offer.revision.to_string()).unwrap_or_default();
+        self.hold.proxy.status().wanted = wanted;
+        let Some(offer) = offer else { return Ok(()) };
+        let Some(change) = self.ledger.next(&offer, &offering.endpoints()) else { return Ok(()) };
+        for part in change.parts() {
+            let sent = timeout(PATIENCE, answers.send(Ok(part))).await;
+            if !sent.is_ok_and(|sent| sent.is_ok()) {
+                return Err(Status::deadline_exceeded("a change was not taken in time"));
+            }
+        }
+        self.due = clock::monotonic().saturating_add(PATIENCE);
+        Ok(())
+    }
+
+    fn heard(&mut self, message: PolicyRequest) {
+        let now = clock::now().unix;
+        let (offering, proxy) = (&self.streams.offering, &self.hold.proxy);
+        proxy.status().last_seen = now.as_secs();
+        if let Some(report) = message.report {
+            let tally = Tally { requests: report.requests, refused: report.refused, failed: report.failed };
+            offering.reported(&report.revision, tally);
+            let mut status = proxy.status();
+            status.requests = status.requests.saturating_add(tally.requests);
+            status.refused = status.refused.saturating_add(tally.refused);
+            status.failed = status.failed.saturating_add(tally.failed);
+        }
+        let took = message.refusal.is_none();
+        let Some(answered) = self.ledger.answer(&message.nonce, took) else { return };
+        if answered.policies {
+            offering.answered(&proxy.key, &answered.revision, took);
+        }
+        if let Some(refusal) = message.refusal {
+            let fields = [
+                ("proxy", self.node.id.as_str().into()),
+                ("identity", self.id.as_str().into()),
+                ("revision", answered.revision.as_ref().into()),
+                ("findings", refusal.findings.iter().take(4).map(one_line).collect::<Vec<_>>().into()),
+            ];
+            event(Level::Error, "proxy refused", &fields);
+            proxy.refused(&answered.revision, refusal.findings, now);
+        } else {
+            let mut status = proxy.status();
+            status.in_force = answered.revision.to_string();
+            if answered.policies {
+                status.refusal = None;
+            }
+        }
+    }
+}
+
+fn one_line(finding: &Finding) -> String {
+    let Finding { code, file, line, column, message, .. } = finding;
+    format!("{code} {file}:{line}:{column}: {message}")
+}

@@ -1,0 +1,251 @@
+//! One HTTP/2 connection to the control plane, made anew as often as it takes.
+
+use std::io;
+use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, OtherError};
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+
+use crate::clock;
+use crate::fleet::backoff::Backoff;
+use crate::fleet::call::{Answers, Call, CallError, Outgoing, causes, many, once, refusal};
+use crate::fleet::endpoint::ControlOptions;
+use crate::identity::Identity;
+use crate::identity::certificate::{Role, svid};
+use crate::identity::set::Set;
+
+/// Time to connect and shake hands.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Time for the head of an answer.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// How often a silent control plane is asked whether it lives, and how long it may think about it.
+const PING: Duration = Duration::from_secs(20);
+
+/// Pause after a first attempt that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The control plane, as often as it is needed.
+#[derive(Debug)]
+pub struct Channel {
+    options: ControlOptions,
+    shown: Shown,
+    link: Mutex<State>,
+    /// Of the control plane that answered last.
+    trust_domain: Lock<Option<Box<str>>>,
+}
+
+/// Whose certificate new connections show.
+#[derive(Debug)]
+enum Shown {
+    /// The one that was set.
+    Set(ArcSwapOption<Set>),
+    /// The one in force.
+    Identity(Arc<Identity>),
+}
+
+#[derive(Debug)]
+struct State {
+    link: Option<Link>,
+    backoff: Backoff,
+    failed: bool,
+}
+
+/// A connection. It closes when it is dropped and no call is under way.
+#[derive(Debug)]
+struct Link {
+    sender: SendRequest<Outgoing>,
+    /// [`Set::mark`] of the identity that it shows.
+    mark: Option<[u8; 32]>,
+}
+
+impl Channel {
+    /// A channel that shows no certificate until [`Channel::show`] gives it one.
+    pub fn new(options: ControlOptions) -> Self {
+        Self::with(options, Shown::Set(ArcSwapOption::empty()))
+    }
+
+    /// A channel that shows the certificate in force.
+    pub fn of(options: ControlOptions, identity: Arc<Identity>) -> Self {
+        Self::with(options, Shown::Identity(identity))
+    }
+
+    fn with(options: ControlOptions, shown: Shown) -> Self {
+        let state = State {
+            link: None,
+            backoff: Backoff::new(PAUSE.min(options.retry), options.retry),
+            failed: false,
+        };
+        Self { options, shown, link: Mutex::new(state), trust_domain: Lock::new(None) }
+    }
+
+    /// Shows this one from the next connection on, which the next call makes. Calls that are under way go on.
+    pub fn show(&self, set: Option<Arc<Set>>) {
+        if let Shown::Set(shown) = &self.shown {
+            shown.store(set);
+        }
+    }
+
+    /// Where the control plane is.
+    pub fn at(&self) -> String {
+        self.options.endpoint.to_string()
+    }
+
+    /// The trust domain of the control plane that answered last.
+    pub fn trust_domain(&self) -> Option<Box<str>> {
+        self.trust_domain.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A call with one message each way, such as `/foregate.fleet.v1.Identity/Sign`.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn unary<Q: Message, A: Message + Default>(
+        &self,
+        path: &str,
+        request: &Q,
+    ) -> Result<A, CallError> {
+        let call = async {
+            let mut answers: Answers<A> = self.call(path, once(request)).await?;
+            let missing = || CallError::Malformed { at: self.at(), fault: "there is no message".to_owned() };
+            let answer = answers.next().await?.ok_or_else(missing)?;
+            match answers.next().await? {
+                None => Ok(answer),
+                Some(_) => Err(CallError::Malformed { at: self.at(), fault: "a second message".to_owned() }),
+            }
+        };
+        let late = || CallError::Broken { at: self.at(), fault: format!("no answer within {HEAD:?}") };
+        timeout(self.options.retry + CONNECT + HEAD, call).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// A call with one message that many answer.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn listen<Q: Message, A: Message + Default>(
+        &self,
+        path: &str,
+        request: &Q,
+    ) -> Result<Answers<A>, CallError> {
+        self.call(path, once(request)).await
+    }
+
+    /// A call with many messages each way. `first` is sent with it: a server may wait for it before it answers.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn stream<Q: Message, A: Message + Default>(
+        &self,
+        path: &str,
+        first: &Q,
+    ) -> Result<Call<Q, A>, CallError> {
+        let (requests, body) = many();
+        requests.send(first).await;
+        Ok(Call { requests, answers: self.call(path, body).await? })
+    }
+
+    async fn call<A: Message + Default>(&self, path: &str, body: Outgoing) -> Result<Answers<A>, CallError> {
+        let at = self.at();
+        let broken = |fault: String| CallError::Broken { at: at.clone(), fault };
+        let request = Request::post(format!("{at}{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .map_err(|error| broken(error.to_string()))?;
+        let mut sender = self.sender().await?;
+        sender.ready().await.map_err(|error| broken(causes(&error)))?;
+        let response = timeout(HEAD, sender.send_request(request)).await;
+        let response = response.map_err(|_| broken(format!("no answer within {HEAD:?}")))?;
+        let response: Response<Incoming> = response.map_err(|error| broken(causes(&error)))?;
+        if response.status() != StatusCode::OK {
+            return Err(CallError::Malformed { at, fault: format!("HTTP status {}", response.status()) });
+        }
+        match refusal(&at, response.headers()) {
+            Some(refused) => Err(refused),
+            None => Ok(Answers::new(at, response.into_body())),
+        }
+    }
+
+    /// A connection that is open and shows what is to be shown. After a fault there is a pause first, longer each
+    /// time.
+    async fn sender(&self) -> Result<SendRequest<Outgoing>, CallError> {
+        let mut state = self.link.lock().await;
+        let set = self.set();
+        let mark = set.as_ref().map(|set| set.mark());
+        if let Some(link) = &state.link
+            && !link.sender.is_closed()
+            && link.mark == mark
+        {
+            return Ok(link.sender.clone());
+        }
+        state.link = None;
+        if state.failed {
+            let pause = state.backoff.pause();
+            sleep(pause).await;
+        }
+        let connected = timeout(CONNECT, self.connect(set.as_deref())).await;
+        let connected = connected.unwrap_or_else(|_| Err(format!("no answer within {CONNECT:?}")));
+        state.failed = connected.is_err();
+        let sender = connected.map_err(|fault| CallError::Connect { at: self.at(), fault })?;
+        state.backoff.reset();
+        state.link = Some(Link { sender: sender.clone(), mark });
+        Ok(sender)
+    }
+
+    /// What is shown: nothing that has expired.
+    fn set(&self) -> Option<Arc<Set>> {
+        let set = match &self.shown {
+            Shown::Set(set) => set.load_full(),
+            Shown::Identity(identity) => identity.current(),
+        };
+        set.filter(|set| set.expires > clock::now().unix)
+    }
+
+    async fn connect(&self, set: Option<&Set>) -> Result<SendRequest<Outgoing>, String> {
+        let said = |error: &dyn std::error::Error| causes(error);
+        let tls = self.options.tls(set).map_err(|error| said(&error))?;
+        let endpoint = &self.options.endpoint;
+        let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| said(&error))?;
+        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
+        let stream = stream.map_err(|error| said(&error))?;
+        let _ = stream.set_nodelay(true);
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| refused(&error))?;
+        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let id = leaf.and_then(|leaf| svid(leaf, Role::Server).ok());
+        *self.trust_domain.lock().unwrap_or_else(PoisonError::into_inner) =
+            id.map(|id| id.trust_domain().into());
+        let handshake = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = handshake.map_err(|error| said(&error))?;
+        // How it ended is told to the calls on it.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(sender)
+    }
+}
+
+/// Why a handshake failed. What we found ourselves is told in its own words.
+fn refused(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ours)))) => {
+            ours.to_string()
+        }
+        _ => causes(error),
+    }
+}

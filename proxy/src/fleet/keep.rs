@@ -1,0 +1,509 @@
+//! Policies of the fleet on disk, so that a proxy can start without anybody.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
+use log::Level;
+use prost::Message;
+
+use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, document_version, file_version, hex};
+use crate::fleet::disk;
+use crate::telemetry::event::event;
+use sha2::{Digest, Sha256};
+
+/// What a tree is made of; hidden, so that nobody takes it for a policy.
+const MANIFEST: &str = ".manifest";
+
+/// One resource that is held.
+#[derive(Clone, Debug, PartialEq)]
+enum Held {
+    Document(Document),
+    /// Of so many bytes.
+    File(u64),
+}
+
+/// Versions and contents, by name.
+type Holding = BTreeMap<String, (String, Held)>;
+
+/// The folder: `current` leads to a tree below `trees`, files of endpoints lie in `endpoints`.
+#[derive(Debug)]
+pub struct Keep {
+    folder: PathBuf,
+    /// Number of the tree in force; 0 where there is none.
+    tree: u64,
+    pub revision: String,
+    holding: Holding,
+}
+
+/// A tree that was made and is not accepted yet.
+#[derive(Debug)]
+pub struct Candidate {
+    tree: u64,
+    revision: String,
+    holding: Holding,
+    /// Files of endpoints that are put in place once it is accepted: the spooled one, and where it belongs.
+    endpoints: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Keep {
+    /// Opens the folder, and takes up what was accepted last, where it is whole.
+    ///
+    /// # Errors
+    /// Where the folder cannot be used.
+    pub fn open(folder: PathBuf) -> io::Result<Self> {
+        for below in ["trees", "endpoints"] {
+            disk::make_folder(&folder.join(below))?;
+        }
+        let mut keep = Self { folder, tree: 0, revision: String::new(), holding: Holding::new() };
+        if let Err(error) = keep.restore() {
+            event(Level::Error, "kept policies not used", &[("error", error.to_string().into())]);
+        }
+        Ok(keep)
+    }
+
+    /// Where the policies are.
+    pub fn current(&self) -> PathBuf {
+        self.folder.join("current")
+    }
+
+    /// Where parts of changes are collected.
+    pub fn incoming(&self) -> PathBuf {
+        self.folder.join("incoming")
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tree == 0
+    }
+
+    /// The file that a process locks while it follows: during an upgrade, the old one and the new one are both here.
+    pub fn lock_file(&self) -> PathBuf {
+        self.folder.join("lock")
+    }
+
+    /// Takes up what another process has accepted meanwhile; true where that is something else.
+    ///
+    /// # Errors
+    /// Where it cannot be read; what is held stays then.
+    pub fn refresh(&mut self) -> io::Result<bool> {
+        let before = (self.tree, self.revision.clone());
+        if before.0 != 0 {
+            self.restore()?;
+        }
+        Ok(before != (self.tree, self.revision.clone()))
+    }
+
+    /// What is held is of no use to this program; on disk it stays until something else is accepted.
+    pub fn forget(&mut self) {
+        (self.tree, self.revision, self.holding) = (0, String::new(), Holding::new());
+    }
+
+    /// Versions of everything that is held.
+    pub fn known(&self) -> HashMap<String, String> {
+        self.holding.iter().map(|(name, (version, _))| (name.clone(), version.clone())).collect()
+    }
+
+    fn tree_folder(&self, tree: u64) -> PathBuf {
+        self.folder.join("trees").join(tree.to_string())
+    }
+
+    fn accepted_file(&self) -> PathBuf {
+        self.folder.join("accepted")
+    }
+
+    /// Reads what was accepted last. A crash may have left `current` elsewhere.
+    fn restore(&mut self) -> io::Result<()> {
+        let accepted = match fs::read_to_string(self.accepted_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            read => read?,
+        };
+        let tree: u64 = accepted.trim().parse().map_err(io::Error::other)?;
+        let folder = self.tree_folder(tree);
+        let manifest = PolicyResponse::decode(fs::read(folder.join(MANIFEST))?.as_slice())?;
+        let mut holding = Holding::new();
+        for resource in manifest.changed {
+            let held = match resource.content {
+                Some(Content::Document(document)) => Held::Document(document),
+                _ => Held::File(resource.size),
+            };
+            holding.insert(resource.name, (resource.version, held));
+        }
+        check(&folder, &mut holding)?;
+        disk::point(&self.current(), &Path::new("trees").join(tree.to_string()))?;
+        (self.tree, self.revision, self.holding) = (tree, manifest.revision, holding);
+        self.sweep();
+        Ok(())
+    }
+
+    /// True where a change is about endpoints alone that are held already.
+    pub fn is_endpoints_alone(&self, change: &Change) -> bool {
+        let held = |name: &String| name.ends_with(ENDPOINTS) && self.holding.contains_key(name);
+        change.removed.is_empty() && change.revision == self.revision && change.changed.keys().all(held)
+    }
+
+    /// Takes files of endpoints up, which whoever reads them sees at once.
+    ///
+    /// # Errors
+    /// Where one cannot be put in its place.
+    pub fn take_endpoints(&mut self, change: Change) -> io::Result<()> {
+        let mut holding = self.holding.clone();
+        for (name, arrived) in change.changed {
+            let Arrived::File { version, size, spool } = arrived else { continue };
+            fs::rename(&spool, self.endpoints_file(&name))?;
+            holding.insert(name, (version, Held::File(size)));
+        }
+        self.holding = holding;
+        self.write_manifest()
+    }
+
+    /// What is held belongs to another revision as well.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn note(&mut self, revision: String) -> io::Result<()> {
+        self.revision = revision;
+        self.write_manifest()
+    }
+
+    fn write_manifest(&self) -> io::Result<()> {
+        let manifest = self.tree_folder(self.tree).join(MANIFEST);
+        disk::replace(&manifest, &manifest_of(&self.revision, &self.holding))
+    }
+
+    /// Files of endpoints keep their place, whatever tree leads to them.
+    fn endpoints_file(&self, name: &str) -> PathBuf {
+        self.folder.join("endpoints").join(hex(&Sha256::digest(name)))
+    }
+
+    /// Makes the tree that a change leads to, beside the one in force.
+    ///
+    /// # Errors
+    /// What does not fit together, or cannot be written; nothing of it is left then.
+    pub fn prepare(&self, change: Change) -> Result<Candidate, ArrivalError> {
+        let tree = self.next_tree()?;
+        let folder = self.tree_folder(tree);
+        let made = self.make(tree, &folder, change);
+        if made.is_err() {
+            let _ = fs::remove_dir_all(&folder);
+        }
+        made
+    }
+
+    fn next_tree(&self) -> io::Result<u64> {
+        let mut highest = self.tree;
+        for entry in fs::read_dir(self.folder.join("trees"))?.flatten() {
+            let number = entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
+            highest = highest.max(number);
+        }
+        Ok(highest + 1)
+    }
+
+    fn make(&self, tree: u64, folder: &Path, change: Change) -> Result<Candidate, ArrivalError> {
+        let mut holding = self.holding.clone();
+        for name in &change.removed {
+            holding.remove(name);
+        }
+        let mut spooled = HashMap::new();
+        for (name, arrived) in change.changed {
+            let (version, held) = match arrived {
+                Arrived::Document { version, document } => (version, Held::Document(document)),
+                Arrived::File { version, size, spool } => {
+                    spooled.insert(name.clone(), spool);
+                    (version, Held::File(size))
+                }
+            };
+            holding.insert(name, (version, held));
+        }
+        disk::make_folder(folder)?;
+        for (path, text) in texts(&holding) {
+            let at = place(folder, &path)?;
+            disk::write(&at, text.as_bytes())?;
+        }
+        let mut endpoints = Vec::new();
+        for (name, _) in holding.iter().filter(|(_, (_, held))| matches!(held, Held::File(_))) {
+            let place = place(folder, name)?;
+            if name.ends_with(ENDPOINTS) {
+                let stays = self.endpoints_file(name);
+                if let Some(spool) = spooled.get(name) {
+                    if stays.exists() {
+                        endpoints.push((spool.clone(), stays.clone()));
+                    } else {
+                        fs::rename(spool, &stays)?;
+                    }
+                }
+                let up = "../".repeat(name.matches('/').count() + 2);
+                let target = format!("{up}endpoints/{}", hex(&Sha256::digest(name)));
+                std::os::unix::fs::symlink(target, &place)?;
+            } else if let Some(spool) = spooled.get(name) {
+                fs::rename(spool, &place)?;
+            } else {
+                fs::hard_link(self.tree_folder(self.tree).join(name), &place)?;
+            }
+        }
+        disk::write(&folder.join(MANIFEST), &manifest_of(&change.revision, &holding))?;
+        Ok(Candidate { tree, revision: change.revision, holding, endpoints })
+    }
+
+    /// Makes the candidate the current tree; it is not accepted yet.
+    ///
+    /// # Errors
+    /// Where the link cannot be changed.
+    pub fn try_on(&self, candidate: &Candidate) -> io::Result<()> {
+        disk::point(&self.current(), &Path::new("trees").join(candidate.tree.to_string()))
+    }
+
+    /// Goes back to what was in force, and forgets the candidate.
+    pub fn give_up(&self, candidate: &Candidate) {
+        let restored = if self.tree == 0 {
+            fs::remove_file(self.current())
+        } else {
+            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))
+        };
+        if let Err(error) = restored {
+            event(Level::Error, "kept policies not restored", &[("error", error.to_string().into())]);
+        }
+        let _ = fs::remove_dir_all(self.tree_folder(candidate.tree));
+    }
+
+    /// The candidate is in force: it is what the next start begins with.
+    ///
+    /// # Errors
+    /// Where that cannot be written; it is in force all the same.
+    pub fn accept(&mut self, candidate: Candidate) -> io::Result<()> {
+        for (spool, place) in &candidate.endpoints {
+            fs::rename(spool, place)?;
+        }
+        (self.tree, self.revision, self.holding) = (candidate.tree, candidate.revision, candidate.holding);
+        disk::replace(&self.accepted_file(), self.tree.to_string().as_bytes())?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Removes trees and endpoints that nothing leads to.
+    fn sweep(&self) {
+        let mine = self.tree.to_string();
+        for entry in fs::read_dir(self.folder.join("trees")).into_iter().flatten().flatten() {
+            if entry.file_name().to_str() != Some(&mine) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let used: Vec<_> = self.holding.keys().map(|name| self.endpoints_file(name)).collect();
+        for entry in fs::read_dir(self.folder.join("endpoints")).into_iter().flatten().flatten() {
+            if !used.contains(&entry.path()) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+/// Compares the tree with what it is said to be made of. Endpoints that differ are asked for again.
+fn check(folder: &Path, holding: &mut Holding) -> io::Result<()> {
+    let damaged = |path: &Path| io::Error::other(format!("{} is not what was kept", path.display()));
+    for (path, text) in texts(holding) {
+        let path = folder.join(path);
+        if fs::read(&path)? != text.as_bytes() {
+            return Err(damaged(&path));
+        }
+    }
+    for (name, (version, held)) in &mut *holding {
+        match held {
+            Held::Document(document) if document_version(document) != *version => {
+                return Err(damaged(&folder.join(&document.path)));
+            }
+            Held::Document(_) => {}
+            Held::File(_) => {
+                let found = file_version(&folder.join(name));
+                if found.as_ref().is_ok_and(|found| found == version) {
+                    continue;
+                }
+                if !name.ends_with(ENDPOINTS) {
+                    return Err(damaged(&folder.join(name)));
+                }
+                version.clear();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where a file stands in a tree; its folder is made.
+fn place(folder: &Path, name: &str) -> Result<PathBuf, ArrivalError> {
+    let place = folder.join(name);
+    if let Some(parent) = place.parent() {
+        disk::make_folder(parent)?;
+    }
+    if place.symlink_metadata().is_ok() {
+        return Err(ArrivalError::Path(name.to_owned()));
+    }
+    Ok(place)
+}
+
+/// The text of every policy file: each document on the lines where its source has it, so that diagnostics name those.
+fn texts(holding: &Holding) -> BTreeMap<String, String> {
+    let mut files: BTreeMap<&str, Vec<&Document>> = BTreeMap::new();
+    for (_, held) in holding.values() {
+        if let Held::Document(document) = held {
+            files.entry(&document.path).or_default().push(document);
+        }
+    }
+    let text = |mut documents: Vec<&Document>| {
+        documents.sort_by_key(|document| document.line);
+        let (mut text, mut line) = (String::new(), 1);
+        for document in documents {
+            if !text.is_empty() && !text.ends_with('\n') {
+                text.push('\n');
+                line += 1;
+            }
+            // Comments: an empty line might belong to the text before it.
+            for _ in line..document.line {
+                text.push_str("#\n");
+            }
+            line = line.max(document.line);
+            text.push_str(&document.text);
+            line += u32::try_from(document.text.matches('\n').count()).unwrap_or(u32::MAX);
+        }
+        text
+    };
+    files.into_iter().map(|(path, documents)| (path.to_owned(), text(documents))).collect()
+}
+
+fn manifest_of(revision: &str, holding: &Holding) -> Vec<u8> {
+    let resource = |(name, (version, held)): (&String, &(String, Held))| {
+        let (content, size) = match held {
+            Held::Document(document) => (Some(Content::Document(document.clone())), 0),
+            Held::File(size) => (None, *size),
+        };
+        Resource { name: name.clone(), version: version.clone(), content, offset: 0, size }
+    };
+    let manifest = PolicyResponse {
+        revision: revision.to_owned(),
+        changed: holding.iter().map(resource).collect(),
+        last: true,
+        ..PolicyResponse::default()
+    };
+    manifest.encode_to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
+    use sha2::{Digest, Sha256};
+
+    use super::Keep;
+    use crate::fleet::arrival::{Arrival, document_version, hex};
+
+    fn document(name: &str, line: u32, text: &str) -> Resource {
+        let document = Document { path: "teams/a.yaml".to_owned(), line, text: text.to_owned() };
+        let version = document_version(&document);
+        Resource {
+            name: name.to_owned(),
+            version,
+            content: Some(Content::Document(document)),
+            ..Resource::default()
+        }
+    }
+
+    fn file(name: &str, content: &'static str) -> Resource {
+        let content = Bytes::from_static(content.as_bytes());
+        Resource {
+            name: name.to_owned(),
+            version: hex(&Sha256::digest(&content)),
+            size: content.len() as u64,
+            content: Some(Content::File(content)),
+            offset: 0,
+        }
+    }
+
+    /// Takes a change, and accepts it where that is wanted.
+    fn take(keep: &mut Keep, revision: &str, changed: Vec<Resource>, removed: &[&str], accepted: bool) {
+        let mut arrival = Arrival::new(keep.incoming()).unwrap();
+        let removed = removed.iter().map(|name| (*name).to_owned()).collect();
+        let revision = revision.to_owned();
+        arrival
+            .take(PolicyResponse { revision, changed, removed, last: true, ..PolicyResponse::default() })
+            .unwrap();
+        let candidate = keep.prepare(arrival.finish().unwrap()).unwrap();
+        keep.try_on(&candidate).unwrap();
+        if accepted {
+            keep.accept(candidate).unwrap();
+        }
+    }
+
+    fn read(keep: &Keep, path: &str) -> String {
+        fs::read_to_string(keep.current().join(path)).unwrap()
+    }
+
+    fn open(folder: &Path) -> Keep {
+        Keep::open(folder.join("policies")).unwrap()
+    }
+
+    #[test]
+    fn documents_stand_on_the_lines_of_their_source() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keep = open(folder.path());
+        let all = vec![
+            document("b", 9, "---\nb: |+\n  text\n"),
+            document("a", 3, "---\na: 1\n"),
+            document("c", 14, "---\nc: 1"),
+        ];
+        take(&mut keep, "1", all, &[], true);
+        assert_eq!(
+            read(&keep, "teams/a.yaml"),
+            "#\n#\n---\na: 1\n#\n#\n#\n#\n---\nb: |+\n  text\n#\n#\n---\nc: 1"
+        );
+    }
+
+    #[test]
+    fn what_was_accepted_is_taken_up_again_and_what_was_not_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keep = open(folder.path());
+        let first = vec![
+            document("a", 1, "a: 1\n"),
+            file("keys/a.json", "{}"),
+            file("x/crm.endpoints", "endpoints: []"),
+        ];
+        take(&mut keep, "1", first, &[], true);
+        let second = vec![document("a", 1, "a: 2\n"), file("x/crm.endpoints", "endpoints: [1]")];
+        take(&mut keep, "2", second, &["keys/a.json"], false);
+        assert_eq!(read(&keep, "teams/a.yaml"), "a: 2\n");
+        assert_eq!(read(&keep, "x/crm.endpoints"), "endpoints: []", "not before it is accepted");
+        // The process ended before it could go back.
+        let mut keep = open(folder.path());
+        assert_eq!((keep.revision.as_str(), keep.known().len()), ("1", 3));
+        assert_eq!(
+            (read(&keep, "teams/a.yaml"), read(&keep, "keys/a.json")),
+            ("a: 1\n".to_owned(), "{}".to_owned())
+        );
+        assert_eq!(fs::read_dir(folder.path().join("policies/trees")).unwrap().count(), 1);
+        let third = vec![document("a", 1, "a: 3\n"), file("x/crm.endpoints", "endpoints: [1]")];
+        take(&mut keep, "3", third, &[], true);
+        assert_eq!(read(&keep, "keys/a.json"), "{}", "what did not change is still there");
+        assert_eq!(read(&keep, "x/crm.endpoints"), "endpoints: [1]");
+        keep.note("4".to_owned()).unwrap();
+        assert_eq!(open(folder.path()).revision, "4");
+    }
+
+    #[test]
+    fn what_is_damaged_is_asked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keep = open(folder.path());
+        take(
+            &mut keep,
+            "1",
+            vec![document("a", 1, "a: 1\n"), file("x.endpoints", "endpoints: []")],
+            &[],
+            true,
+        );
+        fs::write(keep.current().join("x.endpoints"), "torn").unwrap();
+        let again = open(folder.path());
+        assert_eq!((again.revision.as_str(), again.known()["x.endpoints"].as_str()), ("1", ""));
+        fs::write(keep.current().join("teams/a.yaml"), "a: 2\n").unwrap();
+        assert!(open(folder.path()).is_empty());
+    }
+}

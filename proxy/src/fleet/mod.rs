@@ -1,0 +1,11 @@
+//! The control plane, from a proxy's side.
+
+pub mod arrival;
+pub mod backoff;
+pub mod call;
+pub mod channel;
+pub mod disk;
+pub mod endpoint;
+pub mod follow;
+pub mod keep;
+pub mod status;

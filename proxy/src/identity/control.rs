@@ -1,0 +1,329 @@
+//! An identity from the control plane: a key made here, a certificate that it signs.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use foregate_policy::fleet::{Bundle, BundleRequest, Proof, SignRequest, SignResponse};
+use log::Level;
+use rcgen::{CertificateParams, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::fleet::backoff::jittered;
+use crate::fleet::call::{Answers, CallError};
+use crate::fleet::channel::Channel;
+use crate::fleet::endpoint::ControlOptions;
+use crate::identity::certificate::Facts;
+use crate::identity::kept::{self, Kept};
+use crate::identity::set::{Parts, Set, SetError};
+use crate::identity::{Source, SourceError};
+use crate::telemetry::event::event;
+use crate::telemetry::json::Timestamp;
+
+/// The calls of the service.
+const SIGN: &str = "/foregate.fleet.v1.Identity/Sign";
+const BUNDLES: &str = "/foregate.fleet.v1.Identity/Bundles";
+
+/// How a join token begins; any other is that of a service account.
+const JOIN: &str = "fgj.";
+
+/// Largest token, in bytes.
+const MAX_TOKEN: u64 = 16 << 10;
+
+/// Most roots of a bundle, and most certificates of a chain.
+const MAX_CERTIFICATES: usize = 64;
+
+/// The part of a certificate's life after which it is renewed, and how much earlier by chance, of that part.
+const RENEWED: f64 = 2.0 / 3.0;
+const SPREAD: f64 = 0.1;
+
+/// Longest sleep before the clock is looked at again: it may have been set, or the machine suspended.
+const NAP: Duration = Duration::from_secs(30);
+
+/// What the workload proves itself with, and where it keeps what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlIdentity {
+    /// A projected token of a Kubernetes service account, or a join token; read anew each time.
+    pub token: Option<PathBuf>,
+    /// Folder where certificate and key are kept for the next start.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// The identity that a control plane gives.
+pub struct Control {
+    options: ControlOptions,
+    settings: ControlIdentity,
+    /// Shows the certificate of this workload.
+    channel: Arc<Channel>,
+    held: Option<Held>,
+    bundles: Option<Answers<Bundle>>,
+    begun: bool,
+}
+
+/// What was given, and how long it is good.
+struct Held {
+    chain: Vec<CertificateDer<'static>>,
+    key: Zeroizing<Vec<u8>>,
+    roots: Vec<CertificateDer<'static>>,
+    /// Since the epoch.
+    expires: Duration,
+    /// When the next one is asked for, since the epoch.
+    renew: Duration,
+}
+
+impl Control {
+    /// The identity behind a channel; from the first set on, the channel shows it.
+    pub fn new(options: ControlOptions, channel: Arc<Channel>, settings: ControlIdentity) -> Self {
+        Self { options, settings, channel, held: None, bundles: None, begun: false }
+    }
+
+    /// Takes up what an earlier process was given, where it is still good.
+    fn resume(&mut self) -> Option<Set> {
+        let folder = self.settings.state_dir.as_ref()?;
+        let kept = match kept::read(folder) {
+            Ok(kept) => kept?,
+            Err(error) => {
+                let fields =
+                    [("error", error.to_string().into()), ("folder", folder.display().to_string().into())];
+                event(Level::Warn, "kept identity not read", &fields);
+                return None;
+            }
+        };
+        let now = clock::now().unix;
+        let Kept { chain, key, roots, renew } = kept;
+        let held = Held::new(chain, key, roots, Some(renew), now).ok().filter(|held| held.expires > now)?;
+        let set = held.set(now).ok()?;
+        self.held = Some(held);
+        Some(set)
+    }
+
+    /// Puts a set in force here, and gives it on.
+    fn publish(&mut self) -> Result<Set, SourceError> {
+        let held = self.held.as_ref().ok_or_else(|| fault("there is no certificate"))?;
+        let now = clock::now().unix;
+        let set = held.set(now)?;
+        self.channel.show(Some(Arc::new(held.set(now)?)));
+        Ok(set)
+    }
+
+    /// Asks for a certificate: with the one that is there, or else with the token.
+    async fn sign(&mut self) -> Result<Set, SourceError> {
+        let key = KeyPair::generate().map_err(fault)?;
+        let csr = CertificateParams::new(Vec::new()).and_then(|params| params.serialize_request(&key));
+        let csr = csr.map_err(fault)?.der().to_vec();
+        let now = clock::now().unix;
+        let renewed = match &self.held {
+            Some(held) if held.expires > now => Some(self.ask(&self.channel, &csr, None).await),
+            _ => None,
+        };
+        let response = match renewed {
+            Some(Ok(response)) => response,
+            // Nobody is there to be shown a token.
+            Some(Err(error @ CallError::Connect { .. })) => return Err(fault(error)),
+            Some(Err(error)) => self.join(&csr).await.map_err(|_| fault(error))?,
+            None => self.join(&csr).await?,
+        };
+        let held = Self::received(response, &key)?;
+        let (expires, renew) = (held.expires, held.renew);
+        if let Some(folder) = &self.settings.state_dir
+            && let Err(error) = kept::write(folder, &held.kept())
+        {
+            let fields =
+                [("error", error.to_string().into()), ("folder", folder.display().to_string().into())];
+            event(Level::Warn, "identity not kept", &fields);
+        }
+        self.held = Some(held);
+        // The stream of roots goes on over a connection that shows the new certificate: the old one ends with its own.
+        self.bundles = None;
+        let at = |time| Timestamp(time).to_string();
+        let fields = [("expires", at(expires).into()), ("renewed", at(renew).into())];
+        event(Level::Info, "certificate received", &fields);
+        self.publish()
+    }
+
+    /// Asks with the token, on a connection that shows no certificate.
+    async fn join(&self, csr: &[u8]) -> Result<SignResponse, SourceError> {
+        let file = self.settings.token.as_ref();
+        let file = file.ok_or_else(|| {
+            fault("there is neither a certificate nor a token (--control-token) to ask with")
+        })?;
+        let token = token(file).map_err(|error| fault(format!("{}: {error}", file.display())))?;
+        let proof = if token.starts_with(JOIN) {
+            Proof::JoinToken(token.to_string())
+        } else {
+            Proof::ServiceAccountToken(token.to_string())
+        };
+        let stranger = Channel::new(self.options.clone());
+        self.ask(&stranger, csr, Some(proof)).await.map_err(fault)
+    }
+
+    async fn ask(
+        &self,
+        channel: &Channel,
+        csr: &[u8],
+        proof: Option<Proof>,
+    ) -> Result<SignResponse, CallError> {
+        let request = SignRequest { csr: csr.to_vec().into(), proof };
+        let response: SignResponse = channel.unary(SIGN, &request).await?;
+        let domain = response.bundle.as_ref().map(|bundle| bundle.trust_domain.as_str());
+        if domain == channel.trust_domain().as_deref() {
+            Ok(response)
+        } else {
+            let fault = "its bundle is of another trust domain than it is itself".to_owned();
+            Err(CallError::Malformed { at: channel.at(), fault })
+        }
+    }
+
+    fn received(response: SignResponse, key: &KeyPair) -> Result<Held, SourceError> {
+        let bundle = response.bundle.ok_or_else(|| fault("the answer has no bundle"))?;
+        let chain = certificates(response.chain)?;
+        let key = Zeroizing::new(key.serialize_der());
+        let now = clock::now().unix;
+        let held = Held::new(chain, key, certificates(bundle.roots)?, None, now)?;
+        let set = held.set(now)?;
+        if set.id.trust_domain() == bundle.trust_domain {
+            Ok(held)
+        } else {
+            Err(fault(format!(
+                "the certificate is for {}, and the bundle for {}",
+                set.id, bundle.trust_domain
+            )))
+        }
+    }
+
+    /// The next bundle; the first of a call is given also where it is the one in force.
+    async fn bundle(
+        channel: &Channel,
+        bundles: &mut Option<Answers<Bundle>>,
+    ) -> Result<Vec<CertificateDer<'static>>, SourceError> {
+        let answers = match bundles {
+            Some(answers) => answers,
+            None => bundles.insert(channel.listen(BUNDLES, &BundleRequest {}).await.map_err(fault)?),
+        };
+        let outcome = match answers.next().await {
+            Ok(Some(bundle)) => return certificates(bundle.roots),
+            Ok(None) => fault("the control plane ended the stream of bundles"),
+            Err(error) => fault(error),
+        };
+        *bundles = None;
+        Err(outcome)
+    }
+}
+
+#[async_trait]
+impl Source for Control {
+    async fn next(&mut self) -> Result<Set, SourceError> {
+        if !self.begun {
+            self.begun = true;
+            if self.resume().is_some() {
+                return self.publish();
+            }
+        }
+        loop {
+            let now = clock::now().unix;
+            let Some(held) = self.held.as_ref().filter(|held| held.renew > now) else {
+                return self.sign().await;
+            };
+            let nap = held.renew.saturating_sub(now).min(NAP);
+            let roots = tokio::select! {
+                () = sleep(nap) => continue,
+                roots = Self::bundle(&self.channel, &mut self.bundles) => roots?,
+            };
+            let Some(held) = &mut self.held else { continue };
+            let before = std::mem::replace(&mut held.roots, roots);
+            match held.set(now) {
+                Ok(_) => {}
+                Err(error) => {
+                    held.roots = before;
+                    return Err(error.into());
+                }
+            }
+            if let Some(folder) = &self.settings.state_dir
+                && held.roots != before
+            {
+                let _ = kept::write(folder, &held.kept());
+            }
+            return self.publish();
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.options.retry
+    }
+}
+
+impl Held {
+    /// `renew` is known where this was held before; otherwise it is when two thirds of the time that is left are
+    /// over, or a little before.
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: Zeroizing<Vec<u8>>,
+        roots: Vec<CertificateDer<'static>>,
+        renew: Option<Duration>,
+        now: Duration,
+    ) -> Result<Self, SourceError> {
+        let facts = chain.first().and_then(|leaf| Facts::read(leaf));
+        let expires = facts.ok_or_else(|| fault("there is no certificate"))?.not_after;
+        let left = expires.saturating_sub(now);
+        let renew = renew.unwrap_or_else(|| now + jittered(left.mul_f64(RENEWED), SPREAD));
+        Ok(Self { chain, key, roots, expires, renew })
+    }
+
+    fn set(&self, now: Duration) -> Result<Set, SetError> {
+        let parts = Parts {
+            chain: self.chain.clone(),
+            key: PrivateKeyDer::from(PrivatePkcs8KeyDer::from(self.key.to_vec())),
+            bundle: self.roots.clone(),
+            federated: Vec::new(),
+            revocations: Vec::new(),
+        };
+        Set::new(parts, now)
+    }
+
+    fn kept(&self) -> Kept {
+        Kept {
+            chain: self.chain.clone(),
+            key: self.key.clone(),
+            roots: self.roots.clone(),
+            renew: self.renew,
+        }
+    }
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "errors are handed over as `map_err` has them")]
+fn fault(fault: impl ToString) -> SourceError {
+    SourceError::Control(fault.to_string())
+}
+
+fn certificates(all: Vec<bytes::Bytes>) -> Result<Vec<CertificateDer<'static>>, SourceError> {
+    if all.is_empty() || all.len() > MAX_CERTIFICATES {
+        return Err(fault(format!(
+            "the answer has {} certificates, and 1 to {MAX_CERTIFICATES} are wanted",
+            all.len()
+        )));
+    }
+    Ok(all.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect())
+}
+
+/// The token in a file, without the space around it.
+fn token(file: &Path) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::new());
+    File::open(file)?.take(MAX_TOKEN + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_TOKEN {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
