@@ -17,8 +17,8 @@ use crate::unsupported;
 
 /// Largest policy file in bytes, that of a Kubernetes object.
 const MAX_FILE: u64 = 1 << 20;
-/// Files in a folder: more are not policies.
-const MAX_FILES: usize = 4096;
+/// Files in a folder, as many as the objects of a large cluster: more are not policies.
+const MAX_FILES: usize = 16_384;
 /// Folders within folders.
 const MAX_DEPTH: usize = 8;
 
