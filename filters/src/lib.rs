@@ -44,6 +44,7 @@ pub mod secret;
 pub mod shadow;
 pub mod spec;
 pub mod step;
+pub mod svid;
 #[cfg(test)]
 pub mod testing;
 pub mod timestamp;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use foregate_filters::peer::{SpiffeId, SpiffeIdError};
+use foregate_filters::peer::SpiffeId;
+use foregate_filters::svid::{Svid, SvidError};
 
 /// Extensions by their object identifiers in DER (RFC 5280, section 4.2.1).
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
@@ -50,27 +51,6 @@ pub struct Facts<'a> {
     roles: Vec<Role>,
 }
 
-/// Why a certificate is not that of a workload (X509-SVID, sections 2 to 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SvidError {
-    #[error("not a certificate")]
-    Malformed,
-    #[error("the certificate names no URI")]
-    NoId,
-    #[error("the certificate names more than one URI")]
-    ManyIds,
-    #[error("its URI is no SPIFFE id: {0}")]
-    Id(#[from] SpiffeIdError),
-    #[error("its SPIFFE id names a trust domain only")]
-    DomainOnly,
-    #[error("the certificate is that of an authority")]
-    Authority,
-    #[error("its key usage is not that of a workload: digitalSignature, and nothing that signs others")]
-    KeyUsage,
-    #[error("its extended key usage does not name this end of a connection")]
-    Purpose,
-}
-
 /// The workload that a certificate names, where it is fit to name one at this end of a connection. Says
 /// nothing of who signed it.
 ///
@@ -78,21 +58,14 @@ pub enum SvidError {
 /// The first rule of X509-SVID that it breaks.
 pub fn svid(der: &[u8], role: Role) -> Result<SpiffeId, SvidError> {
     let facts = Facts::read(der).ok_or(SvidError::Malformed)?;
-    let id = match facts.uris.as_slice() {
-        [] => return Err(SvidError::NoId),
-        [id] => SpiffeId::parse(id)?,
-        [..] => return Err(SvidError::ManyIds),
+    let svid = Svid {
+        uris: &facts.uris,
+        authority: facts.authority,
+        digital_signature: facts.digital_signature,
+        signs_others: facts.signs_others,
+        purpose: facts.roles.contains(&role),
     };
-    if id.path().is_empty() {
-        return Err(SvidError::DomainOnly);
-    }
-    if facts.authority {
-        return Err(SvidError::Authority);
-    }
-    if !facts.digital_signature || facts.signs_others {
-        return Err(SvidError::KeyUsage);
-    }
-    if facts.roles.contains(&role) { Ok(id) } else { Err(SvidError::Purpose) }
+    svid.workload()
 }
 
 impl<'a> Facts<'a> {

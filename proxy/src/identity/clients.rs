@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use foregate_filters::peer::Peer;
+use foregate_filters::svid::SvidError;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DistinguishedName, Error, OtherError};
 use sha2::{Digest, Sha256};
 
-use crate::identity::certificate::{Facts, Role, SvidError, svid};
+use crate::identity::certificate::{Facts, Role, svid};
 use crate::identity::trust::Trust;
 use crate::tls::verifies_signatures;
 

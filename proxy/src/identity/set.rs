@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::peer::SpiffeId;
+use foregate_filters::svid::SvidError;
 use rustls::pki_types::UnixTime;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::identity::certificate::{Facts, Role, SvidError, svid};
+use crate::identity::certificate::{Facts, Role, svid};
 use crate::identity::trust::{Trust, TrustBuilder, TrustError};
 use crate::tls::provider;
 

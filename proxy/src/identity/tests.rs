@@ -9,8 +9,9 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::{CertificateError, Error};
 
-use crate::identity::certificate::{Facts, Role, SvidError, svid};
+use crate::identity::certificate::{Facts, Role, svid};
 use crate::identity::trust::{Trust, TrustBuilder};
+use foregate_filters::svid::SvidError;
 
 /// 2020-01-01 and 2030-01-01, since the epoch.
 const BEGIN: u64 = 1_577_836_800;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use foregate_filters::peer::SpiffeId;
+use foregate_filters::svid::SvidError;
 use foregate_policy::fleet;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -11,7 +12,7 @@ use rustls::{CertificateError, Error, OtherError};
 use std::sync::Arc;
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 
-use crate::authority::certificate::{Facts, SvidError};
+use crate::authority::certificate::Facts;
 
 /// Most certificates that a peer may send along.
 const MAX_INTERMEDIATES: usize = 8;

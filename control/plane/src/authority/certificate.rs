@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use foregate_filters::peer::{SpiffeId, SpiffeIdError};
+use foregate_filters::peer::SpiffeId;
+use foregate_filters::svid::{Svid, SvidError};
 use x509_parser::extensions::{GeneralName, KeyUsage};
 use x509_parser::parse_x509_certificate;
 
@@ -26,27 +27,6 @@ pub struct Facts {
     digital_signature: bool,
     signs_lists: bool,
     client: bool,
-}
-
-/// Why a certificate is not that of a workload (X509-SVID, sections 2 to 5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SvidError {
-    #[error("not a certificate")]
-    Malformed,
-    #[error("the certificate names no URI")]
-    NoId,
-    #[error("the certificate names more than one URI")]
-    ManyIds,
-    #[error("its URI is no SPIFFE id: {0}")]
-    Id(#[from] SpiffeIdError),
-    #[error("its SPIFFE id names a trust domain only")]
-    DomainOnly,
-    #[error("the certificate is that of an authority")]
-    Authority,
-    #[error("its key usage is not that of a workload: digitalSignature, and nothing that signs others")]
-    KeyUsage,
-    #[error("its extended key usage does not name clients")]
-    Purpose,
 }
 
 impl Facts {
@@ -83,20 +63,13 @@ impl Facts {
     /// # Errors
     /// The first rule of X509-SVID that it breaks.
     pub fn workload(&self) -> Result<SpiffeId, SvidError> {
-        let id = match self.uris.as_slice() {
-            [] => return Err(SvidError::NoId),
-            [id] => SpiffeId::parse(id)?,
-            [..] => return Err(SvidError::ManyIds),
+        let svid = Svid {
+            uris: &self.uris,
+            authority: self.authority,
+            digital_signature: self.digital_signature,
+            signs_others: self.signs_certificates || self.signs_lists,
+            purpose: self.client,
         };
-        if id.path().is_empty() {
-            return Err(SvidError::DomainOnly);
-        }
-        if self.authority {
-            return Err(SvidError::Authority);
-        }
-        if !self.digital_signature || self.signs_certificates || self.signs_lists {
-            return Err(SvidError::KeyUsage);
-        }
-        if self.client { Ok(id) } else { Err(SvidError::Purpose) }
+        svid.workload()
     }
 }
