@@ -28,7 +28,7 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 pub struct Whole {
     bytes: Option<Bytes>,
     /// What comes later, trailers included.
-    coming: Option<mpsc::Receiver<Frame<Bytes>>>,
+    coming: Option<mpsc::Receiver<Frame<Piece>>>,
     trailers: Option<HeaderMap>,
     /// Ends with the last byte of it.
     turn: Option<Arc<Turn>>,
@@ -41,7 +41,7 @@ impl Whole {
     }
 
     /// What is sent into the channel, until its sender is gone.
-    pub fn coming(coming: mpsc::Receiver<Frame<Bytes>>) -> Self {
+    pub fn coming(coming: mpsc::Receiver<Frame<Piece>>) -> Self {
         Self { coming: Some(coming), ..Self::default() }
     }
 
@@ -65,8 +65,7 @@ impl Body for Whole {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
         if let Some(coming) = &mut self.coming {
-            let frame = std::task::ready!(coming.poll_recv(cx));
-            return Poll::Ready(frame.map(|frame| Ok(frame.map_data(|bytes| Piece { bytes, turn: None }))));
+            return coming.poll_recv(cx).map(|frame| frame.map(Ok));
         }
         let data = self.bytes.take().map(|bytes| Frame::data(Piece { bytes, turn: self.turn.clone() }));
         let frame = data.or_else(|| self.trailers.take().map(Frame::trailers));
@@ -118,11 +117,12 @@ pub async fn read(mut body: Incoming, most: usize) -> Result<Bytes, Fault> {
 }
 
 /// The body as it was before it was encoded, at most `most` bytes.
-pub fn decoded(body: Bytes, coding: Coding, most: usize) -> Result<Bytes, Fault> {
+pub async fn decoded(body: Bytes, coding: Coding, most: usize) -> Result<Bytes, Fault> {
     if coding == Coding::Identity {
         return Ok(body);
     }
-    let decoded = tokio::task::block_in_place(|| decode_dense(&body, coding, most));
+    // A few bytes may become many: other requests of the connection do not wait for that.
+    let decoded = aside(move || decode_dense(&body, coding, most)).await?;
     decoded.map(Bytes::from).map_err(|fault| match fault {
         DecodeFault::Unsupported => Fault::new(Kind::Unsupported, "only gzip and deflate are decoded here"),
         DecodeFault::TooLarge | DecodeFault::Bomb => {
@@ -130,6 +130,11 @@ pub fn decoded(body: Bytes, coding: Coding, most: usize) -> Result<Bytes, Fault>
         }
         DecodeFault::Malformed(_) => Fault::invalid(fault.to_string()),
     })
+}
+
+/// Does what may take long on a thread that serves no connection.
+pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Fault::new(Kind::Internal, error.to_string()))
 }
 
 /// A gzip member.

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,14 @@ use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::complaints::{Complaint, Complaints};
 use super::listener::{Accepted, Listener};
+use super::streams::Together;
 use super::tls::LiveTerms;
 use super::traffic::{Patience, Still, Traffic};
 use super::{Shared, grpc, rest};
@@ -151,16 +152,16 @@ impl Guest {
         let traffic = Arc::new(Traffic::default());
         let (requests, ending) = (Arc::clone(&traffic), closing.clone());
         let service = service_fn(move |request: Request<Incoming>| {
-            let (shared, turn) = (Arc::clone(&shared), requests.begin());
-            let ending = ending.clone();
+            let (shared, mut turn) = (Arc::clone(&shared), requests.begin());
+            let ending = grpc::is_stream(&request).then(|| ending.clone());
             async move {
-                let answer = match protocol {
-                    Protocol::Rest => rest::answer(&shared, request).await,
-                    Protocol::Grpc if grpc::is_stream(&request) => {
-                        // Its turn lasts as long as the stream, which has bounds of its own.
+                let answer = match (protocol, ending) {
+                    (Protocol::Rest, _) => rest::answer(&shared, request, &mut turn).await,
+                    // Its turn lasts as long as the stream, which has bounds of its own.
+                    (Protocol::Grpc, Some(ending)) => {
                         return Ok(grpc::stream::answer(&shared, request, turn, ending));
                     }
-                    Protocol::Grpc => grpc::answer(&shared, request).await,
+                    (Protocol::Grpc, None) => grpc::answer(&shared, request, &mut turn).await,
                 };
                 Ok::<_, Infallible>(answer.map(|body| body.of_turn(turn.answered())))
             }
@@ -171,19 +172,21 @@ impl Guest {
                 let mut builder = http1::Builder::new();
                 builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_header_size(MAX_HEAD);
                 let connection = builder.serve_connection(stream, service);
-                course.run(connection, http1::Connection::graceful_shutdown).await;
+                course.run(pin!(connection), |it| it.as_mut().graceful_shutdown()).await;
             }
             Protocol::Grpc => {
-                let mut builder = http2::Builder::new(TokioExecutor::new());
-                builder
-                    .timer(TokioTimer::new())
-                    .keep_alive_interval(PING)
-                    .max_header_list_size(MAX_HEADER_LIST)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
-                    .max_concurrent_streams(STREAMS);
-                let connection = builder.serve_connection(stream, service);
-                course.run(connection, http2::Connection::graceful_shutdown).await;
+                let connection = Together::new(|intake| {
+                    let mut builder = http2::Builder::new(intake);
+                    builder
+                        .timer(TokioTimer::new())
+                        .keep_alive_interval(PING)
+                        .max_header_list_size(MAX_HEADER_LIST)
+                        .initial_stream_window_size(STREAM_WINDOW)
+                        .initial_connection_window_size(CONNECTION_WINDOW)
+                        .max_concurrent_streams(STREAMS);
+                    builder.serve_connection(stream, service)
+                });
+                course.run(connection, |it| it.connection.as_mut().graceful_shutdown()).await;
             }
         }
     }
@@ -198,16 +201,15 @@ struct Course {
 
 impl Course {
     /// Serves until the client goes, does nothing for too long, or closing; `shut_down` tells it that this is the end.
-    async fn run<C: Future>(self, connection: C, shut_down: impl FnOnce(Pin<&mut C>)) {
+    async fn run<C: Future + Unpin>(self, mut connection: C, shut_down: impl FnOnce(&mut C)) {
         let Self { traffic, mut closing, patience } = self;
-        let mut connection = pin!(connection);
         tokio::select! {
             // How a connection ends, only its client minds.
-            _ = connection.as_mut() => return,
+            _ = &mut connection => return,
             () = closed(&mut closing) => {}
             still = traffic.still(patience) => if still == Still::Stuck { return },
         }
-        shut_down(connection.as_mut());
+        shut_down(&mut connection);
         let patience = Patience { idle: patience.write, ..patience };
         tokio::select! {
             _ = connection => {}
@@ -228,7 +230,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
     use std::time::Duration;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::sync::{Semaphore, watch};
 
     const SHORT: Duration = Duration::from_millis(5);
@@ -246,7 +248,7 @@ mod tests {
             access: Access::default(),
             limits,
             metrics: Metrics::default(),
-            open: Semaphore::new(limits.requests),
+            open: Arc::new(Semaphore::new(limits.requests)),
             draining: AtomicBool::new(false),
         })
     }
@@ -260,6 +262,27 @@ mod tests {
         let serve = guest.converse(TokioIo::new(server));
         let both = async { tokio::join!(serve, client.write_all(sent)).1.unwrap() };
         tokio::time::timeout(LONG, both).await.expect("the connection ends");
+    }
+
+    #[tokio::test]
+    async fn an_answer_keeps_its_room_until_it_was_taken() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let (_close, closing) = watch::channel(false);
+        let (shared, complaints) = (shared(), Arc::new(Complaints::new(|_| {})));
+        let patience = Patience { idle: LONG, write: LONG };
+        let open = Arc::clone(&shared.open);
+        let guest = Guest { protocol: Protocol::Rest, tls: None, shared, complaints, closing, patience };
+        let serve = tokio::spawn(guest.converse(TokioIo::new(server)));
+        let path = "/v2/models/lead-score-logistic/infer";
+        let head = "host: a\r\nconnection: close\r\ncontent-length: 2";
+        client.write_all(format!("POST {path} HTTP/1.1\r\n{head}\r\n\r\n{{}}").as_bytes()).await.unwrap();
+        let mut answer = vec![0];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(open.available_permits(), 9, "the rest of it waits to be sent");
+        client.read_to_end(&mut answer).await.unwrap();
+        serve.await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+        assert_eq!(open.available_permits(), 10);
     }
 
     /// A frame of HTTP/2 on a stream of this number.

@@ -12,6 +12,7 @@ mod repository;
 mod rest;
 mod served;
 mod statistics;
+mod streams;
 mod tensors;
 mod tls;
 mod traffic;
@@ -24,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use self::access::{Access, AccessError};
 use self::complaints::Complaints;
@@ -121,7 +122,7 @@ pub(crate) struct Shared {
     access: Access,
     limits: Limits,
     metrics: Metrics,
-    open: Semaphore,
+    open: Arc<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -173,7 +174,7 @@ impl Server {
             access,
             limits,
             metrics: Metrics::default(),
-            open: Semaphore::new(limits.requests),
+            open: Arc::new(Semaphore::new(limits.requests)),
             draining: AtomicBool::new(false),
         });
         let (http, grpc) = (listen(options.http).await?, listen(options.grpc).await?);
@@ -273,9 +274,9 @@ impl Shared {
         !self.draining.load(Ordering::Relaxed)
     }
 
-    /// Room for one request; it is kept until the answer is there.
-    fn admit(&self) -> Result<SemaphorePermit<'_>, Fault> {
-        self.open.try_acquire().map_err(|_| {
+    /// Room for one request; it is kept until the answer has left.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Fault> {
+        Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
             Fault::new(
                 Kind::Busy,
                 format!("{} requests are under way; try again later", self.limits.requests),
@@ -283,7 +284,7 @@ impl Shared {
         })
     }
 
-    async fn infer(&self, served: &Served, ask: Ask) -> Result<Vec<Tensor>, Fault> {
+    async fn infer(&self, served: &Arc<Served>, ask: Ask) -> Result<Vec<Tensor>, Fault> {
         let rows = ask.input.rows();
         let tensors = served.infer(ask).await?;
         self.metrics.scored(&served.name, rows);

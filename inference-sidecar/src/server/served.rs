@@ -1,10 +1,12 @@
 //! One model as the server has it: inputs, outputs, and what it did.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use foregate_filters::score::{Detail, Scorer};
 
+use super::body::aside;
 use super::fault::Fault;
 use super::statistics::{Spans, Statistics};
 use super::tensors::{Cells, Datatype, Port, Tensor};
@@ -104,7 +106,7 @@ impl Served {
     }
 
     /// Scores, and notes how it went.
-    pub async fn infer(&self, ask: Ask) -> Result<Vec<Tensor>, Fault> {
+    pub async fn infer(self: &Arc<Self>, ask: Ask) -> Result<Vec<Tensor>, Fault> {
         let watch = Stopwatch::start();
         let answer = self.answer(ask).await;
         if answer.is_err() {
@@ -113,7 +115,7 @@ impl Served {
         answer
     }
 
-    async fn answer(&self, ask: Ask) -> Result<Vec<Tensor>, Fault> {
+    async fn answer(self: &Arc<Self>, ask: Ask) -> Result<Vec<Tensor>, Fault> {
         let Ask { input, explain, outputs, budget } = ask;
         for name in &outputs {
             if !self.outputs.iter().any(|port| port.name == *name) {
@@ -128,7 +130,7 @@ impl Served {
         }
         let (watch, now) = (Stopwatch::start(), clock::now());
         let mut spans = Spans::default();
-        let rows = self.rows(input, Reading { now, values: explain })?;
+        let rows = self.rows(input, Reading { now, values: explain }).await?;
         spans.input = watch.elapsed();
         let count = rows.count;
         let left = budget.saturating_sub(spans.input);
@@ -150,7 +152,7 @@ impl Served {
     }
 
     /// The features of the input. Those of large records are computed off the threads of connections.
-    fn rows(&self, input: Input, reading: Reading) -> Result<Rows, Fault> {
+    async fn rows(self: &Arc<Self>, input: Input, reading: Reading) -> Result<Rows, Fault> {
         match input {
             Input::Features { cells, rows } => {
                 let fits = |cell: &f32| cell.is_finite() || (cell.is_nan() && self.takes_nan);
@@ -164,7 +166,8 @@ impl Served {
             Input::Records(records) => {
                 let size: usize = records.iter().map(Bytes::len).sum();
                 if size > INLINE_INPUT {
-                    tokio::task::block_in_place(|| self.extract(&records, reading))
+                    let served = Arc::clone(self);
+                    aside(move || served.extract(&records, reading)).await?
                 } else {
                     self.extract(&records, reading)
                 }

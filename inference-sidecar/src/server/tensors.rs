@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::fault::{Fault, Kind};
+use super::served::{Input, Served};
 
 /// The types that models here take and give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +74,74 @@ impl Cells {
     }
 }
 
+/// An input as a request announces it, before its elements are read.
+pub struct Announced<'a> {
+    pub name: &'a str,
+    pub shape: Vec<usize>,
+    /// Elements that its shape makes.
+    pub count: usize,
+    pub rows: usize,
+    /// False for records.
+    pub features: bool,
+}
+
+impl<'a> Announced<'a> {
+    /// Refuses what the model does not take, and more than `most` rows.
+    pub fn new(
+        served: &Served,
+        name: &'a str,
+        datatype: &str,
+        shape: &[i64],
+        most: usize,
+    ) -> Result<Self, Fault> {
+        let features = served.takes_features(name, datatype)?;
+        let (shape, count) = elements(name, shape)?;
+        let rows = if features {
+            feature_rows(name, &shape, served.width(), most)?
+        } else {
+            record_rows(name, &shape, most)?
+        };
+        Ok(Self { name, shape, count, rows, features })
+    }
+
+    /// What is wrong with it.
+    pub fn fault(&self, what: &str) -> Fault {
+        Fault::invalid(format!("input `{}`: {what}", self.name))
+    }
+
+    /// Reads its binary form.
+    pub fn binary(&self, binary: Bytes) -> Result<Input, Fault> {
+        Ok(if self.features {
+            Input::Features { cells: floats(self.name, &binary, self.count)?, rows: self.rows }
+        } else {
+            Input::Records(byte_elements(self.name, binary, self.count)?)
+        })
+    }
+}
+
+/// The one input of a request.
+pub fn only<T>(inputs: &[T]) -> Result<&T, Fault> {
+    let [input] = inputs else {
+        let message = format!("a request has one input, features or records; this one has {}", inputs.len());
+        return Err(Fault::invalid(message));
+    };
+    Ok(input)
+}
+
+/// Refuses what the parameters of a tensor may ask for elsewhere.
+pub fn check_parameters(tensor: &str, shared_memory: bool, classification: bool) -> Result<(), Fault> {
+    let what = if shared_memory {
+        "no memory is shared with this server"
+    } else if classification {
+        "`classification` is not spoken here; models with classes give `class` and `probabilities`"
+    } else {
+        return Ok(());
+    };
+    Err(Fault::invalid(format!("`{tensor}`: {what}")))
+}
+
 /// The dimensions of a shape, and how many elements it has; refuses what no tensor in memory could have.
-pub fn elements(tensor: &str, shape: &[i64]) -> Result<(Vec<usize>, usize), Fault> {
+fn elements(tensor: &str, shape: &[i64]) -> Result<(Vec<usize>, usize), Fault> {
     let fault = |what: &str| Fault::invalid(format!("input `{tensor}`: {what}"));
     if shape.is_empty() || shape.len() > MAX_DIMENSIONS {
         return Err(fault("a shape has 1 to 8 dimensions"));
@@ -87,7 +154,7 @@ pub fn elements(tensor: &str, shape: &[i64]) -> Result<(Vec<usize>, usize), Faul
 }
 
 /// The number of rows of a tensor of features, `[rows, width]`.
-pub fn feature_rows(tensor: &str, shape: &[usize], width: usize, most: usize) -> Result<usize, Fault> {
+fn feature_rows(tensor: &str, shape: &[usize], width: usize, most: usize) -> Result<usize, Fault> {
     match shape {
         [rows, found] if *found == width => bounded(tensor, *rows, most),
         _ => Err(Fault::invalid(format!(
@@ -97,7 +164,7 @@ pub fn feature_rows(tensor: &str, shape: &[usize], width: usize, most: usize) ->
 }
 
 /// The number of rows of a tensor of records, `[rows]` or `[rows, 1]`.
-pub fn record_rows(tensor: &str, shape: &[usize], most: usize) -> Result<usize, Fault> {
+fn record_rows(tensor: &str, shape: &[usize], most: usize) -> Result<usize, Fault> {
     match shape {
         [rows] | [rows, 1] => bounded(tensor, *rows, most),
         _ => Err(Fault::invalid(format!("input `{tensor}`: its shape must be [rows], and is {shape:?}"))),
@@ -116,7 +183,7 @@ fn bounded(tensor: &str, rows: usize, most: usize) -> Result<usize, Fault> {
 }
 
 /// Reads the binary form of so many numbers.
-pub fn floats(tensor: &str, binary: &[u8], count: usize) -> Result<Vec<f32>, Fault> {
+fn floats(tensor: &str, binary: &[u8], count: usize) -> Result<Vec<f32>, Fault> {
     let (cells, rest) = binary.as_chunks::<4>();
     if cells.len() != count || !rest.is_empty() {
         let size = binary.len();
@@ -126,7 +193,7 @@ pub fn floats(tensor: &str, binary: &[u8], count: usize) -> Result<Vec<f32>, Fau
 }
 
 /// Reads the binary form of so many elements of bytes.
-pub fn byte_elements(tensor: &str, mut binary: Bytes, count: usize) -> Result<Vec<Bytes>, Fault> {
+fn byte_elements(tensor: &str, mut binary: Bytes, count: usize) -> Result<Vec<Bytes>, Fault> {
     let fault = |what: String| Fault::invalid(format!("input `{tensor}`: {what}"));
     // An element has at least its length, so that a shape that lies costs nothing.
     if count > binary.len() / 4 {

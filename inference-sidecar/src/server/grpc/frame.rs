@@ -35,7 +35,7 @@ pub(super) fn check_plain(headers: &HeaderMap) -> Result<(), Fault> {
 }
 
 /// The one message of a body, unpacked, at most `most` bytes.
-pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Result<Bytes, Fault> {
+pub(super) async fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Result<Bytes, Fault> {
     let Some([packed, length @ ..]) = body.first_chunk::<PREFIX>().copied() else {
         return Err(Fault::invalid("a call has one message, and this one has none"));
     };
@@ -43,16 +43,21 @@ pub(super) fn message(headers: &HeaderMap, mut body: Bytes, most: usize) -> Resu
     if u32::from_be_bytes(length) as usize != message.len() {
         return Err(Fault::invalid("a call has one message, and this one is of another length"));
     }
-    unpacked(headers, packed, message, most)
+    unpacked(headers, packed, message, most).await
 }
 
 /// A message as it was before it was compressed, where its prefix says that it is; at most `most` bytes.
-pub(super) fn unpacked(headers: &HeaderMap, packed: u8, message: Bytes, most: usize) -> Result<Bytes, Fault> {
+pub(super) async fn unpacked(
+    headers: &HeaderMap,
+    packed: u8,
+    message: Bytes,
+    most: usize,
+) -> Result<Bytes, Fault> {
     match packed {
         0 => Ok(message),
         1 => match headers.get(ENCODING).map(HeaderValue::as_bytes) {
-            Some(b"gzip") => decoded(message, Coding::Gzip, most),
-            Some(b"deflate") => decoded(message, Coding::Deflate, most),
+            Some(b"gzip") => decoded(message, Coding::Gzip, most).await,
+            Some(b"deflate") => decoded(message, Coding::Deflate, most).await,
             _ => Err(Fault::new(Kind::Unsupported, "only gzip and deflate are decoded here")),
         },
         _ => Err(Fault::invalid("the message is malformed")),
@@ -108,17 +113,17 @@ mod tests {
         assert!(timeout(&headers).is_err());
     }
 
-    #[test]
-    fn a_body_is_one_message() {
+    #[tokio::test]
+    async fn a_body_is_one_message() {
         let headers = HeaderMap::new();
-        let read = |bytes: &'static [u8]| message(&headers, Bytes::from_static(bytes), 10);
-        assert_eq!(read(b"\0\0\0\0\x02ab"), Ok(Bytes::from_static(b"ab")));
-        assert_eq!(read(b"\0\0\0\0\0"), Ok(Bytes::new()));
+        let read = async |bytes: &'static [u8]| message(&headers, Bytes::from_static(bytes), 10).await;
+        assert_eq!(read(b"\0\0\0\0\x02ab").await, Ok(Bytes::from_static(b"ab")));
+        assert_eq!(read(b"\0\0\0\0\0").await, Ok(Bytes::new()));
         for bytes in
             [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc", b"\x01\0\0\0\0", b"\x02\0\0\0\0"]
         {
-            assert!(read(bytes).is_err(), "{bytes:?}");
+            assert!(read(bytes).await.is_err(), "{bytes:?}");
         }
-        assert!(read(b"\0\xff\xff\xff\xffab").is_err());
+        assert!(read(b"\0\xff\xff\xff\xffab").await.is_err());
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::super::Shared;
 use super::super::fault::Fault;
 use super::super::served::{Ask, Input, Served};
-use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
+use super::super::tensors::{Announced, Cells, Tensor, check_parameters, only};
 use super::{bounds, decode, named};
 use crate::protocol::messages::{
     InferParameter, InferTensor, InferTensorContents, ModelInferRequest, ModelInferResponse, Parameter,
@@ -52,56 +52,38 @@ pub(super) async fn score(
 fn input(
     shared: &Shared,
     served: &Served,
-    inputs: Vec<InferTensor>,
+    mut inputs: Vec<InferTensor>,
     raw: Vec<Bytes>,
 ) -> Result<Input, Fault> {
-    let [tensor] = <[InferTensor; 1]>::try_from(inputs).map_err(|inputs| {
-        Fault::invalid(format!("a request has one input, features or records; this one has {}", inputs.len()))
-    })?;
-    let InferTensor { name, datatype, shape, parameters, contents } = tensor;
-    check(&name, &parameters)?;
-    let features = served.takes_features(&name, &datatype)?;
-    let (shape, count) = elements(&name, &shape)?;
-    let rows = if features {
-        feature_rows(&name, &shape, served.width(), shared.limits.rows)?
-    } else {
-        record_rows(&name, &shape, shared.limits.rows)?
-    };
-    let fault = |what: String| Fault::invalid(format!("input `{name}`: {what}"));
+    let contents = inputs.first_mut().and_then(|input| input.contents.take());
+    let InferTensor { name, datatype, shape, parameters, .. } = only(&inputs)?;
+    check(name, parameters)?;
+    let input = Announced::new(served, name, datatype, shape, shared.limits.rows)?;
     let mut raw = raw.into_iter();
     match (raw.next(), raw.next(), contents) {
-        (Some(binary), None, None) if features => {
-            Ok(Input::Features { cells: floats(&name, &binary, count)?, rows })
-        }
-        (Some(binary), None, None) => Ok(Input::Records(byte_elements(&name, binary, count)?)),
+        (Some(binary), None, None) => input.binary(binary),
         (None, _, Some(contents)) => {
             let InferTensorContents { fp32_contents, bytes_contents } = contents;
-            let found = if features { fp32_contents.len() } else { bytes_contents.len() };
-            if found != count {
-                return Err(fault(format!("its contents have {found} elements, and its shape {count}")));
+            let found = if input.features { fp32_contents.len() } else { bytes_contents.len() };
+            if found != input.count {
+                let what = format!("its contents have {found} elements, and its shape {}", input.count);
+                return Err(input.fault(&what));
             }
-            Ok(if features {
-                Input::Features { cells: fp32_contents, rows }
+            Ok(if input.features {
+                Input::Features { cells: fp32_contents, rows: input.rows }
             } else {
                 Input::Records(bytes_contents)
             })
         }
-        (Some(_), Some(_), _) => Err(fault("more raw contents than inputs".to_owned())),
-        (Some(_), None, Some(_)) => Err(fault("contents and raw contents at once".to_owned())),
-        (None, _, None) => Err(fault("no contents".to_owned())),
+        (Some(_), Some(_), _) => Err(input.fault("more raw contents than inputs")),
+        (Some(_), None, Some(_)) => Err(input.fault("contents and raw contents at once")),
+        (None, _, None) => Err(input.fault("no contents")),
     }
 }
 
 fn check(tensor: &str, parameters: &BTreeMap<String, InferParameter>) -> Result<(), Fault> {
-    if parameters.contains_key("shared_memory_region") {
-        return Err(Fault::invalid(format!("`{tensor}`: no memory is shared with this server")));
-    }
-    if parameters.contains_key("classification") {
-        let what =
-            "`classification` is not spoken here; models with classes give `class` and `probabilities`";
-        return Err(Fault::invalid(format!("`{tensor}`: {what}")));
-    }
-    Ok(())
+    let asks = |name: &str| parameters.contains_key(name);
+    check_parameters(tensor, asks("shared_memory_region"), asks("classification"))
 }
 
 fn explain(parameters: &BTreeMap<String, InferParameter>) -> Result<bool, Fault> {

@@ -6,6 +6,7 @@ mod infer;
 mod pages;
 pub(super) mod stream;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +15,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use prost::Message;
 
-use super::body::{Whole, read};
+use super::body::{Whole, aside, read};
 use super::fault::{Fault, Kind};
+use super::traffic::Turn;
 use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 use crate::protocol::messages::{
@@ -45,7 +47,7 @@ pub(super) fn is_stream(request: &Request<Incoming>) -> bool {
 }
 
 /// Answers one call; what is refused is an answer too.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, turn: &mut Turn) -> Response<Whole> {
     let watch = Stopwatch::start();
     let (head, body) = request.into_parts();
     if !is_call(&head.method, &head.headers) {
@@ -63,6 +65,10 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     };
     let answer = async {
         let call = call.ok_or_else(|| Fault::new(Kind::Unsupported, "this call is not known here"))?;
+        if !call.is_probe() {
+            shared.access.check(&head.headers)?;
+            turn.admitted(shared.admit()?);
+        }
         carry_out(shared, call, &head.headers, body, deadline, watch).await
     };
     let answer = match tokio::time::timeout(deadline + GRACE, Box::pin(answer)).await {
@@ -152,16 +158,13 @@ async fn carry_out(
     deadline: Duration,
     watch: Stopwatch,
 ) -> Result<Bytes, Fault> {
-    if !call.is_probe() {
-        shared.access.check(headers)?;
-    }
-    let (_room, most) = if call.is_probe() {
+    let most = if call.is_probe() {
         frame::check_plain(headers)?;
-        (None, MAX_PROBE)
+        MAX_PROBE
     } else {
-        (Some(shared.admit()?), shared.limits.body)
+        shared.limits.body
     };
-    let message = frame::message(headers, read(body, most).await?, most)?;
+    let message = frame::message(headers, read(body, most).await?, most).await?;
     let repository = &shared.repository;
     Ok(match call {
         Call::Health => {
@@ -192,7 +195,8 @@ async fn carry_out(
         }
         Call::RepositoryIndex => {
             let asked: RepositoryIndexRequest = decode(message)?;
-            framed(&pages::index(tokio::task::block_in_place(|| repository.index(asked.ready))?))
+            let repository = Arc::clone(repository);
+            framed(&pages::index(aside(move || repository.index(asked.ready)).await??))
         }
         Call::RepositoryModelLoad => {
             let asked: ModelRepositoryRequest = decode(message)?;

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::super::body::Whole;
 use super::super::connections::closed;
 use super::super::fault::{Fault, Kind};
-use super::super::traffic::Turn;
+use super::super::traffic::{Piece, Turn};
 use super::super::{GRACE, Shared};
 use super::{GRPC, frame, infer};
 use crate::clock::Stopwatch;
@@ -55,12 +55,10 @@ pub(in super::super) fn answer(
         requests: Requests { body, rest: BytesMut::new() },
         headers: head.headers,
         send,
+        turn,
     };
     // It ends by itself: with its client, with the server, or within its times.
-    tokio::spawn(async move {
-        let _turn = turn;
-        stream.run(whole, &mut closing).await;
-    });
+    tokio::spawn(async move { stream.run(whole, &mut closing).await });
     let mut response = Response::new(Whole::coming(coming));
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
     response
@@ -70,7 +68,9 @@ struct Stream {
     shared: Arc<Shared>,
     requests: Requests,
     headers: HeaderMap,
-    send: mpsc::Sender<Frame<Bytes>>,
+    send: mpsc::Sender<Frame<Piece>>,
+    /// That of the whole stream.
+    turn: Turn,
 }
 
 /// The client is gone, or takes nothing.
@@ -139,6 +139,7 @@ impl Stream {
         let watch = Stopwatch::start();
         let shared = Arc::clone(&self.shared);
         let deadline = shared.limits.deadline;
+        let mut turn = self.turn.another();
         // Before a message is taken in, so that all together take no more memory than other requests do.
         let room = shared.admit();
         let read = timeout(deadline, self.message(prefix, room.is_ok())).await;
@@ -146,7 +147,8 @@ impl Stream {
         let request = room.and_then(|room| Ok((room, infer::read(&shared, message)?)));
         let (answer, fault) = match request {
             Err(fault) => (refusal(ModelInferResponse::default(), &fault), Some(fault.kind)),
-            Ok((_room, request)) => {
+            Ok((room, request)) => {
+                turn.admitted(room);
                 let (left, named) = (deadline.saturating_sub(watch.elapsed()), named(&request));
                 let scored = timeout(left + GRACE, Box::pin(infer::score(&shared, request, left))).await;
                 let scored =
@@ -163,7 +165,8 @@ impl Stream {
             }
         };
         shared.metrics.ended("grpc", "infer_stream", fault, watch.elapsed());
-        Ok(self.put(Frame::data(framed(&answer))).await?)
+        let turn = Some(turn.answered());
+        Ok(self.put(Frame::data(Piece { bytes: framed(&answer), turn })).await?)
     }
 
     /// The message behind a prefix; where it is not wanted, its bytes are passed over.
@@ -173,10 +176,10 @@ impl Stream {
             return Err(Fault::new(Kind::TooLarge, format!("a request has more than {most} bytes")));
         }
         let message = self.requests.take(length, wanted).await?;
-        if wanted { frame::unpacked(&self.headers, packed, message, most) } else { Ok(Bytes::new()) }
+        if wanted { frame::unpacked(&self.headers, packed, message, most).await } else { Ok(Bytes::new()) }
     }
 
-    async fn put(&self, frame: Frame<Bytes>) -> Result<(), Gone> {
+    async fn put(&self, frame: Frame<Piece>) -> Result<(), Gone> {
         match timeout(STUCK, self.send.send(frame)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(Gone),

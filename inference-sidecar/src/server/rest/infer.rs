@@ -1,5 +1,6 @@
 //! `infer` of the inference protocol: JSON, and binary tensors behind it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use serde_json::value::RawValue;
 use super::super::Shared;
 use super::super::fault::Fault;
 use super::super::served::{Ask, Input, Served};
-use super::super::tensors::{Cells, Tensor, byte_elements, elements, feature_rows, floats, record_rows};
+use super::super::tensors::{Announced, Cells, Tensor, check_parameters, only};
 use super::{JSON, Reply, json_data};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
@@ -111,22 +112,15 @@ impl<'a> Elements<'a> {
 
 impl TensorParameters {
     fn check(&self, tensor: &str) -> Result<(), Fault> {
-        if self.shared_memory_region.is_some() {
-            return Err(Fault::invalid(format!("`{tensor}`: no memory is shared with this server")));
-        }
-        if self.classification.is_some_and(|classes| classes > 0) {
-            let what =
-                "`classification` is not spoken here; models with classes give `class` and `probabilities`";
-            return Err(Fault::invalid(format!("`{tensor}`: {what}")));
-        }
-        Ok(())
+        let classification = self.classification.is_some_and(|classes| classes > 0);
+        check_parameters(tensor, self.shared_memory_region.is_some(), classification)
     }
 }
 
 /// Reads a request, scores it and writes the answer. `header_length` is where its JSON ends.
 pub(super) async fn infer(
     shared: &Shared,
-    served: &Served,
+    served: &Arc<Served>,
     header_length: Option<usize>,
     mut body: Bytes,
     budget: Duration,
@@ -167,35 +161,24 @@ fn input(
     inputs: &[InputTensor<'_>],
     binary: Bytes,
 ) -> Result<Input, Fault> {
-    let [tensor] = inputs else {
-        let message = format!("a request has one input, features or records; this one has {}", inputs.len());
-        return Err(Fault::invalid(message));
-    };
-    let name = tensor.name.as_str();
-    tensor.parameters.check(name)?;
-    let features = served.takes_features(name, &tensor.datatype)?;
-    let (shape, count) = elements(name, &tensor.shape)?;
-    let rows = if features {
-        feature_rows(name, &shape, served.width(), shared.limits.rows)?
-    } else {
-        record_rows(name, &shape, shared.limits.rows)?
-    };
-    let fault = |what: &str| Err(Fault::invalid(format!("input `{name}`: {what}")));
-    match (tensor.parameters.binary_data_size, tensor.data) {
+    let InputTensor { name, shape, datatype, parameters, data } = only(inputs)?;
+    parameters.check(name)?;
+    let input = Announced::new(served, name, datatype, shape, shared.limits.rows)?;
+    match (parameters.binary_data_size, *data) {
         (Some(size), None) if size != binary.len() => {
-            fault(&format!("`binary_data_size` is {size}, and {} bytes follow the JSON", binary.len()))
+            let what = format!("`binary_data_size` is {size}, and {} bytes follow the JSON", binary.len());
+            Err(input.fault(&what))
         }
-        (Some(_), None) if features => Ok(Input::Features { cells: floats(name, &binary, count)?, rows }),
-        (Some(_), None) => Ok(Input::Records(byte_elements(name, binary, count)?)),
+        (Some(_), None) => input.binary(binary),
         (None, Some(_)) if !binary.is_empty() => {
-            fault("bytes follow the JSON, and no `binary_data_size` tells of them")
+            Err(input.fault("bytes follow the JSON, and no `binary_data_size` tells of them"))
         }
-        (None, Some(data)) if features => {
-            Ok(Input::Features { cells: json_data::floats(name, data, &shape)?, rows })
+        (None, Some(data)) if input.features => {
+            Ok(Input::Features { cells: json_data::floats(name, data, &input.shape)?, rows: input.rows })
         }
-        (None, Some(data)) => Ok(Input::Records(json_data::records(name, data, count)?)),
-        (Some(_), Some(_)) => fault("`data` and `binary_data_size` at once"),
-        (None, None) => fault("neither `data` nor `binary_data_size`"),
+        (None, Some(data)) => Ok(Input::Records(json_data::records(name, data, input.count)?)),
+        (Some(_), Some(_)) => Err(input.fault("`data` and `binary_data_size` at once")),
+        (None, None) => Err(input.fault("neither `data` nor `binary_data_size`")),
     }
 }
 

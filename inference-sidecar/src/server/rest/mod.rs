@@ -6,6 +6,7 @@ mod pages;
 mod predict;
 mod route;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,9 +20,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::route::Call;
-use super::body::{Whole, decoded, gzip, read};
+use super::body::{Whole, aside, decoded, gzip, read};
 use super::fault::{Fault, Kind};
 use super::metrics::OPEN_METRICS;
+use super::traffic::Turn;
 use super::{GRACE, Shared};
 use crate::clock::Stopwatch;
 
@@ -41,7 +43,7 @@ struct Reply {
 }
 
 /// Answers one request; what is refused is an answer too.
-pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Response<Whole> {
+pub(super) async fn answer(shared: &Shared, request: Request<Incoming>, turn: &mut Turn) -> Response<Whole> {
     let watch = Stopwatch::start();
     let (head, body) = request.into_parts();
     let found = Call::find(head.uri.path());
@@ -49,7 +51,7 @@ pub(super) async fn answer(shared: &Shared, request: Request<Incoming>) -> Respo
     let call = Call::under(found, &head.method);
     let name = call.as_ref().map_or("unknown", Call::name);
     let packed = takes_gzip(&head.headers);
-    let answer = async { carry_out(shared, call?, &head.headers, body, watch).await };
+    let answer = async { carry_out(shared, call?, &head.headers, body, watch, turn).await };
     let answer = match tokio::time::timeout(shared.limits.deadline + GRACE, Box::pin(answer)).await {
         Ok(answer) => answer,
         Err(_) => Err(Fault::new(Kind::Late, "the deadline has passed")),
@@ -67,6 +69,7 @@ async fn carry_out(
     headers: &HeaderMap,
     body: Incoming,
     watch: Stopwatch,
+    turn: &mut Turn,
 ) -> Result<Reply, Fault> {
     // Probes have no token, and must be answered when all else is busy.
     match &call {
@@ -76,10 +79,12 @@ async fn carry_out(
         }
         _ => shared.access.check(headers)?,
     }
-    let _room = if call.takes_room() { Some(shared.admit()?) } else { None };
+    if call.takes_room() {
+        turn.admitted(shared.admit()?);
+    }
     let body = async || -> Result<Bytes, Fault> {
         let whole = read(body, shared.limits.body).await?;
-        decoded(whole, Coding::of(headers), shared.limits.body)
+        decoded(whole, Coding::of(headers), shared.limits.body).await
     };
     let repository = &shared.repository;
     match &call {
@@ -99,7 +104,8 @@ async fn carry_out(
         }
         Call::Index => {
             let alone = pages::ready_alone(&body().await?)?;
-            Ok(Reply::json(&tokio::task::block_in_place(|| repository.index(alone))?))
+            let repository = Arc::clone(repository);
+            Ok(Reply::json(&aside(move || repository.index(alone)).await??))
         }
         Call::Load(model) => {
             pages::check_load(&body().await?)?;

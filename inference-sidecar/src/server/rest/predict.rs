@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -54,7 +55,7 @@ enum Instance<'a> {
 /// Reads a request, scores it, and answers in the form it was asked in.
 pub(super) async fn predict(
     shared: &Shared,
-    served: &Served,
+    served: &Arc<Served>,
     body: Bytes,
     budget: Duration,
 ) -> Result<Reply, Fault> {
