@@ -8,7 +8,7 @@ routes. The model is a network that takes about MILLISECONDS a row, made here; i
 than its thread can do, so that most pass unscored by policy. Meanwhile the other route is asked OTHERS times a second.
 Each round measures the other route alone, beside the leads unscored (what their number costs without the model), and
 beside the leads scored. GATEWAY_CPUS, LOAD_CPUS (lists for taskset) and THREADS place gateway and load; PRIORITY
-(`renice -n 10 -p`, `chrt --idle -p 0`) is run on the threads of the model before.
+(`renice -n 0 -p`, `chrt --idle -p 0`) is run on the threads of the model, which a lead has started before.
 """
 import contextlib
 import os
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 
 import dear
 from rig import Load, free_port, gateway, metrics, running, threads
@@ -131,6 +132,8 @@ def main():
         (folder / "lead").write_text('{"LastName":"Okafor","Company":"Northwind Freight","Visits":7}')
         context, port = gateway(foregate, policies(folder, folder / "bundle", origin), THREADS, GATEWAY_CPUS, admin)
         process = stack.enter_context(context)
+        lead = urllib.request.Request(f"http://127.0.0.1:{port}/scored", (folder / "lead").read_bytes(), {"content-type": "application/json"})
+        urllib.request.urlopen(lead).read()
         for task in pathlib.Path(f"/proc/{process.pid}/task").iterdir():
             if PRIORITY and (task / "comm").read_text().strip() == "model":
                 subprocess.run([*PRIORITY.split(), task.name], check=True, capture_output=True)

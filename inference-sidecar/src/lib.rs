@@ -15,7 +15,7 @@ mod live;
 pub mod model;
 pub mod onnx;
 pub mod output;
-mod pool;
+pub mod pool;
 pub mod protocol;
 pub mod rank;
 pub mod reasons;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use foregate_filters::score::ScoreFault;
+use rustix::process::{getpriority_process, setpriority_process};
+use rustix::thread::gettid;
 use tokio::sync::oneshot;
 
 use crate::clock::Stopwatch;
@@ -19,6 +21,15 @@ pub(crate) const QUEUE: usize = 256;
 const BATCH: usize = 32;
 /// Rows of a batch at most, so that the memory of a run is bounded; a single call may have 200 alone.
 const BATCH_ROWS: usize = 256;
+
+/// What is added to the niceness of a thread of a model, so that whoever serves requests takes the processor from it at once.
+/// Where both have much to do it still has a third of what they have.
+const NICENESS: i32 = 5;
+
+/// Threads of a model where nobody says how many: half of the processors, one at least. The others are for requests.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
 
 /// What one call gets for its rows.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -120,6 +131,7 @@ impl Shared {
     }
 
     fn work(&self) {
+        yield_to_others();
         while let Some(jobs) = self.next_batch() {
             let (due, late): (Vec<Job>, Vec<Job>) =
                 jobs.into_iter().partition(|job| job.queued.elapsed() < job.budget && !job.reply.is_closed());
@@ -188,6 +200,15 @@ impl Shared {
     }
 }
 
+/// Lowers the priority of this thread; where the system refuses, it works as any other.
+fn yield_to_others() {
+    let own = Some(gettid());
+    // Linux has a niceness for each thread.
+    if let Ok(niceness) = getpriority_process(own) {
+        let _ = setpriority_process(own, niceness + NICENESS);
+    }
+}
+
 /// How many of the first calls make a batch; one at least, where there is one.
 fn batch(jobs: &VecDeque<Job>) -> usize {
     let mut rows = 0;
@@ -210,10 +231,12 @@ pub(crate) fn run(model: &dyn Model, rows: &[f32], count: usize) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::Pool;
+    use super::{Pool, default_threads, run};
     use crate::bundle::Cost;
     use crate::live::Live;
     use crate::model::{Model, ModelError};
+    use rustix::process::getpriority_process;
+    use rustix::thread::gettid;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -231,6 +254,40 @@ mod tests {
         fn engine(&self) -> &'static str {
             "fragile"
         }
+    }
+
+    /// Says how nice the thread is that runs it.
+    #[derive(Debug)]
+    struct Nice;
+
+    impl Model for Nice {
+        fn run(&self, _: &[f32], _: usize, out: &mut Vec<f32>) -> Result<(), ModelError> {
+            let niceness = getpriority_process(Some(gettid())).unwrap();
+            out.push(f32::from(i8::try_from(niceness).unwrap()));
+            Ok(())
+        }
+
+        fn engine(&self) -> &'static str {
+            "nice"
+        }
+    }
+
+    #[test]
+    fn threads_of_models_are_nicer_than_those_that_serve() {
+        let live = Arc::new(Live::new(Cost::Threads, Duration::ZERO, true));
+        let pool = Pool::new(Arc::new(Nice), 1, live);
+        let answer = pool.submit(vec![1.0], 1, Duration::from_mins(1), false).unwrap();
+        let theirs = answer.blocking_recv().unwrap().unwrap().cells;
+        let own = run(&Nice, &[1.0], 1).unwrap().cells;
+        // 19 is the most.
+        assert_eq!(theirs[0], (own[0] + 5.0).min(19.0));
+    }
+
+    #[test]
+    fn half_of_the_processors_are_left_to_requests() {
+        let processors = std::thread::available_parallelism().unwrap().get();
+        let threads = default_threads();
+        assert!(threads >= 1 && (processors == 1 || threads < processors), "{threads} of {processors}");
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct RunOptions {
     pub applications: Arc<Applications>,
     /// Worker threads of the data plane.
     pub threads: usize,
+    /// Threads of each version of a model that is too dear for those.
+    pub model_threads: usize,
     pub access_log: AccessLog,
     /// How many recent decisions are kept at most.
     pub decisions: usize,
@@ -175,7 +177,10 @@ impl Process {
         let (quotas, trials) = remembered(options.state.as_ref())?;
         quotas.export(&telemetry);
         let shared = Shared::new(Some(fetcher), Some(Arc::clone(&telemetry)));
-        let shared = shared.with_quotas(Arc::clone(&quotas)).with_trials(trials);
+        let shared = shared
+            .with_quotas(Arc::clone(&quotas))
+            .with_trials(trials)
+            .with_model_threads(options.model_threads);
         let sidecar = options.sidecar.as_ref();
         let sidecar = sidecar.map(|options| connect(options, identity.as_ref(), &background, &telemetry));
         let shared = shared.with_sidecar(sidecar.transpose()?);

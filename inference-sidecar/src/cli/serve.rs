@@ -9,6 +9,7 @@ use foregate_filters::units::{ByteSize, TimeSpan};
 use tokio::runtime::Builder;
 
 use super::{error, line};
+use crate::pool::default_threads;
 use crate::server::{Limits, Options, ServeError, Server};
 
 #[derive(Debug, Args)]
@@ -35,7 +36,8 @@ pub(super) struct Serve {
     /// Threads that serve connections [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// Threads of each model that is too dear for those [default: one a processor].
+    /// Threads of each model that is too dear for those; whoever serves connections goes before them [default: half of the
+    /// processors, one at least].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     model_threads: Option<u16>,
     /// Longest time to finish what is under way, after SIGTERM.
@@ -133,7 +135,6 @@ impl Serve {
     }
 
     fn options(self) -> Options {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         let LimitArgs { max_body, max_rows, max_requests, max_connections, request_timeout } = self.limits;
         let limits = Limits {
             body: usize::try_from(max_body.0).unwrap_or(usize::MAX),
@@ -153,7 +154,7 @@ impl Serve {
             insecure_plaintext: self.access.insecure_plaintext,
             insecure_unauthenticated: self.access.insecure_unauthenticated,
             controlled: self.model_control == ModelControl::Explicit,
-            model_threads: self.model_threads.map_or(processors, usize::from),
+            model_threads: self.model_threads.map_or_else(default_threads, usize::from),
             limits,
             drain: self.drain_timeout.0,
         }

@@ -99,6 +99,7 @@ impl Demo {
             probes: None,
             applications: Arc::default(),
             threads: 2,
+            model_threads: 1,
             access_log: AccessLog::File(stage.folder.access_log()),
             decisions: TelemetryOptions::default().decisions,
             decision_sample: 1,

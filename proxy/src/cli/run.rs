@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use foregate_filters::peer::PeerPattern;
 use foregate_filters::units::TimeSpan;
+use foregate_inference::pool::default_threads;
 use foregate_policy::compile::Options;
 
 use crate::cli::capacity::CapacityArgs;
@@ -47,6 +48,10 @@ pub(super) struct Run {
     /// Worker threads of the data plane [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    /// Threads of each version of a model that is too dear for those; whoever serves requests goes before them [default: half
+    /// of the processors, one at least].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    model_threads: Option<u16>,
     /// Lets a listener listen elsewhere than the policy says; port 0 takes a free one. Repeatable.
     #[arg(long, value_name = "GATEWAY/LISTENER=ADDRESS", value_parser = parse_bind)]
     bind: Vec<(String, SocketAddr)>,
@@ -238,6 +243,7 @@ impl Run {
             probes: self.probes,
             applications,
             threads: self.threads.map_or(processors, usize::from),
+            model_threads: self.model_threads.map_or_else(default_threads, usize::from),
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,
                 "stdout" => AccessLog::Stdout,

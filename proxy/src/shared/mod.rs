@@ -18,6 +18,7 @@ use foregate_filters::jwt::TokenCache;
 use foregate_filters::rate_limit::concurrency::OpenRequests;
 use foregate_filters::rate_limit::limiter::{Limiter, Rate};
 use foregate_filters::secret::SecretRef;
+use foregate_inference::pool::default_threads;
 use foregate_inference::rollout::Rollout;
 use foregate_inference::scorer::ModelScorer;
 use foregate_policy::documents::credentials::Credentials;
@@ -87,6 +88,8 @@ pub struct Shared {
     trials: Arc<Trials>,
     /// Absent where none is named, and when policies are only checked.
     sidecar: Option<Arc<Sidecar>>,
+    /// Threads of each version of a model.
+    model_threads: usize,
     kept: Mutex<Kept>,
     /// Models of the last good compilation; apart from the rest, which is held while bundles load.
     in_force: ArcSwap<Vec<LoadedModel>>,
@@ -110,6 +113,7 @@ impl Shared {
             quotas,
             trials,
             sidecar: None,
+            model_threads: default_threads(),
             kept,
             in_force: ArcSwap::default(),
             memory,
@@ -134,6 +138,12 @@ impl Shared {
     #[must_use]
     pub fn with_sidecar(self, sidecar: Option<Arc<Sidecar>>) -> Self {
         Self { sidecar, ..self }
+    }
+
+    /// The same with so many threads for each version of a model that is too dear for the workers.
+    #[must_use]
+    pub fn with_model_threads(self, model_threads: usize) -> Self {
+        Self { model_threads, ..self }
     }
 
     /// The same with quotas that outlive the process.

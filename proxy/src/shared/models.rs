@@ -24,9 +24,6 @@ use crate::shared::rollouts::{parts_of, start};
 use crate::shared::{Kept, Shared};
 use crate::sidecar::Sidecar;
 
-/// Threads of one version, for scores too dear for the workers.
-const MODEL_THREADS: usize = 1;
-
 /// What tells one bundle from another: the model it belongs to, where it runs, and the state of its files.
 pub(super) type BundleKey = (Arc<str>, Placement, Vec<u8>);
 
@@ -106,8 +103,8 @@ impl Shared {
         let attempt = kept.attempt;
         let (mut faults, mut versions) = (Vec::new(), Vec::new());
         for (place, version) in model.versions.iter().enumerate() {
-            let (sidecar, store) = (self.placed(model, spec)?, store.as_ref());
-            let wanted = Wanted { model, signers: &signers, store, sidecar, place, spec };
+            let (sidecar, store, threads) = (self.placed(model, spec)?, store.as_ref(), self.model_threads);
+            let wanted = Wanted { model, signers: &signers, store, sidecar, threads, place, spec };
             match wanted.load(&mut kept, &version.bundle) {
                 Ok(scorer) => versions.push((version.name.clone(), scorer)),
                 Err(fault) => faults.push(fault),
@@ -205,6 +202,8 @@ struct Wanted<'a> {
     signers: &'a Signers,
     store: Option<&'a Arc<FeatureStore>>,
     sidecar: Option<&'a Arc<Sidecar>>,
+    /// For scores too dear for the workers.
+    threads: usize,
     /// Of the version in the model.
     place: usize,
     spec: &'a Path,
@@ -214,7 +213,7 @@ impl Wanted<'_> {
     /// Loads a bundle whose files are others than before. One that says the same as before goes on as the same scorer:
     /// files that were touched are no other version.
     fn load(&self, kept: &mut Kept, folder: &FilePath) -> Result<Arc<ModelScorer>, Fault> {
-        let Self { model, signers, .. } = self;
+        let Self { model, signers, threads, .. } = self;
         let mut state: Vec<u8> = signers.ids().collect();
         // The same store as an object: what it is, and not where.
         let store = self.store.map_or(0, |store| Arc::as_ptr(store).addr());
@@ -237,7 +236,7 @@ impl Wanted<'_> {
             state.extend(folder.as_os_str().as_encoded_bytes());
             state.extend(format!("{:?}", bundle.manifest).into_bytes());
             let start = || {
-                let scorer = ModelScorer::new(&model.name, bundle, MODEL_THREADS);
+                let scorer = ModelScorer::new(&model.name, bundle, *threads);
                 Ok::<_, Fault>(Arc::new(match remote {
                     Some(remote) => scorer.with_remote(remote),
                     None => scorer,
