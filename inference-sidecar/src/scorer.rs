@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::score::{Detail, Offer, RecordScore, ScoreCall, ScoreFault, Scorer, Scores};
+use tokio::sync::Semaphore;
 
 use crate::bundle::manifest::Manifest;
 use crate::bundle::reference::Reference;
@@ -20,8 +21,11 @@ use crate::pool::{Answer, Pool, Ran, run};
 use crate::reasons::{Contributions, tell};
 use crate::remote::{Columns, Remote};
 
-/// Bodies over this size are not scored on the worker thread that serves other requests too, in bytes.
+/// Bodies over this size are neither read nor scored on the worker thread that serves other requests too, in bytes.
 const INLINE_BODY: usize = 32 * 1024;
+/// Large bodies of one model that are read off the workers at once. One more is read on its worker: it is read in any case, as
+/// only who has read it knows where defaults go, and which reserved members it holds.
+const READ_ASIDE: usize = 4;
 /// Work for one request on the worker thread, at most.
 const INLINE_TIME: Duration = Duration::from_micros(200);
 
@@ -35,13 +39,15 @@ pub struct ModelScorer {
     digest: Box<str>,
     manifest: Manifest,
     reference: Option<Arc<Reference>>,
-    plan: Plan,
+    plan: Arc<Plan>,
     model: Arc<dyn Model>,
     output: Arc<Output>,
     live: Arc<Live>,
     /// Runs what is not explained, where another process has the model.
     remote: Option<Arc<dyn Remote>>,
     pool: Pool,
+    /// Places for large bodies that are being read.
+    reading: Arc<Semaphore>,
     offer: Offer,
 }
 
@@ -86,8 +92,23 @@ impl ModelScorer {
         let live = Arc::new(Live::new(cost, per_row, !placed));
         let pool = Pool::new(model.clone(), threads, Arc::clone(&live));
         let offer = output.offer(explains(&*model, plan.width()));
-        let (name, remote) = (name.into(), None);
-        Self { name, version, digest, manifest, reference, plan, model, output, live, remote, pool, offer }
+        let (name, remote, plan) = (name.into(), None, Arc::new(plan));
+        let reading = Arc::new(Semaphore::new(READ_ASIDE));
+        Self {
+            name,
+            version,
+            digest,
+            manifest,
+            reference,
+            plan,
+            model,
+            output,
+            live,
+            remote,
+            pool,
+            reading,
+            offer,
+        }
     }
 
     /// The same with scores from another process. Features, checks and reasons stay here.
@@ -126,6 +147,38 @@ impl ModelScorer {
         // Reasons cost more than any score that is given here.
         let cheap = self.cost() == Cost::Inline && self.remote.is_none();
         cheap && !call.explain && call.body.len() <= INLINE_BODY
+    }
+
+    /// True where so many records of a body are scored on the thread that asks, as things are.
+    pub(crate) fn affords(&self, call: &ScoreCall, records: usize) -> bool {
+        self.is_inline(call) && (records <= 1 || self.is_cheap(records, call.budget))
+    }
+
+    /// Reads a body that is to be scored on the thread that asks; `None` where it is not.
+    pub(crate) fn open(&self, call: &ScoreCall) -> Option<Result<Extraction, ScoreFault>> {
+        if !self.is_inline(call) {
+            return None;
+        }
+        let read = self.extract(call);
+        let afforded = read.as_ref().map_or(true, |read| self.affords(call, scorable(&read.records)));
+        afforded.then_some(read)
+    }
+
+    /// Scores on this thread what was read.
+    pub(crate) fn finish(&self, read: Extraction) -> Vec<RecordScore> {
+        let Extraction { records, rows, .. } = read;
+        match scorable(&records) {
+            0 => self.join(records, &Ran::default(), &[]),
+            count => {
+                let answer = self.run(&rows, count);
+                self.conclude(records, answer, &[])
+            }
+        }
+    }
+
+    /// Reads and scores on this thread, whatever that costs.
+    pub(crate) fn score_here(&self, call: &ScoreCall) -> Scores {
+        self.extract(call).map(|read| self.finish(read))
     }
 
     /// Reads a body that was answered, and runs nothing.
@@ -249,8 +302,20 @@ impl ModelScorer {
     }
 
     fn extract(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
-        let reading = Reading { now: call.now, values: call.explain };
-        self.plan.extract(&call.body, &call.reserved, reading)
+        extract(&self.plan, call)
+    }
+
+    /// Reads a body off this thread where it is large and there is a place for it.
+    async fn read(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
+        let large = call.body.len() > INLINE_BODY;
+        let place = large.then(|| Arc::clone(&self.reading).try_acquire_owned());
+        let Some(Ok(place)) = place else { return self.extract(call) };
+        let (plan, call) = (Arc::clone(&self.plan), call.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            extract(&plan, &call)
+        });
+        read.await.unwrap_or_else(|_| Err(gone()))
     }
 
     fn extract_again(&self, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
@@ -258,13 +323,15 @@ impl ModelScorer {
     }
 
     async fn answer(&self, call: ScoreCall) -> Scores {
-        let Extraction { records, rows, values } = self.extract(&call)?;
+        let watch = Stopwatch::start();
+        let Extraction { records, rows, values } = self.read(&call).await?;
         let count = scorable(&records);
         if count == 0 {
             return Ok(self.join(records, &Ran::default(), &[]));
         }
         let explain = call.explain && self.offer.reasons;
-        let answer = self.run_threaded(rows, count, call.budget, explain).await;
+        let left = call.budget.saturating_sub(watch.elapsed());
+        let answer = self.run_threaded(rows, count, left, explain).await;
         Ok(self.conclude(records, answer, &values))
     }
 
@@ -329,6 +396,10 @@ impl ModelScorer {
     }
 }
 
+fn extract(plan: &Plan, call: &ScoreCall) -> Result<Extraction, ScoreFault> {
+    plan.extract(&call.body, &call.reserved, Reading { now: call.now, values: call.explain })
+}
+
 fn gone() -> ScoreFault {
     ScoreFault::Model("its thread is gone".into())
 }
@@ -356,22 +427,8 @@ impl Scorer for ModelScorer {
     }
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {
-        if !self.is_inline(call) {
-            return None;
-        }
-        let Extraction { records, rows, .. } = match self.extract(call) {
-            Ok(extraction) => extraction,
-            Err(fault) => return Some(Err(fault)),
-        };
-        let count = scorable(&records);
-        if count > 1 && !self.is_cheap(count, call.budget) {
-            return None;
-        }
-        if count == 0 {
-            return Some(Ok(self.join(records, &Ran::default(), &[])));
-        }
-        let answer = self.run(&rows, count);
-        Some(Ok(self.conclude(records, answer, &[])))
+        let read = self.open(call)?;
+        Some(read.map(|read| self.finish(read)))
     }
 
     fn submit<'a>(&'a self, call: ScoreCall) -> Pin<Box<dyn Future<Output = Scores> + Send + 'a>> {

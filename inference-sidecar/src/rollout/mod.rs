@@ -187,7 +187,10 @@ impl Rollout {
             return scores;
         };
         let watch = Stopwatch::start();
-        let tried = canary.version.scorer.submit(halved(&call)).await;
+        let tried = match canary.try_here(&call, |_| true) {
+            Some(scores) => scores,
+            None => canary.version.scorer.submit(halved(&call)).await,
+        };
         let took = watch.elapsed();
         let mut failed = match self.accept(canary, &call, tried, took) {
             Ok(scores) => return scores,
@@ -210,6 +213,20 @@ impl Rollout {
         };
         self.instead(canary, &call, &failed, took, &scores);
         scores
+    }
+}
+
+impl Canary {
+    /// Scores on this thread; `None` where that is too dear, or so many records must not be scored here.
+    fn try_here(&self, call: &ScoreCall, may: impl FnOnce(usize) -> bool) -> Option<Scores> {
+        let scorer = &self.version.scorer;
+        let tried = catch_unwind(AssertUnwindSafe(|| match scorer.open(&halved(call))? {
+            Ok(read) if may(read.records.len()) => Some(Ok(scorer.finish(read))),
+            Ok(_) => None,
+            Err(fault) => Some(Err(fault)),
+        }));
+        // A canary that panics is a canary that fails.
+        tried.unwrap_or_else(|_| Some(Err(ScoreFault::Model("it panicked".into()))))
     }
 }
 
@@ -244,8 +261,8 @@ impl Scorer for Rollout {
 
     fn score(&self, call: &ScoreCall) -> Option<Scores> {
         let production = &self.production.scorer;
-        let tried = self.canary.as_ref().is_some_and(|canary| canary.version.scorer.is_inline(call));
-        if !tried && !production.is_inline(call) {
+        // What the canary fails on, production must be able to decide here too: else the canary would be run twice.
+        if !production.is_inline(call) {
             return None;
         }
         let Some(canary) = self.chosen(call) else {
@@ -254,15 +271,13 @@ impl Scorer for Rollout {
             return Some(scores);
         };
         let watch = Stopwatch::start();
-        // A canary that panics is a canary that fails.
-        let tried = catch_unwind(AssertUnwindSafe(|| canary.version.scorer.score(&halved(call))));
-        let tried = tried.unwrap_or_else(|_| Some(Err(ScoreFault::Model("it panicked".into()))))?;
+        let tried = canary.try_here(call, |records| production.affords(call, records))?;
         let took = watch.elapsed();
         match self.accept(canary, call, tried, took) {
             Ok(scores) => Some(scores),
             Err(failed) => {
                 let rest = ScoreCall { budget: call.budget.saturating_sub(took), ..call.clone() };
-                let scores = production.score(&rest)?;
+                let scores = production.score_here(&rest);
                 self.instead(canary, call, &failed, took, &scores);
                 Some(scores)
             }

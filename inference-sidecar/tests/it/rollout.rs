@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,6 +32,8 @@ enum What {
     /// Fails until it is mended.
     Mended(Arc<AtomicBool>),
     Adds(f32),
+    /// Fails, and counts its runs.
+    Counts(Arc<AtomicUsize>),
     /// Waits to be told; says that it began.
     Held(Mutex<Sender<()>>, Mutex<Receiver<()>>),
 }
@@ -40,6 +42,10 @@ impl Model for Odd {
     fn run(&self, rows: &[f32], count: usize, out: &mut Vec<f32>) -> Result<(), ModelError> {
         match &self.what {
             What::Fails => return Err(ModelError::NotFinite(0)),
+            What::Counts(runs) => {
+                runs.fetch_add(1, Ordering::SeqCst);
+                return Err(ModelError::NotFinite(0));
+            }
             What::Panics => panic!("a defect of the model"),
             What::Mended(mended) if !mended.load(Ordering::SeqCst) => return Err(ModelError::NotFinite(0)),
             What::Held(begun, go) => {
@@ -184,6 +190,32 @@ fn what_a_canary_fails_on_production_decides_and_the_canary_is_taken_off() {
         assert_eq!((rollout.canary_share(), trial(&rollout).held_off()), (0, None));
         let errors = trial(&rollout).counts.errors.load(Ordering::SeqCst);
         assert_eq!(errors, 20, "taken off as soon as enough were seen");
+    }
+}
+
+#[test]
+fn a_canary_that_fails_is_run_once_wherever_production_runs() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let dear_collections = || {
+        let mut bundle = Bundle::load(&lead_score()).unwrap();
+        bundle.place(Cost::Inline);
+        bundle.per_row = Duration::from_millis(1);
+        version("v1", Arc::new(ModelScorer::new("lead-score", bundle, 1)))
+    };
+    for production in [inline("v1", None), threads("v1", None), dear_collections()] {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let two = inline("v2", What::Counts(Arc::clone(&runs)));
+        let (rollout, _) = rollout(Parts { production, ..canary(two, 9_900, LOOSE) });
+        for number in 0..40 {
+            let one = lead(number);
+            let body = if number % 2 == 0 { one } else { format!(r#"{{"records":[{one},{one}]}}"#) };
+            let (call, before) = (call(&body), runs.load(Ordering::SeqCst));
+            let scores = rollout.score(&call);
+            let scores = scores.unwrap_or_else(|| runtime.block_on(rollout.submit(call))).unwrap();
+            assert!(scores.iter().all(|it| it.score.is_ok() && it.version.is_none()), "{scores:?}");
+            assert!(runs.load(Ordering::SeqCst) <= before + 1, "{number}");
+        }
+        assert!(runs.load(Ordering::SeqCst) >= 30, "it was tried");
     }
 }
 

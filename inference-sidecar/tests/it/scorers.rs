@@ -1,10 +1,12 @@
 //! Scorers: inline and on threads, busy, late, batched.
 
+use std::future::poll_fn;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -103,6 +105,34 @@ fn large_bodies_and_long_collections_never_run_inline() {
     assert_eq!(cheap.score(&call(&collection(67), second)), None, "200 us at most");
     assert_eq!(cheap.score(&call(&collection(66), Duration::from_micros(100))), None, "the deadline at most");
     assert!(cheap.score(&call(&collection(66), second)).is_some());
+}
+
+#[test]
+fn a_large_body_is_read_beside_the_thread_that_asks() {
+    let stand = gated();
+    let runtime = runtime();
+    let minute = Duration::from_mins(1);
+    let held = {
+        let scorer = stand.scorer.clone();
+        runtime.spawn(async move { scorer.submit(call(LEAD, minute)).await })
+    };
+    assert_eq!(stand.begun.recv().unwrap(), 1, "its thread is taken");
+    let padded = |size: usize| format!("{{\"Notes\":\"{}\",\"Lead_Score__c\":1}}", "n".repeat(size));
+    runtime.block_on(async {
+        for (size, queued) in [(40 << 10, 0), (1 << 10, 1)] {
+            let scorer = stand.scorer.clone();
+            let mut score = Box::pin(async move { scorer.submit(call(&padded(size), minute)).await });
+            // What was read here waits for the thread of the model at once.
+            assert!(poll_fn(|cx| Poll::Ready(score.as_mut().poll(cx).is_pending())).await);
+            let waits = format!("queued: {queued}");
+            assert!(format!("{:?}", stand.scorer).contains(&waits), "{size}: {:?}", stand.scorer);
+            let score = tokio::spawn(score);
+            (0..2).for_each(|_| stand.go.send(()).unwrap());
+            let records = score.await.unwrap().unwrap();
+            assert!(records[0].score.is_ok() && records[0].reserved.len() == 1, "{records:?}");
+        }
+        assert!(held.await.unwrap().is_ok());
+    });
 }
 
 #[test]
