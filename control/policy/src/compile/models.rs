@@ -1,6 +1,5 @@
 //! Models: versions found, the parts they play, the bundles behind them.
 
-use std::ops::RangeInclusive;
 use std::path::Path as FilePath;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::compile::Compilation;
 use crate::compile::attach::suggest;
 use crate::compile::stores::Stores;
 use crate::compile::typed::{Typed, spec};
+use crate::compile::upstreams::bounded;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Kind, ObjectName};
 use crate::documents::model::{self, FeatureStore, FeatureStream, Spec};
@@ -25,8 +25,8 @@ const TOLERANCE: f64 = 0.1;
 const MIN_RECORDS: u32 = 1_000;
 /// Below so many records, chance moves the index of a population with many bins by more than 0.1.
 const STEADY: u32 = 200;
-const P99: RangeInclusive<Duration> = Duration::from_micros(1)..=Duration::from_secs(1);
-const HOLD_OFF: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24 * 30);
+const P99: (Duration, Duration) = (Duration::from_micros(1), Duration::from_secs(1));
+const HOLD_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24 * 30));
 
 /// Models that were loaded, and those that could not be.
 #[derive(Debug, Default)]
@@ -251,24 +251,12 @@ impl Reader<'_> {
         let none = model::Guardrails::default();
         let said = rollout.guardrails.as_ref().unwrap_or(&none);
         let document = self.typed.document;
-        let bounded = |span: Option<TimeSpan>, field: &str, bounds: RangeInclusive<Duration>| {
-            let TimeSpan(span) = span?;
-            let message = format!(
-                "the time must be between {} and {}",
-                TimeSpan(*bounds.start()),
-                TimeSpan(*bounds.end())
-            );
-            let fault = Diagnostic::at(document, &at.key("guardrails").key(field), Code::VALUE, message);
-            Some(if bounds.contains(&span) { Ok(span) } else { Err(fault) })
+        let faults = &mut self.faults;
+        let mut time = |said: Option<TimeSpan>, field: &str, bounds: (Duration, Duration)| {
+            let at = at.key("guardrails").key(field);
+            said.map(|span| bounded(document, Some(span), bounds.0, bounds, &at, faults))
         };
-        let mut times = [bounded(said.p99, "p99", P99), bounded(said.hold_off, "holdOff", HOLD_OFF)];
-        let [p99, hold_off] = times.each_mut().map(|time| match time.take()? {
-            Ok(span) => Some(span),
-            Err(fault) => {
-                self.faults.push(fault);
-                None
-            }
-        });
+        let (p99, hold_off) = (time(said.p99, "p99", P99), time(said.hold_off, "holdOff", HOLD_OFF));
         let bounds = [said.error_share, said.disagreement, said.drift];
         if let Some(_) = &rollout.canary
             && said.p99.is_none()
