@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Reply};
-use crate::support::guarded::{bundle, copy_bundle, golden, guarded};
+use crate::support::guarded::{bundle, copy_bundle, golden, guarded, sha256};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Upstream, full};
 use crate::support::within;
@@ -65,8 +65,12 @@ impl Stand {
         self.gateway.record(reply.decision()).await["foregate.scores"][0].clone()
     }
 
-    /// Posts leads from several connections at once until the event of this name is told; every one must pass.
-    async fn load_until(&self, event: &str, lead: impl Fn(usize) -> Value) -> (Value, usize) {
+    /// Posts leads from several connections at once until this is there, and tells how many; every one must pass.
+    async fn load<T>(
+        &self,
+        lead: impl Fn(usize) -> Value,
+        mut there: impl AsyncFnMut(usize) -> Option<T>,
+    ) -> (T, usize) {
         let mut clients = Vec::new();
         for _ in 0..4 {
             clients.push(self.client().await);
@@ -79,12 +83,17 @@ impl Stand {
                 assert_eq!(reply.status, 200, "after {sent}: {}", reply.text());
             }
             sent += clients.len();
-            let told = self.gateway.events().all().into_iter().find(|told| told["event.name"] == event);
-            if let Some(told) = told {
-                return (told, sent);
+            if let Some(found) = there(sent).await {
+                return (found, sent);
             }
-            assert!(sent < 20_000, "{event} never came");
+            assert!(sent < 20_000, "it never came");
         }
+    }
+
+    /// The same until the event of this name is told.
+    async fn load_until(&self, event: &str, lead: impl Fn(usize) -> Value) -> (Value, usize) {
+        let told = || self.gateway.events().all().into_iter().find(|told| told["event.name"] == event);
+        self.load(lead, async |_| told()).await
     }
 
     async fn page(&self) -> Value {
@@ -256,6 +265,56 @@ async fn a_canary_that_is_slow_or_says_something_else_is_taken_off_and_no_reques
         let page = stand.page().await;
         let left = page["versions"][1]["trial"]["seconds"].as_f64().unwrap();
         assert!((1.0..=1_800.0).contains(&left), "{left}");
+    }
+}
+
+/// Half of the leads have few visits (as the feature scales them), a quarter more, a quarter many; no score is above a half.
+const REFERENCE: &str = r#"{"features":{"website_visits":{"edges":[1.5,4],"counts":[500,250,250,0]},
+    "country":{"counts":[400,300,300,0]}},"score":{"edges":[0.5],"counts":[1000,0,0]}}"#;
+
+#[tokio::test]
+async fn a_canary_whose_population_moves_is_taken_off_and_no_request_fails() {
+    let (trees, folder) = (bundle("lead-score"), tempfile::tempdir().unwrap());
+    let shipped = sha256(&std::fs::read(trees.join("reference.json")).unwrap());
+    let renewed = |manifest: String| manifest.replace(&shipped, &sha256(REFERENCE.as_bytes()));
+    copy_bundle(&trees, folder.path(), renewed, |_| true);
+    std::fs::write(folder.path().join("reference.json"), REFERENCE).unwrap();
+    let versions = [("v1", trees.as_path()), ("v2", folder.path())];
+    let guardrails = "guardrails: { drift: 0.25, minRecords: 400 }";
+    let canary = format!("production: v1, canary: {{ version: v2, percent: 99 }}, {guardrails}");
+    let stand = Stand::start(&model(&versions, &canary)).await;
+    let countries = ["US", "US", "US", "US", "GB", "GB", "GB", "FR", "DE", ""];
+    let lead = |number: usize, visits: usize| json!({ "Id": format!("00Q5g00000a{number:04}"), "Website_Visits__c": visits, "Country": countries[number % 10] });
+    // As in training: two windows and more, and it stays.
+    let steady = |number: usize| lead(number, [0, 1, 5, 50][number / 10 % 4]);
+    let moved = |feature: &str| {
+        format!("foregate_model_drift{{model=\"lead-score\",role=\"canary\",feature=\"{feature}\"}}")
+    };
+    let (visits, records) = (moved("website_visits"), "foregate_model_trial_records_total");
+    let records = format!("{records}{{model=\"lead-score\",version=\"v2\",role=\"canary\"}}");
+    let windows = async |sent: usize| {
+        if sent % 100 != 0 || stand.gateway.sample(&records).await < Some(1_000.0) {
+            return None;
+        }
+        stand.gateway.sample(&visits).await.filter(|drift| drift.is_finite())
+    };
+    let (drift, _) = stand.load(steady, windows).await;
+    assert!(drift < 0.1, "{drift}");
+    let percent = "foregate_model_canary_percent{model=\"lead-score\"}";
+    assert_eq!(stand.gateway.sample(percent).await, Some(99.0));
+    let off = "model version taken off";
+    assert!(stand.gateway.events().all().iter().all(|told| told["event.name"] != off));
+    // Then nobody comes but those with many visits.
+    let (told, sent) = stand.load_until(off, |number| lead(number, 50)).await;
+    assert_eq!((&told["version"], &told["role"]), (&json!("v2"), &json!("canary")));
+    assert_eq!((&told["guardrail"], &told["feature"]), (&json!("drift"), &json!("website_visits")));
+    assert!(told["measured"].as_f64().unwrap() > 0.25 && told["bound"] == 0.25, "{told}");
+    assert!((100..2_000).contains(&sent), "{sent}");
+    assert_eq!(stand.gateway.sample(percent).await, Some(0.0));
+    let mut client = stand.client().await;
+    for number in 0..20 {
+        let reply = post(&mut client, lead(number, 50)).await;
+        assert_eq!((reply.status, &stand.fact(&reply).await["version"]), (200, &json!("v1")));
     }
 }
 

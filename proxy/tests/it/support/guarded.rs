@@ -100,7 +100,8 @@ pub fn copy_bundle(from: &Path, to: &Path, edit: impl Fn(String) -> String, fits
     std::fs::write(to.join("model.yaml"), edit(manifest)).unwrap();
 }
 
-fn sha256(bytes: &[u8]) -> String {
+/// A digest in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
         write!(hex, "{byte:02x}").unwrap();
         hex
