@@ -160,7 +160,10 @@ impl ModelScorer {
             return None;
         }
         let read = self.extract(call);
-        let afforded = read.as_ref().map_or(true, |read| self.affords(call, scorable(&read.records)));
+        let afforded = match &read {
+            Ok(read) => self.affords(call, scorable(&read.records)),
+            Err(_) => true,
+        };
         afforded.then_some(read)
     }
 

@@ -24,6 +24,15 @@ pub enum Still {
     Stuck,
 }
 
+/// What a look at a connection finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    Busy,
+    Rests,
+    /// An answer of which nothing was taken since the look before.
+    Stuck,
+}
+
 /// The requests of one connection.
 #[derive(Debug, Default)]
 pub struct Traffic {
@@ -33,8 +42,7 @@ pub struct Traffic {
     moved: AtomicU64,
     /// Looks at what happens.
     looks: AtomicUsize,
-    /// Answers of which a part is still here: those that went on since the last look, and those that did since the one
-    /// before; whose turn is whose, `looks` tells.
+    /// Answers of which a part is still here, by whether they last went on behind an even or an odd look.
     sending: [AtomicUsize; 2],
 }
 
@@ -42,7 +50,7 @@ pub struct Traffic {
 #[derive(Debug)]
 pub struct Turn {
     traffic: Arc<Traffic>,
-    /// The look since which its answer went on; [`UNANSWERED`] before there is one.
+    /// The look behind which its answer last went on; [`UNANSWERED`] before there is one.
     look: AtomicUsize,
     /// Given back with the last byte of the answer: what waits to be sent is memory too.
     room: Option<OwnedSemaphorePermit>,
@@ -69,7 +77,7 @@ impl Traffic {
         self.moved.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The answers that went on since this look, or since one before it that is as even.
+    /// Answers that last went on behind this look.
     fn sending(&self, look: usize) -> &AtomicUsize {
         let [even, odd] = &self.sending;
         if look.is_multiple_of(2) { even } else { odd }
@@ -106,15 +114,6 @@ impl Traffic {
         let works = self.working.load(Ordering::Relaxed) > 0;
         if works || sending > 0 || *moved != before { Look::Busy } else { Look::Rests }
     }
-}
-
-/// What a look at a connection finds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    Busy,
-    Rests,
-    /// An answer of which nothing was taken since the look before.
-    Stuck,
 }
 
 impl Turn {
