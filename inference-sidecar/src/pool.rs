@@ -166,20 +166,20 @@ impl Shared {
         for job in &jobs {
             rows.extend_from_slice(&job.rows);
         }
-        let count = jobs.iter().map(|job| job.count).sum();
+        let (count, alone): (usize, bool) = (jobs.iter().map(|job| job.count).sum(), jobs.len() == 1);
         let columns = self.model.columns();
-        let mut cells = Vec::with_capacity(count * columns);
         let watch = Stopwatch::start();
-        let whole = self.model.run(&rows, count, &mut cells).is_ok() && cells.len() == count * columns;
+        let whole = run(&*self.model, &rows, count);
         self.live.note(watch.elapsed(), count);
-        let mut rest = cells.as_slice();
+        let mut rest = whole.as_ref().map_or(&[][..], |ran| ran.cells.as_slice());
         for (job, queued) in jobs.into_iter().zip(waits) {
-            let answer = match rest.split_at_checked(job.count * columns).filter(|_| whole) {
-                Some((own, tail)) => {
+            let answer = match (&whole, rest.split_at_checked(job.count * columns)) {
+                (Ok(_), Some((own, tail))) => {
                     rest = tail;
                     Ok(Ran { cells: own.to_vec(), ..Ran::default() })
                 }
-                None => run(&*self.model, &job.rows, job.count),
+                (Err(fault), _) if alone => Err(fault.clone()),
+                _ => run(&*self.model, &job.rows, job.count),
             };
             let answer = answer.map(|ran| self.explain(&job, Ran { queued, ..ran }));
             let _ = job.reply.send(answer);

@@ -196,15 +196,23 @@ fn what_a_canary_fails_on_production_decides_and_the_canary_is_taken_off() {
 #[test]
 fn a_canary_that_fails_is_run_once_wherever_production_runs() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let dear_collections = || {
+    let placed = |name: &str, cost, micros, counts: Option<&Arc<AtomicUsize>>| {
         let mut bundle = Bundle::load(&lead_score()).unwrap();
-        bundle.place(Cost::Inline);
-        bundle.per_row = Duration::from_millis(1);
-        version("v1", Arc::new(ModelScorer::new("lead-score", bundle, 1)))
+        bundle.place(cost);
+        bundle.per_row = Duration::from_micros(micros);
+        if let Some(runs) = counts {
+            let (inner, what) = (bundle.model.clone(), What::Counts(Arc::clone(runs)));
+            bundle.model = Arc::new(Odd { inner, what });
+        }
+        version(name, Arc::new(ModelScorer::new("lead-score", bundle, 1)))
     };
-    for production in [inline("v1", None), threads("v1", None), dear_collections()] {
+    let productions = [(Cost::Inline, 1), (Cost::Threads, 1), (Cost::Inline, 1_000)];
+    // One that is on threads itself, or is for collections, too.
+    let canaries = [(Cost::Inline, 1), (Cost::Threads, 1), (Cost::Inline, 1_000)];
+    for (ours, theirs) in productions.into_iter().flat_map(|ours| canaries.map(|theirs| (ours, theirs))) {
         let runs = Arc::new(AtomicUsize::new(0));
-        let two = inline("v2", What::Counts(Arc::clone(&runs)));
+        let two = placed("v2", theirs.0, theirs.1, Some(&runs));
+        let production = placed("v1", ours.0, ours.1, None);
         let (rollout, _) = rollout(Parts { production, ..canary(two, 9_900, LOOSE) });
         for number in 0..40 {
             let one = lead(number);

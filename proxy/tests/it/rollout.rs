@@ -268,9 +268,9 @@ async fn a_canary_that_is_slow_or_says_something_else_is_taken_off_and_no_reques
     }
 }
 
-/// Half of the leads have few visits (as the feature scales them), a quarter more, a quarter many; no score is above a half.
+/// Half of the leads have one visit at most, a quarter up to four, a quarter more.
 const REFERENCE: &str = r#"{"features":{"website_visits":{"edges":[1.5,4],"counts":[500,250,250,0]},
-    "country":{"counts":[400,300,300,0]}},"score":{"edges":[0.5],"counts":[1000,0,0]}}"#;
+    "country":{"counts":[400,300,300,0]}},"score":{"edges":[2],"counts":[1000,0,0]}}"#;
 
 #[tokio::test]
 async fn a_canary_whose_population_moves_is_taken_off_and_no_request_fails() {
@@ -286,7 +286,7 @@ async fn a_canary_whose_population_moves_is_taken_off_and_no_request_fails() {
     let countries = ["US", "US", "US", "US", "GB", "GB", "GB", "FR", "DE", ""];
     let lead = |number: usize, visits: usize| json!({ "Id": format!("00Q5g00000a{number:04}"), "Website_Visits__c": visits, "Country": countries[number % 10] });
     // As in training: two windows and more, and it stays.
-    let steady = |number: usize| lead(number, [0, 1, 5, 50][number / 10 % 4]);
+    let steady = |number: usize| lead(number, [0, 1, 3, 50][number / 10 % 4]);
     let moved = |feature: &str| {
         format!("foregate_model_drift{{model=\"lead-score\",role=\"canary\",feature=\"{feature}\"}}")
     };
