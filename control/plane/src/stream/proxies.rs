@@ -34,7 +34,10 @@ pub struct ProxyStatus {
     pub last_seen: u64,
     /// What it should have; empty where nothing is granted to it.
     pub wanted: String,
-    /// What it has.
+    /// Why nothing is granted to it, where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
+    /// What it has; empty where it refuses all of it.
     pub in_force: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<RefusalStatus>,

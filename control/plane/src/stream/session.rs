@@ -18,7 +18,7 @@ use crate::fleet::policies::policies_server::Policies;
 use crate::process::Shutdown;
 use crate::rollout::guard::Tally;
 use crate::serve::peer::Peer;
-use crate::stream::offering::Offering;
+use crate::stream::offering::{Offered, Offering};
 use crate::stream::proxies::{Hold, Proxies, fault};
 use crate::stream::turn::Ledger;
 
@@ -145,11 +145,22 @@ impl Session<'_> {
             return Ok(());
         }
         let offering = &self.streams.offering;
-        let offer = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
-        let wanted = offer.as_ref().map(|offer| offer.revision.to_string()).unwrap_or_default();
-        self.hold.proxy.status().wanted = wanted;
-        let Some(offer) = offer else { return Ok(()) };
-        let Some(change) = self.ledger.next(&offer, &offering.endpoints()) else { return Ok(()) };
+        let offered = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
+        let (wanted, withheld) = match &offered {
+            Offered::Nothing => (String::new(), None),
+            Offered::Withheld(why) => (String::new(), Some(why.clone())),
+            Offered::Policies(offer) => (offer.revision.to_string(), None),
+        };
+        {
+            let mut status = self.hold.proxy.status();
+            (status.wanted, status.withheld) = (wanted, withheld);
+        }
+        let change = match offered {
+            Offered::Nothing => None,
+            Offered::Withheld(why) => self.ledger.withhold(&why),
+            Offered::Policies(offer) => self.ledger.next(&offer, &offering.endpoints()),
+        };
+        let Some(change) = change else { return Ok(()) };
         for part in change.parts() {
             let sent = timeout(PATIENCE, answers.send(Ok(part))).await;
             if !sent.is_ok_and(|sent| sent.is_ok()) {
