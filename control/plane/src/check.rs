@@ -46,7 +46,13 @@ struct Place {
     #[arg(long, value_name = "FILE", requires = "cluster")]
     kubeconfig: Option<PathBuf>,
     /// Of the control plane.
-    #[arg(long, value_name = "NAME", requires = "cluster", conflicts_with = "config", default_value = "foregate")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "cluster",
+        conflicts_with = "config",
+        default_value = "foregate"
+    )]
     namespace: String,
     /// The configuration of the control plane: it says what everything is called.
     #[arg(long, value_name = "FILE", requires = "cluster")]

@@ -163,8 +163,12 @@ impl Fleet {
         }
         let refreshed = self.keep().refresh();
         if refreshed.is_ok_and(|changed| changed) && reload.attempt().await.is_ok() {
-            let revision = self.keep().revision.clone();
+            let (revision, withheld) = {
+                let keep = self.keep();
+                (keep.revision.clone(), keep.withheld().cloned())
+            };
             self.standing.taken(&revision);
+            self.standing.withheld(withheld);
             self.provide();
         }
         Some(file)
@@ -309,6 +313,10 @@ impl Fleet {
         }
         if outcome.is_err() {
             self.keep().lower(withheld);
+            // Somebody else may have loaded what is there meanwhile.
+            if let Some(why) = self.refuses() {
+                reload.withhold(&why).await;
+            }
             return outcome;
         }
         if let Err(error) = self.keep().regain() {

@@ -224,9 +224,8 @@ async fn admit(life: &mut StreamLife, entry: &Entry, client: Client) -> Result<C
     {
         return Box::pin(wherever(life, meant)).await;
     }
-    let route = route.ok_or_else(|| {
-        missed(&pinned, "no route takes the connections of this name and port")
-    })?;
+    let route =
+        route.ok_or_else(|| missed(&pinned, "no route takes the connections of this name and port"))?;
     life.ctx.route = Arc::clone(&route.name);
     life.route = Some(Arc::clone(&route));
     route.chain.run_head(&life.head, &mut life.ctx).await?;

@@ -73,8 +73,9 @@ fn handlers(spec: &Map<String, Value>, wishes: &Wishes) -> Vec<String> {
     for list in ["initContainers", "containers"] {
         for container in spec.get(list).and_then(Value::as_array).into_iter().flatten() {
             let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
-            for (moment, kind) in
-                ["postStart", "preStop"].into_iter().flat_map(|moment| [(moment, "httpGet"), (moment, "tcpSocket")])
+            for (moment, kind) in ["postStart", "preStop"]
+                .into_iter()
+                .flat_map(|moment| [(moment, "httpGet"), (moment, "tcpSocket")])
             {
                 let handler = container.pointer(&format!("/lifecycle/{moment}/{kind}"));
                 let elsewhere = |handler: &Value| {

@@ -58,14 +58,16 @@ impl Inspection {
             let place =
                 if at_home { format!(" in namespace {}", self.names.namespace) } else { String::new() };
             let message = format!("{} of {whole} is not allowed{place}", verbs.join(", "));
-            let bound_narrower = !at_home && group.is_empty() && verbs.iter().all(|verb| *verb != "create")
-                && ["secrets", "configmaps"].contains(&resource);
+            let bound_narrower = !at_home
+                && ["secrets", "configmaps"].contains(&resource)
+                && verbs.iter().all(|verb| ["list", "watch"].contains(verb));
             if bound_narrower {
                 let help = "fine where it is allowed in each namespace whose objects name Secrets and ConfigMaps; else \
                             grant it";
                 self.warning(&who, codes::ACCESS, message, help);
             } else {
-                let help = "install the ClusterRole and Role of the chart or the kustomize base, and bind both";
+                let help =
+                    "install the ClusterRole and Role of the chart or the kustomize base, and bind both";
                 self.error(&who, codes::ACCESS, message, help);
             }
         }
@@ -74,15 +76,17 @@ impl Inspection {
 
 fn rights(names: &Names) -> Vec<Right> {
     let mut all = Vec::new();
-    let hooks = names.webhooks.then_some(&WEBHOOKS);
+    // They may be allowed by their name alone, which is known once there are any.
+    let hooks = names.configuration.as_ref().map(|_| &WEBHOOKS);
     for rule in RULES.iter().chain(hooks) {
-        for resource in rule.resources {
+        for &resource in rule.resources {
             // A certificate and its roots are kept for webhooks alone.
-            let of_hooks = rule.at_home && *resource == "secrets" || rule.verbs.contains(&"create") && !rule.at_home;
+            let of_hooks =
+                (rule.at_home && resource == "secrets") || (!rule.at_home && rule.verbs.contains(&"create"));
             if of_hooks && !names.webhooks {
                 continue;
             }
-            for verb in rule.verbs {
+            for &verb in rule.verbs {
                 let namespace = rule.at_home.then(|| names.namespace.clone());
                 let name = name_of(rule, resource, verb, names);
                 all.push(Right { group: rule.group, resource, verb, namespace, name });
@@ -116,13 +120,18 @@ async fn allowed(reader: &Reader, names: &Names, right: &Right) -> Result<bool, 
         (Some(account), Some(spec)) => {
             let namespace = &names.namespace;
             spec.insert("user".to_owned(), format!("system:serviceaccount:{namespace}:{account}").into());
-            let groups = ["system:serviceaccounts", &format!("system:serviceaccounts:{namespace}"), "system:authenticated"];
+            let groups = [
+                "system:serviceaccounts",
+                &format!("system:serviceaccounts:{namespace}"),
+                "system:authenticated",
+            ];
             spec.insert("groups".to_owned(), json!(groups));
             "SubjectAccessReview"
         }
         _ => "SelfSubjectAccessReview",
     };
-    let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": kind, "metadata": {}, "spec": spec });
+    let review =
+        json!({ "apiVersion": "authorization.k8s.io/v1", "kind": kind, "metadata": {}, "spec": spec });
     let path = format!("/apis/authorization.k8s.io/v1/{}s", kind.to_lowercase());
     let answer = reader.send(Method::POST, &path, Some(&review)).await?.good()?;
     Ok(answer.pointer("/status/allowed") == Some(&Value::Bool(true)))

@@ -80,8 +80,9 @@ impl Inspection {
         let wanted = definition(resource);
         let wanted = wanted.pointer("/spec/versions/0").and_then(|version| version.pointer(SCHEMA));
         if let Some(way) = difference(wanted, version.pointer(SCHEMA), String::new()) {
-            let message =
-                format!("its schema is not that of this foregate-control; the first difference is at `{way}`");
+            let message = format!(
+                "its schema is not that of this foregate-control; the first difference is at `{way}`"
+            );
             self.error(&object, codes::DEFINITION_OTHER, message, help);
         }
     }
@@ -109,11 +110,11 @@ fn difference(ours: Option<&Value>, theirs: Option<&Value>, way: String) -> Opti
             let keys = ours.keys().chain(theirs.keys().filter(|key| !ours.contains_key(*key)));
             keys.into_iter().find_map(|key| difference(ours.get(key), theirs.get(key), below(key)))
         }
-        (Some(Value::Array(ours)), Some(Value::Array(theirs))) if ours.len() == theirs.len() => ours
-            .iter()
-            .zip(theirs)
-            .enumerate()
-            .find_map(|(index, (one, other))| difference(Some(one), Some(other), format!("{way}[{index}]"))),
+        (Some(Value::Array(ours)), Some(Value::Array(theirs))) if ours.len() == theirs.len() => {
+            ours.iter().zip(theirs).enumerate().find_map(|(index, (one, other))| {
+                difference(Some(one), Some(other), format!("{way}[{index}]"))
+            })
+        }
         (Some(Value::Number(one)), Some(Value::Number(other))) if one.as_f64() == other.as_f64() => None,
         (ours, theirs) => (ours != theirs).then_some(way),
     }

@@ -46,7 +46,8 @@ impl Inspection {
         for Kind { word, plural, hook: hook_name, injects, absent } in KINDS {
             let list = format!("/apis/admissionregistration.k8s.io/v1/{plural}");
             let query = self.names.configuration.as_ref();
-            let query = query.map(|name| format!("&fieldSelector=metadata.name%3D{name}")).unwrap_or_default();
+            let query =
+                query.map(|name| format!("&fieldSelector=metadata.name%3D{name}")).unwrap_or_default();
             let asked = self.reader.list(&list, &query).await;
             let Some(all) = self.read(word, asked) else { continue };
             let named = |hook: &Value| text(hook, "/name") == hook_name;
@@ -60,6 +61,7 @@ impl Inspection {
                 continue;
             };
             let object = format!("{word}/{name}");
+            self.names.configuration.get_or_insert_with(|| name.to_owned());
             self.authority(&object, hook, kept.as_ref());
             self.scope(&object, hook, injects);
             if self.service(&object, hook, kept.as_ref()).await && !injects {
@@ -73,7 +75,8 @@ impl Inspection {
         if text(hook, "/clientConfig/caBundle") != STANDARD.encode(&kept.authority) {
             let help = "foregate-control writes it within seconds: look at its logs, and whether the configuration is \
                         called as `kubernetes.webhooks.configuration` says";
-            let message = "its caBundle is not the authority of the webhooks: the API server trusts no answer";
+            let message =
+                "its caBundle is not the authority of the webhooks: the API server trusts no answer";
             self.error(object, codes::WEBHOOK_AUTHORITY, message, help);
         }
     }
@@ -82,12 +85,16 @@ impl Inspection {
         let fails = text(hook, "/failurePolicy") != "Ignore";
         if injects && !fails {
             let help = "failurePolicy: Fail, with a namespaceSelector";
-            let message = "failurePolicy is Ignore: while no control plane answers, pods start without a sidecar";
+            let message =
+                "failurePolicy is Ignore: while no control plane answers, pods start without a sidecar";
             self.warning(object, codes::WEBHOOK_SCOPE, message, help);
         }
         let selector = hook.get("namespaceSelector").cloned().unwrap_or_default();
         let selects = !items(&selector, "/matchExpressions").is_empty()
-            || selector.get("matchLabels").and_then(Value::as_object).is_some_and(|labels| !labels.is_empty());
+            || selector
+                .get("matchLabels")
+                .and_then(Value::as_object)
+                .is_some_and(|labels| !labels.is_empty());
         if injects && !selects {
             let (label, value) = LABEL;
             let help = format!("namespaceSelector: {{ matchLabels: {{ {label}: {value} }} }}");
@@ -104,7 +111,8 @@ impl Inspection {
     /// True where somebody stands behind the Service.
     async fn service(&mut self, object: &str, hook: &Value, kept: Option<&Kept>) -> bool {
         let unreached: Code = codes::WEBHOOK_UNREACHED;
-        let Some(service) = hook.pointer("/clientConfig/service").filter(|service| service.is_object()) else {
+        let Some(service) = hook.pointer("/clientConfig/service").filter(|service| service.is_object())
+        else {
             return true;
         };
         let (namespace, name) = (text(service, "/namespace"), text(service, "/name"));
@@ -113,7 +121,8 @@ impl Inspection {
         let asked = self.reader.list(&format!("/api/v1/namespaces/{namespace}/services"), "").await;
         let Some(all) = self.read(&place, asked) else { return false };
         let Some(found) = all.iter().find(|service| text(service, "/metadata/name") == name) else {
-            let help = "install the Service of foregate-control, or name the right one in clientConfig.service";
+            let help =
+                "install the Service of foregate-control, or name the right one in clientConfig.service";
             self.error(object, unreached, format!("there is no Service {namespace}/{name}"), help);
             return false;
         };
@@ -131,13 +140,21 @@ impl Inspection {
             self.error(object, unreached, message, help);
         }
         let path = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
-        let asked = self.reader.list(&path, &format!("&labelSelector=kubernetes.io%2Fservice-name%3D{name}")).await;
+        let asked =
+            self.reader.list(&path, &format!("&labelSelector=kubernetes.io%2Fservice-name%3D{name}")).await;
         let Some(slices) = self.read(&place, asked) else { return false };
-        let of_it = slices.iter().filter(|slice| text(slice, "/metadata/labels/kubernetes.io~1service-name") == name);
+        let of_it =
+            slices.iter().filter(|slice| text(slice, "/metadata/labels/kubernetes.io~1service-name") == name);
         let mut endpoints = of_it.flat_map(|slice| items(slice, "/endpoints"));
         if !endpoints.any(|endpoint| endpoint.pointer("/conditions/ready") != Some(&Value::Bool(false))) {
-            let help = "look whether foregate-control runs, is ready, and has the labels that the Service selects";
-            self.error(object, unreached, format!("no endpoint of the Service {namespace}/{name} is ready"), help);
+            let help =
+                "look whether foregate-control runs, is ready, and has the labels that the Service selects";
+            self.error(
+                object,
+                unreached,
+                format!("no endpoint of the Service {namespace}/{name} is ready"),
+                help,
+            );
             return false;
         }
         true
@@ -162,10 +179,16 @@ impl Inspection {
                     the logs of foregate-control";
         let said = answer.message();
         if (200..300).contains(&answer.status) {
-            let message = "a Policy with a fault was let through: the API server did not ask, or had no answer";
+            let message =
+                "a Policy with a fault was let through: the API server did not ask, or had no answer";
             self.error(object, codes::WEBHOOK_UNREACHED, message, help);
         } else if said.contains("failed calling webhook") {
-            self.error(object, codes::WEBHOOK_UNREACHED, format!("the API server cannot call it: {said}"), help);
+            self.error(
+                object,
+                codes::WEBHOOK_UNREACHED,
+                format!("the API server cannot call it: {said}"),
+                help,
+            );
         } else if !said.contains("denied the request") {
             let help = "run the check as somebody who may create a Policy there: nothing is stored";
             self.warning(object, codes::CLUSTER_UNREAD, format!("the webhook was not tried: {said}"), help);

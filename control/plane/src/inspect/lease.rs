@@ -23,10 +23,12 @@ impl Inspection {
             let Some(lease) = self.read(&object, asked) else { return };
             if let Some(lease) = lease {
                 found = Some((object, lease));
+                self.names.leases = vec![name.clone()];
                 break;
             }
         }
-        let help = "look at the logs of foregate-control; statuses are written and roots kept by the holder alone";
+        let help =
+            "look at the logs of foregate-control; statuses are written and roots kept by the holder alone";
         let Some((object, lease)) = found else {
             let object = format!("lease/{namespace}/{}", names.join(" or "));
             self.error(&object, codes::LEASE, "there is none: no foregate-control has run here", help);
@@ -38,14 +40,15 @@ impl Inspection {
             return;
         }
         let lasts = lease.pointer("/spec/leaseDurationSeconds").and_then(Value::as_u64).unwrap_or(LASTS);
-        let renewed: Option<Duration> =
-            text(&lease, "/spec/renewTime").parse::<jiff::Timestamp>().ok().and_then(|at| {
-                u64::try_from(at.as_second()).ok().map(Duration::from_secs)
-            });
+        let renewed: Option<Duration> = text(&lease, "/spec/renewTime")
+            .parse::<jiff::Timestamp>()
+            .ok()
+            .and_then(|at| u64::try_from(at.as_second()).ok().map(Duration::from_secs));
         let age = renewed.map(|at| self.now.saturating_sub(at));
         if age.is_none_or(|age| age > Duration::from_secs(lasts)) {
             let since = age.map_or_else(|| "ever".to_owned(), |age| format!("{} s", age.as_secs()));
-            let message = format!("its holder `{holder}` has not renewed it for {since}, and it lasts {lasts} s");
+            let message =
+                format!("its holder `{holder}` has not renewed it for {since}, and it lasts {lasts} s");
             self.error(&object, codes::LEASE, message, help);
         }
     }

@@ -19,8 +19,8 @@ use kube::Client;
 
 use crate::clock;
 use crate::config::Config;
-use crate::inspect::read::{Reader, Unread};
 use crate::injection::settings::Interception;
+use crate::inspect::read::{Reader, Unread};
 
 /// Where the control plane keeps what is its own, and what it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,11 +44,11 @@ pub struct Names {
 impl Names {
     /// As they are where nothing else was said.
     pub fn usual(namespace: &str) -> Self {
-        let both = |first: &str, second: &str| vec![first.to_owned(), second.to_owned()];
+        let either = |first: &str, second: &str| vec![first.to_owned(), second.to_owned()];
         Self {
             namespace: namespace.to_owned(),
             leases: vec!["foregate-control".to_owned()],
-            secrets: both("foregate-webhooks", "foregate-control-webhooks"),
+            secrets: either("foregate-control-webhooks", "foregate-webhooks"),
             configuration: None,
             roots: "foregate-roots".to_owned(),
             interception: Interception::Redirect,
@@ -92,12 +92,13 @@ pub async fn inspect(client: Client, names: Names) -> Vec<Diagnostic> {
     let mut inspection = Inspection { reader, names, now, findings: Vec::new() };
     if inspection.clocks().await {
         inspection.definitions().await;
-        inspection.access().await;
         inspection.lease().await;
         if inspection.names.webhooks {
             inspection.webhooks().await;
             inspection.namespaces().await;
         }
+        // Last: by now it is known what everything is called.
+        inspection.access().await;
     }
     let mut findings = inspection.findings;
     sort(&mut findings);
@@ -119,13 +120,19 @@ impl Inspection {
         match outcome {
             Ok(found) => Some(found),
             Err(Unread::Forbidden(why)) => {
-                let help = "run the check as somebody who may read it, such as an administrator of the cluster";
+                let help =
+                    "run the check as somebody who may read it, such as an administrator of the cluster";
                 self.warning(object, codes::CLUSTER_UNREAD, format!("this was not looked at: {why}"), help);
                 None
             }
             Err(Unread::Failed(why)) => {
                 let help = "look whether the API server is well, and whether the kubeconfig leads to it";
-                self.error(object, codes::CLUSTER_UNREAD, format!("the API server cannot be asked: {why}"), help);
+                self.error(
+                    object,
+                    codes::CLUSTER_UNREAD,
+                    format!("the API server cannot be asked: {why}"),
+                    help,
+                );
                 None
             }
         }

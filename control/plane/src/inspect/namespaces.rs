@@ -26,11 +26,14 @@ impl Inspection {
             let object = format!("namespace/{name}");
             if name == self.names.namespace {
                 let help = format!("take the label {label} from it");
-                let message = "pods of the control plane would get sidecars, and could not start without one that runs";
+                let message =
+                    "pods of the control plane would get sidecars, and could not start without one that runs";
                 self.error(&object, codes::WEBHOOK_SCOPE, message, help);
             }
             let level = text(namespace, ENFORCE);
-            if self.names.interception == Interception::Redirect && ["baseline", "restricted"].contains(&level) {
+            if self.names.interception == Interception::Redirect
+                && ["baseline", "restricted"].contains(&level)
+            {
                 let message = format!(
                     "it enforces Pod Security `{level}`, which forbids the capability NET_ADMIN of foregate-init: no \
                      injected pod is let in"

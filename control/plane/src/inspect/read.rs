@@ -6,7 +6,6 @@ use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
-use kube::core::ObjectList;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -93,16 +92,16 @@ impl Reader {
         let mut all: Vec<Value> = Vec::new();
         let mut next = String::new();
         loop {
-            let answer =
-                self.send(Method::GET, &format!("{path}?limit={PAGE}{query}{next}"), None).await?;
+            let answer = self.send(Method::GET, &format!("{path}?limit={PAGE}{query}{next}"), None).await?;
             if answer.status == 404 {
                 return Ok(all);
             }
-            let list: ObjectList<Value> = serde_json::from_value(answer.good()?)
-                .map_err(|error| Unread::Failed(format!("{path} is no list: {error}")))?;
-            all.extend(list.items);
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) if all.len() < MOST => next = format!("&continue={}", escaped(&token)),
+            let page = answer.good()?;
+            all.extend(items(&page, "/items").iter().cloned());
+            match text(&page, "/metadata/continue") {
+                token if !token.is_empty() && all.len() < MOST => {
+                    next = format!("&continue={}", escaped(token));
+                }
                 _ => return Ok(all),
             }
         }

@@ -58,6 +58,7 @@ impl Inspection {
             }
             self.lasts(&object, "the certificate of the webhooks", &chain, LATE, help);
             self.lasts(&object, "the authority of the webhooks", &authority, SOON, help);
+            self.names.secrets = vec![name.clone()];
             let chain = CertificateDer::pem_slice_iter(&chain).flatten().collect();
             return Some(Kept { authority: String::from_utf8(authority).ok()?, chain });
         }
@@ -75,7 +76,7 @@ impl Inspection {
             self.error(object, codes::CERTIFICATE_ENDS, format!("{what} is no certificate in PEM"), help);
             return false;
         };
-        let day = |time: Duration| crate::clock::rfc3339(time);
+        let day = crate::clock::rfc3339;
         if last.not_after <= self.now {
             let message = format!("{what} has ended on {}", day(last.not_after));
             self.error(object, codes::CERTIFICATE_ENDS, message, help);

@@ -169,12 +169,12 @@ impl Plan {
         let current = self.current.clone()?;
         let rollout = self.rollout.as_mut()?;
         // Where all have it, nothing but what was before tells how it should be.
-        let evidence = if rollout.percent() < 100.0 || evidence.of(&current).requests >= guardrails.min_requests
-        {
-            evidence.judge(guardrails, &current, &rollout.revision)
-        } else {
-            evidence.refusals(guardrails)
-        };
+        let evidence =
+            if rollout.percent() < 100.0 || evidence.of(&current).requests >= guardrails.min_requests {
+                evidence.judge(guardrails, &current, &rollout.revision)
+            } else {
+                evidence.refusals(guardrails)
+            };
         if let Some(reason) = evidence {
             let reverted = Reverted { revision: Arc::clone(&rollout.revision), to: current, reason, at: now };
             self.rollout = None;
@@ -293,7 +293,11 @@ mod tests {
         evidence.add(&"old".into(), Tally { requests: 1_000, refused: 0, failed: 0 });
         assert!(matches!(plan.tick(&rails, &evidence, STEP / 2), Some(Happened::Reverted(_))));
         assert_eq!((plan.revision("any").map(|id| &**id), plan.rollout.clone()), (Some("old"), None));
-        assert_eq!(RolloutSpec::default().course(&[], STEP), (Vec::new(), STEP), "only where it is asked for");
+        assert_eq!(
+            RolloutSpec::default().course(&[], STEP),
+            (Vec::new(), STEP),
+            "only where it is asked for"
+        );
     }
 
     #[test]

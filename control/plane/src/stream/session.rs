@@ -1,5 +1,6 @@
 //! One stream of one proxy: what it lacks is sent, what it says is heard.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,9 +142,6 @@ impl Session<'_> {
 
     /// Sends the next change, where one is due.
     async fn send(&mut self, answers: &mpsc::Sender<Result<PolicyResponse, Status>>) -> Result<(), Status> {
-        if self.ledger.is_pending() {
-            return Ok(());
-        }
         let offering = &self.streams.offering;
         let offered = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
         let (wanted, withheld) = match &offered {
@@ -154,6 +152,13 @@ impl Session<'_> {
         {
             let mut status = self.hold.proxy.status();
             (status.wanted, status.withheld) = (wanted, withheld);
+        }
+        self.hold.proxy.has(match &offered {
+            Offered::Policies(offer) => self.ledger.gateways(offer),
+            Offered::Nothing | Offered::Withheld(_) => BTreeMap::new(),
+        });
+        if self.ledger.is_pending() {
+            return Ok(());
         }
         let change = match offered {
             Offered::Nothing => None,

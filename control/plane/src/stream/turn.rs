@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foregate_policy::fleet::PolicyResponse;
 
 use crate::revision::{Content, Endpoints, Resource};
+use crate::stream::acknowledged::is_gateway;
 use crate::stream::offering::Offer;
 
 /// Largest part of a change, in bytes, as far as it is up to us: a proxy that takes nothing costs one of them.
@@ -74,6 +75,12 @@ impl Ledger {
             withheld: None,
             changes: 0,
         }
+    }
+
+    /// The Gateways of an offer, with the versions that are in force.
+    pub fn gateways(&self, offer: &Offer) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
+        let names = offer.policies.keys().filter(|name| is_gateway(name));
+        names.map(|name| (Arc::clone(name), self.has.get(name).cloned())).collect()
     }
 
     pub fn is_pending(&self) -> bool {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use foregate_control::inspect::{Names, inspect};
 use foregate_control::injection::certificate::Material;
+use foregate_control::inspect::{Names, inspect};
 use foregate_control::kubernetes::crds::definition;
 use foregate_control::kubernetes::kinds::Resource;
 use foregate_policy::diagnostic::{Diagnostic, Severity};
@@ -80,7 +80,8 @@ fn well() -> Cluster {
         let hooks = hook(name, &kept.authority);
         put(&cluster, HOOKS, plural, "", json!({ "metadata": { "name": "foregate" }, "webhooks": hooks }));
     }
-    let service = json!({ "metadata": { "name": "foregate-control" }, "spec": { "ports": [{ "port": 443 }] } });
+    let service =
+        json!({ "metadata": { "name": "foregate-control" }, "spec": { "ports": [{ "port": 443 }] } });
     put(&cluster, "", "services", "foregate", service);
     let slice = json!({
         "metadata": { "name": "foregate-control-1", "labels": { "kubernetes.io/service-name": "foregate-control" } },
@@ -93,7 +94,8 @@ fn well() -> Cluster {
     });
     put(&cluster, "coordination.k8s.io", "leases", "foregate", lease);
     put(&cluster, "", "namespaces", "", json!({ "metadata": { "name": "foregate", "labels": {} } }));
-    let labels = json!({ "foregate.dev/inject": "enabled", "pod-security.kubernetes.io/enforce": "privileged" });
+    let labels =
+        json!({ "foregate.dev/inject": "enabled", "pod-security.kubernetes.io/enforce": "privileged" });
     put(&cluster, "", "namespaces", "", json!({ "metadata": { "name": "crm", "labels": labels } }));
     let roots = json!({ "metadata": { "name": "foregate-roots" }, "data": { "ca.crt": kept.authority } });
     put(&cluster, "", "configmaps", "crm", roots);
@@ -112,7 +114,8 @@ fn assert_found(findings: &[Diagnostic], wanted: &[(&str, &str, &str)]) {
         let is = |finding: &&Diagnostic| {
             finding.code.to_string() == *code && finding.file == *object && finding.message.contains(part)
         };
-        let finding = findings.iter().find(is).unwrap_or_else(|| panic!("no {code} {object} {part}: {findings:#?}"));
+        let finding =
+            findings.iter().find(is).unwrap_or_else(|| panic!("no {code} {object} {part}: {findings:#?}"));
         assert!(finding.help.is_some(), "{finding:?}");
         assert!(foregate_policy::codes::find(code).is_some(), "{code}");
     }
@@ -145,7 +148,9 @@ async fn versions_and_definitions_that_are_others_are_named() {
         .as_object_mut()
         .unwrap()
         .clear();
-    store.change(&collection, &at("stores.foregate.dev"), false, Change::Merge(json!({ "spec": null }))).unwrap();
+    store
+        .change(&collection, &at("stores.foregate.dev"), false, Change::Merge(json!({ "spec": null })))
+        .unwrap();
     store.change(&collection, &at("stores.foregate.dev"), false, Change::Merge(stale)).unwrap();
     let findings = found(&cluster).await;
     assert_found(
@@ -153,14 +158,19 @@ async fn versions_and_definitions_that_are_others_are_named() {
         &[
             ("FG0775", "apiservice/v1.discovery.k8s.io", "discovery.k8s.io/v1"),
             ("FG0775", "customresourcedefinition/tlsroutes.gateway.networking.k8s.io", "not installed"),
-            ("FG0775", "customresourcedefinition/gateways.gateway.networking.k8s.io", "as v1, but as v1beta1"),
+            (
+                "FG0775",
+                "customresourcedefinition/gateways.gateway.networking.k8s.io",
+                "as v1, but as v1beta1",
+            ),
             ("FG0776", "customresourcedefinition/stores.foregate.dev", "`properties.spec.properties."),
         ],
     );
     let warnings = findings.iter().filter(|finding| finding.severity == Severity::Warning);
-    assert_eq!(warnings.map(|finding| finding.file.as_str()).collect::<Vec<_>>(), [
-        "customresourcedefinition/tlsroutes.gateway.networking.k8s.io"
-    ]);
+    assert_eq!(
+        warnings.map(|finding| finding.file.as_str()).collect::<Vec<_>>(),
+        ["customresourcedefinition/tlsroutes.gateway.networking.k8s.io"]
+    );
 }
 
 #[tokio::test]
@@ -189,8 +199,11 @@ async fn webhooks_that_nobody_trusts_reaches_or_bounds_are_found() {
         "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": false } }],
     });
     put(&cluster, "discovery.k8s.io", "endpointslices", "foregate", slice);
-    let mut injecting = cluster.store().list(
-        &(HOOKS.to_owned(), "v1".to_owned(), "mutatingwebhookconfigurations".to_owned()), "", None).1.remove(0);
+    let mut injecting = cluster
+        .store()
+        .list(&(HOOKS.to_owned(), "v1".to_owned(), "mutatingwebhookconfigurations".to_owned()), "", None)
+        .1
+        .remove(0);
     injecting["webhooks"][0]["clientConfig"]["service"]["port"] = 9443.into();
     injecting["webhooks"][0]["failurePolicy"] = "Ignore".into();
     put(&cluster, HOOKS, "mutatingwebhookconfigurations", "", object(&injecting["webhooks"]));
@@ -250,11 +263,24 @@ async fn certificates_clocks_and_the_lease_are_judged_by_the_time() {
 #[tokio::test]
 async fn namespaces_whose_pods_cannot_be_injected_are_found() {
     let cluster = well();
-    let labels = json!({ "foregate.dev/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted" });
+    let labels =
+        json!({ "foregate.dev/inject": "enabled", "pod-security.kubernetes.io/enforce": "restricted" });
     put(&cluster, "", "namespaces", "", json!({ "metadata": { "name": "leads", "labels": labels } }));
-    put(&cluster, "", "namespaces", "", json!({ "metadata": { "name": "foregate", "labels": { "foregate.dev/inject": "enabled" } } }));
+    put(
+        &cluster,
+        "",
+        "namespaces",
+        "",
+        json!({ "metadata": { "name": "foregate", "labels": { "foregate.dev/inject": "enabled" } } }),
+    );
     let kept = material(now());
-    put(&cluster, "", "configmaps", "foregate", json!({ "metadata": { "name": "foregate-roots" }, "data": { "ca.crt": kept.authority } }));
+    put(
+        &cluster,
+        "",
+        "configmaps",
+        "foregate",
+        json!({ "metadata": { "name": "foregate-roots" }, "data": { "ca.crt": kept.authority } }),
+    );
     let findings = found(&cluster).await;
     assert_found(
         &findings,
@@ -291,7 +317,10 @@ async fn rights_that_are_missing_are_told_by_resource() {
     assert_eq!(warned, 1, "rights to Secrets may be bound by namespace");
     let account = Names { account: Some("control".to_owned()), ..Names::usual("foregate") };
     let findings = inspect(cluster.client(), account).await;
-    assert!(findings.iter().all(|finding| finding.file == "serviceaccount/foregate/control"), "{findings:#?}");
+    assert!(
+        findings.iter().all(|finding| finding.file == "serviceaccount/foregate/control"),
+        "{findings:#?}"
+    );
 }
 
 fn command(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -284,7 +284,10 @@ fn handlers_of_the_lifecycle_that_the_sidecar_would_refuse_are_warned_of() {
         { "name": "other", "lifecycle": { "preStop": { "exec": { "command": ["true"] } } } },
     ] });
     let Injected::Patch(_, warnings) = inject(&pod(&spec), &settings()).unwrap() else { panic!("a patch") };
-    assert!(warnings.len() == 1 && warnings[0].starts_with("lifecycle.postStart.httpGet of `app`"), "{warnings:?}");
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("lifecycle.postStart.httpGet of `app`"),
+        "{warnings:?}"
+    );
     let mut past = pod(&spec);
     past["metadata"]["annotations"] = json!({ "foregate.dev/skip-inbound-ports": "8000-8090" });
     let Injected::Patch(_, warnings) = inject(&past, &settings()).unwrap() else { panic!("a patch") };

@@ -126,7 +126,8 @@ async fn created(cluster: &Cluster, namespace: &str, account: &str) -> Value {
         cluster.store().get(&secrets, &("foregate".to_owned(), "foregate-webhooks".to_owned())).ok()
     })
     .await;
-    let roots = String::from_utf8(STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap()).unwrap();
+    let roots =
+        String::from_utf8(STANDARD.decode(secret["data"]["ca.crt"].as_str().unwrap()).unwrap()).unwrap();
     let at = "127.0.0.1:9443".parse().unwrap();
     let name = "foregate-control.foregate.svc";
     let (status, body) = post(at, (name, &roots), "/inject", review.to_string().into()).await;
@@ -205,7 +206,8 @@ async fn in_a_network_of_its_own() {
         cluster.apply(text).await;
     }
     let folder = Arc::new(tempfile::tempdir().unwrap());
-    let kubeconfig = kubeconfig(folder.path(), cluster.url().strip_prefix("http://").unwrap().parse().unwrap());
+    let kubeconfig =
+        kubeconfig(folder.path(), cluster.url().strip_prefix("http://").unwrap().parse().unwrap());
     let _control = Control::start_with(Arc::clone(&folder), &config(&kubeconfig)).await;
     let (mut web, mut orders) = (Pod::new("web", 1), Pod::new("orders", 2));
     start(&cluster, &mut orders, "crm", "orders").await;
@@ -228,7 +230,8 @@ async fn in_a_network_of_its_own() {
     })
     .await;
     // What nobody seals is heard, so that the ear is known to hear; nobody answers it.
-    let bare = Command::new("curl").args(["-s", "-m", "5", "http://10.77.0.2:8080/unsealed"]).output().unwrap();
+    let bare =
+        Command::new("curl").args(["-s", "-m", "5", "http://10.77.0.2:8080/unsealed"]).output().unwrap();
     assert!(!bare.status.success(), "nobody comes in without a certificate");
     let heard = until("the ear to hear what is not sealed", async || {
         let heard = std::fs::read(&wire).unwrap_or_default();

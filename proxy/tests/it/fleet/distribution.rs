@@ -390,9 +390,8 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     assert_eq!(lost["withheld"], why);
     let told = gateway.event("grant lost").await;
     assert_eq!((&told["reason"], &told["serving"]), (&why.into(), &false.into()));
-    let status = control
-        .wait_status("the proxy said so", |status| status["proxies"][0]["withheld"] == why)
-        .await;
+    let status =
+        control.wait_status("the proxy said so", |status| status["proxies"][0]["withheld"] == why).await;
     assert_eq!(status["proxies"][0]["inForce"], "");
     assert!(String::from_utf8(control.command(&["status"]).stdout).unwrap().contains(why));
     // Connections of before and new ones, and nothing of it depends on the control plane being there.

@@ -146,7 +146,8 @@ async fn what_all_got_at_once_is_looked_at_where_that_is_asked_for() {
     for proxy in &proxies {
         proxy.report(100, 1).await;
     }
-    let known = |status: &Value| status["proxies"].as_array().unwrap().iter().all(|one| one["requests"] == 100);
+    let known =
+        |status: &Value| status["proxies"].as_array().unwrap().iter().all(|one| one["requests"] == 100);
     control.wait_status("reports of before", known).await;
     control.write("policies.yaml", plain("127.0.0.1:2"));
     for proxy in &mut proxies {

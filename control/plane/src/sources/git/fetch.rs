@@ -2,8 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -142,8 +142,12 @@ pub fn mend(why: &str, spec: &GitSpec) -> Option<&'static str> {
         "put the certificates of the authorities into that file, in PEM"
     } else if says(&["401", "redentials", "uthenticat"]) {
         match spec.credentials {
-            Some(_) => "the server does not take these: look at git.credentials, whether the token still lives, and whether the server wants a user name beside it",
-            None => "the server wants to know who asks: name a file with a token as git.credentials.passwordFile",
+            Some(_) => {
+                "the server does not take these: look at git.credentials, whether the token still lives, and whether the server wants a user name beside it"
+            }
+            None => {
+                "the server wants to know who asks: name a file with a token as git.credentials.passwordFile"
+            }
         }
     } else if says(&["403"]) {
         "whoever these credentials are of may not read the repository: give it that right"

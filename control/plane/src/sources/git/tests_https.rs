@@ -2,9 +2,9 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -37,7 +37,8 @@ struct Server {
 impl Server {
     /// Writes the certificate of its authority to `ca`.
     fn start(root: &Path, ca: &Path, wanted: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let at = listener.local_addr().unwrap();
@@ -71,7 +72,8 @@ fn tls(ca: &Path) -> ServerConfig {
     fs::write(ca, authority.pem()).unwrap();
     let issuer = Issuer::from_params(&params, &key);
     let own = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
+    let leaf =
+        CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&own, &issuer).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -88,7 +90,8 @@ async fn answer(
     wanted: &str,
     seen: &Mutex<Vec<Option<String>>>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header =
+        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let shown = header("authorization");
     seen.lock().unwrap().push(shown.clone());
     if shown.as_deref() != Some(wanted) {
@@ -204,7 +207,10 @@ fn what_is_wrong_with_the_server_or_the_files_is_said_and_how_to_mend_it() {
     served.fixture.commit(None);
     let good = || served.spec(None);
     let text = served.refused(good());
-    assert!(text.contains("passwordFile") && text.contains("No such file") && text.contains("on one line"), "{text}");
+    assert!(
+        text.contains("passwordFile") && text.contains("No such file") && text.contains("on one line"),
+        "{text}"
+    );
     fs::write(&served.password, "\n").unwrap();
     assert!(served.refused(good()).contains("it holds no password or token"));
     fs::write(&served.password, "s3cret").unwrap();

@@ -67,7 +67,8 @@ fn place(path: &str) -> Option<Place> {
 fn told(store: &Store, path: &str) -> Option<Response> {
     let value = match path.strip_prefix("/apis/") {
         Some(group) if !group.contains('/') => {
-            let versions = if store.refuses(group).is_some() { json!([]) } else { json!([{ "version": "v1" }]) };
+            let versions =
+                if store.refuses(group).is_some() { json!([]) } else { json!([{ "version": "v1" }]) };
             json!({ "kind": "APIGroup", "name": group, "versions": versions })
         }
         None if path == "/version" => json!({ "major": "1", "minor": "36" }),

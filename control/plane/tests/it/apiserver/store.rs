@@ -277,9 +277,8 @@ impl Store {
     /// The answer to a review of access.
     pub fn decide(&self, mut review: Value) -> Value {
         let kept = self.kept.lock().unwrap();
-        let word = |field: &str| {
-            review["spec"]["resourceAttributes"][field].as_str().unwrap_or_default().to_owned()
-        };
+        let word =
+            |field: &str| review["spec"]["resourceAttributes"][field].as_str().unwrap_or_default().to_owned();
         let (resource, subresource) = (word("resource"), word("subresource"));
         let whole = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
         let allowed = !kept.denied.contains(&(whole, word("verb")));

@@ -23,8 +23,7 @@ pub async fn connect(
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let connector =
-        TlsConnector::from(Arc::new(builder.with_root_certificates(store).with_no_client_auth()));
+    let connector = TlsConnector::from(Arc::new(builder.with_root_certificates(store).with_no_client_auth()));
     let socket = TcpStream::connect(at).await.unwrap();
     let stream = connector.connect(ServerName::try_from(name).unwrap().to_owned(), socket).await.unwrap();
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
@@ -33,12 +32,7 @@ pub async fn connect(
 }
 
 /// Status and body of an answer.
-pub async fn post(
-    at: SocketAddr,
-    (name, roots): (&str, &str),
-    path: &str,
-    body: Bytes,
-) -> (u16, String) {
+pub async fn post(at: SocketAddr, (name, roots): (&str, &str), path: &str, body: Bytes) -> (u16, String) {
     let request = Request::post(path)
         .header("host", name)
         .header("content-type", "application/json")
