@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::apiserver::{Cluster, until};
+use crate::apiserver::{Cluster, PATIENCE, until};
 use crate::kubernetes::CLASS;
 use crate::support::api_server::kubeconfig;
 use crate::support::pods::{HERE, Pod, allowed, network};
@@ -170,11 +170,13 @@ async fn start(cluster: &Cluster, pod: &mut Pod, namespace: &str, account: &str)
     let (path, port) = (probe["path"].as_str().unwrap(), probe["port"].as_u64().unwrap());
     let url = format!("http://{}:{port}{path}", pod.address);
     // As the kubelet asks: from outside of the pod.
-    until(&format!("{account} to be ready: {}", pod.said("events")), async || {
-        let output = Command::new("curl").args(["-s", "-m", "2", &url]).output().unwrap();
-        (output.stdout == b"ready\n").then_some(())
-    })
-    .await;
+    let asked = async {
+        while Command::new("curl").args(["-s", "-m", "2", &url]).output().unwrap().stdout != b"ready\n" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let ready = tokio::time::timeout(PATIENCE, asked).await;
+    assert!(ready.is_ok(), "{account} is not ready: {}", pod.said("events"));
 }
 
 /// True where these bytes are somewhere in those.

@@ -390,9 +390,11 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     assert_eq!(lost["withheld"], why);
     let told = gateway.event("grant lost").await;
     assert_eq!((&told["reason"], &told["serving"]), (&why.into(), &false.into()));
-    let status =
-        control.wait_status("the proxy said so", |status| status["proxies"][0]["withheld"] == why).await;
-    assert_eq!(status["proxies"][0]["inForce"], "");
+    let refuses = |status: &Value| {
+        let proxy = &status["proxies"][0];
+        proxy["withheld"] == why && proxy["inForce"] == ""
+    };
+    control.wait_status("the proxy said so", refuses).await;
     assert!(String::from_utf8(control.command(&["status"]).stdout).unwrap().contains(why));
     // Connections of before and new ones, and nothing of it depends on the control plane being there.
     let refused = async |gateway: &Foregate| {
@@ -401,7 +403,7 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
         assert!(reply.text().contains("GrantLost") && !reply.text().contains("spiffe"), "{}", reply.text());
         let (status, page) = gateway.admin_page("/readyz").await;
         assert_eq!((status, page.as_str()), (503, "the control plane grants nothing to this proxy\n"));
-        assert!(gateway.admin_page("/metrics").await.1.contains("foregate_control_withheld 1"));
+        assert_eq!(gateway.sample("foregate_control_withheld").await, Some(1.0));
     };
     assert_eq!(open.get("/").await.status, 503);
     refused(&gateway).await;
@@ -415,7 +417,7 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     wait_fleet(&other, "the loss there", |now| now["withheld"].is_string()).await;
     assert_eq!(mark(&other).await, "one");
     assert_eq!(other.admin_page("/readyz").await.0, 200);
-    assert!(other.admin_page("/metrics").await.1.contains("foregate_control_withheld 1"));
+    assert_eq!(other.sample("foregate_control_withheld").await, Some(1.0));
 
     control.reconfigure("spiffe://example.org/ns/other/*", "spiffe://example.org/*").await;
     let again = wait_fleet(&gateway, "the grant", |now| now["withheld"].is_null()).await;
