@@ -1,4 +1,4 @@
-//! Which versions of the API are served, and whether our definitions are those of this program.
+//! Which versions of the API are served, and whether our definitions are current.
 
 use foregate_policy::codes;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What `foregate-control check --cluster` finds, each fault by its code, and nothing where all is well.
+//! What `foregate-control check --cluster` finds, and nothing where all is well.
 
 use std::path::Path;
 use std::process::{Command, Output};

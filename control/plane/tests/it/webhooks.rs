@@ -10,8 +10,7 @@ use foregate_control::injection::configurations;
 use foregate_control::injection::serve::serve;
 use foregate_control::kubernetes::controller::{Running, Settings as ControllerSettings, start};
 use foregate_control::process::{Process, Trigger};
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 

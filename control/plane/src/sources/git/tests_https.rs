@@ -1,4 +1,4 @@
-//! Repositories over https, from git's own server program: who is let in, and what is said of who is not.
+//! Repositories over https: who is let in, and what is said otherwise.
 
 use std::convert::Infallible;
 use std::fs;
