@@ -26,6 +26,11 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Largest file of a password, in bytes.
 const MAX_PASSWORD: usize = 16 << 10;
 
+/// What is said where a server asks for credentials and there are none to show, and what is meant.
+const NO_HELPER: &str =
+    "No credentials were returned at all as if the credential helper isn't functioning unknowingly";
+const ANONYMOUS: &str = "the server lets nobody in without credentials";
+
 /// Nothing but the repository itself decides how it is read.
 fn options() -> gix::open::Options {
     let overrides = [
@@ -52,7 +57,7 @@ pub fn open(folder: &Path) -> Result<gix::Repository, String> {
 
 /// Fetches, and tells the commit that the branch or tag is at.
 pub fn fetch(repository: &gix::Repository, spec: &GitSpec, stop: &AtomicBool) -> Result<ObjectId, String> {
-    let told = |error: gix::Error| chain(&error);
+    let told = |error: gix::Error| chain(&error).replace(NO_HELPER, ANONYMOUS);
     let wanted = format!("+{}:{TIP}", spec.reference());
     let remote = repository.remote_at(spec.url.as_str()).map_err(told)?;
     let remote = remote.with_fetch_tags(Tags::None);
@@ -135,31 +140,31 @@ fn trusting(file: &Path) -> Result<http::Options, String> {
 
 /// How a pull that failed so may be mended.
 pub fn mend(why: &str, spec: &GitSpec) -> Option<&'static str> {
-    let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
-    Some(if says(&["passwordFile"]) {
-        "put the password or token into that file, on one line, readable for this user"
-    } else if says(&["caFile"]) {
-        "put the certificates of the authorities into that file, in PEM"
-    } else if says(&["401", "redentials", "uthenticat"]) {
-        match spec.credentials {
-            Some(_) => {
-                "the server does not take these: look at git.credentials, whether the token still lives, and whether the server wants a user name beside it"
-            }
-            None => {
-                "the server wants to know who asks: name a file with a token as git.credentials.passwordFile"
-            }
+    let refused = match spec.credentials {
+        Some(_) => {
+            "the server does not take these: look at git.credentials, whether the token still lives, and whether the \
+             server wants a user name beside it"
         }
-    } else if says(&["403"]) {
-        "whoever these credentials are of may not read the repository: give it that right"
-    } else if says(&["404"]) {
-        "look at git.url; servers also say so of repositories that one may not see: git.credentials may be missing"
-    } else if says(&["ertificate", "UnknownIssuer"]) {
-        "nobody known vouches for the server: name its authority as git.caFile, or look at its certificate"
-    } else if says(&["did not exist", "find ref", "fetch ref", "no ref", "refspec"]) {
-        "look at git.branch and git.tag"
-    } else {
-        return None;
-    })
+        None => "the server wants to know who asks: name a file with a token as git.credentials.passwordFile",
+    };
+    [
+        ("passwordFile", "put the password or token into that file, on one line, readable for this user"),
+        ("caFile", "put the certificates of the authorities into that file, in PEM"),
+        ("HTTP status 401", refused),
+        (ANONYMOUS, refused),
+        ("HTTP status 403", "whoever these credentials are of may not read the repository: give it that right"),
+        (
+            "HTTP status 404",
+            "look at git.url; servers also say so of repositories that one may not see: git.credentials may be missing",
+        ),
+        (
+            "invalid peer certificate",
+            "nobody known vouches for the server: name its authority as git.caFile, or look at its certificate",
+        ),
+        ("refspec", "look at git.branch and git.tag"),
+    ]
+    .into_iter()
+    .find_map(|(said, mend)| why.contains(said).then_some(mend))
 }
 
 /// Tells a fetch to stop that takes too long, or too much room.
