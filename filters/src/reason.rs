@@ -151,6 +151,8 @@ reasons! {
     ResponseInvalid = BAD_GATEWAY, 13, "The service gave an answer that its contract does not allow.";
     /// The upstream's certificate is not acceptable.
     UpstreamUntrusted = BAD_GATEWAY, 14, "The service could not prove its identity.";
+    /// The connection to the service comes back to this gateway (RFC 5842, section 7.2).
+    LoopDetected = LOOP_DETECTED, 13, "The request leads back to where it comes from.";
     /// The route names no usable backend (Gateway API: 500 for an invalid backend reference).
     BackendInvalid = INTERNAL_SERVER_ERROR, 13, "The route has no usable backend.";
     /// The gateway is at its limit and sheds load.
@@ -159,6 +161,8 @@ reasons! {
     BodyMemoryExhausted = SERVICE_UNAVAILABLE, 8, "The gateway cannot hold another request body at this time.";
     /// The decision log cannot be written, and nothing may pass without being written there.
     LogUnavailable = SERVICE_UNAVAILABLE, 14, "The request cannot be served at this time.";
+    /// The control plane grants this gateway nothing any more.
+    GrantLost = SERVICE_UNAVAILABLE, 14, "The request cannot be served at this time.";
     /// A defect of the gateway itself.
     Internal = INTERNAL_SERVER_ERROR, 13, "The gateway failed.";
 }

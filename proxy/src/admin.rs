@@ -206,11 +206,15 @@ fn local(host: &str) -> bool {
 }
 
 async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
+    let fleet = state.fleet.get();
+    let refusing = fleet.is_some_and(|fleet| fleet.refuses().is_some());
     if state.draining.load(Ordering::Acquire) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
+    } else if refusing {
+        (StatusCode::SERVICE_UNAVAILABLE, "the control plane grants nothing to this proxy\n").into_response()
     } else if state.ready.load(Ordering::Acquire) {
         "ready\n".into_response()
-    } else if state.fleet.get().is_some_and(|fleet| !fleet.is_provided()) {
+    } else if fleet.is_some_and(|fleet| !fleet.is_provided()) {
         (StatusCode::SERVICE_UNAVAILABLE, "waiting for policies of the control plane\n").into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foregate_filters::reason::Reason;
+use foregate_filters::verdict::Reply;
 use foregate_policy::snapshot::Snapshot;
 
 use crate::dispatch::upstream::UpstreamState;
@@ -27,6 +29,8 @@ pub struct Live {
     pub owned: Arc<Owned>,
     /// Certificates of the ports that speak TLS, and what they ask clients for.
     pub tls: HashMap<u16, Arc<PortTls>>,
+    /// Why the control plane grants none of it any more: nothing is found then.
+    pub withheld: Option<Arc<str>>,
 }
 
 /// Counts what was made to be in force.
@@ -36,6 +40,29 @@ impl Live {
     /// The number of the next one.
     pub fn next_number() -> u64 {
         NUMBERS.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The same listeners, which refuse everything for this reason.
+    #[must_use]
+    pub fn withheld(&self, why: &str) -> Self {
+        Self {
+            number: Self::next_number(),
+            snapshot: Arc::new(self.snapshot.withheld()),
+            metrics: Vec::new(),
+            unrouted: Arc::clone(&self.unrouted),
+            upstreams: Vec::new(),
+            owned: Arc::clone(&self.owned),
+            tls: self.tls.clone(),
+            withheld: Some(why.into()),
+        }
+    }
+
+    /// Why no route is found.
+    pub fn miss(&self, detail: &str) -> Reply {
+        match &self.withheld {
+            Some(why) => Reply::new(Reason::GrantLost).detail(&**why),
+            None => Reply::new(Reason::RouteNotFound).detail(detail),
+        }
     }
 
     /// The metric handles of a route.

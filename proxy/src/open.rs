@@ -186,13 +186,15 @@ impl Open {
                 Ok(())
             } else {
                 let detail = "what decides about it has changed, and its head is not known any more";
-                refused(Step::Route, Reason::AccessDenied, detail)
+                let reason = if live.withheld.is_some() { Reason::GrantLost } else { Reason::AccessDenied };
+                refused(Step::Route, reason, detail)
             };
         }
         let found =
             table.find(self.connection.door(), self.connection.tls, head::host(head.headers.get(HOST)), head);
         let Ok(route) = found.map(Arc::clone) else {
-            return refused(Step::Route, Reason::RouteNotFound, "no route serves it any more");
+            let reply = Box::new(live.miss("no route serves it any more"));
+            return Err(Refusal { step: Step::Route, reply });
         };
         let peer = self.connection.peer;
         let client = Client {

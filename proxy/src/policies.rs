@@ -103,7 +103,8 @@ impl Policies {
         let owned = Arc::new(Owned::new(owned).with_credentials(credentials));
         let snapshot = Arc::new(snapshot);
         let unrouted = self.telemetry.route("");
-        Ok(Live { number: Live::next_number(), owned, metrics, unrouted, upstreams, tls, snapshot })
+        let number = Live::next_number();
+        Ok(Live { number, owned, metrics, unrouted, upstreams, tls, snapshot, withheld: None })
     }
 
     /// The identity of this workload, where it has one.
@@ -130,6 +131,7 @@ impl Policies {
             owned: Arc::clone(&live.owned),
             tls: tls.collect(),
             upstreams: upstreams.collect(),
+            withheld: live.withheld.clone(),
         })
     }
 

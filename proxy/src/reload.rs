@@ -172,7 +172,10 @@ impl Reload {
         self.reload_keys();
         let policies = Arc::clone(&self.policies);
         let live = match spawn_blocking(move || policies.load()).await {
-            Ok(Ok(live)) => live,
+            Ok(Ok(live)) => match self.fleet.as_ref().and_then(|fleet| fleet.refuses()) {
+                Some(why) => live.withheld(&why),
+                None => live,
+            },
             Ok(Err(diagnostics)) => {
                 refused(&diagnostics, &self.gateway, &self.admin);
                 return Err(diagnostics);
@@ -189,6 +192,13 @@ impl Reload {
         self.sockets.send_replace(sockets);
         event(Level::Info, "policies published", &[("revision", revision.into())]);
         Ok(())
+    }
+
+    /// From now on everything is refused for this reason; whatever is open ends.
+    pub async fn withhold(&self, why: &str) {
+        let _turn = self.turn.lock().await;
+        replace(&self.gateway, self.gateway.live.pin().withheld(why));
+        self.gateway.publications.tell();
     }
 }
 

@@ -45,7 +45,7 @@ pub fn find_route(life: &mut Life, head: &Parts) -> Result<Arc<Route>, Refusal> 
             RouteMiss::Host => "no listener or route serves this host",
             RouteMiss::Rule => "no rule of this host matches",
         };
-        at(Step::Route)(Reply::new(Reason::RouteNotFound).detail(detail))
+        at(Step::Route)(life.live.miss(detail))
     })?);
     life.ctx.route = Arc::clone(&route.name);
     life.fingerprint = route.fingerprint;

@@ -403,7 +403,12 @@ fn first_policies(policies: &Policies, fleet: Option<&Fleet>) -> Result<Live, Ru
     let Some(fleet) = fleet else { return policies.load().map_err(RunError::Refused) };
     if !fleet.is_empty() {
         match policies.load() {
-            Ok(live) => return Ok(live),
+            Ok(live) => {
+                return Ok(match fleet.refuses() {
+                    Some(why) => live.withheld(&why),
+                    None => live,
+                });
+            }
             Err(diagnostics) => {
                 fleet.forget();
                 let lines: Vec<String> = diagnostics.iter().map(crate::policies::one_line).collect();

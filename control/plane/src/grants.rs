@@ -86,6 +86,29 @@ impl Grants {
         grants.collect::<Result<_, _>>().map(Self)
     }
 
+    /// The grants that are about this proxy.
+    fn with<'s>(
+        &'s self,
+        id: &'s SpiffeId,
+        labels: &'s HashMap<String, String>,
+    ) -> impl Iterator<Item = &'s Grant> {
+        self.0
+            .iter()
+            .filter(|grant| grant.identities.iter().any(|pattern| pattern.matches(id)))
+            .filter(|grant| grant.labels.iter().all(|(name, value)| labels.get(name) == Some(value)))
+    }
+
+    /// Says why this proxy has none, where it has.
+    pub fn why_nothing(&self, id: &SpiffeId, labels: &HashMap<String, String>) -> String {
+        let asked = labels.get(GATEWAY_LABEL).map(|name| format!(" and label {GATEWAY_LABEL}={name}"));
+        let asked = asked.unwrap_or_default();
+        if self.with(id, labels).next().is_some() {
+            format!("no Gateway is there that the grants of {}{asked} name", id.as_str())
+        } else {
+            format!("no grant of the control plane is for {} with its labels", id.as_str())
+        }
+    }
+
     /// Those of `gateways` that this proxy may have, and asks for.
     pub fn of<'g>(
         &self,
@@ -93,12 +116,7 @@ impl Grants {
         labels: &HashMap<String, String>,
         gateways: impl Iterator<Item = &'g ObjectName>,
     ) -> BTreeSet<ObjectName> {
-        let mine: Vec<&Grant> = self
-            .0
-            .iter()
-            .filter(|grant| grant.identities.iter().any(|pattern| pattern.matches(id)))
-            .filter(|grant| grant.labels.iter().all(|(name, value)| labels.get(name) == Some(value)))
-            .collect();
+        let mine: Vec<&Grant> = self.with(id, labels).collect();
         let wanted = labels.get(GATEWAY_LABEL).map(|text| {
             let (namespace, name) = text.split_once('/').map_or((None, text.as_str()), |(a, b)| (Some(a), b));
             ObjectName::new(namespace, name)

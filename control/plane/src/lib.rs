@@ -16,6 +16,7 @@ pub mod grants;
 pub mod hex;
 pub mod identity;
 pub mod injection;
+pub mod inspect;
 pub mod kubernetes;
 pub mod metrics;
 pub mod operate;

@@ -20,7 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Checks the policies of a folder and tells every fault, without the files that only a proxy has.
+    /// Checks the policies of a folder, without the files that only a proxy has, or a cluster, and tells every fault.
     Check(Check),
     /// Runs the control plane.
     Run(Run),

@@ -33,6 +33,7 @@ use crate::serve::accept::Door;
 use crate::serve::own::{self, OwnError};
 use crate::serve::tls::{self, Shown};
 use crate::sources::kubernetes::KubernetesSource;
+use crate::stream::acknowledged;
 use crate::stream::session::PolicyStreams;
 
 /// Configuration refused, as `foregate` has it.
@@ -125,6 +126,10 @@ async fn run(config: Config) -> Result<(), RunError> {
     };
     let objects = cluster.as_ref().map(|cluster| KubernetesSource::new(cluster.tree.clone()));
     let distribution = Arc::new(Distribution::start(&config, objects, &process).await?);
+    if let Some(cluster) = &cluster {
+        let (proxies, told) = (Arc::clone(&distribution.proxies), cluster.acknowledged.clone());
+        tokio::spawn(acknowledged::tell(proxies, told, process.shutdown.clone()));
+    }
     let streams = PolicyStreams {
         offering: Arc::clone(&distribution.offering),
         proxies: Arc::clone(&distribution.proxies),

@@ -115,7 +115,22 @@ impl fmt::Display for ObjectName {
     }
 }
 
+/// The annotation of a route that says when it was made, in RFC 3339: of two that tie, the older one wins (Gateway API).
+/// Those of people have none, and stand in the order of their names.
+pub const CREATED: &str = "foregate.dev/created";
+
 impl Document {
+    /// When it was made; empty where nothing says so.
+    pub fn created(&self) -> &str {
+        let annotations = self.root.key("metadata").and_then(|metadata| metadata.key("annotations"));
+        annotations.and_then(|all| all.key(CREATED)).and_then(Node::text).unwrap_or_default()
+    }
+
+    /// Which of two that want the same thing has it: the older one, then the first by name.
+    pub fn seniority(&self) -> (&str, &ObjectName) {
+        (self.created(), &self.name)
+    }
+
     /// The way to its name.
     pub fn name_path() -> Path {
         Path::default().key("metadata").key("name")

@@ -79,6 +79,8 @@ pub struct PolicyResponse {
     pub removed: Vec<String>,
     #[prost(bool, tag = "5")]
     pub last: bool,
+    #[prost(string, tag = "6")]
+    pub withheld: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -41,6 +41,31 @@ pub struct Snapshot {
     pub warnings: Vec<Diagnostic>,
 }
 
+impl Snapshot {
+    /// The same listeners, behind which nothing is found.
+    #[must_use]
+    pub fn withheld(&self) -> Self {
+        let listeners = self.listeners.iter().cloned().map(|mut listener| {
+            if let Some(capture) = &mut listener.capture {
+                *capture = Arc::new(Capture { passes_unknown: false, ..Capture::clone(capture) });
+            }
+            listener
+        });
+        Self {
+            revision: self.revision.clone(),
+            listeners: listeners.collect(),
+            routes: RouteTable::default(),
+            streams: StreamTable::default(),
+            destinations: Destinations::default(),
+            upstreams: Vec::new(),
+            models: Vec::new(),
+            stores: Vec::new(),
+            leases: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// One name served on one socket. Listeners with the same address and port share the socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {

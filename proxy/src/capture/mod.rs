@@ -3,6 +3,7 @@
 mod inbound;
 mod known;
 mod outbound;
+pub mod own;
 
 use std::io;
 use std::net::SocketAddr;
@@ -75,6 +76,10 @@ pub async fn serve(
     let meant = destination(&stream, entry.speaks);
     entry.captured = meant.as_ref().ok().copied();
     match meant {
+        Ok(meant) if entry.speaks == Speaks::Outbound && own::arrived(peer, meant) => {
+            let told = refusal(Step::Accept, Reason::LoopDetected, own::DETAIL);
+            refuse((gateway, entry), (&stream, peer), false, open, told);
+        }
         Ok(meant) => {
             let inbound = entry.speaks == Speaks::Inbound;
             let arrival = Arrival { gateway, entry, stream, peer, meant, drain, open, seat };

@@ -1,12 +1,12 @@
 //! Redirected connections of the application: matched with upstreams by where they meant to go.
 
-use foregate_filters::reason::Reason;
+use foregate_filters::chain::Refusal;
 use foregate_filters::step::Step;
 use foregate_policy::routes::Takes;
 use tokio::time::timeout;
 
 use crate::capture::known::{find, passes_unknown};
-use crate::capture::{Arrival, Then, refusal, refuse};
+use crate::capture::{Arrival, Then, refuse};
 use crate::connection::go_on;
 use crate::handshake::establish;
 use crate::streams::detect::{self, Spoken};
@@ -16,16 +16,16 @@ use crate::streams::{self, Arrived, Client};
 pub async fn serve(arrival: Arrival) {
     let Arrival { gateway, entry, stream, peer, meant, drain, open, seat } = arrival;
     let Some(capture) = entry.capture.clone() else { return };
-    let (requests, connections) = {
-        let pinned = gateway.live.pin();
-        let found = find(&pinned, entry.port, meant);
-        (found.requests, found.stream.is_some() || (!found.requests && passes_unknown(&pinned, entry.port)))
-    };
+    let pinned = gateway.live.pin();
+    let found = find(&pinned, entry.port, meant);
+    let requests = found.requests;
+    let connections = found.stream.is_some() || (!requests && passes_unknown(&pinned, entry.port));
     if !requests && !connections {
-        let detail = format!("no upstream of a route has {meant}");
-        let told = refusal(Step::Route, Reason::RouteNotFound, detail);
+        let reply = pinned.miss(&format!("no upstream of a route has {meant}"));
+        let told = Refusal { step: Step::Route, reply: Box::new(reply) };
         return refuse((gateway, entry), (&stream, peer), false, open, told);
     }
+    drop(pinned);
     let takes = |takes: bool| if takes { Takes::Any } else { Takes::Nothing };
     let opaque = connections && capture.opaque.contains(&meant.port());
     let spoken = match Then::of(takes(requests), takes(connections), opaque) {

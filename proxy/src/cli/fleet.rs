@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::fleet::follow::NodeOptions;
+use crate::fleet::follow::{NodeOptions, OnLostGrant};
 use crate::server::FleetOptions;
 
 /// What this proxy says of itself to the control plane that its policies come from.
@@ -18,6 +18,10 @@ pub(super) struct FleetArgs {
     /// Repeatable.
     #[arg(long, value_name = "NAME=VALUE", requires = "control", value_parser = parse_label)]
     label: Vec<(String, String)>,
+    /// What becomes of policies that the control plane grants no longer: all listeners refuse with 503, and the proxy is
+    /// not ready; or they stay in force.
+    #[arg(long, value_name = "HOW", requires = "control", value_enum, default_value_t)]
+    on_lost_grant: OnLostGrant,
 }
 
 /// Reads `tier=front`.
@@ -31,7 +35,8 @@ impl FleetArgs {
     /// Policies come from the control plane, and are kept in `state`.
     pub(super) fn options(self, state: PathBuf) -> FleetOptions {
         let labels = self.label.into_iter().collect::<HashMap<_, _>>();
-        let node = NodeOptions { id: self.node_id.unwrap_or_default(), labels, zone: None };
+        let id = self.node_id.unwrap_or_default();
+        let node = NodeOptions { id, labels, zone: None, on_lost_grant: self.on_lost_grant };
         FleetOptions { node, state }
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::capture::own;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::Sender;
 use crate::dispatch::upstream::UpstreamState;
@@ -39,6 +40,8 @@ pub enum ConnectError {
     Tls(io::Error),
     #[error("HTTP handshake failed: {0}")]
     Http(hyper::Error),
+    #[error("{0}")]
+    Loop(io::Error),
 }
 
 /// A connection that stands, before anything is said on it.
@@ -90,6 +93,7 @@ pub async fn open(
 ) -> Result<Opened, ConnectError> {
     let mut stream = TcpStream::connect(endpoint.at.address).await.map_err(ConnectError::Tcp)?;
     stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
+    own::opened(&stream).map_err(ConnectError::Loop)?;
     if let Some(version) = upstream.spec.proxy_protocol {
         proxy_protocol::write(&mut stream, version, ends, name).await.map_err(ConnectError::Tcp)?;
     }

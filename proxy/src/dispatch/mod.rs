@@ -83,6 +83,7 @@ impl DispatchError {
             Self::Connect { source: ConnectError::Tls(_) | ConnectError::Name(_), .. } => {
                 Reason::UpstreamUntrusted
             }
+            Self::Connect { source: ConnectError::Loop(_), .. } => Reason::LoopDetected,
             // The upstream is not to blame.
             Self::Body { .. } => Reason::BodyMalformed,
             Self::Exchange { source, .. } if !source.is_parse() => Reason::UpstreamReset,

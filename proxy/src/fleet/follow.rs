@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use foregate_policy::codes;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse, Refusal, Report};
@@ -34,6 +35,8 @@ const REPORT: Duration = Duration::from_secs(2);
 /// Pauses after a stream has ended; the pauses between connections are the channel's.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Characters of a reason that are kept.
+const MAX_REASON: usize = 512;
 /// Most findings of one refusal.
 const MAX_FINDINGS: usize = 32;
 
@@ -44,6 +47,17 @@ pub struct NodeOptions {
     pub id: String,
     pub labels: HashMap<String, String>,
     pub zone: Option<Arc<str>>,
+    pub on_lost_grant: OnLostGrant,
+}
+
+/// What becomes of policies that the control plane grants no longer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnLostGrant {
+    /// Every listener stays and refuses everything, until something is granted.
+    #[default]
+    Refuse,
+    /// They stay in force.
+    Keep,
 }
 
 /// The policies of the fleet, as far as they are this proxy's.
@@ -65,6 +79,7 @@ impl Fleet {
     pub fn open(folder: PathBuf, channel: Arc<Channel>, node: NodeOptions) -> io::Result<Self> {
         let keep = Keep::open(folder)?;
         let standing = Standing::new(channel.at(), node.id.clone(), keep.revision.clone());
+        standing.withheld(keep.withheld().cloned());
         let provided = watch::channel(false).0;
         Ok(Self { channel, node, keep: Mutex::new(keep), standing: Arc::new(standing), provided })
     }
@@ -80,6 +95,11 @@ impl Fleet {
 
     pub fn is_empty(&self) -> bool {
         self.keep().is_empty()
+    }
+
+    /// Why all that is there is to be refused, where it is.
+    pub fn refuses(&self) -> Option<Arc<str>> {
+        self.keep().withheld().filter(|_| self.node.on_lost_grant == OnLostGrant::Refuse).cloned()
     }
 
     /// What is kept cannot be used: all of it is asked for again.
@@ -143,8 +163,12 @@ impl Fleet {
         }
         let refreshed = self.keep().refresh();
         if refreshed.is_ok_and(|changed| changed) && reload.attempt().await.is_ok() {
-            let revision = self.keep().revision.clone();
+            let (revision, withheld) = {
+                let keep = self.keep();
+                (keep.revision.clone(), keep.withheld().cloned())
+            };
             self.standing.taken(&revision);
+            self.standing.withheld(withheld);
             self.provide();
         }
         Some(file)
@@ -185,12 +209,14 @@ impl Fleet {
 
     fn greeting(&self) -> PolicyRequest {
         let keep = self.keep();
+        // What is withheld is told of as if it were not there, so that a grant is told of in any case.
+        let revision = if keep.withheld().is_some() { String::new() } else { keep.revision.clone() };
         let node = Node {
             id: self.node.id.clone(),
             labels: self.node.labels.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             zone: self.node.zone.as_deref().unwrap_or_default().to_owned(),
-            revision: keep.revision.clone(),
+            revision,
         };
         PolicyRequest { node: Some(node), known: keep.known(), ..PolicyRequest::default() }
     }
@@ -218,6 +244,11 @@ impl Fleet {
         reload: &Reload,
     ) -> Option<PolicyRequest> {
         let (nonce, revision, last) = (part.nonce.clone(), part.revision.clone(), part.last);
+        if !part.withheld.is_empty() {
+            *arriving = None;
+            self.withhold(&part.withheld, reload).await;
+            return Some(PolicyRequest { nonce, ..PolicyRequest::default() });
+        }
         let begun = arriving.take().unwrap_or_else(|| {
             Arrival::new(self.keep().incoming()).map_err(|error| unkept(&error.to_string()))
         });
@@ -247,8 +278,61 @@ impl Fleet {
         Some(PolicyRequest { nonce, refusal, ..PolicyRequest::default() })
     }
 
-    /// Puts a change in force, or leaves everything as it was.
+    /// Nothing is granted any more: everything is refused, but where the operator would rather keep it.
+    async fn withhold(&self, why: &str, reload: &Reload) {
+        let why: String = why.chars().filter(|letter| !letter.is_control()).take(MAX_REASON).collect();
+        let (before, kept) = {
+            let mut keep = self.keep();
+            let before = keep.withheld().cloned();
+            (before, keep.withhold(&why))
+        };
+        if let Err(error) = kept {
+            event(Level::Error, "policies not kept", &[("error", error.to_string().into())]);
+        }
+        self.standing.withheld(Some(why.as_str().into()));
+        if before.as_deref() == Some(&why) {
+            return;
+        }
+        let refuses = self.refuses().is_some();
+        event(
+            Level::Error,
+            "grant lost",
+            &[("reason", why.as_str().into()), ("serving", (!refuses && !self.is_empty()).into())],
+        );
+        if refuses {
+            reload.withhold(&why).await;
+        }
+    }
+
+    /// Puts a change in force, or leaves everything as it was. What was withheld is granted again with it.
     async fn apply(&self, arrival: Arrival, reload: &Reload) -> Result<(), Vec<Finding>> {
+        let withheld = self.keep().lift();
+        let outcome = self.put_in_force(arrival, reload, withheld.is_some()).await;
+        if withheld.is_none() {
+            return outcome;
+        }
+        if outcome.is_err() {
+            self.keep().lower(withheld);
+            // Somebody else may have loaded what is there meanwhile.
+            if let Some(why) = self.refuses() {
+                reload.withhold(&why).await;
+            }
+            return outcome;
+        }
+        if let Err(error) = self.keep().regain() {
+            event(Level::Error, "policies not kept", &[("error", error.to_string().into())]);
+        }
+        self.standing.withheld(None);
+        event(Level::Info, "grant regained", &[]);
+        outcome
+    }
+
+    async fn put_in_force(
+        &self,
+        arrival: Arrival,
+        reload: &Reload,
+        regained: bool,
+    ) -> Result<(), Vec<Finding>> {
         let change = arrival.finish().map_err(|error| vec![unkept(&error.to_string())])?;
         for (name, spool) in change.endpoints() {
             let read = discovery::file::read(spool);
@@ -259,27 +343,35 @@ impl Fleet {
         }
         if change.changed.is_empty() && change.removed.is_empty() && !self.is_empty() {
             // Something else changed; what is this proxy's is called otherwise from now on.
-            return self.keep().note(change.revision).map_err(|error| vec![unkept(&error.to_string())]);
+            self.keep().note(change.revision).map_err(|error| vec![unkept(&error.to_string())])?;
+            return if regained { self.publish(reload).await } else { Ok(()) };
         }
         if self.keep().is_endpoints_alone(&change) {
             let taken = self.keep().take_endpoints(change);
             taken.map_err(|error| vec![unkept(&error.to_string())])?;
             reload.look.notify_one();
-            return Ok(());
+            return if regained { self.publish(reload).await } else { Ok(()) };
         }
         let candidate = self.keep().prepare(change).map_err(|error| vec![unkept(&error.to_string())])?;
         self.keep().try_on(&candidate).map_err(|error| vec![unkept(&error.to_string())])?;
-        if let Err(diagnostics) = reload.attempt().await {
-            let keep = self.keep();
-            keep.give_up(&candidate);
-            let folder = keep.current();
-            return Err(diagnostics.iter().take(MAX_FINDINGS).map(|one| finding(one, &folder)).collect());
+        if let Err(findings) = self.publish(reload).await {
+            self.keep().give_up(&candidate);
+            return Err(findings);
         }
         if let Err(error) = self.keep().accept(candidate) {
             event(Level::Error, "policies not kept", &[("error", error.to_string().into())]);
         }
         reload.look.notify_one();
         Ok(())
+    }
+
+    /// Loads and publishes what lies there now.
+    async fn publish(&self, reload: &Reload) -> Result<(), Vec<Finding>> {
+        let folder = self.keep().current();
+        let told = |diagnostics: Vec<Diagnostic>| {
+            diagnostics.iter().take(MAX_FINDINGS).map(|one| finding(one, &folder)).collect()
+        };
+        reload.attempt().await.map_err(told)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
 use log::Level;
@@ -36,6 +37,8 @@ pub struct Keep {
     tree: u64,
     pub revision: String,
     holding: Holding,
+    /// Why the control plane grants none of it any more.
+    withheld: Option<Arc<str>>,
 }
 
 /// A tree that was made and is not accepted yet.
@@ -57,7 +60,8 @@ impl Keep {
         for below in ["trees", "endpoints"] {
             disk::make_folder(&folder.join(below))?;
         }
-        let mut keep = Self { folder, tree: 0, revision: String::new(), holding: Holding::new() };
+        let withheld = None;
+        let mut keep = Self { folder, tree: 0, revision: String::new(), holding: Holding::new(), withheld };
         if let Err(error) = keep.restore() {
             event(Level::Error, "kept policies not used", &[("error", error.to_string().into())]);
         }
@@ -88,11 +92,45 @@ impl Keep {
     /// # Errors
     /// Where it cannot be read; what is held stays then.
     pub fn refresh(&mut self) -> io::Result<bool> {
-        let before = (self.tree, self.revision.clone());
+        let state = |this: &Self| (this.tree, this.revision.clone(), this.withheld.clone());
+        let before = state(self);
         if before.0 != 0 {
             self.restore()?;
         }
-        Ok(before != (self.tree, self.revision.clone()))
+        Ok(before != state(self))
+    }
+
+    /// Why nothing of it is granted any more.
+    pub fn withheld(&self) -> Option<&Arc<str>> {
+        self.withheld.as_ref()
+    }
+
+    /// Nothing of it is granted any more; the next start knows that, too.
+    ///
+    /// # Errors
+    /// Where that cannot be kept; it holds for this process all the same.
+    pub fn withhold(&mut self, why: &str) -> io::Result<()> {
+        self.withheld = Some(why.into());
+        disk::replace(&self.withheld_file(), why.as_bytes())
+    }
+
+    /// As long as a change is tried on, what is granted is not withheld; gives what was said before.
+    pub fn lift(&mut self) -> Option<Arc<str>> {
+        self.withheld.take()
+    }
+
+    /// The change was not taken.
+    pub fn lower(&mut self, withheld: Option<Arc<str>>) {
+        self.withheld = withheld;
+    }
+
+    /// Something is granted again.
+    ///
+    /// # Errors
+    /// Where the next start would not know that.
+    pub fn regain(&mut self) -> io::Result<()> {
+        self.withheld = None;
+        fs::remove_file(self.withheld_file())
     }
 
     /// What is held is of no use to this program; on disk it stays until something else is accepted.
@@ -113,8 +151,17 @@ impl Keep {
         self.folder.join("accepted")
     }
 
+    fn withheld_file(&self) -> PathBuf {
+        self.folder.join("withheld")
+    }
+
     /// Reads what was accepted last. A crash may have left `current` elsewhere.
     fn restore(&mut self) -> io::Result<()> {
+        self.withheld = match fs::read_to_string(self.withheld_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            // Whatever it says: it is there.
+            read => Some(read.unwrap_or_default().into()),
+        };
         let accepted = match fs::read_to_string(self.accepted_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             read => read?,

@@ -27,6 +27,9 @@ pub struct FleetStatus {
     /// When the control plane was last heard; since the Unix epoch, zero for never.
     #[serde(serialize_with = "timestamp")]
     pub heard: Duration,
+    /// Why nothing is granted to this proxy any more, whatever it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Arc<str>>,
     /// Why there is no connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -65,6 +68,7 @@ impl Standing {
             since: if revision.is_empty() { Duration::ZERO } else { clock::now().unix },
             revision,
             heard: Duration::ZERO,
+            withheld: None,
             failure: None,
             refused: None,
         };
@@ -111,6 +115,11 @@ impl Standing {
         status.refused = None;
     }
 
+    /// Says why nothing is granted, or that something is.
+    pub fn withheld(&self, why: Option<Arc<str>>) {
+        self.lock().withheld = why;
+    }
+
     pub fn refused(&self, revision: &str, findings: &[Finding]) {
         self.refused.fetch_add(1, Ordering::Relaxed);
         let findings = findings.iter().map(one_line).collect();
@@ -124,6 +133,10 @@ impl Standing {
         let read = move || if this.lock().connected { 1.0 } else { 0.0 };
         let help = "1 while the stream of policies from the control plane is open.";
         telemetry.register_source(Kind::Gauge, "foregate_control_connected", help, &[], read);
+        let this = Arc::clone(self);
+        let read = move || if this.lock().withheld.is_some() { 1.0 } else { 0.0 };
+        let help = "1 while the control plane grants nothing to this proxy.";
+        telemetry.register_source(Kind::Gauge, "foregate_control_withheld", help, &[], read);
         let this = Arc::clone(self);
         let read = move || {
             let status = this.lock();

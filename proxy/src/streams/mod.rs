@@ -26,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::admission::clients::Seat;
 use crate::capture;
+use crate::capture::own;
 use crate::clock;
 use crate::connection::{Entry, ends};
 use crate::dispatch::circuit::Outcome;
@@ -180,6 +181,10 @@ fn route_of<'a>(live: &'a Live, entry: &Entry, name: &str) -> Option<&'a Arc<Str
     }
 }
 
+fn missed(live: &Live, detail: &str) -> Refusal {
+    Refusal { step: Step::Route, reply: Box::new(live.miss(detail)) }
+}
+
 /// Where a connection goes whose destination nobody knows, where that is passed on.
 fn unknown(live: &Live, entry: &Entry) -> Option<SocketAddr> {
     entry.captured.filter(|_| entry.speaks == Speaks::Outbound && capture::passes_unknown(live, entry.port))
@@ -190,7 +195,8 @@ async fn wherever(life: &mut StreamLife, meant: SocketAddr) -> Result<Connected,
     life.endpoint = Some(meant);
     life.attempts = 1;
     let outcome = match timeout(CONNECT, TcpStream::connect(meant)).await {
-        Ok(outcome) => outcome.map_err(ConnectError::Tcp),
+        Ok(Ok(stream)) => own::opened(&stream).map_err(ConnectError::Loop).map(|()| stream),
+        Ok(Err(error)) => Err(ConnectError::Tcp(error)),
         Err(_) => Err(ConnectError::Timeout),
     };
     match outcome {
@@ -218,9 +224,8 @@ async fn admit(life: &mut StreamLife, entry: &Entry, client: Client) -> Result<C
     {
         return Box::pin(wherever(life, meant)).await;
     }
-    let route = route.ok_or_else(|| {
-        at(Step::Route, Reason::RouteNotFound, "no route takes the connections of this name and port")
-    })?;
+    let route =
+        route.ok_or_else(|| missed(&pinned, "no route takes the connections of this name and port"))?;
     life.ctx.route = Arc::clone(&route.name);
     life.route = Some(Arc::clone(&route));
     route.chain.run_head(&life.head, &mut life.ctx).await?;
@@ -354,7 +359,7 @@ async fn revoked(life: &StreamLife, entry: &Entry, mut seen: u64) -> Refusal {
             if life.route.is_none() && unknown(&pinned, entry).is_some() {
                 continue;
             }
-            return at(Step::Route, Reason::RouteNotFound, "no route takes it any more");
+            return missed(&pinned, "no route takes it any more");
         };
         let mut ctx = RequestContext::new(clock::now(), life.ctx.client);
         ctx.route = Arc::clone(&route.name);

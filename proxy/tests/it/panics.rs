@@ -86,7 +86,7 @@ fn mine(mut live: Live) -> Live {
     route.chain = Chain::new(vec![Link { step: Step::Guard, policy: 0, section: "addresses", filter }]);
     let mut builder = TableBuilder::default();
     builder.listener(8080, false, None);
-    let order = Order { route: "default/all".into(), rule: 0, index: 0, grpc: false };
+    let order = Order { created: "".into(), route: "default/all".into(), rule: 0, index: 0, grpc: false };
     builder.route(route);
     let candidate = Candidate { conditions: Conditions::default(), order, route: 0 };
     builder.insert(

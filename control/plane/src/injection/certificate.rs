@@ -150,6 +150,16 @@ impl Material {
         })
     }
 
+    /// The Secret that it is kept in.
+    pub fn secret(&self, name: &str) -> Secret {
+        Secret {
+            metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+            type_: Some("Opaque".to_owned()),
+            data: Some(self.keys()),
+            ..Secret::default()
+        }
+    }
+
     fn keys(&self) -> BTreeMap<String, ByteString> {
         let entry = |key: &str, text: &str| (key.to_owned(), ByteString(text.as_bytes().to_vec()));
         [
@@ -231,16 +241,10 @@ impl Keeper {
                     .or_else(|_| Material::make(&self.settings.names, now))?,
                 None => Material::make(&self.settings.names, now)?,
             };
-            let metadata = match &found {
-                Some(found) => found.metadata.clone(),
-                None => ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
-            };
-            let secret = Secret {
-                metadata,
-                type_: Some("Opaque".to_owned()),
-                data: Some(material.keys()),
-                ..Secret::default()
-            };
+            let mut secret = material.secret(name);
+            if let Some(found) = &found {
+                secret.metadata = found.metadata.clone();
+            }
             let params = PostParams::default();
             let outcome = match found {
                 Some(_) => self.api.replace(name, &params, &secret).await,

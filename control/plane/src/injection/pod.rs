@@ -29,8 +29,8 @@ pub enum Refused {
 pub enum Injected {
     /// It is left as it is, and why.
     Not(Cow<'static, str>),
-    /// Operations of a JSON patch (RFC 6902); none where all is there already.
-    Patch(Vec<Value>),
+    /// Operations of a JSON patch (RFC 6902), none where all is there already; and what will not work in the pod.
+    Patch(Vec<Value>, Vec<String>),
 }
 
 /// Adds the sidecar to a pod, or whatever is missing of it.
@@ -48,6 +48,8 @@ pub fn inject(pod: &Value, settings: &Injection) -> Result<Injected, Refused> {
         ));
     }
     let wishes = Wishes::read(pod, settings)?;
+    let warnings =
+        if wishes.interception == Interception::Redirect { handlers(spec, &wishes) } else { Vec::new() };
     own_user(spec, settings.uid)?;
     let mut new = spec.clone();
     let mut annotations =
@@ -61,7 +63,39 @@ pub fn inject(pod: &Value, settings: &Injection) -> Result<Injected, Refused> {
     ours.push(proxy(settings, &wishes, !originals.is_empty()));
     add(&mut new, "initContainers", &[INIT, PROXY], ours);
     note(&mut annotations, &originals, &wishes);
-    Ok(Injected::Patch(patch(pod, spec, &new, &annotations)))
+    Ok(Injected::Patch(patch(pod, spec, &new, &annotations), warnings))
+}
+
+/// Handlers of the lifecycle that the kubelet would call on a port of the pod: it has no identity to connect with, and
+/// no answer of a probe to wait for.
+fn handlers(spec: &Map<String, Value>, wishes: &Wishes) -> Vec<String> {
+    let mut found = Vec::new();
+    for list in ["initContainers", "containers"] {
+        for container in spec.get(list).and_then(Value::as_array).into_iter().flatten() {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+            for (moment, kind) in ["postStart", "preStop"]
+                .into_iter()
+                .flat_map(|moment| [(moment, "httpGet"), (moment, "tcpSocket")])
+            {
+                let handler = container.pointer(&format!("/lifecycle/{moment}/{kind}"));
+                let elsewhere = |handler: &Value| {
+                    handler.get("host").and_then(Value::as_str).is_some_and(|host| !host.is_empty())
+                };
+                // One that has a name may be any.
+                let redirected = |handler: &Value| {
+                    let port = handler.get("port").and_then(Value::as_u64);
+                    port.is_none_or(|port| wishes.redirects(port))
+                };
+                if handler.is_some_and(|it| it.is_object() && !elsewhere(it) && redirected(it)) {
+                    found.push(format!(
+                        "lifecycle.{moment}.{kind} of `{name}` will fail, as the sidecar lets nobody in without a \
+                         certificate: use exec, or name its port in foregate.dev/skip-inbound-ports"
+                    ));
+                }
+            }
+        }
+    }
+    found
 }
 
 /// No other container may pass for the sidecar.

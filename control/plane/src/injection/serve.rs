@@ -108,7 +108,7 @@ fn injected(asked: &Asked, settings: &Injection) -> Answer {
         return Answer::default();
     }
     match inject(&asked.object, settings) {
-        Ok(Injected::Patch(patch)) => Answer { patch, ..Answer::default() },
+        Ok(Injected::Patch(patch, warnings)) => Answer { patch, warnings, refusal: None },
         Ok(Injected::Not(why)) => Answer::warned(format!("no sidecar is injected: {why}")),
         Err(why) => Answer::refused(format!("the sidecar cannot be injected: {why}")),
     }

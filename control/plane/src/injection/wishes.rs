@@ -112,6 +112,20 @@ impl Wishes {
             resources: resources(&said, settings)?,
         })
     }
+
+    /// True where connections to this port of the pod are led to the sidecar.
+    pub fn redirects(&self, port: u64) -> bool {
+        let listed = |name: &str| {
+            let at = self.init.iter().position(|argument| argument == name)?;
+            let mut parts = self.init.get(at + 1)?.split(',');
+            Some(parts.any(|part| {
+                let (first, last) = part.split_once('-').unwrap_or((part, part));
+                first.parse().is_ok_and(|first: u64| first <= port)
+                    && last.parse().is_ok_and(|last: u64| port <= last)
+            }))
+        };
+        listed("--inbound-only-ports").unwrap_or_else(|| listed("--skip-inbound-ports") != Some(true))
+    }
 }
 
 /// Arguments of the init container.

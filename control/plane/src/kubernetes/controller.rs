@@ -24,6 +24,7 @@ use crate::kubernetes::verdict::{Outcome, judge};
 use crate::kubernetes::watch::{Event, Watcher};
 use crate::kubernetes::write::{StatusWriter, Write};
 use crate::process::Process;
+use crate::stream::acknowledged::Acknowledged;
 
 /// Events that wait to be taken in.
 const QUEUE: usize = 1024;
@@ -49,6 +50,8 @@ pub struct Running {
     pub health: Arc<Health>,
     /// True while this replica writes statuses.
     pub leading: watch::Receiver<bool>,
+    /// Told what proxies have in force, where somebody knows.
+    pub acknowledged: watch::Sender<Arc<Acknowledged>>,
     /// Ends once the Lease is given away.
     pub ended: JoinHandle<()>,
 }
@@ -59,6 +62,7 @@ pub fn start(client: Client, process: &Process, settings: Settings) -> Running {
     let health = Arc::new(Health::new(process));
     let (tree, receiver) = watch::channel(Arc::new(Tree::default()));
     let (world, seen) = watch::channel(Arc::new(World::default()));
+    let (acknowledged, known) = watch::channel(Arc::new(Acknowledged::new()));
     let (leading, election) = match settings.lease {
         Some(lease) => {
             let (election, leading) = Election::new(client.clone(), lease);
@@ -75,6 +79,7 @@ pub fn start(client: Client, process: &Process, settings: Settings) -> Running {
         addresses: settings.addresses,
         tree,
         world,
+        acknowledged: known,
     };
     let (writes, told) = (leading.clone(), Arc::clone(&health));
     let ended = tokio::spawn(async move {
@@ -85,7 +90,7 @@ pub fn start(client: Client, process: &Process, settings: Settings) -> Running {
             drop(election.await);
         }
     });
-    Running { tree: receiver, world: seen, health, leading, ended }
+    Running { tree: receiver, world: seen, health, leading, acknowledged, ended }
 }
 
 #[derive(Debug)]
@@ -98,6 +103,7 @@ struct Controller {
     addresses: Vec<Value>,
     tree: watch::Sender<Arc<Tree>>,
     world: watch::Sender<Arc<World>>,
+    acknowledged: watch::Receiver<Arc<Acknowledged>>,
 }
 
 impl Controller {
@@ -139,6 +145,7 @@ impl Controller {
                     }
                 }
                 Ok(()) = leading.changed() => effect.statuses = true,
+                Ok(()) = self.acknowledged.changed() => effect.statuses = true,
                 Some(()) = repeats.recv() => effect.statuses = true,
                 () = over(&mut quiet), if due => {
                     quiet = None;
@@ -226,7 +233,8 @@ impl Controller {
             return;
         }
         let now = clock::rfc3339(clock::now().unix);
-        let writes = self.state.writes(&self.addresses, &now);
+        let acknowledged = Arc::clone(&self.acknowledged.borrow());
+        let writes = self.state.writes(&self.addresses, &acknowledged, &now);
         if !writes.is_empty() {
             wanted.send_replace(Arc::new(writes));
         }

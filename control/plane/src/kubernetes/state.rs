@@ -4,19 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foregate_policy::document::ObjectName;
 use serde_json::Value;
 
 use crate::kubernetes::kinds::Resource;
-use crate::kubernetes::objects::{Change, World};
+use crate::kubernetes::objects::{Change, Key, World};
 use crate::kubernetes::references::{Content, Reference, References};
-use crate::kubernetes::render::{EndpointsFile, Rendered};
-use crate::kubernetes::report::Report;
+use crate::kubernetes::render::{self, EndpointsFile, Rendered};
+use crate::kubernetes::report::{GatewayReport, Report, Verdict};
 use crate::kubernetes::services::{Place, Slices};
 use crate::kubernetes::status;
 use crate::kubernetes::tree::Tree;
 use crate::kubernetes::verdict::Outcome;
 use crate::kubernetes::watch::Event;
 use crate::kubernetes::write::Write;
+use crate::stream::acknowledged::{Acknowledged, identified};
 
 /// Secrets and `ConfigMaps` that are watched at once, at most.
 pub const MAX_REFERENCES: usize = 4096;
@@ -221,11 +223,15 @@ impl State {
     }
 
     /// Statuses that objects should have and have not.
-    pub fn writes(&self, addresses: &[Value], now: &str) -> Vec<Write> {
+    pub fn writes(&self, addresses: &[Value], acknowledged: &Acknowledged, now: &str) -> Vec<Write> {
         let Some(rendered) = &self.rendered else { return Vec::new() };
         let mut writes = Vec::new();
         for (key, object) in self.world.objects.iter().filter(|(key, _)| key.resource.has_status()) {
             let wanted = match rendered.reports.get(key) {
+                Some(Report::Gateway(gateway)) => {
+                    let report = Report::Gateway(self.programmed(key, gateway, acknowledged));
+                    Some(status::wanted(object, &report, addresses, now))
+                }
                 Some(report) => Some(status::wanted(object, report, addresses, now)),
                 None => status::cleared(object),
             };
@@ -234,6 +240,28 @@ impl State {
             }
         }
         writes
+    }
+
+    /// A Gateway is programmed once a proxy has it in force; where none is connected, once it is given out.
+    fn programmed(&self, key: &Key, report: &GatewayReport, acknowledged: &Acknowledged) -> GatewayReport {
+        let mut report = report.clone();
+        let path = render::path(key);
+        let name = ObjectName::new(Some(&key.namespace), &key.name);
+        let (name, version) = identified(&name, &path, self.tree.text(&path));
+        let Some(having) = acknowledged.get(&name) else { return report };
+        if having.versions.contains(&version) {
+            return report;
+        }
+        let refusing = match having.refusing {
+            0 => String::new(),
+            some => format!("; {some} refused it: `foregate-control status` tells why"),
+        };
+        let message = format!("none of {} proxies has it in force yet{refusing}", having.proxies);
+        let listeners = report.listeners.iter_mut().map(|listener| &mut listener.programmed);
+        for verdict in std::iter::once(&mut report.programmed).chain(listeners).filter(|verdict| verdict.ok) {
+            *verdict = Verdict::bad("Pending", message.clone());
+        }
+        report
     }
 
     /// Objects that are not in force.

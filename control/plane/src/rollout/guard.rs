@@ -78,12 +78,18 @@ impl Evidence {
         }
     }
 
-    /// Why `new` is worse than `old`, where it is.
-    pub fn judge(&self, guardrails: &Guardrails, old: &str, new: &str) -> Option<String> {
+    /// That too many proxies refuse the new revision, where they do.
+    pub fn refusals(&self, guardrails: &Guardrails) -> Option<String> {
         let answered = self.took.len() + self.refused.len();
         let refusing = share(self.refused.len() as u64, answered as u64);
-        if !self.refused.is_empty() && refusing > guardrails.proxies {
-            return Some(format!("{} of {answered} proxies refused it", self.refused.len()));
+        (!self.refused.is_empty() && refusing > guardrails.proxies)
+            .then(|| format!("{} of {answered} proxies refused it", self.refused.len()))
+    }
+
+    /// Why `new` is worse than `old`, where it is.
+    pub fn judge(&self, guardrails: &Guardrails, old: &str, new: &str) -> Option<String> {
+        if let Some(refusals) = self.refusals(guardrails) {
+            return Some(refusals);
         }
         let (old, new) = (self.of(old), self.of(new));
         if new.requests < guardrails.min_requests {

@@ -26,6 +26,8 @@ pub struct RolloutSpec {
     pub steps: Vec<f64>,
     /// How long each step is looked at, the last one as well.
     pub interval: TimeSpan,
+    /// Where there are no steps: how long a revision is looked at that all proxies have. Not at all where it is zero.
+    pub watch: TimeSpan,
     pub guardrails: Guardrails,
     /// Revisions kept to go back to, 1 to 100.
     pub history: u32,
@@ -34,19 +36,31 @@ pub struct RolloutSpec {
 impl Default for RolloutSpec {
     fn default() -> Self {
         let interval = TimeSpan(Duration::from_mins(1));
-        Self { steps: Vec::new(), interval, guardrails: Guardrails::default(), history: 10 }
+        let watch = TimeSpan(Duration::ZERO);
+        Self { steps: Vec::new(), interval, watch, guardrails: Guardrails::default(), history: 10 }
     }
 }
 
 impl RolloutSpec {
+    /// How a revision goes that is to go by these steps: one that is for all at once may be looked at as well.
+    pub fn course(&self, steps: &[f64], interval: Duration) -> (Vec<f64>, Duration) {
+        if steps.is_empty() && !self.watch.0.is_zero() {
+            return (vec![100.0], self.watch.0);
+        }
+        (steps.to_vec(), interval)
+    }
+
     /// What is wrong with it: the key, and how.
     pub fn fault(&self) -> Option<(&'static str, String)> {
         let rails = &self.guardrails;
+        let looked = Duration::from_millis(100)..=Duration::from_hours(24);
         let shares = [rails.refused, rails.failed, rails.proxies];
         if let Err(fault) = check_steps(&self.steps) {
             Some(("steps", fault))
-        } else if !(Duration::from_millis(100)..=Duration::from_hours(24)).contains(&self.interval.0) {
+        } else if !looked.contains(&self.interval.0) {
             Some(("interval", "it must be from 100ms to 24h".to_owned()))
+        } else if !self.watch.0.is_zero() && !looked.contains(&self.watch.0) {
+            Some(("watch", "it must be 0s, or from 100ms to 24h".to_owned()))
         } else if !shares.iter().all(|share| (0.0..=1.0).contains(share)) {
             Some(("guardrails", "shares are from 0 to 1".to_owned()))
         } else if !(1..=100).contains(&self.history) {
@@ -154,7 +168,14 @@ impl Plan {
     pub fn tick(&mut self, guardrails: &Guardrails, evidence: &Evidence, now: Duration) -> Option<Happened> {
         let current = self.current.clone()?;
         let rollout = self.rollout.as_mut()?;
-        if let Some(reason) = evidence.judge(guardrails, &current, &rollout.revision) {
+        // Where all have it, nothing but what was before tells how it should be.
+        let evidence =
+            if rollout.percent() < 100.0 || evidence.of(&current).requests >= guardrails.min_requests {
+                evidence.judge(guardrails, &current, &rollout.revision)
+            } else {
+                evidence.refusals(guardrails)
+            };
+        if let Some(reason) = evidence {
             let reverted = Reverted { revision: Arc::clone(&rollout.revision), to: current, reason, at: now };
             self.rollout = None;
             self.reverted = Some(reverted.clone());
@@ -207,8 +228,10 @@ fn place(revision: &str, node: &str) -> f64 {
 mod tests {
     use std::time::Duration;
 
+    use foregate_filters::units::TimeSpan;
+
     use super::guard::{Evidence, Guardrails, Tally};
-    use super::{Happened, Plan, check_steps};
+    use super::{Happened, Plan, RolloutSpec, check_steps};
 
     const STEP: Duration = Duration::from_secs(10);
 
@@ -249,6 +272,32 @@ mod tests {
         let Some(Happened::Reverted(reverted)) = plan.tick(&rails, &evidence, STEP) else { panic!() };
         assert_eq!((&*reverted.revision, &*reverted.to), ("new", "old"));
         assert!(reached(&plan).is_empty());
+    }
+
+    #[test]
+    fn a_revision_that_all_have_is_looked_at_and_compared_with_the_one_before() {
+        let watching = RolloutSpec { watch: TimeSpan(STEP), ..RolloutSpec::default() };
+        assert_eq!(watching.fault(), None);
+        let mut plan = Plan::default();
+        plan.begin(&"old".into(), &[], STEP, Duration::ZERO);
+        let (steps, interval) = watching.course(&[], STEP * 9);
+        plan.begin(&"new".into(), &steps, interval, Duration::ZERO);
+        assert_eq!(reached(&plan).len(), 1_000);
+        let (rails, mut evidence) = (Guardrails::default(), Evidence::default());
+        let failing = Tally { requests: 1_000, refused: 0, failed: 500 };
+        evidence.add(&"new".into(), failing);
+        assert_eq!(plan.tick(&rails, &evidence, STEP / 2), None, "nobody knows how it was before");
+        let mut good = plan.clone();
+        assert_eq!(good.tick(&rails, &evidence, STEP), Some(Happened::Completed));
+        assert_eq!(good.current.as_deref(), Some("new"));
+        evidence.add(&"old".into(), Tally { requests: 1_000, refused: 0, failed: 0 });
+        assert!(matches!(plan.tick(&rails, &evidence, STEP / 2), Some(Happened::Reverted(_))));
+        assert_eq!((plan.revision("any").map(|id| &**id), plan.rollout.clone()), (Some("old"), None));
+        assert_eq!(
+            RolloutSpec::default().course(&[], STEP),
+            (Vec::new(), STEP),
+            "only where it is asked for"
+        );
     }
 
     #[test]

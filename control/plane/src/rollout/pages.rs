@@ -116,6 +116,9 @@ fn proxy(out: &mut String, proxy: &Value) {
         or_none(text(proxy, "inForce")),
         labels.join(",")
     );
+    if !text(proxy, "withheld").is_empty() {
+        let _ = writeln!(out, "    nothing is granted: {}", text(proxy, "withheld"));
+    }
     let Some(refusal) = proxy.get("refusal").filter(|refusal| !refusal.is_null()) else { return };
     let _ = writeln!(out, "    refused {} {}:", text(refusal, "revision"), age(number(refusal, "at")));
     for finding in list(refusal, "findings") {

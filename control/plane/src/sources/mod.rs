@@ -40,8 +40,11 @@ pub struct SourceFault(pub Vec<Diagnostic>);
 
 impl fmt::Display for SourceFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let messages: Vec<&str> = self.0.iter().map(|fault| fault.message.as_str()).collect();
-        f.write_str(&messages.join("; "))
+        let told = |fault: &Diagnostic| match &fault.help {
+            Some(help) => format!("{}; {help}", fault.message),
+            None => fault.message.clone(),
+        };
+        f.write_str(&self.0.iter().map(told).collect::<Vec<_>>().join("; "))
     }
 }
 

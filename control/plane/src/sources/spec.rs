@@ -58,6 +58,9 @@ pub struct GitSpec {
     pub allowed_signers: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<GitCredentials>,
+    /// PEM: the authorities that vouch for the server, in place of those of the system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// Every weakening of a safe default, by name.
     #[serde(default)]
     pub insecure: GitInsecure,
@@ -140,6 +143,9 @@ impl SourceSpec {
         if let Some(signers) = &mut git.allowed_signers {
             *signers = folder.join(&*signers);
         }
+        if let Some(file) = &mut git.ca_file {
+            *file = folder.join(&*file);
+        }
         if let Some(credentials) = &mut git.credentials {
             credentials.password_file = folder.join(&credentials.password_file);
         }
@@ -181,6 +187,9 @@ impl SourceSpec {
                 "git.url",
                 "put credentials into a file, and name it as `credentials.passwordFile`".to_owned(),
             ));
+        }
+        if git.ca_file.is_some() && !git.url.starts_with("https://") {
+            faults.push(("git.caFile", "only a server of https:// has a certificate".to_owned()));
         }
         if git.branch.is_some() && git.tag.is_some() {
             faults.push(("git.tag", "name a branch or a tag, not both".to_owned()));

@@ -1,5 +1,6 @@
 //! What each proxy should have, sent to it by the change.
 
+pub mod acknowledged;
 pub mod offering;
 pub mod proxies;
 pub mod session;

@@ -31,6 +31,16 @@ pub struct Offer {
     pub fingerprint: u64,
 }
 
+/// What a proxy is to have.
+#[derive(Clone, Debug)]
+pub enum Offered {
+    /// There is no revision for it yet: it keeps what it has.
+    Nothing,
+    /// Nothing of what there is, and why.
+    Withheld(String),
+    Policies(Arc<Offer>),
+}
+
 /// Why the newest trees are not in force.
 #[derive(Clone, Debug, Default)]
 pub struct Refused {
@@ -126,7 +136,8 @@ impl Offering {
         inner.plan.newest = Some(Arc::clone(&id));
         let under_way = inner.plan.rollout.as_ref().is_some_and(|rollout| rollout.revision == id);
         if !under_way {
-            inner.begin(&id, &self.spec.steps, self.spec.interval.0, now);
+            let (steps, interval) = self.spec.course(&self.spec.steps, self.spec.interval.0);
+            inner.begin(&id, &steps, interval, now);
         }
         self.settle(inner);
         event(Level::Info, "revision adopted", &[("revision", id.as_ref().into())]);
@@ -160,7 +171,8 @@ impl Offering {
         let id: Arc<str> = revision.label.id.as_str().into();
         let mut inner = self.lock();
         inner.revisions.insert(Arc::clone(&id), revision);
-        inner.begin(&id, steps, interval, now);
+        let (steps, interval) = self.spec.course(steps, interval);
+        inner.begin(&id, &steps, interval, now);
         self.settle(inner);
     }
 
@@ -233,21 +245,22 @@ impl Offering {
         self.tell();
     }
 
-    /// What a proxy is to have; `None` while there is no revision for it, and where nothing is granted to it.
-    pub fn offer(&self, node: &str, id: &SpiffeId, labels: &HashMap<String, String>) -> Option<Arc<Offer>> {
+    /// What a proxy is to have now.
+    pub fn offer(&self, node: &str, id: &SpiffeId, labels: &HashMap<String, String>) -> Offered {
         let mut inner = self.lock();
-        let revision = Arc::clone(inner.revisions.get(inner.plan.revision(node)?)?);
+        let revision = inner.plan.revision(node).and_then(|wanted| inner.revisions.get(wanted));
+        let Some(revision) = revision.map(Arc::clone) else { return Offered::Nothing };
         let gateways = self.grants.of(id, labels, revision.objects.gateways());
         if gateways.is_empty() {
-            return None;
+            return Offered::Withheld(self.grants.why_nothing(id, labels));
         }
         let key = (Arc::from(revision.label.id.as_str()), gateways);
         if let Some(offer) = inner.offers.get(&key) {
-            return Some(Arc::clone(offer));
+            return Offered::Policies(Arc::clone(offer));
         }
         let offer = Arc::new(Offer::new(&revision, &key.1));
         inner.offers.insert(key, Arc::clone(&offer));
-        Some(offer)
+        Offered::Policies(offer)
     }
 
     /// The endpoints that all proxies are to have now.
@@ -311,8 +324,9 @@ impl Offer {
     }
 }
 
-/// A diagnostic on one line.
+/// A diagnostic on one line, with how to mend it.
 pub fn one_line(diagnostic: &Diagnostic) -> String {
-    let Diagnostic { code, file, line, column, message, .. } = diagnostic;
-    format!("{code} {file}:{line}:{column}: {message}")
+    let Diagnostic { code, file, line, column, message, help, .. } = diagnostic;
+    let help = help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+    format!("{code} {file}:{line}:{column}: {message}{help}")
 }

@@ -9,6 +9,8 @@ use foregate_policy::fleet::{Finding, Node};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::stream::acknowledged::Acknowledged;
+
 /// Most proxies that are remembered.
 const MAX_PROXIES: usize = 20_000;
 /// How long one is remembered that is gone.
@@ -34,7 +36,10 @@ pub struct ProxyStatus {
     pub last_seen: u64,
     /// What it should have; empty where nothing is granted to it.
     pub wanted: String,
-    /// What it has.
+    /// Why nothing is granted to it, where nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<String>,
+    /// What it has; empty where it refuses all of it.
     pub in_force: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<RefusalStatus>,
@@ -69,6 +74,8 @@ pub struct Proxy {
     /// Identity and name: what rollouts know it by.
     pub key: Arc<str>,
     pub status: Mutex<ProxyStatus>,
+    /// Documents of Gateways that it is to have, and their versions in force there.
+    gateways: Mutex<BTreeMap<Arc<str>, Option<Arc<str>>>>,
     /// Counts its streams: the last one counts.
     generation: AtomicU64,
     /// Tells the stream before that there is a later one.
@@ -125,6 +132,7 @@ impl Proxies {
             Arc::new(Proxy {
                 key,
                 status: Mutex::default(),
+                gateways: Mutex::default(),
                 generation: AtomicU64::new(0),
                 replaced: Notify::new(),
             })
@@ -152,6 +160,27 @@ impl Proxies {
         all
     }
 
+    /// What those that are connected have of each Gateway.
+    pub fn gateways(&self) -> Acknowledged {
+        let mut all = Acknowledged::new();
+        for proxy in self.lock().values() {
+            let (connected, refuses) = {
+                let status = proxy.status();
+                (status.connected, status.refusal.is_some())
+            };
+            if !connected {
+                continue;
+            }
+            for (name, version) in &*proxy.gateways.lock().unwrap_or_else(PoisonError::into_inner) {
+                let having = all.entry(Arc::clone(name)).or_default();
+                having.proxies += 1;
+                having.refusing += usize::from(refuses);
+                having.versions.extend(version.clone());
+            }
+        }
+        all
+    }
+
     /// How many are connected.
     pub fn connected(&self) -> usize {
         self.lock().values().filter(|proxy| proxy.status().connected).count()
@@ -161,6 +190,11 @@ impl Proxies {
 impl Proxy {
     pub fn status(&self) -> MutexGuard<'_, ProxyStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which Gateways it is to have, and what it has of them.
+    pub fn has(&self, gateways: BTreeMap<Arc<str>, Option<Arc<str>>>) {
+        *self.gateways.lock().unwrap_or_else(PoisonError::into_inner) = gateways;
     }
 
     /// Notes a refusal.

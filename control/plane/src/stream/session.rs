@@ -1,5 +1,6 @@
 //! One stream of one proxy: what it lacks is sent, what it says is heard.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use crate::fleet::policies::policies_server::Policies;
 use crate::process::Shutdown;
 use crate::rollout::guard::Tally;
 use crate::serve::peer::Peer;
-use crate::stream::offering::Offering;
+use crate::stream::offering::{Offered, Offering};
 use crate::stream::proxies::{Hold, Proxies, fault};
 use crate::stream::turn::Ledger;
 
@@ -141,15 +142,30 @@ impl Session<'_> {
 
     /// Sends the next change, where one is due.
     async fn send(&mut self, answers: &mpsc::Sender<Result<PolicyResponse, Status>>) -> Result<(), Status> {
+        let offering = &self.streams.offering;
+        let offered = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
+        let (wanted, withheld) = match &offered {
+            Offered::Nothing => (String::new(), None),
+            Offered::Withheld(why) => (String::new(), Some(why.clone())),
+            Offered::Policies(offer) => (offer.revision.to_string(), None),
+        };
+        {
+            let mut status = self.hold.proxy.status();
+            (status.wanted, status.withheld) = (wanted, withheld);
+        }
+        self.hold.proxy.has(match &offered {
+            Offered::Policies(offer) => self.ledger.gateways(offer),
+            Offered::Nothing | Offered::Withheld(_) => BTreeMap::new(),
+        });
         if self.ledger.is_pending() {
             return Ok(());
         }
-        let offering = &self.streams.offering;
-        let offer = offering.offer(&self.hold.proxy.key, self.id, &self.node.labels);
-        let wanted = offer.as_ref().map(|offer| offer.revision.to_string()).unwrap_or_default();
-        self.hold.proxy.status().wanted = wanted;
-        let Some(offer) = offer else { return Ok(()) };
-        let Some(change) = self.ledger.next(&offer, &offering.endpoints()) else { return Ok(()) };
+        let change = match offered {
+            Offered::Nothing => None,
+            Offered::Withheld(why) => self.ledger.withhold(&why),
+            Offered::Policies(offer) => self.ledger.next(&offer, &offering.endpoints()),
+        };
+        let Some(change) = change else { return Ok(()) };
         for part in change.parts() {
             let sent = timeout(PATIENCE, answers.send(Ok(part))).await;
             if !sent.is_ok_and(|sent| sent.is_ok()) {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use foregate_policy::fleet::PolicyResponse;
 
 use crate::revision::{Content, Endpoints, Resource};
+use crate::stream::acknowledged::is_gateway;
 use crate::stream::offering::Offer;
 
 /// Largest part of a change, in bytes, as far as it is up to us: a proxy that takes nothing costs one of them.
@@ -26,6 +27,8 @@ pub struct Ledger {
     /// Fingerprints of what it refused: they are not sent again.
     refused_policies: Option<u64>,
     refused_endpoints: Option<u64>,
+    /// Why it was told that nothing is granted to it.
+    withheld: Option<String>,
     changes: u64,
 }
 
@@ -38,6 +41,7 @@ struct Pending {
     removed: Vec<Arc<str>>,
     policies: Option<u64>,
     endpoints: u64,
+    withheld: Option<String>,
 }
 
 /// A change that is sent, in parts.
@@ -47,6 +51,7 @@ pub struct Change {
     revision: Arc<str>,
     changed: Vec<Arc<Resource>>,
     removed: Vec<String>,
+    withheld: String,
 }
 
 /// What an answer was about.
@@ -67,8 +72,15 @@ impl Ledger {
             pending: None,
             refused_policies: None,
             refused_endpoints: None,
+            withheld: None,
             changes: 0,
         }
+    }
+
+    /// The Gateways of an offer, with the versions that are in force.
+    pub fn gateways(&self, offer: &Offer) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
+        let names = offer.policies.keys().filter(|name| is_gateway(name));
+        names.map(|name| (Arc::clone(name), self.has.get(name).cloned())).collect()
     }
 
     pub fn is_pending(&self) -> bool {
@@ -101,6 +113,19 @@ impl Ledger {
         }
         let revision = Arc::clone(&offer.revision);
         Some(self.send(revision, changed, removed, policies.then_some(offer.fingerprint), of_endpoints))
+    }
+
+    /// Nothing is granted, and the proxy does not know yet. What it has stays with it: it may be granted again.
+    pub fn withhold(&mut self, why: &str) -> Option<Change> {
+        if self.pending.is_some() || self.withheld.as_deref() == Some(why) {
+            return None;
+        }
+        let mut change = self.send(Arc::from(""), Vec::new(), Vec::new(), None, 0);
+        why.clone_into(&mut change.withheld);
+        if let Some(pending) = &mut self.pending {
+            pending.withheld = Some(why.to_owned());
+        }
+        Some(change)
     }
 
     /// The policies that are offered were refused: what the proxy goes on with still needs its endpoints.
@@ -139,8 +164,9 @@ impl Ledger {
             removed,
             policies,
             endpoints,
+            withheld: None,
         });
-        Change { nonce, revision, changed, removed: names }
+        Change { nonce, revision, changed, removed: names, withheld: String::new() }
     }
 
     /// Takes an answer; `None` for one to something that is not waited for.
@@ -148,7 +174,11 @@ impl Ledger {
         let pending = self.pending.take_if(|pending| pending.nonce == nonce)?;
         let answered =
             Answered { revision: Arc::clone(&pending.revision), policies: pending.policies.is_some() };
-        if took {
+        self.withheld = pending.withheld;
+        if self.withheld.is_some() {
+            // What it has is in force nowhere: the next offer is sent in any case.
+            self.revision = Arc::from("");
+        } else if took {
             for name in &pending.removed {
                 self.has.remove(name);
             }
@@ -183,7 +213,7 @@ fn fingerprint(resources: &[Arc<Resource>]) -> u64 {
 impl Change {
     /// The parts, each made when it is asked for; the last one says so.
     pub fn parts(self) -> impl Iterator<Item = PolicyResponse> {
-        let Self { nonce, revision, changed, removed } = self;
+        let Self { nonce, revision, changed, removed, withheld } = self;
         let mut open = Some(removed);
         let (mut index, mut offset) = (0, 0);
         std::iter::from_fn(move || {
@@ -194,6 +224,7 @@ impl Change {
                 changed: Vec::new(),
                 removed,
                 last: false,
+                withheld: withheld.clone(),
             };
             let mut room = PART;
             while let Some(resource) = changed.get(index) {
@@ -308,6 +339,22 @@ mod tests {
         assert!(ledger.next(&bad, &endpoints("2")).is_none());
         let mended = offer("3", &[("a", "2")], &["x.endpoints"]);
         assert_eq!(next(&mut ledger, &mended, &endpoints("2")).unwrap().0, ["a"]);
+    }
+
+    #[test]
+    fn what_is_withheld_is_told_once_and_granted_again_in_any_case() {
+        let mut ledger = Ledger::new(HashMap::new(), "");
+        let now = offer("1", &[("a", "1")], &[]);
+        let (.., nonce) = next(&mut ledger, &now, &Endpoints::new()).unwrap();
+        assert!(ledger.withhold("why").is_none(), "one change at a time");
+        ledger.answer(&nonce, true);
+        let part = ledger.withhold("why").unwrap().parts().next().unwrap();
+        assert_eq!((part.withheld.as_str(), part.last, part.changed.len()), ("why", true, 0));
+        let answered = Answered { revision: "".into(), policies: false };
+        assert_eq!(ledger.answer(&part.nonce, true), Some(answered));
+        assert!(ledger.withhold("why").is_none(), "it knows");
+        let (changed, removed, _) = next(&mut ledger, &now, &Endpoints::new()).unwrap();
+        assert!(changed.is_empty() && removed.is_empty(), "it has all of it");
     }
 
     #[test]

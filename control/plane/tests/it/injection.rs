@@ -13,7 +13,7 @@ pub fn settings() -> Injection {
 
 fn patched(pod: &Value, settings: &Injection) -> Value {
     let injected = inject(pod, settings).unwrap_or_else(|why| panic!("{why}"));
-    let Injected::Patch(operations) = injected else { panic!("{injected:?}") };
+    let Injected::Patch(operations, _) = injected else { panic!("{injected:?}") };
     let patch: json_patch::Patch = serde_json::from_value(json!(operations)).unwrap();
     let mut pod = pod.clone();
     json_patch::patch(&mut pod, &patch).unwrap();
@@ -23,11 +23,8 @@ fn patched(pod: &Value, settings: &Injection) -> Value {
 /// As the API server does: again where another webhook has changed something.
 fn injected(pod: &Value, settings: &Injection) -> Value {
     let once = patched(pod, settings);
-    assert_eq!(
-        inject(&once, settings).unwrap(),
-        Injected::Patch(Vec::new()),
-        "asked again, nothing is to be done"
-    );
+    let Injected::Patch(more, _) = inject(&once, settings).unwrap() else { panic!("it was injected") };
+    assert_eq!(more, Vec::<Value>::new(), "asked again, nothing is to be done");
     once
 }
 
@@ -274,4 +271,29 @@ fn pods_that_cannot_have_a_sidecar_are_left_alone_or_refused() {
     nameless["readinessProbe"] = json!({ "tcpSocket": { "port": "db" } });
     let why = inject(&pod(&json!({ "containers": [nameless] })), &settings).unwrap_err().to_string();
     assert!(why.contains("the readinessProbe of the container `app` names the port `db`"), "{why}");
+}
+
+#[test]
+fn handlers_of_the_lifecycle_that_the_sidecar_would_refuse_are_warned_of() {
+    let lifecycle = json!({
+        "postStart": { "httpGet": { "path": "/warm", "port": 8080 } },
+        "preStop": { "httpGet": { "path": "/bye", "port": 8080, "host": "10.0.0.9" } },
+    });
+    let spec = json!({ "containers": [
+        { "name": "app", "lifecycle": lifecycle },
+        { "name": "other", "lifecycle": { "preStop": { "exec": { "command": ["true"] } } } },
+    ] });
+    let Injected::Patch(_, warnings) = inject(&pod(&spec), &settings()).unwrap() else { panic!("a patch") };
+    assert!(
+        warnings.len() == 1 && warnings[0].starts_with("lifecycle.postStart.httpGet of `app`"),
+        "{warnings:?}"
+    );
+    let mut past = pod(&spec);
+    past["metadata"]["annotations"] = json!({ "foregate.dev/skip-inbound-ports": "8000-8090" });
+    let Injected::Patch(_, warnings) = inject(&past, &settings()).unwrap() else { panic!("a patch") };
+    assert!(warnings.is_empty(), "it goes past the sidecar: {warnings:?}");
+    let mut none = settings();
+    none.interception = foregate_control::injection::settings::Interception::None;
+    let Injected::Patch(_, warnings) = inject(&pod(&spec), &none).unwrap() else { panic!("a patch") };
+    assert!(warnings.is_empty(), "nothing is redirected: {warnings:?}");
 }

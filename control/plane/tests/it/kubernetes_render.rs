@@ -391,3 +391,15 @@ spec:
     assert!(bad.accepted.message.starts_with("FG0673"), "{bad:?}");
     assert!(text(&outcome, "kubernetes/crm/TCPRoute/b.yaml").contains("p6002"));
 }
+
+#[test]
+fn of_routes_that_tie_the_older_one_has_the_requests() {
+    let younger = ROUTE.replacen("name: leads", "name: aaa", 1);
+    let outcome = judged(&[CLASS, GATEWAY, SERVICE, ROUTE, &younger, &policy("Gateway", "edge")]);
+    let order = |name: &str| {
+        let file = &outcome.rendered.files[&*format!("kubernetes/crm/HTTPRoute/{name}.yaml")];
+        let document = foregate_policy::parse::parse(&file.text).documents.remove(0).to_json();
+        document["metadata"]["annotations"]["foregate.dev/created"].as_str().unwrap().to_owned()
+    };
+    assert!(order("leads") < order("aaa"));
+}

@@ -7,6 +7,8 @@ mod authority;
 #[cfg(test)]
 mod check;
 #[cfg(test)]
+mod check_cluster;
+#[cfg(test)]
 mod cluster_to_proxy;
 #[cfg(test)]
 mod crds;
@@ -41,6 +43,8 @@ mod kubernetes_render;
 mod kubernetes_scale;
 #[cfg(test)]
 mod kubernetes_types;
+#[cfg(test)]
+mod mesh;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The webhooks over TLS, as the API server calls them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,19 +10,14 @@ use foregate_control::injection::configurations;
 use foregate_control::injection::serve::serve;
 use foregate_control::kubernetes::controller::{Running, Settings as ControllerSettings, start};
 use foregate_control::process::{Process, Trigger};
-use http_body_util::{BodyExt, Full};
-use hyper::Request;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
 
 use crate::apiserver::{Cluster, until};
 use crate::injection::settings;
 use crate::kubernetes::{CLASS, GATEWAY, POLICY, ROUTE};
+use crate::support::webhook;
 
 const NAME: &str = "foregate-control.foregate.svc";
 
@@ -58,30 +52,11 @@ async fn hooks(cluster: &Cluster) -> Hooks {
 
 impl Hooks {
     async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.roots.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let connector =
-            TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
-        let socket = TcpStream::connect(self.at).await.unwrap();
-        let stream = connector.connect(ServerName::try_from(NAME).unwrap(), socket).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        sender
+        webhook::connect(self.at, (NAME, &self.roots)).await
     }
 
     async fn post(&self, path: &str, body: Bytes) -> (u16, String) {
-        let request = Request::post(path)
-            .header("host", NAME)
-            .header("content-type", "application/json")
-            .body(Full::new(body))
-            .unwrap();
-        let response = self.connect().await.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
+        webhook::post(self.at, (NAME, &self.roots), path, body).await
     }
 
     /// The response of a review, which is asked for twice and answered alike.

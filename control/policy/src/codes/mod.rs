@@ -2,6 +2,7 @@
 
 mod advice;
 mod capture;
+mod cluster;
 mod entries;
 mod fleet;
 mod kubernetes;
@@ -11,6 +12,7 @@ use foregate_filters::fault::Code;
 
 use self::advice::OF_ADVICE;
 use self::capture::OF_CAPTURE;
+use self::cluster::OF_CLUSTER;
 use self::entries::OF_DOCUMENTS;
 use self::fleet::OF_FLEET;
 use self::kubernetes::OF_KUBERNETES;
@@ -127,6 +129,19 @@ pub const CAPTURE: Code = Code(770);
 pub const CAPTURED_UPSTREAM: Code = Code(771);
 pub const PLAIN_PORTS: Code = Code(772);
 pub const UNKNOWN_DESTINATIONS: Code = Code(773);
+pub const CLUSTER_UNREAD: Code = Code(774);
+pub const API_ABSENT: Code = Code(775);
+pub const DEFINITION_OTHER: Code = Code(776);
+pub const WEBHOOK_ABSENT: Code = Code(777);
+pub const WEBHOOK_AUTHORITY: Code = Code(778);
+pub const WEBHOOK_UNREACHED: Code = Code(779);
+pub const WEBHOOK_SCOPE: Code = Code(780);
+pub const CERTIFICATE_ENDS: Code = Code(781);
+pub const CLOCKS: Code = Code(782);
+pub const POD_SECURITY: Code = Code(783);
+pub const ACCESS: Code = Code(784);
+pub const LEASE: Code = Code(785);
+pub const ROOTS: Code = Code(786);
 pub const BACKEND_KIND: Code = Code(790);
 pub const SERVICE_UNKNOWN: Code = Code(791);
 pub const LOCAL_FILE: Code = Code(792);
@@ -135,7 +150,7 @@ pub const OBJECT_REFUSED: Code = Code(794);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {
-    let parts = [OF_DOCUMENTS, OF_PARTS, OF_ADVICE, OF_FLEET, OF_CAPTURE, OF_KUBERNETES];
+    let parts = [OF_DOCUMENTS, OF_PARTS, OF_ADVICE, OF_FLEET, OF_CAPTURE, OF_CLUSTER, OF_KUBERNETES];
     parts.into_iter().flatten()
 }
 

@@ -74,9 +74,8 @@ impl Compilation<'_> {
             else {
                 continue;
             };
-            // The name that comes first in the alphabet stays.
-            let (kept, refused) =
-                if one.document.name <= other.document.name { (one, other) } else { (other, one) };
+            let older = one.document.seniority() <= other.document.seniority();
+            let (kept, refused) = if older { (one, other) } else { (other, one) };
             let message = format!(
                 "the {} `{}` serves the same host on listener `{}`",
                 kept.document.kind.word(),

@@ -377,6 +377,7 @@ impl Compiled {
     ) {
         let name = &typed.document.name;
         let order_name: std::sync::Arc<str> = format!("{}/{}", name.namespace, name.name).into();
+        let created: std::sync::Arc<str> = typed.document.created().into();
         let hosts: Vec<Option<&str>> = match typed.spec.hostnames.as_slice() {
             [] => vec![None],
             names => names.iter().map(|name| Some(name.as_str())).collect(),
@@ -391,7 +392,8 @@ impl Compiled {
                 let place = Place { door, tls: served.tls.is_some(), listener, host: *host };
                 for (index, (path, conditions)) in self.matches.iter().enumerate() {
                     let grpc = typed.document.kind == Kind::GrpcRoute;
-                    let order = Order { route: order_name.clone(), rule, index, grpc };
+                    let (created, route_name) = (created.clone(), order_name.clone());
+                    let order = Order { created, route: route_name, rule, index, grpc };
                     let candidate = Candidate { conditions: conditions.clone(), order, route };
                     builder.insert(place, path.clone(), candidate);
                 }

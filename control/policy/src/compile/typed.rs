@@ -63,6 +63,9 @@ pub fn read<'a>(sources: &'a Sources, faults: &mut Vec<Diagnostic>) -> Documents
             Kind::Case => {}
         }
     }
+    // Of two that want the same connections, the first has them.
+    documents.tcp_routes.sort_by_key(|route| route.document.created());
+    documents.tls_routes.sort_by_key(|route| route.document.created());
     documents
 }
 

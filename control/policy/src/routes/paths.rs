@@ -13,6 +13,8 @@ use crate::routes::rpcs::Rpcs;
 /// Where a match stands in the documents; the earlier one wins a tie.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Order {
+    /// When the route was made; empty where nothing says so.
+    pub created: Arc<str>,
     /// `namespace/name` of the route.
     pub route: Arc<str>,
     pub rule: usize,

@@ -83,6 +83,19 @@ fn ties_go_to_the_first_name_then_the_first_rule() {
 }
 
 #[test]
+fn ties_go_to_the_older_route_where_something_tells_their_age() {
+    let one = |name: &str, created: &str| {
+        let said = format!("{{ name: {name}, annotations: {{ foregate.dev/created: '{created}' }} }}");
+        route(name, &format!("rules: [{{ name: x, {CRM} }}]")).replace(&format!("{{ name: {name} }}"), &said)
+    };
+    let (young, old) = (one("a", "2026-02-01T00:00:00Z"), one("b", "2026-01-01T00:00:00Z"));
+    let snapshot = compiled(&format!("{BASE}{young}{old}")).unwrap();
+    assert_eq!(find(&snapshot, "GET h /"), "b/x");
+    let same = compiled(&format!("{BASE}{}{old}", one("a", "2026-01-01T00:00:00Z"))).unwrap();
+    assert_eq!(find(&same, "GET h /"), "a/x");
+}
+
+#[test]
 fn the_most_specific_host_wins_and_falls_back() {
     let one = |name: &str, hosts: &str, path: &str| {
         route(name, &format!("{hosts}\nrules: [{{ matches: [{{ path: {{ value: {path} }} }}], {CRM} }}]"))

@@ -126,6 +126,14 @@ pub const fn advice(reason: Reason) -> &'static str {
         Reason::LogUnavailable => {
             "The decision log cannot be written, and --decision-log-required refuses until it can: free the disk."
         }
+        Reason::LoopDetected => {
+            "The kernel redirects the sidecar's own connections to it: `foregate init --proxy-uid` must name the user that \
+             the sidecar runs as, and no other container may run so."
+        }
+        Reason::GrantLost => {
+            "The control plane grants nothing to this proxy: /config and `foregate-control status` say why. Mend `grants` \
+             there, or the labels here; --on-lost-grant keep goes on with what was granted last."
+        }
         Reason::Internal => "A defect of the gateway: keep this text and report it.",
         Reason::ExpectationFailed => {
             "The client expects what nobody here knows; 100-continue alone is understood."

@@ -369,3 +369,69 @@ async fn what_was_damaged_on_disk_is_not_started_from() {
     gateway.wait_serving(&policies).await;
     assert_eq!(mark(&gateway).await, "one");
 }
+
+#[tokio::test]
+async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
+    let (domain, crm) = (Domain::new("example.org"), Upstream::answering("ok").await);
+    let policies = marked(crm.address, "one");
+    let mut control = Control::start(&domain, EVERYTHING, &[("policies.yaml", &policies)]).await;
+    let place = Place::new(&domain, "/ns/crm/sa/edge");
+    let keeping = Place::new(&domain, "/ns/crm/sa/keeps");
+    let gateway = serving(&place, &control, &policies).await;
+    let mut other = keeping.start(&control, &policies, &["--on-lost-grant", "keep"]).await;
+    other.wait_serving(&policies).await;
+    let first = fleet(&gateway).await;
+    let mut open = Client::http1(gateway.address("edge/http")).await;
+    assert_eq!(open.get("/").await.status, 200);
+
+    control.reconfigure("spiffe://example.org/*", "spiffe://example.org/ns/other/*").await;
+    let lost = wait_fleet(&gateway, "the loss", |now| now["withheld"].is_string()).await;
+    let why = "no grant of the control plane is for spiffe://example.org/ns/crm/sa/edge with its labels";
+    assert_eq!(lost["withheld"], why);
+    let told = gateway.event("grant lost").await;
+    assert_eq!((&told["reason"], &told["serving"]), (&why.into(), &false.into()));
+    let refuses = |status: &Value| {
+        let proxy = &status["proxies"][0];
+        proxy["withheld"] == why && proxy["inForce"] == ""
+    };
+    control.wait_status("the proxy said so", refuses).await;
+    assert!(String::from_utf8(control.command(&["status"]).stdout).unwrap().contains(why));
+    // Connections of before and new ones, and nothing of it depends on the control plane being there.
+    let refused = async |gateway: &Foregate| {
+        let reply = Client::http1(gateway.address("edge/http")).await.get("/").await;
+        assert_eq!(reply.status, 503);
+        assert!(reply.text().contains("GrantLost") && !reply.text().contains("spiffe"), "{}", reply.text());
+        let (status, page) = gateway.admin_page("/readyz").await;
+        assert_eq!((status, page.as_str()), (503, "the control plane grants nothing to this proxy\n"));
+        assert_eq!(gateway.sample("foregate_control_withheld").await, Some(1.0));
+    };
+    assert_eq!(open.get("/").await.status, 503);
+    refused(&gateway).await;
+    control.kill();
+    drop(gateway);
+    let mut gateway = place.start(&control, &policies, &[]).await;
+    gateway.wait_listening(&policies).await;
+    refused(&gateway).await;
+
+    // Whoever would rather go on does, and says so.
+    wait_fleet(&other, "the loss there", |now| now["withheld"].is_string()).await;
+    assert_eq!(mark(&other).await, "one");
+    assert_eq!(other.admin_page("/readyz").await.0, 200);
+    assert_eq!(other.sample("foregate_control_withheld").await, Some(1.0));
+
+    control.reconfigure("spiffe://example.org/ns/other/*", "spiffe://example.org/*").await;
+    let again = wait_fleet(&gateway, "the grant", |now| now["withheld"].is_null()).await;
+    assert_eq!(again["revision"], first["revision"]);
+    assert_eq!(mark(&gateway).await, "one");
+    assert_eq!(gateway.admin_page("/readyz").await.0, 200);
+    control.write("policies.yaml", marked(crm.address, "two"));
+    wait_fleet(&gateway, "another revision", |now| now["revision"] != first["revision"]).await;
+    assert_eq!(mark(&gateway).await, "two");
+
+    // A Gateway that is gone is one that is not granted.
+    control.write("policies.yaml", "# none\n");
+    control.write("other.yaml", upstream("crm", crm.address, ""));
+    let lost = wait_fleet(&gateway, "the end of the Gateway", |now| now["withheld"].is_string()).await;
+    assert!(lost["withheld"].as_str().unwrap().contains("no Gateway is there"), "{lost}");
+    refused(&gateway).await;
+}

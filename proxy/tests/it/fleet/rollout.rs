@@ -136,6 +136,32 @@ async fn a_revision_that_fails_more_is_taken_back_by_itself() {
 }
 
 #[tokio::test]
+async fn what_all_got_at_once_is_looked_at_where_that_is_asked_for() {
+    let domain = Domain::new("example.org");
+    let watch = "rollout: { watch: 1h, guardrails: { refused: 1, minRequests: 100 } }\n";
+    let more = format!("{EVERYTHING}{watch}");
+    let control = Control::start(&domain, &more, &[("policies.yaml", &plain("127.0.0.1:1"))]).await;
+    let mut proxies = fleet(&control, &domain, 2).await;
+    let old = proxies[0].revision.clone();
+    for proxy in &proxies {
+        proxy.report(100, 1).await;
+    }
+    let known =
+        |status: &Value| status["proxies"].as_array().unwrap().iter().all(|one| one["requests"] == 100);
+    control.wait_status("reports of before", known).await;
+    control.write("policies.yaml", plain("127.0.0.1:2"));
+    for proxy in &mut proxies {
+        assert_ne!(proxy.answer(None).await, old, "all of them get it");
+        proxy.report(100, 30).await;
+    }
+    let status = control.wait_status("the revert", |status| status["reverted"].is_object()).await;
+    assert!(text(&status["reverted"]["reason"]).contains("30.0 % of requests failed"), "{status}");
+    for proxy in &mut proxies {
+        assert_eq!(proxy.answer(None).await, old, "they go back");
+    }
+}
+
+#[tokio::test]
 async fn a_revision_that_proxies_refuse_is_taken_back_and_operators_steer() {
     let domain = Domain::new("example.org");
     let more = format!("{EVERYTHING}{STEPS}");

@@ -96,3 +96,25 @@ async fn probes_are_answered_past_the_sidecar_or_on_a_port_that_a_switch_names()
         assert_eq!(mesh.web.curl_as_proxy(&[&format!("http://{host}:8080/healthz")]).0, 0);
     }
 }
+
+#[tokio::test]
+async fn connections_that_the_kernel_leads_back_are_refused_and_not_opened_again_and_again() {
+    if !allowed() {
+        return;
+    }
+    let mesh = Mesh::start(WEB, &["--proxy-uid", "4711"]).await;
+    for _ in 0..3 {
+        for name in ["orders-4.test", "orders-6.test"] {
+            let (status, _) = mesh.web.curl(&[&NAMES[..], &[&format!("http://{name}:8080/")]].concat());
+            assert!(status >= 500, "{status}");
+        }
+    }
+    assert_eq!(mesh.web.talk(mesh.orders.four, "2525", "hello"), None);
+    let record = mesh.calling.record("LoopDetected").await;
+    assert!(record.contains("foregate init --proxy-uid"), "{record}");
+    let (_, metrics) = mesh.web.curl(&["http://127.0.0.1:9090/metrics"]);
+    assert!(metrics.contains("LoopDetected"), "{metrics}");
+    // Right rules, and it goes on: nothing has to be started anew.
+    assert!(mesh.web.init(&[]).status.success());
+    assert_eq!(mesh.web.curl(&[&NAMES[..], &["http://orders-4.test:8080/"]].concat()).0, 200);
+}

@@ -78,6 +78,16 @@ impl Control {
         }
     }
 
+    /// Starts it again with a configuration that says something else.
+    pub async fn reconfigure(&mut self, old: &str, new: &str) {
+        self.kill();
+        let file = self.path("control.yaml");
+        let config = fs::read_to_string(&file).unwrap();
+        assert!(config.contains(old), "{config}");
+        fs::write(&file, config.replace(old, new)).unwrap();
+        self.run().await;
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -96,6 +96,11 @@ impl Foregate {
     /// Waits until it takes requests.
     pub async fn wait_serving(&mut self, policies: &str) {
         self.wait_ready().await;
+        self.wait_listening(policies).await;
+    }
+
+    /// Waits until it listens, ready or not.
+    pub async fn wait_listening(&mut self, policies: &str) {
         // Written before readiness was told, but perhaps not read from the pipe yet.
         let sockets = policies::sockets(policies);
         let listening = |event: &Value| event["event.name"] == "listening";

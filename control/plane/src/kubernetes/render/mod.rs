@@ -24,6 +24,7 @@ use crate::kubernetes::report::{Report, Reports, Verdict};
 use crate::kubernetes::services::{Place, Port};
 use crate::kubernetes::yaml;
 use foregate_policy::compile::backends::Speech;
+use foregate_policy::document::CREATED;
 
 pub use self::alone::alone;
 use self::gateways::Plan;
@@ -189,6 +190,9 @@ fn document(object: &Object, spec: &Value) -> Value {
     metadata.insert("namespace".to_owned(), Value::from(&**namespace));
     if !object.labels.is_empty() {
         metadata.insert("labels".to_owned(), json!(object.labels));
+    }
+    if resource.is_route() && !object.created.is_empty() {
+        metadata.insert("annotations".to_owned(), json!({ CREATED: object.created }));
     }
     json!({ "apiVersion": resource.api_version(), "kind": resource.word(), "metadata": metadata, "spec": spec })
 }

@@ -7,6 +7,8 @@ pub mod signers;
 pub mod sshsig;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_https;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,7 +113,12 @@ impl Puller {
                 let fault = SourceFault::new(&self.name, codes::SOURCE_LIMIT, message);
                 return fault.help("see `limits` and `git.timeout` of the source");
             }
-            self.fault(error)
+            let mend = fetch::mend(&error, &self.spec);
+            let fault = self.fault(error);
+            match mend {
+                Some(mend) => fault.help(mend),
+                None => fault,
+            }
         })?;
         let accepted = self.accepted();
         let old = accepted.and_then(|accepted| ObjectId::from_hex(accepted.commit.as_bytes()).ok());

@@ -12,15 +12,15 @@ use super::Puller;
 use crate::sources::spec::{GitInsecure, GitSpec, Limits};
 use crate::sources::{SourceFault, Tree};
 
-const LIMIT: Duration = Duration::from_mins(1);
+pub(super) const LIMIT: Duration = Duration::from_mins(1);
 
 /// A repository, keys to sign with, and the state of whoever pulls.
-struct Fixture {
-    folder: TempDir,
+pub(super) struct Fixture {
+    pub folder: TempDir,
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let this = Self { folder: tempfile::tempdir().unwrap() };
         fs::create_dir(this.work()).unwrap();
         this.git(&["init", "-q", "-b", "main"]);
@@ -54,7 +54,7 @@ impl Fixture {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
-    fn write(&self, path: &str, content: &str) {
+    pub fn write(&self, path: &str, content: &str) {
         let path = self.work().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
@@ -74,7 +74,7 @@ impl Fixture {
     }
 
     /// Commits everything; signed where a key is named.
-    fn commit(&self, key: Option<&str>) -> String {
+    pub fn commit(&self, key: Option<&str>) -> String {
         self.git(&["add", "-A"]);
         let mut args = vec!["-c".to_owned(), "gpg.format=ssh".to_owned()];
         if let Some(key) = key {
@@ -87,7 +87,7 @@ impl Fixture {
         self.git(&["rev-parse", "HEAD"])
     }
 
-    fn spec(&self, signed: bool) -> GitSpec {
+    pub fn spec(&self, signed: bool) -> GitSpec {
         GitSpec {
             url: format!("file://{}", self.work().display()),
             branch: Some("main".to_owned()),
@@ -97,11 +97,12 @@ impl Fixture {
             timeout: None,
             allowed_signers: signed.then(|| self.folder.path().join("signers")),
             credentials: None,
+            ca_file: None,
             insecure: GitInsecure { unsigned_commits: !signed },
         }
     }
 
-    fn puller(&self, spec: GitSpec, limits: Limits) -> Puller {
+    pub fn puller(&self, spec: GitSpec, limits: Limits) -> Puller {
         Puller { name: "policies".to_owned(), spec, limits, state: self.folder.path().join("state") }
     }
 

@@ -63,11 +63,32 @@ fn place(path: &str) -> Option<Place> {
     })
 }
 
+/// What is told of the server itself, with the time that it takes it to be.
+fn told(store: &Store, path: &str) -> Option<Response> {
+    let value = match path.strip_prefix("/apis/") {
+        Some(group) if !group.contains('/') => {
+            let versions =
+                if store.refuses(group).is_some() { json!([]) } else { json!([{ "version": "v1" }]) };
+            json!({ "kind": "APIGroup", "name": group, "versions": versions })
+        }
+        None if path == "/version" => json!({ "major": "1", "minor": "36" }),
+        _ => return None,
+    };
+    let mut response = axum::Json(value).into_response();
+    if let Some(date) = store.date() {
+        response.headers_mut().insert(header::DATE, date.parse().unwrap());
+    }
+    Some(response)
+}
+
 async fn answer(
     State(store): State<Arc<Store>>,
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
+    if let Some(said) = told(&store, request.uri().path()) {
+        return said;
+    }
     let Some(place) = place(request.uri().path()) else { return refusal((404, "NotFound")) };
     let watches = query.get("watch").is_some_and(|said| said == "true" || said == "1");
     let verb = if watches { "WATCH".to_owned() } else { request.method().to_string() };
@@ -108,6 +129,8 @@ fn carry_out(
             token(place, account, &said()?)
         }
         ("POST", None) if place.collection.2 == "tokenreviews" => Ok(review(said()?)),
+        ("POST", None) if place.collection.0 == "authorization.k8s.io" => Ok(store.decide(said()?)),
+        ("POST", None) if query.get("dryRun").is_some_and(|said| said == "All") => store.admit(said()?),
         ("GET", None) => {
             let (version, items) = store.list(&place.collection, &place.namespace, only(query));
             let version = version.to_string();

@@ -36,6 +36,11 @@ struct Kept {
     forbidden: BTreeSet<String>,
     requests: Vec<String>,
     marks: BTreeMap<String, u64>,
+    /// What reviews of access say no to: resource and verb.
+    denied: BTreeSet<(String, String)>,
+    /// What webhooks say of objects that are sent for a dry run.
+    admission: Option<&'static str>,
+    date: Option<String>,
 }
 
 /// All that the server keeps.
@@ -248,6 +253,46 @@ impl Store {
             return Some((404, "NotFound"));
         }
         kept.forbidden.contains(plural).then_some((403, "Forbidden"))
+    }
+
+    /// From now on reviews of access deny this.
+    pub fn deny(&self, resource: &str, verb: &str) {
+        self.kept.lock().unwrap().denied.insert((resource.to_owned(), verb.to_owned()));
+    }
+
+    /// From now on webhooks have this to say of dry runs.
+    pub fn admission(&self, says: &'static str) {
+        self.kept.lock().unwrap().admission = Some(says);
+    }
+
+    /// From now on it is this time.
+    pub fn set_date(&self, date: &str) {
+        self.kept.lock().unwrap().date = Some(date.to_owned());
+    }
+
+    pub fn date(&self) -> Option<String> {
+        self.kept.lock().unwrap().date.clone()
+    }
+
+    /// The answer to a review of access.
+    pub fn decide(&self, mut review: Value) -> Value {
+        let kept = self.kept.lock().unwrap();
+        let word =
+            |field: &str| review["spec"]["resourceAttributes"][field].as_str().unwrap_or_default().to_owned();
+        let (resource, subresource) = (word("resource"), word("subresource"));
+        let whole = if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") };
+        let allowed = !kept.denied.contains(&(whole, word("verb")));
+        review["status"] = json!({ "allowed": allowed });
+        review
+    }
+
+    /// What becomes of a dry run.
+    pub fn admit(&self, object: Value) -> Result<Value, Refusal> {
+        match self.kept.lock().unwrap().admission {
+            Some(why) if why.starts_with("failed") => Err((500, why)),
+            Some(why) => Err((422, why)),
+            None => Ok(object),
+        }
     }
 
     pub fn note(&self, request: String) {

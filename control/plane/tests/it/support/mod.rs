@@ -2,7 +2,9 @@
 
 pub mod api_server;
 pub mod client;
+pub mod pods;
 pub mod process;
+pub mod webhook;
 
 use std::future::Future;
 use std::time::Duration;

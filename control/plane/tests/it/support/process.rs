@@ -50,8 +50,13 @@ impl Control {
 
     /// The same, in a folder that was used before.
     pub async fn start_in(folder: Arc<TempDir>, more: &str) -> Self {
+        Self::start_with(folder, &format!("{BASE}{more}")).await
+    }
+
+    /// The same with this configuration and no other.
+    pub async fn start_with(folder: Arc<TempDir>, text: &str) -> Self {
         let config = folder.path().join("control.yaml");
-        std::fs::write(&config, format!("{BASE}{more}")).unwrap();
+        std::fs::write(&config, text).unwrap();
         let mut child = command(&["run", "--config"]).arg(&config).stderr(Stdio::piped()).spawn().unwrap();
         let lines = Lines::read(child.stderr.take().unwrap());
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
