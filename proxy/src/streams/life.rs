@@ -99,6 +99,7 @@ impl StreamLife {
             listener: Arc::clone(&self.listener),
             route: Arc::clone(&self.ctx.route),
             method: Method::CONNECT,
+            came_with: None,
             host: std::mem::take(&mut self.name),
             path: Box::default(),
             status: 0,
@@ -117,10 +118,12 @@ impl StreamLife {
             endpoint: self.endpoint,
             upstream_status: 0,
             attempts: self.attempts,
+            tries: Vec::new(),
             durations: Durations {
                 total: now.saturating_sub(self.ctx.moment.monotonic),
                 upstream: self.upstream_time,
                 added: Duration::ZERO,
+                dispatched: None,
                 enrich: None,
             },
             bytes_received: passed(&self.client.read),
@@ -132,6 +135,7 @@ impl StreamLife {
             once: None,
             org: None,
             trace: None,
+            traced: false,
             end: self.end,
             explanation: None,
         };
