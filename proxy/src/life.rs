@@ -12,7 +12,7 @@ use foregate_filters::moment::Moment;
 use foregate_policy::description::Description;
 use foregate_policy::route::Route;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
 
 use crate::clock;
@@ -109,6 +109,15 @@ pub struct Life {
     _occupied: Occupied,
 }
 
+/// The trace that a request is part of.
+fn trace(rare: Rare, headers: &HeaderMap) -> TraceContext {
+    if rare.has(Kind::TraceParent) {
+        TraceContext::from_headers(headers, random::next)
+    } else {
+        TraceContext::begin(random::next)
+    }
+}
+
 impl Life {
     /// Reads the clock, loads what is in force, and names the request.
     pub fn pin<B: Body>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
@@ -133,13 +142,8 @@ impl Life {
         } else {
             decision.clone()
         };
-        let trace = if rare.has(Kind::TraceParent) {
-            TraceContext::from_headers(request.headers(), random::next)
-        } else {
-            TraceContext::begin(random::next)
-        };
         let telemetry = &connection.gateway.telemetry;
-        let trace = telemetry.sampled(trace);
+        let trace = telemetry.sampled(trace(rare, request.headers()));
         if telemetry.times(id, &trace) {
             ctx.trace.time(clock::monotonic);
         }
@@ -317,12 +321,7 @@ impl Life {
             host: std::mem::take(&mut self.host),
             path: std::mem::take(&mut self.path),
             status: if self.status == 0 { CLIENT_CLOSED_REQUEST } else { self.status },
-            refusal: self.refusal.take().map(|refusal| record::Refusal {
-                step: refusal.step,
-                reason: refusal.reply.reason,
-                rule: refusal.reply.rule,
-                detail: refusal.reply.detail,
-            }),
+            refusal: self.refusal.take().map(record::Refusal::of),
             client: self.ctx.client.address,
             tls: self.connection.secure,
             peer: self.ctx.peer.take(),

@@ -103,12 +103,7 @@ impl StreamLife {
             host: std::mem::take(&mut self.name),
             path: Box::default(),
             status: 0,
-            refusal: self.refusal.take().map(|refusal| record::Refusal {
-                step: refusal.step,
-                reason: refusal.reply.reason,
-                rule: refusal.reply.rule,
-                detail: refusal.reply.detail,
-            }),
+            refusal: self.refusal.take().map(record::Refusal::of),
             client: self.ctx.client.address,
             tls: self.tls,
             peer: self.ctx.peer.take(),

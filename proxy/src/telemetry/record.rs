@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::chain;
 use foregate_filters::consumer::Consumer;
 use foregate_filters::context::{AuditFact, Beside, LimitFact, ScoreFact, ShadowFact};
 use foregate_filters::moment::Moment;
@@ -241,6 +242,14 @@ impl FromStr for DecisionId {
 
     fn from_str(text: &str) -> Result<Self, DecisionIdError> {
         uuid::Uuid::try_parse(text).map(|id| Self(id.as_u128())).map_err(|_| DecisionIdError)
+    }
+}
+
+impl Refusal {
+    /// What is kept of a refusal: not what the caller was told.
+    pub fn of(refusal: chain::Refusal) -> Self {
+        let chain::Refusal { step, reply } = refusal;
+        Self { step, reason: reply.reason, rule: reply.rule, detail: reply.detail }
     }
 }
 

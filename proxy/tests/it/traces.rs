@@ -1,6 +1,8 @@
 //! Traces reach a collector with the right parents, and one that is in trouble troubles no request.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use foregate::clock;
 
 use crate::support::certificates::Authority;
 use crate::support::client::Client;
@@ -189,10 +191,10 @@ async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
     let gateway = traced(upstream, &url, Options::default().args(&["--trace-sample", "1"])).await;
     let mut client = Client::http1(gateway.address("edge/http")).await;
     for _ in 0..50 {
-        let started = Instant::now();
+        let started = clock::monotonic();
         assert_eq!(client.get("/").await.status, 200);
         // An export has 300 ms, and is tried again for seconds.
-        let took = started.elapsed();
+        let took = clock::monotonic().saturating_sub(started);
         assert!(took < Duration::from_secs(5), "{mode} {scheme}: {took:?}");
     }
     if mode != "partial" {
@@ -217,7 +219,7 @@ async fn what_waits_is_sent_when_the_process_ends() {
 
 #[tokio::test]
 async fn a_collector_that_cannot_be_is_said_before_anything_starts() {
-    let documents = [policies::GATEWAY, &routes("127.0.0.1:1", &[])].concat();
+    let documents = routes("127.0.0.1:1", &[]);
     for (arguments, said) in [
         (["--traces", "127.0.0.1:4317"], "--traces: `127.0.0.1:4317` is no collector"),
         (["--traces", "http://user:hunter2@a:1"], "--traces-headers"),
