@@ -111,7 +111,15 @@ pub fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key, tries: None })
+    Some(Course {
+        retry: route.retry.as_ref(),
+        limit,
+        total,
+        of_caller: false,
+        key,
+        tries: None,
+        attempts: None,
+    })
 }
 
 /// What came of the exchange, and what it says of the upstream.
@@ -125,6 +133,7 @@ pub fn settled(
     let now = clock::monotonic();
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);
+    life.upstream_status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
     match &outcome {
         // What a client does to its body says nothing of the upstream.
         Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),

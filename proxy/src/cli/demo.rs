@@ -100,10 +100,11 @@ impl Demo {
             applications: Arc::default(),
             threads: 2,
             model_threads: 1,
-            access_log: AccessLog::File(stage.folder.access_log()),
-            decisions: TelemetryOptions::default().decisions,
-            decision_sample: 1,
-            decision_log: None,
+            telemetry: TelemetryOptions {
+                access_log: AccessLog::File(stage.folder.access_log()),
+                sample: 1,
+                ..TelemetryOptions::default()
+            },
             deadlines: Deadlines::default(),
             drain: Duration::from_secs(5),
             notice: Duration::ZERO,

@@ -7,9 +7,11 @@ pub mod steps;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foregate_filters::context::RequestContext;
 use foregate_filters::principal::Principal;
+use foregate_filters::step::Step;
 use foregate_filters::trace::Trace;
 use foregate_policy::description::Description;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
@@ -97,6 +99,13 @@ impl Explanation {
                 .collect(),
             headers,
         }
+    }
+
+    /// Each filter that answered, when it was asked and the time that it took, where that was measured.
+    pub fn timed(&self) -> impl Iterator<Item = (Step, &'static str, Duration, Duration)> {
+        let links = self.description.iter().flat_map(|description| &description.links);
+        let times = self.trace.timing.iter().flat_map(|timing| timing.began.iter().zip(&timing.spent));
+        links.zip(times).map(|(link, (began, spent))| (link.step, link.filter, *began, *spent))
     }
 
     /// Memory that it holds alone, in bytes, to within a few allocations.
