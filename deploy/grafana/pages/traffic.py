@@ -19,15 +19,15 @@ ROWS = [
             stat("Requests", "Requests that ended, in a second.", "reqps", rate(COUNT, REQUEST)),
             stat(
                 "Failed", "Share of requests that ended with 5xx, whether the gateway or a service said so. The objective is 0.1 %.", "percentunit",
-                share(rate(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateAvailabilityBudgetBurnsFast",
+                share(rate(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateAvailabilityBudgetBurns",
             ),
             stat(
                 "Error budget: burn rate", "How many times faster than the objective allows requests failed within the last hour; at 1, a budget lasts exactly its 30 days.", "none",
-                'max(job:foregate_failed:ratio_rate1h{job=~"$job"}) / 0.001', (1, 6), "ForegateAvailabilityBudgetBurnsSlowly",
+                'max(job:foregate_failed:ratio_rate1h{job=~"$job"}) / 0.001', (1, 6), "ForegateAvailabilityBudgetBurns",
             ),
             stat(
                 "Added latency, p99", "What the gateway adds to 99 of 100 requests: their time without the waiting for services and for clients' bodies. The objective is that 99 % stay under 5 ms.", "s",
-                quantile(0.99, ADDED, ROUTE), (0.0025, 0.005), "ForegateLatencyBudgetBurnsFast",
+                quantile(0.99, ADDED, ROUTE), (0.0025, 0.005), "ForegateLatencyBudgetBurns",
             ),
             stat("In flight", "Requests between their head and the end of their response.", "none", total("http_server_active_requests")),
             stat("Alerts", "Alerts of Foregate that are firing.", "none", always('count(ALERTS{alertname=~"Foregate.*",alertstate="firing"})'), (1,)),
@@ -40,12 +40,12 @@ ROWS = [
             lines(
                 "Failed by route", "Share of requests that ended with 5xx.", "percentunit",
                 (f'{rate(COUNT, FAILED, "http_route")} / {rate(COUNT, REQUEST, "http_route")}', "{{http_route}}"), thresholds=(0.001,),
-                runbook="ForegateAvailabilityBudgetBurnsFast",
+                runbook="ForegateAvailabilityBudgetBurns",
             ),
             lines("Requests by status", "Requests in a second, by the status that clients got.", "reqps", (rate(COUNT, REQUEST, "http_response_status_code"), "{{http_response_status_code}}"), stacked=True),
             lines(
                 "Added latency by route, p99", "What the gateway adds to 99 of 100 requests.", "s", (quantile(0.99, ADDED, ROUTE, "route"), "{{route}}"), thresholds=(0.005,),
-                runbook="ForegateLatencyBudgetBurnsFast",
+                runbook="ForegateLatencyBudgetBurns",
             ),
             table(
                 "Routes", "All routes at a glance. Rules that the gateway keeps for these numbers are evaluated over five minutes.", ["http_route"],
@@ -63,7 +63,7 @@ ROWS = [
         "Why?",
         [
             lines("Latency", "From the head of the request to the last byte of the response. Dots are requests: they lead to the decision, where it was kept.", "s", *percentiles(SECONDS, REQUEST), exemplars=True),
-            lines("Added latency", "What the gateway adds.", "s", *percentiles(ADDED, ROUTE), thresholds=(0.005,), runbook="ForegateLatencyBudgetBurnsFast"),
+            lines("Added latency", "What the gateway adds.", "s", *percentiles(ADDED, ROUTE), thresholds=(0.005,), runbook="ForegateLatencyBudgetBurns"),
             heatmap("Latency: distribution", "Requests by their time. Two bands are two kinds of requests; look for the route.", "s", SECONDS, REQUEST, exemplars=True),
             heatmap("Added latency: distribution", "Requests by what the gateway added.", "s", ADDED, ROUTE),
             lines("Services: time to the response head, p99", "What services take; where this rises with the latency above, it is not the gateway.", "s", (quantile(0.99, "http_client_request_duration_seconds", REQUEST, "foregate_upstream"), "{{foregate_upstream}}")),
