@@ -25,7 +25,7 @@ ROWS = [
         "Where?",
         [
             table(
-                "Gateways", "All at a glance.", ["instance", "version", "revision"],
+                "Every gateway", "All at a glance.", ["instance", "version", "revision"],
                 [
                     ("build", f"max by (instance, version) (foregate_build_info{{{PROCESS}}})", "none"),
                     ("up for", f"max by (instance) (time() - process_start_time_seconds{{{PROCESS}}})", "s"),

@@ -10,7 +10,7 @@ ROWS = [
     (
         "Is it well?",
         [
-            stat("Refused by limits", "Share of what limits were asked that they refused.", "percentunit", share(rate(DECISIONS, REFUSED), rate(DECISIONS)), (0.1, 0.5)),
+            stat("Limits that say no", "Share of what limits were asked that they refused.", "percentunit", share(rate(DECISIONS, REFUSED), rate(DECISIONS)), (0.1, 0.5)),
             stat("Limits that could not be asked", "Decisions in a second for which the store of a shared limit could not be asked.", "none", always(rate("foregate_limit_unavailable_total")), (0.01, 1), "ForegateLimitStoreDown"),
             stat("Servers of stores not asked", "Servers that failed so often that they are left alone for a moment.", "none", f"sum(foregate_store_circuits_open{{{PROCESS}}})", (1,), "ForegateLimitStoreDown"),
             stat("Store: time to answer, p99", "Of the store that gateways count in together.", "s", quantile(0.99, "foregate_store_request_duration_seconds"), (0.01, 0.05), "ForegateLimitStoreDown"),

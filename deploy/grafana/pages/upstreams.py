@@ -16,7 +16,7 @@ ROWS = [
             stat("No answer", "Exchanges with services in a second that ended without one.", "reqps", f"{rate(FAILURES)} or vector(0)", (0.1, 1), "ForegateUpstreamFails"),
             stat("Answers 5xx", "Share of answers of services with 5xx.", "percentunit", share(rate(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateUpstreamFails"),
             stat("Time to the head, p99", "From dispatch to the response head of a service.", "s", quantile(0.99, SECONDS, REQUEST), (0.5, 2)),
-            stat("Retries", "Attempts in a second beyond the first.", "reqps", rate("foregate_upstream_retries_total"), (1, 10)),
+            stat("Tried again", "Attempts in a second beyond the first.", "reqps", rate("foregate_upstream_retries_total"), (1, 10)),
         ],
     ),
     (
