@@ -31,8 +31,9 @@ ROWS = [
     (
         "Why: time",
         [
-            lines("Time for scores", "Time on features and scores within a request.", "s", (quantile(0.5, ENRICH), "p50"), (quantile(0.99, ENRICH), "p99"), (quantile(0.999, ENRICH), "p99.9"), thresholds=(0.005,)),
-            heatmap("Time for scores: distribution", "Requests by their time on features and scores.", "s", ENRICH, PROCESS),
+            lines("Time for scores", "Time on features and scores within a request.", "s", (quantile(0.5, ENRICH), "p50"), (quantile(0.99, ENRICH), "p99"), (quantile(0.999, ENRICH), "p99.9"), thresholds=(0.005,), width=8),
+            lines("Time of a run", "One row in the last runs of a version, without features and waiting.", "s", (f"max by (model, version, quantile) (foregate_model_run_duration_seconds{{{PROCESS}}})", "{{model}} {{version}} quantile {{quantile}}"), width=8),
+            heatmap("Time for scores: distribution", "Requests by their time on features and scores.", "s", ENRICH, PROCESS, width=8),
         ],
     ),
     (

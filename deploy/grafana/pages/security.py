@@ -45,7 +45,7 @@ ROWS = [
     (
         "Why: certificates",
         [
-            lines("Handshakes", "TLS handshakes, by version and outcome.", "none", (rate("foregate_tls_handshakes_total", by="version, outcome"), "{{version}}: {{outcome}}"), stacked=True),
+            lines("Handshakes", "TLS handshakes by listener, version, and whether they were full, resumed, or failed.", "none", (rate("foregate_tls_handshakes_total", by="listener, version, outcome"), "{{listener}} {{version}}: {{outcome}}"), stacked=True),
             lines("Client certificates refused", "Handshakes refused for the certificate of the client, and connections told to end because nothing vouches for it any more.", "none", (rate("foregate_client_certificates_refused_total", by="reason"), "{{reason}}"), (rate("foregate_connections_no_longer_vouched_total"), "no longer vouched for")),
             table("Certificates of listeners", "Time until each expires.", ["listener", "certificate"], [("time left", f"min by (listener, certificate) ({EXPIRES} - time())", "s")], width=12, runbook="ForegateCertificateExpires"),
             lines("Identity of the workload: time left", "Until the certificate that this process shows other workloads expires; it is renewed long before.", "s", (f"min by (instance) ({IDENTITY} - time())", "{{instance}}"), thresholds=(3600,), falling=True, runbook="ForegateIdentityExpires", bounds=(None, None)),
