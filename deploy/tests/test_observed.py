@@ -26,6 +26,7 @@ ALERTS = sorted({rule["alert"] for rule in RULES if "alert" in rule})
 # What this script cannot bring about, and why.
 NOT_REFUSED = {
     "Internal": "a defect of the gateway",
+    "BackendInvalid": "what leads nowhere does not compile",
 }
 NOT_RAISED = {
     "ForegatePanics": "needs a defect of the gateway",
@@ -142,12 +143,12 @@ class Stage:
         (folder / "policies").mkdir(parents=True)
         (folder / "policies" / "gateway.yaml").write_text(policies.FLEET.format(crm=self.crm.port))
         common = {"trustDomain": "mesh.test", "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "names": ["127.0.0.1"], "insecure": {"generateAuthority": True}}
-        grants = [{"identities": ["spiffe://mesh.test/gateway"], "gateways": ["default/inner"]}]
+        grants = [{"identities": ["spiffe://mesh.test/ns/crm/sa/gateway"], "gateways": ["default/inner"]}]
         more = {"joinTokens": {}, "authority": {"lifetime": "15s"}, "sources": [{"name": "policies", "folder": {"path": str(folder / "policies")}}], "grants": grants}
         self.control, file = self.controlled(folder, "control", {**common, **more})
         roots, token = folder / "roots.pem", folder / "token"
         roots.write_text(materials.said(binary("foregate-control"), "authority", "roots", "--config", file))
-        token.write_text(materials.said(binary("foregate-control"), "token", "create", "--config", file, "--identity", "gateway"))
+        token.write_text(materials.said(binary("foregate-control"), "token", "create", "--config", file, "--identity", "ns/crm/sa/gateway"))
         os.chmod(token, 0o600)
         words = ["--control", f"https://127.0.0.1:{self.control.address()[1]}", "--control-ca", roots, "--control-token", token, "--identity", "control"]
         self.inner = self.run(gateway(*words, "--state-dir", folder / "state-inner", "--bind", "inner/http=127.0.0.1:0"))
@@ -256,7 +257,7 @@ class Stage:
     def sidecar(self):
         """The inference server is stopped, killed, and started again."""
         placed = lambda: self.http.ask("/placed/ok", "POST", traffic.lead(1))
-        self.inference.signal(signal.SIGSTOP)
+        self.inference.child.send_signal(signal.SIGSTOP)
         self.expect([("ScoreUnavailable", placed())])
         self.inference.end(signal.SIGKILL)
         self.prometheus.until("foregate_inference_sidecar_connected == 0")

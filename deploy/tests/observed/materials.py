@@ -91,6 +91,6 @@ class Tokens:
 
 def consumer():
     """An API key, and the document that holds its hash."""
-    text = said(binary("foregate"), "token", "key", "--name", "partner")
+    text = said(binary("foregate"), "token", "key", "--consumer", "partner")
     key, _, document = text.partition("\n---\n")
     return key.strip(), document

@@ -64,7 +64,7 @@ spec:
   bundle: {{ path: {stored} }}
   featureStore: {{ path: {features}, key: {{ file: {features_key} }}, inbox: {inbox}, stream: {{ store: redis, name: features }} }}
 ---
-{consumer}
+{consumer}---
 """
 
 def upstream(name, spec):
@@ -122,7 +122,7 @@ def documents(places):
         upstream("dead", f'endpoints: ["127.0.0.1:{places["closed"]}"]'),
         upstream("checked", f'endpoints: ["127.0.0.1:{places["closed"]}"], healthCheck: {{ type: TCP, interval: 1s, timeout: 500ms }}'),
         upstream("several", f'endpoints: ["127.0.0.1:{places["closed"]}", "127.0.0.1:{places["crm"]}"], loadBalancing: {{ policy: RoundRobin }}'),
-        upstream("narrow", crm + ", concurrency: { adaptive: false, min: 1, max: 1, queue: { size: 1, wait: 50ms } }"),
+        upstream("narrow", crm + ", concurrency: { adaptive: false, max: 1, queue: { size: 1, wait: 50ms } }"),
         upstream("untrusted", f'endpoints: ["127.0.0.1:{places["crm_tls"]}"], tls: {{ mode: Simple }}'),
         upstream("granted", crm + ", credentials: { clientCredentials: { tokenEndpoint: '" + said("{idp}/token', ") + said(CLIENT) + " } }"),
         upstream("not-granted", crm + f", credentials: {{ clientCredentials: {{ tokenEndpoint: 'http://127.0.0.1:{places['closed']}/token', " + said(CLIENT) + " } }"),
@@ -140,7 +140,6 @@ def documents(places):
         route("watched", "authorize:\n- { name: all, allow: 'true' }\n- { name: on-trial, deny: 'true', mode: audit }"),
         route("faulty", OPEN + "\ninject: [{ name: outage, when: '\"x-outage\" in request.headers', abort: true }, { name: late, when: 'true', delay: 1ms }]"),
         route("events", OPEN),
-        route("nowhere", OPEN, backends=()),
     ]
     # Who asks.
     parts += [

@@ -1,5 +1,6 @@
 """Stand-ins for what a gateway meets: a CRM that does what the path says, an issuer of tokens, a collector of spans."""
 
+import collections
 import http.server
 import json
 import ssl
@@ -72,7 +73,7 @@ class Crm(Service):
                 case "error":
                     self.reply(500, {})
                 case "hang":
-                    crm.hanging.release()
+                    crm.hanging[self.path].release()
                     crm.released.wait(RELEASE)
                     self.reply(200, {})
                 case "reset":
@@ -94,12 +95,13 @@ class Crm(Service):
                     self.reply(200, {"ok": True})
 
     def __init__(self, context=None):
-        self.released, self.hanging, self.usage = threading.Event(), threading.Semaphore(0), "api-usage=10/100"
+        self.released, self.usage = threading.Event(), "api-usage=10/100"
+        self.hanging = collections.defaultdict(lambda: threading.Semaphore(0))
         super().__init__(self.Handler, context)
 
-    def hangs(self):
-        """Waits until one more request hangs."""
-        assert self.hanging.acquire(timeout=10), "no request came to hang"
+    def hangs(self, path):
+        """Waits until one more request at this path hangs."""
+        assert self.hanging[path].acquire(timeout=30), f"no request came to hang at {path}"
 
 
 class Issuer(Service):
