@@ -21,7 +21,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
 
-    do_POST = do_PUT = do_DELETE = do_HEAD = do_OPTIONS = do_GET
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = do_OPTIONS = do_GET
 
     def reply(self, status, document, **headers):
         body = json.dumps(document).encode()
@@ -128,6 +128,49 @@ class Issuer(Service):
         self.keys = keys
         super().__init__(self.Handler)
         self.url = f"http://127.0.0.1:{self.port}"
+
+
+class Cluster(Service):
+    """As much of an API server as a controller needs: one GatewayClass, what it writes itself, watches that tell nothing, one fault."""
+
+    CLASS = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "foregate", "uid": "1", "resourceVersion": "1", "generation": 1},
+        "spec": {"controllerName": "foregate.dev/gateway-controller"},
+    }
+
+    class Handler(_Handler):
+        def answer(self, body):
+            cluster = self.server.service
+            path, _, query = self.path.partition("?")
+            if path.endswith("/stores") and not cluster.failed:
+                cluster.failed = True
+                self.reply(500, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "InternalError", "code": 500})
+            elif "watch=true" in query:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.flush()
+                cluster.released.wait(RELEASE)
+                self.close_connection = True
+            elif self.command == "GET" and path in cluster.written:
+                self.reply(200, cluster.written[path])
+            elif self.command == "GET" and path.rsplit("/", 2)[-2] in ("secrets", "leases"):
+                self.reply(404, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404})
+            elif self.command == "GET":
+                items = [cluster.CLASS] if path.endswith("/gatewayclasses") else []
+                self.reply(200, {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+            else:
+                document = json.loads(body)
+                document.setdefault("metadata", {}).update(resourceVersion=str(len(cluster.written) + 2), uid="1")
+                name = document["metadata"].get("name", "")
+                cluster.written[f"{path}/{name}" if self.command == "POST" else path] = document
+                self.reply(201 if self.command == "POST" else 200, document)
+
+    def __init__(self):
+        self.released, self.written, self.failed = threading.Event(), {}, False
+        super().__init__(self.Handler)
 
 
 def tls(certificate, key):

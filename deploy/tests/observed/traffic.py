@@ -92,6 +92,11 @@ def head(method="GET", path="/open/ok", host="edge.test", *lines):
     return "".join(f"{line}\r\n" for line in (f"{method} {path} HTTP/1.1", f"Host: {host}", "Connection: close", *lines, "")).encode()
 
 
+def message(method, path, document):
+    body = json.dumps(document).encode()
+    return head(method, path, "localhost", "Content-Type: application/json", f"Content-Length: {len(body)}") + body
+
+
 def malformed(plain, secure):
     """Heads and bodies that are wrong in themselves."""
     yield "RequestMalformed", plain.refused(head().replace(b"Host: edge.test\r\n", b"Host: edge.test\r\nHost: two.test\r\n"))
