@@ -65,8 +65,8 @@ def quantile(share, histogram, selector=PROCESS, by=""):
 
 
 def share(part, whole):
-    """A part of a whole where a part that never happened has no series."""
-    return f"({part} or 0 * {whole}) / {whole}"
+    """A part of a whole, where what never happened has no series; 0 where there is no whole."""
+    return always(f"({part} or 0 * {whole}) / ({whole} > 0)")
 
 
 def always(expression):

@@ -15,7 +15,7 @@ ROWS = [
             stat("Time for scores, p99", "Time on features and scores within a request.", "s", quantile(0.99, ENRICH), (0.002, 0.005), "ForegateScoresMissing"),
             stat("Drift", "The feature that moved most against the training records, as population stability index; from 0.25 on it is another population.", "none", f"max(foregate_model_drift{{{PROCESS}}})", (0.1, 0.25), "ForegateModelDrifts"),
             stat("Canaries taken off", "Times that guardrails took a version off, since the gateways started.", "none", always(total("foregate_model_rollbacks_total")), (1,), "ForegateCanaryTakenOff"),
-            stat("Disagreement", "Share of compared records to which a canary or shadow gave another score than production.", "percentunit", f"{rate('foregate_model_disagreements_total')} / {rate('foregate_model_comparisons_total')}", (0.05, 0.2), "ForegateCanaryTakenOff"),
+            stat("Disagreement", "Share of compared records to which a canary or shadow gave another score than production.", "percentunit", share(rate("foregate_model_disagreements_total"), rate("foregate_model_comparisons_total")), (0.05, 0.2), "ForegateCanaryTakenOff"),
             stat("Inference sidecar", "Whether models with `placement: Sidecar` can be asked.", "none", f"min(foregate_inference_sidecar_connected{{{PROCESS}}})", (1,), "ForegateInferenceSidecarLost", falling=True, words={"0": "lost", "1": "connected"}),
         ],
     ),

@@ -155,7 +155,7 @@ class Prometheus(Process):
 
     def ever(self, expression, start):
         """True where an expression was true for anything, at any moment since `start`."""
-        data = self.ask("query_range", query=expression, start=start, end=time.time(), step="1s")
+        data = self.ask("query_range", query=expression, start=start, end=time.time(), step="100ms")
         return bool(data["result"])
 
     def until(self, expression):
