@@ -64,7 +64,7 @@ class Service:
 
 
 class Crm(Service):
-    """Does what the last part of a path says; what hangs, hangs until `release`."""
+    """Does what the last part of a path says; what hangs, hangs until it is `released`."""
 
     class Handler(_Handler):
         def answer(self, body):
@@ -87,7 +87,7 @@ class Crm(Service):
                     self.end_headers()
                     self.wfile.write(b"data: one\n\n")
                     self.wfile.flush()
-                    crm.released.wait(RELEASE)
+                    crm.ended.wait(RELEASE)
                     self.close_connection = True
                 case "org":
                     self.reply(200, {}, Sforce_Limit_Info=crm.usage)
@@ -95,7 +95,7 @@ class Crm(Service):
                     self.reply(200, {"ok": True})
 
     def __init__(self, context=None):
-        self.released, self.usage = threading.Event(), "api-usage=10/100"
+        self.released, self.ended, self.usage = threading.Event(), threading.Event(), "api-usage=10/100"
         self.hanging = collections.defaultdict(lambda: threading.Semaphore(0))
         super().__init__(self.Handler, context)
 

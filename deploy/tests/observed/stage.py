@@ -72,9 +72,8 @@ class Process:
 
         return json.loads(self.said(fits))
 
-    def address(self, name="listening", **fields):
-        host, _, port = self.event(name, **fields)["address"].rpartition(":")
-        return host, int(port)
+    def port(self, name="listening", **fields):
+        return int(self.event(name, **fields)["address"].rpartition(":")[2])
 
     def end(self, number=signal.SIGTERM):
         if self.child.stdout:
