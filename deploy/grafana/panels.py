@@ -24,6 +24,7 @@ WINDOW = "[$__rate_interval]"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _COLUMNS = 24
 _COLORS = ("green", "yellow", "red")
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +51,9 @@ class Panel:
     bounds: tuple = (0, None)
 
 
-def rate(metric, selector=PROCESS, by="", window=WINDOW):
+def rate(metric, selector=PROCESS, by=""):
     """How often a counter counts in a second."""
-    return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{selector}}}{window}))"
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{selector}}}{WINDOW}))"
 
 
 def total(metric, selector=PROCESS, by=""):
@@ -125,7 +126,7 @@ def states(title, description, expression, legend, words, width=12, runbook=""):
     """What holds when, as bands."""
     colors = {"0": "red", "1": "green"}
     mappings = {key: {"text": word, "color": colors[key]} for key, word in words.items()}
-    options = {"mergeValues": True, "rowHeight": 0.8, "showValue": "auto", "legend": {"showLegend": False}, "tooltip": {"mode": "single"}}
+    options = {"mergeValues": True, "rowHeight": 0.8, "showValue": "auto", "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False}, "tooltip": {"mode": "single", "sort": "none"}}
     return Panel(
         "state-timeline", title, description, "none", ((expression, legend),), width, 8, runbook=runbook, options=options,
         custom={"fillOpacity": 70, "lineWidth": 0}, more={"mappings": [{"type": "value", "options": mappings}]},
@@ -133,27 +134,20 @@ def states(title, description, expression, legend, words, width=12, runbook=""):
 
 
 def table(title, description, key, columns, width=24, runbook=""):
-    """One line for each value of the labels `key`; columns are title, expression and unit."""
+    """One line for each value of the labels `key`; columns are title, expression and unit, the first orders the lines."""
+    # Grafana tells the values of several queries apart by their letters, and gives that of one none.
+    names = ["Value"] if len(columns) == 1 else [f"Value #{letter}" for letter in _LETTERS]
     overrides = [
-        {"matcher": {"id": "byName", "options": f"Value #{letter}"}, "properties": [{"id": "displayName", "value": name}, {"id": "unit", "value": unit}]}
-        for letter, (name, _, unit) in zip(_letters(), columns)
+        {"matcher": {"id": "byName", "options": value}, "properties": [{"id": "displayName", "value": name}, {"id": "unit", "value": unit}]}
+        for value, (name, _, unit) in zip(names, columns)
     ]
-    panel = Panel(
+    organize = {"excludeByName": {"Time": True, "__name__": True}, "indexByName": {label: at for at, label in enumerate(key)}}
+    return Panel(
         "table", title, description, "none", tuple((expression, name) for name, expression, _ in columns), width, 8, runbook=runbook,
-        instant=True, format="table", options={"showHeader": True, "cellHeight": "sm"}, custom={"align": "auto", "filterable": True},
-        more={
-            "overrides": overrides,
-            "transformations": [
-                {"id": "merge", "options": {}},
-                {"id": "organize", "options": {"excludeByName": {"Time": True, "__name__": True}, "indexByName": {label: at for at, label in enumerate(key)}}},
-            ],
-        },
+        instant=True, format="table", custom={"align": "auto", "filterable": True},
+        options={"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": columns[0][0], "desc": True}]},
+        more={"overrides": overrides, "transformations": [{"id": "merge", "options": {}}, {"id": "organize", "options": organize}]},
     )
-    return panel
-
-
-def _letters():
-    return iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
 def _thresholds(panel):
@@ -188,7 +182,7 @@ def _panel(panel, number, place):
             "range": not panel.instant,
             "exemplar": panel.exemplars,
         }
-        for letter, (expression, legend) in zip(_letters(), panel.queries)
+        for letter, (expression, legend) in zip(_LETTERS, panel.queries)
     ]
     links = [{"title": f"Runbook: {panel.runbook}", "url": f"${{runbooks}}/{panel.runbook}.md", "targetBlank": True}] if panel.runbook else []
     return {
