@@ -16,6 +16,7 @@ mod model;
 mod output;
 mod run;
 mod schema;
+mod telemetry;
 pub mod test;
 mod token;
 mod token_key;
