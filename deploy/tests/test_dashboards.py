@@ -79,6 +79,12 @@ class Dashboards(unittest.TestCase):
                 values = [step["value"] for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]]
                 self.assertEqual(values, [None, *sorted(values[1:])], panel["title"])
 
+    def test_every_metric_of_the_gateway_is_shown(self):
+        listed = re.findall(r"^\| `((?:foregate|http|process)_[a-z0-9_]+)` \|", (DEPLOY.parent / "proxy" / "METRICS.md").read_text(), re.M)
+        self.assertGreater(len(listed), 100)
+        shown = " ".join(target["expr"] for model in models().values() for panel in each(model) for target in panel["targets"])
+        self.assertEqual([name for name in listed if name not in shown], [])
+
     def test_variables_that_are_used_are_there(self):
         for name, model in models().items():
             there = {variable["name"] for variable in model["templating"]["list"]}

@@ -70,7 +70,7 @@ ROWS = [
     (
         "Why: what tells of it",
         [
-            lines("Access log: dropped", "Lines that the queue had no room for.", "none", (rate("foregate_access_log_dropped_total", by="instance"), "{{instance}}"), width=8, runbook="ForegateAccessLogDrops"),
+            lines("Access log", "Lines that wait, and lines a second that the queue had no room for.", "none", (total("foregate_access_log_waiting", by="instance"), "{{instance}}: waiting"), (rate("foregate_access_log_dropped_total", by="instance"), "{{instance}}: dropped"), width=8, runbook="ForegateAccessLogDrops"),
             lines("Spans", "Spans exported, dropped, and exports that failed.", "none", (rate("foregate_spans_exported_total"), "exported"), (rate("foregate_spans_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_span_exports_failed_total"), "exports failed"), width=8, runbook="ForegateSpansDropped"),
             lines("Series refused", "Observations counted under another name because a metric has too many series.", "none", (rate("foregate_metric_series_refused_total", by="metric"), "{{metric}}"), width=8, runbook="ForegateSeriesOverflow"),
         ],

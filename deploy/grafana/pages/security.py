@@ -1,6 +1,6 @@
 """Who is refused and why, and how certificates, keys, tokens and the decision log stand."""
 
-from panels import PROCESS, ROUTE, always, lines, rate, share, stat, table
+from panels import PROCESS, ROUTE, always, lines, rate, share, stat, table, total
 
 REFUSALS, REQUESTS = "foregate_refusals_total", "http_server_request_duration_seconds_count"
 REQUEST = PROCESS + ',http_route=~"$route"'
@@ -59,7 +59,7 @@ ROWS = [
             lines("Age of keys by issuer", "Time since they were last had from their source.", "s", (f"max by (issuer) (foregate_jwks_age_seconds{{{PROCESS}}})", "{{issuer}}"), thresholds=(86400,), runbook="ForegateKeysStale"),
             lines("Keys of issuers: fetches", "Fetches that gave keys, fetches that failed, and keys that are usable.", "none", (rate("foregate_jwks_fetches_succeeded_total", by="issuer"), "{{issuer}}: fetched"), (rate("foregate_jwks_fetches_failed_total", by="issuer"), "{{issuer}}: failed"), (f"min by (issuer) (foregate_jwks_keys{{{PROCESS}}})", "{{issuer}}: keys"), runbook="ForegateKeysStale"),
             lines("Tokens known", "Share of tokens that were found verified already.", "percentunit", (f"{rate('foregate_token_cache_hits_total', by='issuer')} / ({rate('foregate_token_cache_hits_total', by='issuer')} + {rate('foregate_token_cache_misses_total', by='issuer')})", "{{issuer}}"), bounds=(0, 1)),
-            lines("Introspection", "Questions to authorization servers, answered or not, and tokens whose answer was known.", "none", (rate("foregate_introspections_answered_total", by="endpoint"), "{{endpoint}}: answered"), (rate("foregate_introspections_failed_total", by="endpoint"), "{{endpoint}}: failed"), (rate("foregate_introspection_cache_hits_total", by="issuer"), "{{issuer}}: known"), (rate("foregate_introspection_cache_misses_total", by="issuer"), "{{issuer}}: asked")),
+            lines("Introspection", "Questions to authorization servers, answered or not, and tokens whose answer was known.", "none", (rate("foregate_introspections_answered_total", by="endpoint"), "{{endpoint}}: answered"), (rate("foregate_introspections_failed_total", by="endpoint"), "{{endpoint}}: failed"), (rate("foregate_introspection_cache_hits_total", by="issuer"), "{{issuer}}: known"), (rate("foregate_introspection_cache_misses_total", by="issuer"), "{{issuer}}: asked"), (total("foregate_introspection_cache_tokens", by="issuer"), "{{issuer}}: remembered")),
         ],
     ),
     (
