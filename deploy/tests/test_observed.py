@@ -201,11 +201,21 @@ class Stage:
         self.missing = {(shown.dashboard, shown.panel["title"], shown.target["expr"]) for shown in panels() if not prometheus.values(shown.filled)}
         self.refused = {labels["reason"] for labels, _ in prometheus.values("foregate_refusals_total")}
         self.recorded = {rule["record"] for rule in RULES if "record" in rule and prometheus.values(rule["record"])}
+        self.unknown = {selector for rule in RULES for selector in selectors(rule["expr"]) if not prometheus.values(selector)}
+        self.choices = [self.chosen(model) for model in dashboards().values()]
         self.exemplars = prometheus.ask("query_exemplars", query="http_server_request_duration_seconds_bucket", start=self.began, end=time.time())
         self.farewell()
         self.raised = {alert for alert in ALERTS if self.ever(alert)}
         self.held = {alert for alert in ALERTS if self.holds(alert)}
         self.alerts = prometheus.ask("alerts")["alerts"]
+
+    def chosen(self, dashboard):
+        """What each variable of a dashboard that asks Prometheus offers."""
+        found = {}
+        for variable in dashboard["templating"]["list"]:
+            if asked := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", "")):
+                found[variable["name"]] = {labels.get(asked[2]) for labels, _ in self.prometheus.values(filled(asked[1]))}
+        return found
 
     def expressions(self, alert):
         return [rule["expr"] for rule in RULES if rule.get("alert") == alert]
@@ -320,16 +330,30 @@ class Shown:
 
     def __init__(self, dashboard, panel, target):
         self.dashboard, self.panel, self.target = dashboard, panel, target
-        self.filled = target["expr"].replace("$__rate_interval", "5m")
-        for variable in ("job", "instance", "route"):
-            self.filled = self.filled.replace(f'"${variable}"', '".*"')
+        self.filled = filled(target["expr"])
+
+
+def filled(expression):
+    """What Grafana would ask, where everything is chosen."""
+    expression = expression.replace("$__rate_interval", "5m")
+    return re.sub(r'"\$(?:job|instance|route)"', '".*"', expression)
+
+
+def dashboards():
+    return {path.stem: json.loads(path.read_text()) for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))}
 
 
 def panels():
-    for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json")):
-        for panel in json.loads(path.read_text())["panels"]:
+    for name, model in dashboards().items():
+        for panel in model["panels"]:
             for target in panel.get("targets", []):
-                yield Shown(path.stem, panel, target)
+                yield Shown(name, panel, target)
+
+
+def selectors(expression):
+    """Names of series with what is asked of their labels, recorded ones too."""
+    without_labels = re.sub(r"\b(?:by|on) \([^)]*\)", "", expression)
+    return re.findall(r"(?<![:\w])(?:up|(?:foregate|http_server|http_client)_[a-z_]+|job[a-z_]*:[a-z0-9_]+:[a-z0-9_]+)(?:\{[^}]*\})?", without_labels)
 
 
 class Observed(unittest.TestCase):
@@ -362,6 +386,14 @@ class Observed(unittest.TestCase):
 
     def test_every_rule_records_something(self):
         self.assertEqual({rule["record"] for rule in RULES if "record" in rule} - self.stage.recorded, set())
+
+    def test_rules_ask_for_series_and_labels_that_are_there(self):
+        self.assertEqual(self.stage.unknown, {"foregate_spans_dropped_total"})
+
+    def test_variables_offer_something_to_choose(self):
+        for found in self.stage.choices:
+            self.assertEqual({name: bool(values - {None}) for name, values in found.items()}, {"job": True, "instance": True, "route": True})
+            self.assertEqual((found["job"], len(found["instance"])), ({"gateway"}, 2))
 
     def test_no_alert_is_raised_by_what_is_well(self):
         self.assertLessEqual(self.stage.quiet, FROM_THE_BEGINNING)

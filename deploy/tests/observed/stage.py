@@ -17,7 +17,7 @@ import yaml
 from support import DEPLOY, binary, debian
 
 # For one fact; machines of tests are slow at times.
-PATIENCE = 20
+PATIENCE = 60
 
 
 def free_port():
