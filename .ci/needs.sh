@@ -15,19 +15,42 @@ quietly() {
     fi
 }
 
-# Installs packages of Debian.
-packages() {
+# Runs apt-get as root.
+apt() {
     local root=(env DEBIAN_FRONTEND=noninteractive)
     if [ "$(id -u)" -ne 0 ]; then
         if ! command -v sudo >/dev/null; then
-            say "neither root nor sudo: install these packages first: $*"
+            say "neither root nor sudo: run this first: apt-get $*"
             exit 1
         fi
         root=(sudo -n "${root[@]}")
     fi
+    quietly "${root[@]}" apt-get -qq -o Acquire::Retries=3 "$@"
+}
+
+# Installs packages of Debian.
+packages() {
     say "installing $*"
-    quietly "${root[@]}" apt-get -qq -o Acquire::Retries=3 update
-    quietly "${root[@]}" apt-get -qq -y --no-install-recommends install "$@"
+    apt update
+    apt -y --no-install-recommends install "$@"
+}
+
+# unpack PACKAGE PROGRAM..: brings a package whose installation would start a service that all machines reach. It is unpacked
+# below the target, no more, and its programs are looked for there.
+unpack() {
+    local package=$1 folder=$target/$1 program absent=
+    for program in "${@:2}"; do
+        type -P "$program" >/dev/null || [ -x "$folder/usr/bin/$program" ] || absent=yes
+    done
+    [ -n "$absent" ] || return 0
+    say "unpacking $package in $folder"
+    rm -rf "$folder" "$folder.new"
+    mkdir -p "$folder.new"
+    apt update
+    quietly env -C "$folder.new" apt-get -qq -o Acquire::Retries=3 download "$package"
+    quietly dpkg-deb --extract "$folder.new"/*.deb "$folder.new"
+    rm "$folder.new"/*.deb
+    mv "$folder.new" "$folder"
 }
 
 # Python 3.11 or later that can make a virtual environment with pip in it.
@@ -92,3 +115,6 @@ need nftables nft
 need iptables iptables-restore
 need util-linux setpriv
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
+
+# Scrapes the gateway, evaluates rules, and tries them.
+unpack prometheus prometheus promtool

@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +52,7 @@ CASES = {
         "gateway": {"policies": {"from": "control"}},
         "control": {"authority": _AUTHORITY, "replicas": 2, "names": ["control.example.org"]},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     },
     "both, and everything said": {
         "mode": "both",
@@ -116,6 +118,9 @@ CASES = {
             "persistence": {"storageClass": "fast", "size": "2Gi"},
         },
         "serviceMonitor": {"enabled": True},
+        "prometheusRule": {"enabled": True},
+        "dashboards": {"enabled": True, "labels": {"grafana": "main"}, "annotations": {"example.org/folder": "CRM"}},
+        "runbooks": "https://wiki.example.com/foregate/",
     },
     "control plane without a cluster": {
         "mode": "mesh",
@@ -223,6 +228,40 @@ _OTHERS = {
             }
         },
     },
+    ("monitoring.coreos.com/v1", "PrometheusRule"): {
+        "type": "object",
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "spec": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["groups"],
+                "properties": {
+                    "groups": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["name", "rules"],
+                            "properties": {"name": {"type": "string"}, "rules": {"type": "array", "items": {"$ref": "#/$defs/rule"}}},
+                        },
+                    }
+                },
+            }
+        },
+        "$defs": {
+            "rule": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["expr"],
+                "properties": {
+                    **{name: {"type": "string"} for name in ("alert", "record", "expr")},
+                    "for": {"type": "string", "pattern": "^[0-9]+[smhd]$"},
+                    **{name: {"type": "object", "additionalProperties": {"type": "string"}} for name in ("labels", "annotations")},
+                },
+            }
+        },
+    },
     ("gateway.networking.k8s.io/v1", "GatewayClass"): {
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],
@@ -265,9 +304,19 @@ def run(*words, **options):
     return done.returncode, done.stdout + done.stderr
 
 
+BINARIES = pathlib.Path(os.environ.get("FOREGATE_BINARIES") or ROOT / "target" / "debug")
+
+
 def binary(name):
     """A command of ours, as it was built."""
-    folder = os.environ.get("FOREGATE_BINARIES") or str(ROOT / "target" / "debug")
-    path = pathlib.Path(folder) / name
+    path = BINARIES / name
     assert path.exists(), f"{path} is missing: run `cargo build --workspace`"
     return str(path)
+
+
+def debian(name):
+    """A program that .ci/needs.sh unpacks where the machine has none."""
+    beside = BINARIES.parent / "prometheus" / "usr" / "bin" / name
+    path = shutil.which(name) or (str(beside) if beside.exists() else None)
+    assert path, f"{name} is neither in PATH nor at {beside}: run `bash .ci/test`, which brings it"
+    return path

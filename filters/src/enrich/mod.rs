@@ -291,13 +291,13 @@ impl Rule {
             match &record.score {
                 Ok(score) => values.push(*score),
                 Err(why) => {
-                    values.push(self.instead(why)?);
+                    values.push(self.instead(why, ctx)?);
                     fault.get_or_insert_with(|| why.clone());
                 }
             }
         }
         if let Some(fault) = fault.as_ref().filter(|_| records.is_empty()) {
-            values.push(self.instead(fault)?);
+            values.push(self.instead(fault, ctx)?);
             self.refuse_hidden(ctx)?;
         }
         self.edit_headers(&values, fault.as_ref(), ctx);
@@ -326,15 +326,24 @@ impl Rule {
         }
     }
 
-    /// The score that stands in for a missing one, or the refusal.
-    fn instead(&self, fault: &ScoreFault) -> Result<f32, Box<Reply>> {
-        self.fallback.ok_or_else(|| {
-            let reason = match fault {
-                ScoreFault::Body { .. } | ScoreFault::Feature(_) => Reason::BodyUnreadable,
-                ScoreFault::Late | ScoreFault::Busy | ScoreFault::Model(_) => Reason::ScoreUnavailable,
-            };
-            Box::new(Reply::new(reason).rule(&self.name).detail(fault.to_string()))
-        })
+    /// The score that stands in for a missing one, or the refusal; a fact tells of it all the same.
+    fn instead(&self, fault: &ScoreFault, ctx: &mut RequestContext) -> Result<f32, Box<Reply>> {
+        if let Some(score) = self.fallback {
+            return Ok(score);
+        }
+        ctx.scores.push(ScoreFact {
+            rule: self.name.clone(),
+            model: self.model.clone(),
+            version: self.version.clone(),
+            scores: SmallVec::new(),
+            fault: Some(fault.clone()),
+            beside: None,
+        });
+        let reason = match fault {
+            ScoreFault::Body { .. } | ScoreFault::Feature(_) => Reason::BodyUnreadable,
+            ScoreFault::Late | ScoreFault::Busy | ScoreFault::Model(_) => Reason::ScoreUnavailable,
+        };
+        Err(Box::new(Reply::new(reason).rule(&self.name).detail(fault.to_string())))
     }
 
     fn edit_headers(&self, values: &[f32], fault: Option<&ScoreFault>, ctx: &mut RequestContext) {

@@ -193,6 +193,10 @@ fn faults_refuse_or_give_the_flagged_default() {
         let mut ctx = context(r#"{"a":1}"#);
         let filter = build(copy, json!([rule("lead", "/S")])).unwrap();
         assert_eq!(reason(&run(&filter, &head("application/json"), &mut ctx)), Some(refusal));
+        assert!(
+            ctx.scores[0].fault.is_some() && ctx.scores[0].scores.is_empty(),
+            "it is told of all the same"
+        );
         let mut lenient = rule("lead", "/S");
         lenient["onError"] = json!("continue");
         lenient["default"] = json!(0.25);

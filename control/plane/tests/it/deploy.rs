@@ -49,6 +49,21 @@ fn images_and_compose_files_are_well_made() {
 }
 
 #[test]
+fn dashboards_are_what_the_code_makes_of_them_and_lead_to_runbooks() {
+    passes("test_dashboards.py");
+}
+
+#[test]
+fn every_alert_fires_and_clears_and_leaves_a_healthy_gateway_alone() {
+    passes("test_rules.py");
+}
+
+#[test]
+fn prometheus_sees_all_that_happens_to_a_gateway() {
+    passes("test_observed.py");
+}
+
+#[test]
 fn workflows_are_valid_and_may_do_little() {
     passes("test_workflows.py");
 }

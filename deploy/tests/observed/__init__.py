@@ -1,0 +1,1 @@
+"""What test_observed.py has: stand-ins, policies, callers, processes."""

@@ -1,0 +1,423 @@
+"""The real commands under traffic in which every refusal and error happens, seen by the real Prometheus: every panel shows
+something, every rule records something, every alert is raised by what it is about."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+import yaml
+
+from observed import materials, policies, traffic
+from observed.services import Cluster, Crm, Issuer, tls
+from observed.stage import Process, Prometheus, Redis, free_port, gateway, until
+from support import DEPLOY, ROOT, binary
+
+RULES = [rule for name in ("recording", "alerts") for group in yaml.safe_load((DEPLOY / "prometheus" / f"{name}.yaml").read_text())["groups"] for rule in group["rules"]]
+LISTENERS = ("http", "https", "mesh", "tcp", "balanced")
+ALERTS = sorted({rule["alert"] for rule in RULES if "alert" in rule})
+
+# What this script cannot bring about, and why.
+NOT_REFUSED = {
+    "Internal": "a defect of the gateway",
+    "HeadTimeout": "what is no request yet is told by its status, and not counted",
+    "HeadersTooLarge": "what is no request yet is told by its status, and not counted",
+    "BackendInvalid": "what leads nowhere does not compile",
+}
+NOT_RAISED = {
+    "ForegatePanics": "needs a defect of the gateway",
+    "ForegateEventLoopDelayed": "is about minutes",
+    "ForegateKeysStale": "is about ten minutes and more",
+    "ForegateObjectsStuck": "needs the objects of a cluster",
+    "ForegateSeriesOverflow": "needs thousands of rules",
+    "ForegateSpansDropped": "the gateway exports no spans",
+}
+# Alerts about what is wrong on this stage from the beginning on.
+FROM_THE_BEGINNING = {"ForegateCertificateExpires", "ForegateKeysMissing", "ForegateRevisionsDiffer", "ForegateUpstreamGone"}
+NOT_SHOWN = {
+    ("fleet", "Spans", "foregate_spans_exported_total"): "the gateway exports no spans",
+    ("fleet", "Spans", "foregate_spans_dropped_total"): "the gateway exports no spans",
+    ("fleet", "Spans", "foregate_span_exports_failed_total"): "the gateway exports no spans",
+}
+
+
+class Stage:
+    """All processes, and what became of the script."""
+
+    def __init__(self, stack):
+        self.stack = stack
+        self.folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.answers = []
+        self.files()
+        self.start()
+
+    def run(self, process):
+        self.stack.callback(process.end)
+        return process
+
+    def served(self, service):
+        self.stack.callback(service.stop)
+        return service
+
+    def files(self):
+        folder = self.folder
+        authority = materials.Authority(folder, "authority")
+        certificate, key = authority.leaf("edge", "DNS:edge.test", 1)
+        self.crm, self.crm_tls = (self.served(Crm(context)) for context in (None, tls(certificate, key)))
+        self.tokens = materials.Tokens(folder)
+        self.issuer = self.served(Issuer(self.tokens.set))
+        self.api_key, consumer = materials.consumer()
+        self.identity = materials.identity(folder / "identity", authority)
+        (folder / "secret").write_text("secret")
+        os.chmod(folder / "secret", 0o600)
+        self.redis = self.run(Redis(folder))
+        # Bound, so that it is nobody else's; nothing listens there.
+        reserved = self.stack.enter_context(socket.socket())
+        reserved.bind(("127.0.0.1", 0))
+        self.closed = reserved.getsockname()[1]
+        self.places = {
+            "bundles": materials.BUNDLES,
+            "closed": self.closed,
+            "consumer": consumer,
+            "crm": self.crm.port,
+            "crm_tls": self.crm_tls.port,
+            "idp": self.issuer.url,
+            "redis": self.redis.port,
+            "secret": folder / "secret",
+            **materials.stored(folder),
+        }
+        self.policies = folder / "policies"
+        secrets = self.policies / "secrets" / "edge"
+        secrets.mkdir(parents=True)
+        shutil.copy(certificate, secrets / "tls.crt")
+        shutil.copy(key, secrets / "tls.key")
+        (self.policies / "contract.yaml").write_text(policies.CONTRACT)
+        self.publish(policies.documents(self.places))
+
+    def publish(self, text):
+        """Writes the policies in one step."""
+        part = self.folder / "part"
+        part.write_text(text)
+        part.rename(self.policies / "gateway.yaml")
+
+    def start(self):
+        folder = self.folder
+        models = folder / "models"
+        models.mkdir()
+        shutil.copytree(materials.BUNDLES / "lead-score-logistic", models / "lead-score-logistic")
+        self.inference_port = free_port()
+        self.infer()
+        self.plane()
+        words = [self.policies, "--identity", f"dir:{self.identity}", "--state-dir", folder / "state", "--state-interval", "100ms"]
+        words += ["--inference-sidecar", f"unix:{folder}/inference.sock", "--head-timeout", "1s", "--body-timeout", "1s"]
+        words += ["--max-body-memory", "4MiB", "--decision-sample", "1/1", "--drain-timeout", "1s", "--drain-notice", "0s"]
+        self.log = folder / "log"
+        self.log.mkdir()
+        materials.said(binary("foregate"), "decisions", "key", "--seal", folder / "log.key")
+        words += ["--decision-log", self.log / "decisions", "--decision-log-key", f"file:{folder}/log.key", "--decision-log-required", "--decision-log-max-size", "16KiB"]
+        words += [word for name in LISTENERS for word in ("--bind", f"edge/{name}=127.0.0.1:0")]
+        # Nobody reads the access log: at some time, its queue is full.
+        self.edge = self.run(gateway(*words, stdout=subprocess.PIPE))
+        callers = (traffic.Caller(self.edge.port(listener=f"edge/{name}")) for name in LISTENERS)
+        self.http, self.https, self.mesh, self.tcp, self.balanced = callers
+        admin = lambda process: f"127.0.0.1:{process.port('admin listening')}"
+        targets = {
+            "gateway": [admin(self.edge), admin(self.inner)],
+            "control": [admin(self.control), admin(self.cluster)],
+            "inference": [f"127.0.0.1:{self.inference_port}"],
+        }
+        self.began = time.time()
+        self.prometheus = self.run(Prometheus(folder, targets))
+
+    def infer(self):
+        words = [binary("foregate-inference"), "serve", "--models", self.folder / "models", "--http", f"127.0.0.1:{self.inference_port}"]
+        self.inference = self.run(Process([*words, "--grpc", "127.0.0.1:0", "--grpc-socket", self.folder / "inference.sock"]))
+        until(lambda: "".join(self.inference.lines), (self.folder / "inference.sock").exists)
+
+    def plane(self):
+        """A control plane with a gateway, and one with a cluster."""
+        folder = self.folder / "plane"
+        (folder / "policies").mkdir(parents=True)
+        (folder / "policies" / "gateway.yaml").write_text(policies.FLEET.format(crm=self.crm.port))
+        common = {"trustDomain": "mesh.test", "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "names": ["127.0.0.1"], "insecure": {"generateAuthority": True}}
+        grants = [{"identities": ["spiffe://mesh.test/ns/crm/sa/gateway"], "gateways": ["default/inner"]}]
+        more = {"joinTokens": {}, "authority": {"lifetime": "15s"}, "sources": [{"name": "policies", "folder": {"path": str(folder / "policies")}}], "grants": grants}
+        self.control, file = self.controlled(folder, "control", {**common, **more})
+        roots, token = folder / "roots.pem", folder / "token"
+        roots.write_text(materials.said(binary("foregate-control"), "authority", "roots", "--config", file))
+        token.write_text(materials.said(binary("foregate-control"), "token", "create", "--config", file, "--identity", "ns/crm/sa/gateway"))
+        os.chmod(token, 0o600)
+        words = ["--control", f"https://127.0.0.1:{self.control.port()}", "--control-ca", roots, "--control-token", token, "--identity", "control"]
+        self.inner = self.run(gateway(*words, "--state-dir", folder / "state-inner", "--bind", "inner/http=127.0.0.1:0"))
+        self.inner_http = traffic.Caller(self.inner.port(listener="inner/http"))
+        kubernetes = self.served(Cluster())
+        self.stack.callback(kubernetes.released.set)
+        cluster = {"name": "none", "cluster": {"server": f"http://127.0.0.1:{kubernetes.port}"}}
+        context = {"name": "none", "context": {"cluster": "none", "user": "none"}}
+        kubeconfig = {"apiVersion": "v1", "kind": "Config", "clusters": [cluster], "contexts": [context], "users": [{"name": "none", "user": {"token": "none"}}], "current-context": "none"}
+        (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+        self.webhooks = traffic.Caller(free_port())
+        hooks = {"listen": f"127.0.0.1:{self.webhooks.port}", "names": ["localhost"], "injection": {"image": "foregate:0", "control": "https://localhost:8443"}}
+        watched = {"namespace": "foregate", "identity": "foregate-control-0", "kubeconfig": str(folder / "kubeconfig"), "webhooks": hooks}
+        self.cluster, _ = self.controlled(folder, "cluster", {**common, "kubernetes": watched})
+
+    def controlled(self, folder, name, settings):
+        file = folder / f"{name}.yaml"
+        file.write_text(yaml.safe_dump({**settings, "stateDir": str(folder / f"state-{name}")}))
+        process = self.run(Process([binary("foregate-control"), "run", "--config", file]))
+        process.port()
+        return process, file
+
+    # The script.
+
+    def play(self):
+        prometheus = self.prometheus
+        self.well()
+        prometheus.scraped()
+        self.quiet = {alert for alert in ALERTS if self.holds(alert)}
+        self.top = [shown for shown in panels() if shown.panel["gridPos"]["y"] == 1 and not prometheus.values(shown.filled)]
+        with self.http.open("/events/events") as connection:
+            events = connection.getresponse()
+            events.readline()
+            self.callers("one")
+            self.models()
+            prometheus.scraped()
+            self.callers("two")
+            self.models()
+            self.configurations()
+            self.sidecar()
+            self.store()
+            self.decisions()
+        self.flood()
+        prometheus.scraped()
+        self.missing = {(shown.dashboard, shown.panel["title"], shown.target["expr"]) for shown in panels() if not prometheus.values(shown.filled)}
+        self.refused = {labels["reason"] for labels, _ in prometheus.values("foregate_refusals_total")}
+        self.recorded = {rule["record"] for rule in RULES if "record" in rule and prometheus.values(rule["record"])}
+        self.unknown = {selector for rule in RULES for selector in selectors(rule["expr"]) if not prometheus.values(selector)}
+        self.choices = [self.chosen(model) for model in dashboards().values()]
+        self.exemplars = prometheus.ask("query_exemplars", query="http_server_request_duration_seconds_bucket", start=self.began, end=time.time())
+        self.farewell()
+        self.raised = {alert for alert in ALERTS if self.ever(alert)}
+        self.held = {alert for alert in ALERTS if self.holds(alert)}
+        self.alerts = prometheus.ask("alerts")["alerts"]
+
+    def chosen(self, dashboard):
+        """What each variable of a dashboard that asks Prometheus offers."""
+        found = {}
+        for variable in dashboard["templating"]["list"]:
+            if asked := re.fullmatch(r"label_values\((.+), (\w+)\)", variable.get("definition", "")):
+                found[variable["name"]] = {labels.get(asked[2]) for labels, _ in self.prometheus.values(filled(asked[1]))}
+        return found
+
+    def expressions(self, alert):
+        return [rule["expr"] for rule in RULES if rule.get("alert") == alert]
+
+    def holds(self, alert):
+        return any(self.prometheus.values(expression) for expression in self.expressions(alert))
+
+    def ever(self, alert):
+        return any(self.prometheus.ever(expression, self.began) for expression in self.expressions(alert))
+
+    def expect(self, script):
+        self.answers += script
+
+    def well(self):
+        """Callers and gateways as they should be."""
+        for _ in range(2):
+            self.http.many(40, "/open/ok")
+            self.inner_http.many(10, "/fleet/ok")
+            self.expect([("", self.http.ask("/placed/ok", "POST", traffic.lead(1)))])
+            self.prometheus.scraped()
+
+    def callers(self, turn):
+        closed = f"http://127.0.0.1:{self.closed}"
+        self.expect(traffic.malformed(self.http, self.https))
+        self.expect(traffic.unknown(self.http, self.tokens, self.issuer.url, closed, self.api_key))
+        self.expect(traffic.too_much(self.http, self.crm, turn))
+        self.expect(traffic.messages(self.http))
+        self.expect(traffic.services(self.http, self.crm))
+        self.http.many(60, "/faulty/ok", 16)
+        self.http.many(40, "/shared/ok")
+        self.mesh.raw(traffic.head())
+        self.https.raw(traffic.head(), "edge.test")
+        # Neither a certificate of the domain, nor none: no handshake.
+        with contextlib.suppress(OSError):
+            self.mesh.raw(traffic.head(), "edge.test")
+        self.balanced.raw(b"PROXY nonsense\r\n")
+        self.tcp.raw(traffic.head(path="/ok"))
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "1", "operation": "CREATE", "object": {"kind": "Pod"}}}
+        self.webhooks.raw(traffic.message("POST", "/validate", review), "localhost")
+
+    def models(self):
+        """Leads by ones and by hundreds, until what is watched about models was judged."""
+        self.http.many(150, "/leads/ok", 4, method="POST", body=traffic.lead)
+        self.http.many(10, "/leads/ok", 4, method="POST", body=lambda number: traffic.batch(number * 100, 100))
+        for account in ("001A", "001B", "001Z"):
+            self.http.ask("/stored/ok", "POST", {**traffic.LEAD, "AccountId": account})
+        self.redis.command("XADD", "foregate:stream:features", "*", "update", json.dumps({"key": "001S", "features": {"pricing_views": 4}}))
+        self.redis.command("XADD", "foregate:stream:features", "*", "update", "nonsense")
+        inbox = self.places["inbox"]
+        (inbox / "part").write_text("nonsense\n")
+        (inbox / "part").rename(inbox / "wrong.ndjson")
+
+    def configurations(self):
+        """One that is refused, then one that no longer allows what is open."""
+        text = policies.documents(self.places)
+        self.publish(text + "---\nkind: Nonsense\n")
+        self.prometheus.until("foregate_config_rejected == 1")
+        self.publish(text + policies.policy_of("events", "addresses: { allow: [10.0.0.0/8] }", "events-no-more"))
+        self.prometheus.until("sum(foregate_config_rejected) == 0")
+        self.prometheus.until("foregate_revocations_total")
+
+    def sidecar(self):
+        """The inference server is stopped, killed, and started again."""
+        placed = lambda: self.http.ask("/placed/ok", "POST", traffic.lead(1))
+        self.inference.child.send_signal(signal.SIGSTOP)
+        self.expect([("ScoreUnavailable", placed())])
+        self.inference.end(signal.SIGKILL)
+        self.prometheus.until("foregate_inference_sidecar_connected == 0")
+        self.expect([("ScoreUnavailable", placed())])
+        self.infer()
+        self.prometheus.until("foregate_inference_sidecar_connected == 1")
+
+    def store(self):
+        """The Redis is killed, and started again."""
+        port = self.redis.port
+        self.redis.end(signal.SIGKILL)
+        for _ in range(20):
+            self.http.ask("/shared/ok")
+        self.expect([("LimitUnavailable", self.http.ask("/shared/ok"))])
+        self.expect([("IdempotencyUnavailable", self.http.ask("/once-shared/ok", "POST", {}, idempotency_key="k"))])
+        self.prometheus.until("foregate_store_circuits_open > 0")
+        self.redis = self.run(Redis(self.folder, port))
+        self.prometheus.until("sum(foregate_store_circuits_open) == 0")
+
+    def decisions(self):
+        """The disk of the decision log goes, and comes back."""
+        shutil.rmtree(self.log)
+        until("LogUnavailable", lambda: self.http.ask("/open/ok") == (503, "LogUnavailable"))
+        self.prometheus.until("foregate_decision_log_failing == 1")
+        self.log.mkdir()
+        until("the log", lambda: self.http.ask("/open/ok")[0] == 200)
+        self.prometheus.until("sum(foregate_decision_log_failing) == 0")
+
+    def flood(self):
+        """More requests than the queue of the access log has room for."""
+        url = f"http://127.0.0.1:{self.http.port}/inside/ok"
+        subprocess.run(["h2load", "-n", "12000", "-c", "4", "-m", "32", url], check=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120)
+        self.prometheus.until("foregate_access_log_dropped_total > 0")
+
+    def farewell(self):
+        """The control plane goes, then a gateway."""
+        self.control.end(signal.SIGKILL)
+        self.prometheus.until("foregate_control_connected == 0")
+        self.prometheus.until("increase(foregate_identity_updates_failed_total[15m]) > 0")
+        self.inner.end(signal.SIGKILL)
+        self.prometheus.until('up{job="gateway"} == 0')
+        self.prometheus.scraped()
+
+
+class Shown:
+    """One expression of one panel, with its variables filled in."""
+
+    def __init__(self, dashboard, panel, target):
+        self.dashboard, self.panel, self.target = dashboard, panel, target
+        self.filled = filled(target["expr"])
+
+
+def filled(expression):
+    """What Grafana would ask, where everything is chosen."""
+    expression = expression.replace("$__rate_interval", "5m")
+    return re.sub(r'"\$(?:job|instance|route)"', '".*"', expression)
+
+
+def dashboards():
+    return {path.stem: json.loads(path.read_text()) for path in sorted((DEPLOY / "grafana" / "dashboards").glob("*.json"))}
+
+
+def panels():
+    for name, model in dashboards().items():
+        for panel in model["panels"]:
+            for target in panel.get("targets", []):
+                yield Shown(name, panel, target)
+
+
+def selectors(expression):
+    """Names of series with what is asked of their labels, recorded ones too."""
+    without_labels = re.sub(r"\b(?:by|on) \([^)]*\)", "", expression)
+    return re.findall(r"(?<![:\w])(?:up|(?:foregate|http_server|http_client)_[a-z_]+|job[a-z_]*:[a-z0-9_]+:[a-z0-9_]+)(?:\{[^}]*\})?", without_labels)
+
+
+class Observed(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        stack = contextlib.ExitStack()
+        cls.addClassCleanup(stack.close)
+        cls.stage = Stage(stack)
+        cls.stage.play()
+
+    def test_every_caller_is_told_what_is_wrong(self):
+        wrong = [(wanted, answer) for wanted, answer in self.stage.answers if answer[1] != wanted]
+        self.assertEqual(wrong, [])
+
+    def test_every_refusal_that_can_be_provoked_happens(self):
+        text = (ROOT / "filters" / "src" / "reason.rs").read_text()
+        reasons = set(re.findall(r"^    ([A-Z][A-Za-z]+) = [A-Z_]+, [0-9]+, ", text, re.M)) - {"Preflight"}
+        self.assertGreater(len(reasons), 50)
+        self.assertEqual(reasons - self.stage.refused, set(NOT_REFUSED))
+
+    def test_every_panel_shows_something(self):
+        named = {(dashboard, title, part) for dashboard, title, part in NOT_SHOWN}
+        unexpected = {one for one in self.stage.missing if not any(one[:2] == (dashboard, title) and part in one[2] for dashboard, title, part in named)}
+        self.assertEqual(unexpected, set())
+        self.assertEqual(len(self.stage.missing), len(NOT_SHOWN), self.stage.missing)
+
+    def test_the_first_rows_show_something_while_all_is_well(self):
+        # No window of records is full so early.
+        self.assertEqual([(shown.dashboard, shown.panel["title"]) for shown in self.stage.top], [("models", "Drift")])
+
+    def test_every_rule_records_something(self):
+        self.assertEqual({rule["record"] for rule in RULES if "record" in rule} - self.stage.recorded, set())
+
+    def test_rules_ask_for_series_and_labels_that_are_there(self):
+        self.assertEqual(self.stage.unknown, {"foregate_spans_dropped_total"})
+
+    def test_variables_offer_something_to_choose(self):
+        for found in self.stage.choices:
+            self.assertEqual({name: bool(values - {None}) for name, values in found.items()}, {"job": True, "instance": True, "route": True})
+            self.assertEqual((found["job"], len(found["instance"])), ({"gateway"}, 2))
+
+    def test_no_alert_is_raised_by_what_is_well(self):
+        self.assertLessEqual(self.stage.quiet, FROM_THE_BEGINNING)
+
+    def test_every_alert_is_raised_by_what_it_is_about(self):
+        self.assertEqual(set(ALERTS) - self.stage.raised, set(NOT_RAISED))
+
+    def test_alerts_clear_where_it_is_mended(self):
+        mended = {"ForegateConfigurationRefused", "ForegateDecisionLogFailing", "ForegateInferenceSidecarLost"}
+        self.assertLessEqual(mended, self.stage.raised)
+        self.assertEqual(self.stage.held & mended, set())
+
+    def test_alerts_say_what_and_where(self):
+        self.assertTrue(self.stage.alerts)
+        for alert in self.stage.alerts:
+            description = alert["annotations"]["description"]
+            self.assertNotRegex(description, r"<no value>|error|%!|  ", alert["labels"]["alertname"])
+
+    def test_exemplars_lead_to_decisions(self):
+        found = [exemplar["labels"] for series in self.stage.exemplars for exemplar in series["exemplars"]]
+        self.assertTrue(found)
+        for labels in found:
+            self.assertRegex(labels["decision_id"], "^[0-9a-f-]{36}$")
+
+
+if __name__ == "__main__":
+    unittest.main()
