@@ -18,6 +18,7 @@ use crate::cli::control::ControlArgs;
 use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::fleet::FleetArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::pages::UNITS;
 use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
 use crate::identity::Origin;
@@ -31,6 +32,7 @@ use crate::stream::Deadlines;
 use crate::telemetry::access_log::AccessLog;
 
 #[derive(Debug, Args)]
+#[command(after_help = UNITS)]
 pub(super) struct Run {
     /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it. Where it is not given, policies
     /// come from the control plane, and are kept in --state-dir.
@@ -44,7 +46,7 @@ pub(super) struct Run {
     /// `FOREGATE_PROBES` tells of its probes.
     #[arg(long, value_name = "ADDRESS")]
     probes: Option<SocketAddr>,
-    /// Worker threads of the data plane [default: one a processor].
+    /// Worker threads of the data plane, 1 to 256 [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// Lets a listener listen elsewhere than the policy says; port 0 takes a free one. Repeatable.
@@ -53,11 +55,11 @@ pub(super) struct Run {
     /// `stdout`, `off`, or a file.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     access_log: String,
-    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB; 0 keeps none.
+    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB, 0 to 1000000; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     decisions: u32,
-    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N is rounded up
-    /// to a power of two. 1/1 keeps and times every decision: for debugging.
+    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N, 1 to 1048576, is
+    /// rounded up to a power of two. 1/1 keeps and times every decision: for debugging.
     #[arg(long, value_name = "1/N", default_value = "1/16", value_parser = parse_sample)]
     decision_sample: u32,
     #[command(flatten)]
@@ -120,7 +122,7 @@ struct SidecarArgs {
     /// SPIFFE id that the inference server at `https://` must show; this workload shows its own, of `--identity`.
     #[arg(long, value_name = "ID", requires = "inference_sidecar", value_parser = parse_peer)]
     inference_sidecar_peer: Option<PeerPattern>,
-    /// Calls of the inference server under way at once; beyond them a score is `busy`. The server takes
+    /// Calls of the inference server under way at once, 1 to 100000; beyond them a score is `busy`. The server takes
     /// `--max-requests` of all its clients.
     #[arg(long, value_name = "N", default_value_t = sidecar::CALLS, requires = "inference_sidecar", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     inference_sidecar_calls: u32,
