@@ -52,3 +52,13 @@ fn images_and_compose_files_are_well_made() {
 fn workflows_are_valid_and_may_do_little() {
     passes("test_workflows.py");
 }
+
+#[test]
+fn a_release_is_the_same_twice_installs_and_is_documented() {
+    passes("test_release.py");
+}
+
+#[test]
+fn the_book_is_built_with_every_link_and_without_a_network() {
+    passes("test_book.py");
+}
