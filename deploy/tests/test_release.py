@@ -109,11 +109,16 @@ class Release(unittest.TestCase):
 
     def test_units_are_valid_and_may_do_little(self):
         for unit in UNITS:
-            code, said = run("systemd-analyze", "verify", "--man=no", f"--root={self.root}", unit)
-            mine = [line for line in said.splitlines() if unit in line]
-            self.assertEqual(mine, [], said)
-            exposure = ["systemd-analyze", "security", "--offline=yes", f"--root={self.root}", "--threshold=25", unit]
-            code, said = run(*exposure)
+            text = (self.root / "lib/systemd/system" / unit).read_text()
+            # The units of this machine are what they hang on; the commands are not installed here.
+            copy = self.folder / unit
+            copy.write_text(text.replace("=/usr/bin/", f"={self.root}/usr/bin/"))
+            code, said = run("systemd-analyze", "verify", "--man=no", copy)
+            self.assertEqual((code, said), (0, ""))
+            copy.write_text(copy.read_text().replace("ProtectSystem", "ProtektSystem"))
+            self.assertIn("ProtektSystem", run("systemd-analyze", "verify", "--man=no", copy)[1])
+            # 2.0 of 10: what a service that talks to the network and reads its configuration cannot do without.
+            code, said = run("systemd-analyze", "security", "--offline=yes", f"--root={self.root}", "--threshold=20", unit)
             self.assertEqual(code, 0, said)
 
     def test_units_start_commands_with_what_they_take(self):

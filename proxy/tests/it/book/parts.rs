@@ -12,6 +12,9 @@ const NOT_SHOWN: [&str; 0] = [];
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const OURS: &str = "foregate.dev";
 
+/// What documents are called that do not say so.
+const UNNAMED: &str = "unnamed";
+
 /// Documents under way to be whole.
 struct Parts(Vec<Value>);
 
@@ -19,7 +22,7 @@ struct Parts(Vec<Value>);
 pub fn faults(text: &str) -> Vec<String> {
     let mut parts = Parts(Vec::new());
     for document in text.split("\n---\n").map(|text| text.trim_start_matches("---\n")) {
-        match whole(document) {
+        match whole(document, parts.0.len()) {
             Ok(document) => parts.0.push(document),
             Err(error) => return vec![format!("no YAML: {error}")],
         }
@@ -50,7 +53,7 @@ fn fault(line: &str) -> Option<String> {
 }
 
 /// A document with the kind, name and fields that it leaves out.
-fn whole(text: &str) -> Result<Value, String> {
+fn whole(text: &str, number: usize) -> Result<Value, String> {
     let body = text.lines().find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
     let deep = body.is_some_and(|line| line.starts_with(' '));
     let text = if deep { format!("spec:\n{text}") } else { text.to_owned() };
@@ -66,7 +69,7 @@ fn whole(text: &str) -> Result<Value, String> {
         _ => format!("{GATEWAY_API}/v1"),
     };
     add(fields, "apiVersion", json!(api));
-    add(fields, "metadata", json!({ "name": "example" }));
+    add(fields, "metadata", json!({ "name": format!("{UNNAMED}-{number}") }));
     add(fields, "spec", json!({}));
     add(fields, "kind", json!(kind));
     if let Some(spec) = document["spec"].as_object_mut() {
@@ -138,6 +141,14 @@ impl Parts {
     fn stand_in(&mut self, kind: &str, name: &str) {
         let known = |document: &Value| document["kind"] == kind && document["metadata"]["name"] == name;
         if self.0.iter().any(known) {
+            return;
+        }
+        let nameless = |document: &&mut Value| {
+            document["kind"] == kind && document["metadata"]["name"].as_str().unwrap_or("").starts_with(UNNAMED)
+        };
+        // What is shown without a name is what is meant.
+        if let Some(document) = self.0.iter_mut().find(nameless) {
+            document["metadata"]["name"] = json!(name);
             return;
         }
         let mut spec = match kind {
