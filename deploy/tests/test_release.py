@@ -135,6 +135,22 @@ class Release(unittest.TestCase):
         code, said = run(binary("foregate"), "check", self.root / "etc/foregate/policies")
         self.assertEqual(code, 0, said)
 
+    @unittest.skipIf(os.geteuid() != 0, "only root gives a process another nsswitch.conf")
+    def test_static_commands_look_names_up_without_modules_of_the_machine(self):
+        source = self.folder / "lookup.c"
+        source.write_text(
+            "#include <netdb.h>\nint main(void) { struct addrinfo *found; return getaddrinfo(\"known\", 0, 0, &found) != 0; }"
+        )
+        code = {}
+        for name, linked in (("plain", ()), ("ours", (ROOT / "deploy/static/names.c",))):
+            jail = self.folder / f"jail-{name}"
+            (jail / "etc").mkdir(parents=True)
+            (jail / "etc/hosts").write_text("127.0.0.1 known\n")
+            (jail / "etc/nsswitch.conf").write_text("hosts: module-of-this-machine\n")
+            subprocess.run(["cc", "-static", "-w", "-o", jail / "lookup", source, *linked], check=True, stderr=subprocess.DEVNULL)
+            code[name], _ = run("chroot", jail, "/lookup")
+        self.assertEqual(code, {"plain": 1, "ours": 0})
+
     @unittest.skipIf(os.geteuid() != 0, "dpkg gives files to root")
     def test_it_installs_upgrades_and_goes(self):
         there = self.folder / "installed"

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::pages::Block;
-use crate::support::policies;
+use crate::support::{DEADLINE, policies};
 
 /// A folder with `policies` and `inference-sidecar` of the tree, and what runs in it.
 #[derive(Debug)]
@@ -52,9 +53,10 @@ impl Session {
         if commands.is_empty() {
             return vec!["there is no command in it; one begins with `$ `".to_owned()];
         }
-        let run = |(command, shown): (String, Vec<&str>)| match command.strip_suffix('&') {
-            Some(server) => self.start(server.trim()).err(),
-            None => self.agrees(&command, &shown).err(),
+        let run = |(command, shown): (String, Vec<&str>)| match (command.strip_suffix('&'), command.as_str()) {
+            (Some(server), _) => self.start(server.trim()).err(),
+            (None, "kill %1") => self.end().err(),
+            (None, _) => self.agrees(&command, &shown).err(),
         };
         commands.into_iter().filter_map(run).collect()
     }
@@ -68,12 +70,14 @@ impl Session {
         shell
     }
 
+    /// A command with the addresses that those of the book stand for.
+    fn real(&self, command: &str) -> String {
+        self.addresses.iter().fold(command.to_owned(), |command, (book, address)| command.replace(book, address))
+    }
+
     /// Runs a command to its end, and compares what it says.
     fn agrees(&self, command: &str, shown: &[&str]) -> Result<(), String> {
-        let mut real = command.replace("foregate demo", "foregate demo --port 0");
-        for (book, address) in &self.addresses {
-            real = real.replace(book, address);
-        }
+        let real = self.real(&command.replace("foregate demo", "foregate demo --port 0"));
         let output = self.shell(&format!("exec 2>&1\n{real}")).output().unwrap();
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         for (book, address) in &self.addresses {
@@ -90,8 +94,17 @@ impl Session {
         Err(format!("`{command}` does not say\n{}\n--- but\n{said}", shown.join("\n")))
     }
 
+    /// Has the first server end in order.
+    fn end(&mut self) -> Result<(), String> {
+        let server = self.servers.first_mut().ok_or("nothing was started")?;
+        let told = Command::new("kill").arg(server.0.id().to_string()).status().unwrap();
+        let ended = server.0.wait().unwrap();
+        if told.success() && ended.success() { Ok(()) } else { Err(format!("it ended with {ended}")) }
+    }
+
     /// Starts what goes on, on free ports, and waits until it serves.
     fn start(&mut self, command: &str) -> Result<(), String> {
+        let command = self.real(command);
         let words: Vec<_> = command.split_whitespace().collect();
         match words.as_slice() {
             ["foregate", "run", folder, ..] => {
@@ -108,7 +121,7 @@ impl Session {
                 let file = self.folder().join(config);
                 let text = fs::read_to_string(&file).map_err(|error| format!("{config}: {error}"))?;
                 fs::write(file, text.replace("127.0.0.1:8443", "127.0.0.1:0") + "admin: 127.0.0.1:0\n").unwrap();
-                self.serve(command, &BTreeMap::new())
+                self.serve(&command, &BTreeMap::new())
             }
             _ => Err(format!("`{command}` is nothing that is known to go on")),
         }
@@ -118,34 +131,36 @@ impl Session {
     fn serve(&mut self, command: &str, listeners: &BTreeMap<String, u64>) -> Result<(), String> {
         let mut shell = self.shell(&format!("exec 2>&1\nexec {command}"));
         let mut child = shell.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap());
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         self.servers.push(Server(child));
+        let (sender, receiver) = mpsc::channel();
+        // The pipe is read to its end, also when nobody waits for its lines any more.
+        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
         let (mut said, mut ports) = (String::new(), Vec::new());
-        let gateway = command.starts_with("foregate run");
-        while ports.len() < if gateway { listeners.len() + 1 } else { 2 } {
-            let mut line = String::new();
-            if lines.read_line(&mut line).unwrap() == 0 {
-                return Err(format!("`{command}` ended:\n{said}"));
-            }
-            ports.extend(listening(&line, listeners));
+        let wanted = if command.starts_with("foregate run") { listeners.len() + 1 } else { 2 };
+        while ports.len() < wanted {
+            let Ok(line) = receiver.recv_timeout(DEADLINE) else {
+                return Err(format!("`{command}` ended, or does not serve:\n{said}"));
+            };
+            ports.extend(listening(command, &line, listeners));
             said.push_str(&line);
+            said.push('\n');
         }
-        thread::spawn(move || std::io::copy(&mut lines.by_ref(), &mut std::io::sink()));
         self.addresses.extend(ports.into_iter().map(|(port, address)| (format!("127.0.0.1:{port}"), address)));
         Ok(())
     }
 }
 
 /// The port of the book and the address that a line of a server tells of.
-fn listening(line: &str, listeners: &BTreeMap<String, u64>) -> Option<(u64, String)> {
-    match line.trim_end().split_once(' ') {
+fn listening(command: &str, line: &str, listeners: &BTreeMap<String, u64>) -> Option<(u64, String)> {
+    match line.split_once(' ') {
         Some(("http", address)) => return Some((8000, address.to_owned())),
         Some(("grpc", address)) => return Some((8001, address.to_owned())),
         _ => {}
     }
     let event: Value = serde_json::from_str(line).ok()?;
     let address = event["address"].as_str()?.to_owned();
-    let control = event["service.name"] == "foregate-control";
+    let control = command.starts_with("foregate-control");
     match event["event.name"].as_str()? {
         "admin listening" => Some((if control { 9091 } else { 9090 }, address)),
         "listening" if control => Some((8443, address)),
@@ -192,16 +207,14 @@ fn lines_agree(shown: &[&str], said: &[&str]) -> bool {
 
 /// True where this line is the one that is shown; `...` stands for anything in it.
 fn agrees(shown: &str, said: &str) -> bool {
-    let mut parts = shown.split("...");
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = said.strip_prefix(first) else { return false };
-    let mut open = false;
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-        open = part.is_empty();
-    }
-    open || rest.is_empty()
+    let Some((first, rest)) = shown.split_once("...") else { return shown == said };
+    let (middle, last) = rest.rsplit_once("...").unwrap_or(("", rest));
+    let Some(mut said) = said.strip_prefix(first).and_then(|said| said.strip_suffix(last)) else { return false };
+    middle.split("...").all(|part| {
+        let found = said.find(part);
+        said = &said[found.map_or(0, |at| at + part.len())..];
+        found.is_some()
+    })
 }
 
 fn copy(from: &Path, to: &PathBuf) {

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::root;
 
-/// What a block names and does not show: files of certificates, schemas, bundles, keys.
-const NOT_SHOWN: [&str; 0] = [];
+/// What a block names and does not show: files such as schemas and keys, bundles, backends of a route.
+const NOT_SHOWN: [&str; 3] = ["FG0305", "FG0501", "FG0642"];
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
 const OURS: &str = "foregate.dev";
 
@@ -62,6 +62,7 @@ fn whole(text: &str, number: usize) -> Result<Value, String> {
     if let Some(rules) = fields.remove("rules") {
         fields.insert("spec".to_owned(), json!({ "rules": rules }));
     }
+    let part = !fields.contains_key("metadata");
     let kind = fields.get("kind").and_then(Value::as_str).map(str::to_owned);
     let kind = kind.unwrap_or_else(|| said(&text).unwrap_or("Policy").to_owned());
     let api = match kind.as_str() {
@@ -74,6 +75,9 @@ fn whole(text: &str, number: usize) -> Result<Value, String> {
     add(fields, "kind", json!(kind));
     if let Some(spec) = document["spec"].as_object_mut() {
         complete(&kind, spec);
+        if part && kind == "Policy" {
+            add(spec, "authorize", json!([{ "name": "all", "allow": "true" }]));
+        }
     }
     Ok(document)
 }
@@ -136,6 +140,21 @@ impl Parts {
                 self.stand_in(&kind, &name);
             }
         }
+        self.guard_routes();
+    }
+
+    /// Where no policy is shown, somebody may call all the same.
+    fn guard_routes(&mut self) {
+        if self.0.iter().any(|document| document["kind"] == "Policy") {
+            return;
+        }
+        let routes = self.0.iter().filter(|document| document["kind"].as_str().unwrap().ends_with("Route"));
+        let targets: Vec<_> = routes
+            .map(|route| json!({ "group": GATEWAY_API, "kind": route["kind"], "name": route["metadata"]["name"] }))
+            .collect();
+        let spec = json!({ "targetRefs": targets, "authorize": [{ "name": "all", "allow": "true" }] });
+        let metadata = json!({ "name": "all" });
+        self.0.push(json!({ "apiVersion": format!("{OURS}/v1alpha1"), "kind": "Policy", "metadata": metadata, "spec": spec }));
     }
 
     fn stand_in(&mut self, kind: &str, name: &str) {
