@@ -160,7 +160,8 @@ def flatten(field, path, rows, required=False):
     """Fills in what a field and those below it take, by their path."""
     if path:
         words = [field.get("description", ""), *bounds(field), "required" if required else ""]
-        rows.setdefault(path, (shape(field), ". ".join(word.rstrip(".") for word in words if word)))
+        told = " ".join(f"{word[0].upper()}{word[1:].rstrip('.')}." for word in words if word)
+        rows.setdefault(path, (shape(field), told))
     for inner in (field, *field.get("oneOf", ()), *field.get("anyOf", ()), *field.get("allOf", ())):
         if inner is not field and "properties" not in inner and "items" not in inner:
             continue
