@@ -10,8 +10,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 /// How values are written; stands below the options that take them.
-pub const UNITS: &str =
-    "TIME is written as 500ms, 10s or 1h30m (h, m, s, ms, us), SIZE as 64KiB or 1MiB (B, KiB, MiB, GiB, kB, MB, GB).";
+pub const UNITS: &str = "TIME is written as 500ms, 10s or 1h30m (h, m, s, ms, us), SIZE as 64KiB or 1MiB (B, KiB, MiB, GiB, kB, MB, GB).";
 
 #[derive(Debug, Args)]
 pub struct Manual {

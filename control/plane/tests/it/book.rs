@@ -1,5 +1,6 @@
 //! Settings that the documentation shows: the control plane takes them.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
@@ -26,7 +27,7 @@ fn said_of(block: &str) -> Result<(), String> {
     let mut text = block.to_owned();
     for (name, value) in REST {
         if !block.lines().any(|line| line.starts_with(&format!("{name}:"))) {
-            text.push_str(&format!("{name}: {value}\n"));
+            writeln!(text, "{name}: {value}").unwrap();
         }
     }
     let folder = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -53,7 +53,8 @@ impl Session {
         if commands.is_empty() {
             return vec!["there is no command in it; one begins with `$ `".to_owned()];
         }
-        let run = |(command, shown): (String, Vec<&str>)| match (command.strip_suffix('&'), command.as_str()) {
+        let run = |(command, shown): (String, Vec<&str>)| match (command.strip_suffix('&'), command.as_str())
+        {
             (Some(server), _) => self.start(server.trim()).err(),
             (None, "kill %1") => self.end().err(),
             (None, _) => self.agrees(&command, &shown).err(),
@@ -72,7 +73,9 @@ impl Session {
 
     /// A command with the addresses that those of the book stand for.
     fn real(&self, command: &str) -> String {
-        self.addresses.iter().fold(command.to_owned(), |command, (book, address)| command.replace(book, address))
+        self.addresses
+            .iter()
+            .fold(command.to_owned(), |command, (book, address)| command.replace(book, address))
     }
 
     /// Runs a command to its end, and compares what it says.
@@ -120,7 +123,8 @@ impl Session {
             ["foregate-control", "run", "--config", config, ..] => {
                 let file = self.folder().join(config);
                 let text = fs::read_to_string(&file).map_err(|error| format!("{config}: {error}"))?;
-                fs::write(file, text.replace("127.0.0.1:8443", "127.0.0.1:0") + "admin: 127.0.0.1:0\n").unwrap();
+                fs::write(file, text.replace("127.0.0.1:8443", "127.0.0.1:0") + "admin: 127.0.0.1:0\n")
+                    .unwrap();
                 self.serve(&command, &BTreeMap::new())
             }
             _ => Err(format!("`{command}` is nothing that is known to go on")),
@@ -146,7 +150,8 @@ impl Session {
             said.push_str(&line);
             said.push('\n');
         }
-        self.addresses.extend(ports.into_iter().map(|(port, address)| (format!("127.0.0.1:{port}"), address)));
+        self.addresses
+            .extend(ports.into_iter().map(|(port, address)| (format!("127.0.0.1:{port}"), address)));
         Ok(())
     }
 }
@@ -201,7 +206,9 @@ fn lines_agree(shown: &[&str], said: &[&str]) -> bool {
     match shown.split_first() {
         None => said.is_empty(),
         Some((&"...", rest)) => (0..=said.len()).any(|skipped| lines_agree(rest, &said[skipped..])),
-        Some((line, rest)) => said.split_first().is_some_and(|(first, more)| agrees(line, first) && lines_agree(rest, more)),
+        Some((line, rest)) => {
+            said.split_first().is_some_and(|(first, more)| agrees(line, first) && lines_agree(rest, more))
+        }
     }
 }
 
@@ -209,7 +216,9 @@ fn lines_agree(shown: &[&str], said: &[&str]) -> bool {
 fn agrees(shown: &str, said: &str) -> bool {
     let Some((first, rest)) = shown.split_once("...") else { return shown == said };
     let (middle, last) = rest.rsplit_once("...").unwrap_or(("", rest));
-    let Some(mut said) = said.strip_prefix(first).and_then(|said| said.strip_suffix(last)) else { return false };
+    let Some(mut said) = said.strip_prefix(first).and_then(|said| said.strip_suffix(last)) else {
+        return false;
+    };
     middle.split("...").all(|part| {
         let found = said.find(part);
         said = &said[found.map_or(0, |at| at + part.len())..];
@@ -217,7 +226,7 @@ fn agrees(shown: &str, said: &str) -> bool {
     })
 }
 
-fn copy(from: &Path, to: &PathBuf) {
+fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();

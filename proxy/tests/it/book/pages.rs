@@ -64,7 +64,8 @@ pub fn all(root: &Path) -> Vec<Page> {
 
 /// A page of this text, which includes nothing.
 pub fn parse(file: &str, text: &str) -> Page {
-    let line = |(number, text): (usize, &str)| Line { file: file.into(), number: number + 1, text: text.to_owned() };
+    let line =
+        |(number, text): (usize, &str)| Line { file: file.into(), number: number + 1, text: text.to_owned() };
     let lines: Vec<_> = text.lines().enumerate().map(line).collect();
     Page { name: file.to_owned(), blocks: blocks(Path::new(""), &lines) }
 }
@@ -102,7 +103,9 @@ fn taken(line: &str) -> Option<(&str, Option<&str>)> {
     let words = line.trim().strip_prefix("{{#")?.strip_suffix("}}")?;
     match words.split_once(' ')? {
         ("include", path) => Some((path, None)),
-        ("section", path) => Some(path.split_once('#').map_or((path, None), |(path, name)| (path, Some(name)))),
+        ("section", path) => {
+            Some(path.split_once('#').map_or((path, None), |(path, name)| (path, Some(name))))
+        }
         _ => None,
     }
 }

@@ -97,10 +97,15 @@ fn complete(kind: &str, spec: &mut Map<String, Value>) {
     let text = Value::Object(spec.clone()).to_string();
     match kind {
         "Policy" => {
-            add(spec, "targetRefs", json!([{ "group": GATEWAY_API, "kind": "HTTPRoute", "name": "example" }]));
+            add(
+                spec,
+                "targetRefs",
+                json!([{ "group": GATEWAY_API, "kind": "HTTPRoute", "name": "example" }]),
+            );
             if text.contains("jwt.") && !text.contains("introspection") {
                 let keys = json!({ "uri": "https://idp.example.com/keys" });
-                let issuer = json!({ "issuer": "https://idp.example.com/", "audiences": ["crm"], "jwks": keys });
+                let issuer =
+                    json!({ "issuer": "https://idp.example.com/", "audiences": ["crm"], "jwks": keys });
                 add(spec, "jwt", json!([issuer]));
             }
             if text.contains("enrich.lead.") {
@@ -119,7 +124,11 @@ fn complete(kind: &str, spec: &mut Map<String, Value>) {
             add(spec, "rules", json!([{}]));
             for rule in spec["rules"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
                 if !rule.contains_key("filters") {
-                    add(rule, "backendRefs", json!([{ "group": OURS, "kind": "Upstream", "name": "example" }]));
+                    add(
+                        rule,
+                        "backendRefs",
+                        json!([{ "group": OURS, "kind": "Upstream", "name": "example" }]),
+                    );
                 }
             }
         }
@@ -163,7 +172,8 @@ impl Parts {
             return;
         }
         let nameless = |document: &&mut Value| {
-            document["kind"] == kind && document["metadata"]["name"].as_str().unwrap_or("").starts_with(UNNAMED)
+            document["kind"] == kind
+                && document["metadata"]["name"].as_str().unwrap_or("").starts_with(UNNAMED)
         };
         // What is shown without a name is what is meant.
         if let Some(document) = self.0.iter_mut().find(nameless) {
@@ -193,7 +203,9 @@ fn references(value: &Value, into: &mut Vec<(String, String)>) {
                 let each = value.as_array().into_iter().flatten();
                 match field.as_str() {
                     "parentRefs" => {
-                        into.extend(each.filter_map(|parent| Some(("Gateway".to_owned(), name(&parent["name"])?))));
+                        into.extend(
+                            each.filter_map(|parent| Some(("Gateway".to_owned(), name(&parent["name"])?))),
+                        );
                     }
                     "targetRefs" | "backendRefs" => into.extend(
                         each.filter_map(|target| Some((name(&target["kind"])?, name(&target["name"])?))),
