@@ -114,6 +114,13 @@ need iproute2 ip
 need nftables nft
 need iptables iptables-restore
 need util-linux setpriv
+# What is released is packed, and looked at as those who install it do.
+need binutils strip
+need lintian lintian
+need groff-base groff
+need systemd systemd-analyze
+need zsh zsh
+need fish fish
 [ ${#missing[@]} -eq 0 ] || packages "${missing[@]}"
 
 # Scrapes the gateway, evaluates rules, and tries them.

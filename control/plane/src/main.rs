@@ -1,8 +1,12 @@
 //! The `foregate-control` command: policies checked away from any proxy, policies and identities for proxies.
 
+// Commands have no crate in common.
+#[path = "../../../proxy/src/cli/pages.rs"]
+mod pages;
+
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use foregate_control::check::Check;
 use foregate_control::crds::Crds;
@@ -12,7 +16,7 @@ use foregate_control::run::Run;
 
 /// Checks policies where no proxy runs, and gives proxies policies and identities.
 #[derive(Debug, Parser)]
-#[command(name = "foregate-control", version, arg_required_else_help = true)]
+#[command(name = "foregate-control", version, arg_required_else_help = true, after_help = pages::UNITS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -37,6 +41,10 @@ enum Command {
     Revert(Revert),
     /// Prints the `CustomResourceDefinitions` of the kinds of foregate.dev.
     Crds(Crds),
+    /// Writes the manual pages of all commands.
+    Man(pages::Manual),
+    /// Prints the script by which a shell completes commands.
+    Completions(pages::Completions),
 }
 
 fn main() -> ExitCode {
@@ -50,5 +58,7 @@ fn main() -> ExitCode {
         Command::Rollout(command) => command.run(),
         Command::Revert(revert) => revert.run(),
         Command::Crds(_) => Crds::run(),
+        Command::Man(manual) => manual.run(Cli::command()),
+        Command::Completions(completions) => completions.run(Cli::command()),
     }
 }

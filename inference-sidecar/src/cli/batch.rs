@@ -26,7 +26,7 @@ pub(super) struct Batch {
     /// Of input and output [default: csv where the input is called so].
     #[arg(long, value_name = "FORMAT")]
     format: Option<FileFormat>,
-    /// Threads that score [default: one a processor].
+    /// Threads that score, 1 to 256 [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
     /// The moment that dates are held against, such as 2027-01-31T12:00:00Z [default: that of the start].
@@ -36,7 +36,9 @@ pub(super) struct Batch {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FileFormat {
+    /// One JSON record a line.
     Ndjson,
+    /// Comma-separated values (RFC 4180) with a header.
     Csv,
 }
 

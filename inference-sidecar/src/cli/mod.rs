@@ -1,12 +1,15 @@
 //! The command line of `foregate-inference`: one word, one file.
 
 mod batch;
+// Commands have no crate in common.
+#[path = "../../../proxy/src/cli/pages.rs"]
+mod pages;
 mod serve;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 const EXIT_CODES: &str = "Exit codes: 0 fine, 1 the run failed, 2 usage, 3 rows of a batch are at fault.";
 
@@ -27,6 +30,10 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Scores a file row by row, and resumes where it was killed.
     Batch(batch::Batch),
+    /// Writes the manual pages of all commands.
+    Man(pages::Manual),
+    /// Prints the script by which a shell completes commands.
+    Completions(pages::Completions),
 }
 
 impl Cli {
@@ -35,6 +42,8 @@ impl Cli {
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Batch(batch) => batch.run(),
+            Command::Man(manual) => manual.run(Self::command()),
+            Command::Completions(completions) => completions.run(Self::command()),
         }
     }
 }

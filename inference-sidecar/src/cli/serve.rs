@@ -8,11 +8,13 @@ use clap::{Args, ValueEnum};
 use foregate_filters::units::{ByteSize, TimeSpan};
 use tokio::runtime::Builder;
 
+use super::pages::UNITS;
 use super::{error, line};
 use crate::pool::default_threads;
 use crate::server::{Limits, Options, ServeError, Server};
 
 #[derive(Debug, Args)]
+#[command(after_help = UNITS)]
 pub(super) struct Serve {
     /// Folder with bundles: folders that hold a `model.yaml`, or folders of such.
     #[arg(long, value_name = "FOLDER")]
@@ -33,10 +35,10 @@ pub(super) struct Serve {
     model_control: ModelControl,
     #[command(flatten)]
     limits: LimitArgs,
-    /// Threads that serve connections [default: one a processor].
+    /// Threads that serve connections, 1 to 256 [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// Threads of each model that is too dear for those; whoever serves connections goes before them [default: half of the
+    /// Threads of each model that is too dear for those, 1 to 256; whoever serves connections goes before them [default: half of the
     /// processors, one at least].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     model_threads: Option<u16>,
@@ -73,13 +75,13 @@ struct LimitArgs {
     /// Size of a body at most, as it comes and once decoded, up to 1GiB.
     #[arg(long, value_name = "SIZE", default_value = "8MiB", value_parser = parse_body)]
     max_body: ByteSize,
-    /// Rows of a request at most.
+    /// Rows of a request at most, 1 to 1000000.
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_rows: u32,
-    /// Requests at once; more are refused.
+    /// Requests at once, 1 to 100000; more are refused.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_requests: u32,
-    /// Connections at once of each port; more wait.
+    /// Connections at once of each port, 1 to 100000; more wait.
     #[arg(long, value_name = "N", default_value_t = 1_024, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
     /// Time for a request; clients may ask for less.

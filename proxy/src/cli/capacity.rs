@@ -13,20 +13,20 @@ const LEAST: usize = 1_000;
 
 #[derive(Debug, Args)]
 pub(super) struct CapacityArgs {
-    /// Most client connections at once; more wait in the kernel.
+    /// Most client connections at once, 1 or more; beyond them they wait in the kernel.
     #[arg(long, value_name = "N", default_value_t = 20_000)]
     max_connections: usize,
-    /// Most connections of one client address (one /64 of IPv6); more are closed at once [default: half of
+    /// Most connections of one client address (one /64 of IPv6), 1 or more; beyond them they are closed at once [default: half of
     /// --max-connections, and 1000 at least].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     client_connections: Option<u32>,
-    /// Most connections of one listener; more wait in the kernel, and those of other listeners do not. Repeatable.
+    /// Most connections of one listener, 1 or more; beyond them they wait in the kernel, and those of other listeners do not. Repeatable.
     #[arg(long, value_name = "GATEWAY/LISTENER=N", value_parser = parse_listener)]
     listener_connections: Vec<(String, usize)>,
-    /// Most requests at once on one HTTP/2 connection.
+    /// Most requests at once on one HTTP/2 connection, 1 to 10000.
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     max_streams: u32,
-    /// Requests after which a connection is asked to end, as at a drain.
+    /// Requests after which a connection is asked to end, as at a drain, 1 or more.
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     max_requests_per_connection: u32,
     /// Most memory for request bodies that filters wait for, over all requests; more get 503.

@@ -37,7 +37,7 @@ pub(super) struct DecisionLogArgs {
     /// Size at which the file is put aside as FILE.NUMBER and a new one begins, 16KiB to 4GiB.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", requires = "decision_log", value_parser = parse_size)]
     decision_log_max_size: ByteSize,
-    /// Files put aside that are kept; older ones are removed.
+    /// Files put aside that are kept, 0 or more; older ones are removed.
     #[arg(long, value_name = "N", default_value_t = 16, requires = "decision_log")]
     decision_log_keep: u32,
     /// Refuses requests with 503 while the log cannot be written.
@@ -98,12 +98,14 @@ struct Verify {
     /// The last file may still be written: a missing end is no fault.
     #[arg(long)]
     open: bool,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }
 
 #[derive(Debug, Args)]
 struct Show {
+    /// One file of a log.
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Key of an encrypted log.

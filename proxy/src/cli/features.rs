@@ -65,6 +65,7 @@ struct Show {
     /// Shows the row of this key.
     #[arg(long, value_name = "KEY")]
     row: Option<String>,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }
@@ -80,6 +81,7 @@ struct Rekey {
 
 #[derive(Debug, Args)]
 struct Key {
+    /// The key, which must not exist yet.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }

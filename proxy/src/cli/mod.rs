@@ -14,6 +14,7 @@ mod init;
 mod materials;
 mod model;
 mod output;
+mod pages;
 mod run;
 mod schema;
 mod telemetry;
@@ -24,7 +25,7 @@ mod version;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Configuration refused: nothing was started.
 const REFUSED: u8 = 3;
@@ -68,6 +69,10 @@ enum Command {
     Token(token::Token),
     /// Tells what this binary is.
     Version(version::Version),
+    /// Writes the manual pages of all commands.
+    Man(pages::Manual),
+    /// Prints the script by which a shell completes commands.
+    Completions(pages::Completions),
 }
 
 impl Cli {
@@ -87,6 +92,8 @@ impl Cli {
             Command::Schema(schema) => schema.run(),
             Command::Token(token) => token.run(),
             Command::Version(version) => version.run(),
+            Command::Man(manual) => manual.run(Self::command()),
+            Command::Completions(completions) => completions.run(Self::command()),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(super) enum Format {
 /// Who reads output that names no places.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum TextFormat {
+    /// People.
     #[default]
     Human,
     /// One JSON object a line.

@@ -18,6 +18,7 @@ use crate::cli::capacity::CapacityArgs;
 use crate::cli::control::ControlArgs;
 use crate::cli::fleet::FleetArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::pages::UNITS;
 use crate::cli::telemetry::TelemetryArgs;
 use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
@@ -32,6 +33,7 @@ use crate::stream::Deadlines;
 use crate::telemetry::TelemetryOptions;
 
 #[derive(Debug, Args)]
+#[command(after_help = UNITS)]
 pub(super) struct Run {
     /// Folder with policy files; `secrets/NAME/tls.crt` and `tls.key` lie below it. Where it is not given, policies
     /// come from the control plane, and are kept in --state-dir.
@@ -45,10 +47,10 @@ pub(super) struct Run {
     /// `FOREGATE_PROBES` tells of its probes.
     #[arg(long, value_name = "ADDRESS")]
     probes: Option<SocketAddr>,
-    /// Worker threads of the data plane [default: one a processor].
+    /// Worker threads of the data plane, 1 to 256 [default: one a processor].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
-    /// Threads of each version of a model that is too dear for those; whoever serves requests goes before them [default: half
+    /// Threads of each version of a model that is too dear for those, 1 to 256; whoever serves requests goes before them [default: half
     /// of the processors, one at least].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     model_threads: Option<u16>,
@@ -115,7 +117,7 @@ struct SidecarArgs {
     /// SPIFFE id that the inference server at `https://` must show; this workload shows its own, of `--identity`.
     #[arg(long, value_name = "ID", requires = "inference_sidecar", value_parser = parse_peer)]
     inference_sidecar_peer: Option<PeerPattern>,
-    /// Calls of the inference server under way at once; beyond them a score is `busy`. The server takes
+    /// Calls of the inference server under way at once, 1 to 100000; beyond them a score is `busy`. The server takes
     /// `--max-requests` of all its clients.
     #[arg(long, value_name = "N", default_value_t = sidecar::CALLS, requires = "inference_sidecar", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     inference_sidecar_calls: u32,

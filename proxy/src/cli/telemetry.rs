@@ -19,14 +19,14 @@ pub(super) struct TelemetryArgs {
     /// What a line of it looks like.
     #[arg(long, value_name = "FORMAT", default_value = "json")]
     access_log_format: LogFormat,
-    /// Part of the requests that are logged; refusals, audits and failures always are.
+    /// Part of the requests that are logged, N from 1 to 1048576; refusals, audits and failures always are.
     #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
     access_log_sample: u32,
-    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB; 0 keeps none.
+    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB, 0 to 1000000; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     decisions: u32,
-    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N is rounded up
-    /// to a power of two. 1/1 keeps and times every decision: for debugging.
+    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N, 1 to 1048576, is
+    /// rounded up to a power of two. 1/1 keeps and times every decision: for debugging.
     #[arg(long, value_name = "1/N", default_value = "1/16", value_parser = parse_sample)]
     decision_sample: u32,
     #[command(flatten)]

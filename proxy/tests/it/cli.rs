@@ -266,6 +266,22 @@ fn version_names_the_crate_version() {
 }
 
 #[test]
+fn manual_pages_and_completions_are_written() {
+    let folder = Folder::new(&[]);
+    foregate(&["man", &folder.path("pages")]).is(0, &[], &[]);
+    let page = fs::read_to_string(folder.path("pages/foregate-run.1")).unwrap();
+    assert!(
+        page.contains(concat!("foregate ", env!("CARGO_PKG_VERSION")))
+            && page.contains("drain\\-timeout")
+            && page.contains("30m"),
+        "{page}"
+    );
+    foregate(&["man", "/proc/pages"]).is(1, &[], &["/proc/pages"]);
+    foregate(&["completions", "zsh"]).is(0, &["#compdef foregate"], &[]);
+    foregate(&["completions", "tcsh"]).is(2, &[], &["bash"]);
+}
+
+#[test]
 fn the_demo_keeps_its_four_promises() {
     let ended = foregate(&["demo", "--once", "--port", "0"]).is(0, &[], &[]);
     let lines: Vec<&str> = ended.out.lines().collect();

@@ -13,6 +13,8 @@ mod bodies;
 #[cfg(test)]
 mod body_deadlines;
 #[cfg(test)]
+mod book;
+#[cfg(test)]
 mod cli;
 #[cfg(test)]
 mod clients;

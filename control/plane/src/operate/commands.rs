@@ -58,7 +58,7 @@ pub struct Create {
     /// Time after which it is worth nothing.
     #[arg(long, value_name = "TIME", default_value = "10m")]
     expires: TimeSpan,
-    /// Certificates that it is good for.
+    /// Certificates that it is good for, 1 to `joinTokens.uses` of the configuration.
     #[arg(long, value_name = "N", default_value_t = 1)]
     uses: u32,
 }

@@ -38,6 +38,7 @@ enum Output {
 pub struct Status {
     #[command(flatten)]
     which: Which,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: Output,
 }
@@ -57,6 +58,7 @@ pub struct Diff {
     /// A folder in place of the newer one.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: Output,
 }
@@ -76,6 +78,7 @@ pub enum RolloutCommand {
 pub struct Start {
     #[command(flatten)]
     which: Which,
+    /// The revision, as `foregate-control status` shows it.
     #[arg(value_name = "REVISION")]
     revision: String,
     /// Per cent of the proxies, step by step; those of the configuration where they are not given.

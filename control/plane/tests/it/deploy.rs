@@ -67,3 +67,13 @@ fn prometheus_sees_all_that_happens_to_a_gateway() {
 fn workflows_are_valid_and_may_do_little() {
     passes("test_workflows.py");
 }
+
+#[test]
+fn a_release_is_the_same_twice_installs_and_is_documented() {
+    passes("test_release.py");
+}
+
+#[test]
+fn the_book_is_built_with_every_link_and_without_a_network() {
+    passes("test_book.py");
+}

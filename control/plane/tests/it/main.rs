@@ -5,6 +5,8 @@ mod apiserver;
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod book;
+#[cfg(test)]
 mod check;
 #[cfg(test)]
 mod check_cluster;

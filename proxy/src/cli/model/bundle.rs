@@ -19,6 +19,7 @@ pub(super) struct Inspect {
     /// Folder of the bundle.
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }
@@ -28,9 +29,10 @@ pub(super) struct Bench {
     /// Folder of the bundle.
     #[arg(value_name = "BUNDLE")]
     bundle: PathBuf,
-    /// Scores that are measured.
+    /// Scores that are measured, 100 to 10000000.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     calls: u32,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }
@@ -43,6 +45,7 @@ pub(super) struct Verify {
     /// Public key that must have signed it: Ed25519, PEM. Without it no signature is checked.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }

@@ -17,6 +17,7 @@ pub(super) struct List {
     /// Folder with policy files, or one file.
     #[arg(value_name = "FOLDER")]
     policies: PathBuf,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }

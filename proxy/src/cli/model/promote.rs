@@ -34,6 +34,7 @@ struct Target {
     /// Tells what would be changed, and changes nothing.
     #[arg(long)]
     dry_run: bool,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }

@@ -32,6 +32,7 @@ pub(super) struct Pull {
     /// Time for one bundle.
     #[arg(long, value_name = "TIME", default_value = "60s")]
     timeout: TimeSpan,
+    /// How it is written.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
 }

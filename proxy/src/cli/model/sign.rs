@@ -30,6 +30,7 @@ pub(super) struct Sign {
 
 #[derive(Debug, Args)]
 pub(super) struct Key {
+    /// The private key, which must not exist yet.
     #[arg(value_name = "FILE")]
     file: PathBuf,
 }

@@ -1,34 +1,33 @@
 //! Policy documents that most tests share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use serde_json::Value;
 
+/// The ports of all listeners, by `<gateway>/<listener>`.
+pub fn ports(policies: &str) -> BTreeMap<String, u64> {
+    let documents = policies.split("\n---").filter_map(|text| serde_saphyr::from_str::<Value>(text).ok());
+    let gateways = documents.filter(|document| document["kind"] == "Gateway");
+    let listeners = gateways.flat_map(|gateway| {
+        let name = gateway["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let listeners = gateway["spec"]["listeners"].as_array().cloned().unwrap_or_default();
+        listeners.into_iter().map(move |listener| (name.clone(), listener))
+    });
+    let named = |(gateway, listener): (String, Value)| {
+        Some((format!("{gateway}/{}", listener["name"].as_str()?), listener["port"].as_u64()?))
+    };
+    listeners.filter_map(named).collect()
+}
+
 /// The names of all listeners, as `<gateway>/<listener>`.
 pub fn listeners(policies: &str) -> Vec<String> {
-    let documents = policies.split("\n---").filter_map(|text| serde_saphyr::from_str::<Value>(text).ok());
-    documents
-        .filter(|document| document["kind"] == "Gateway")
-        .flat_map(|gateway| {
-            let name = gateway["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let listeners = gateway["spec"]["listeners"].as_array().cloned().unwrap_or_default();
-            listeners
-                .into_iter()
-                .map(move |listener| format!("{name}/{}", listener["name"].as_str().unwrap_or("")))
-        })
-        .collect()
+    ports(policies).into_keys().collect()
 }
 
 /// How many sockets the listeners need: those with the same port share one.
 pub fn sockets(policies: &str) -> usize {
-    let documents = policies.split("\n---").filter_map(|text| serde_saphyr::from_str::<Value>(text).ok());
-    let gateways = documents.filter(|document| document["kind"] == "Gateway");
-    let ports: BTreeSet<u64> = gateways
-        .flat_map(|gateway| gateway["spec"]["listeners"].as_array().cloned().unwrap_or_default())
-        .filter_map(|listener| listener["port"].as_u64())
-        .collect();
-    ports.len()
+    ports(policies).into_values().collect::<BTreeSet<_>>().len()
 }
 
 /// A gateway `edge` with one plain listener, `edge/http`.
