@@ -3,11 +3,11 @@
 
     benches/compare/beside.py FOREGATE FOREGATE_BENCHES     for example: target/dist/foregate target/dist/foregate-benches
 
-Needs h2load (nghttp2), taskset, and what inference-sidecar/training/requirements-test.txt names. One gateway with both
+Needs h2load (nghttp2) and what inference-sidecar/training/requirements-test.txt names. One gateway with both
 routes. The model is a network that takes about MILLISECONDS a row, made here; it is offered OFFERED leads a second, more
 than its thread can do, so that most pass unscored by policy. Meanwhile the other route is asked OTHERS times a second.
 Each round measures the other route alone, beside the leads unscored (what their number costs without the model), and
-beside the leads scored. GATEWAY_CPUS, LOAD_CPUS (lists for taskset) and THREADS place gateway and load; PRIORITY
+beside the leads scored. GATEWAY_CPUS, LOAD_CPUS (`0` or `0,1`) and THREADS place gateway and load; PRIORITY
 (`renice -n 10 -p`, `chrt --idle -p 0`) is run on the threads of the model before.
 """
 import contextlib

@@ -28,9 +28,9 @@ def free_port():
 
 
 def placed(cpu, urgent):
-    """Called in a new process before its program: on one processor, ahead of all that is not measured."""
+    """Called in a new process before its program: on these processors, ahead of all that is not measured."""
     if cpu is not None:
-        os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, {int(one) for one in str(cpu).split(",")})
     if urgent:
         # Not `nice`: with autogroups it counts within a session only. The kernel leaves others a twentieth.
         with contextlib.suppress(OSError):
@@ -38,27 +38,27 @@ def placed(cpu, urgent):
 
 
 @contextlib.contextmanager
-def running(*command, port, cpu=None, log=None, urgent=False):
-    """A process that listens on the port, on one processor where `cpu` names it; ended at the end."""
+def running(*command, port, cpu=None, log=None, urgent=False, patience=60):
+    """A process that listens on the port, on the processors that `cpu` names (`0` or `0,1`); ended at the end."""
     with open(log or "/dev/null", "wb") as out:
         begin = functools.partial(placed, cpu, urgent)
         process = subprocess.Popen([*map(str, command)], stdout=out, stderr=out, preexec_fn=begin)
     try:
-        wait_for(process, port, command, log)
+        wait_for(process, port, command, log, patience)
         yield process
     finally:
         process.terminate()
         try:
-            process.wait(10)
+            process.wait(patience)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
 
-def wait_for(process, port, command, log=None):
+def wait_for(process, port, command, log, patience):
     """Waits until somebody listens on the port; where the process ends instead, the script does, too."""
     said = f": see {log}" if log else ""
-    until = time.monotonic() + 60
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         if process.poll() is not None:
             sys.exit(f"{command[0]} {command[1]} ended with {process.returncode}{said}")

@@ -86,7 +86,8 @@ impl HyperProxy {
         let protocols: [&[u8]; 2] = [b"h2", b"http/1.1"];
         let acceptor =
             self.tls.then(|| tls::server(&folder, shows, &protocols)).transpose()?.map(TlsAcceptor::from);
-        let client = self.mutual_upstream.then(|| tls::client(&folder, shows, b"http/1.1", true)).transpose()?;
+        let client =
+            self.mutual_upstream.then(|| tls::client(&folder, shows, b"http/1.1", true)).transpose()?;
         let upstream = Rc::new(Upstream {
             address: self.origin,
             tls: client.map(TlsConnector::from),

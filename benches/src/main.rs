@@ -6,6 +6,7 @@ mod fleet;
 mod histogram;
 mod hyper_proxy;
 mod inference;
+mod instructions;
 mod keys;
 mod limits;
 mod load;
@@ -41,6 +42,8 @@ enum Command {
         #[arg(default_value = "")]
         word: String,
     },
+    /// Parts of a request, each a fixed number of times: callgrind counts them.
+    Instructions,
     /// How soon many simulated proxies have a change.
     Fleet {
         #[arg(default_value_t = 1_000)]
@@ -69,6 +72,7 @@ fn main() -> Result<()> {
     let mut out = std::io::stdout().lock();
     match Command::parse() {
         Command::Micro { word } => micro::run(&mut out, &word)?,
+        Command::Instructions => instructions::run()?,
         Command::Fleet { proxies } => fleet::run(&mut out, proxies)?,
         Command::Prepare { folder, once } => prepare::run(&folder, once)?,
         Command::Load(load) => load.run(&mut out)?,

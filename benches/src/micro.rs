@@ -32,13 +32,13 @@ use crate::policies::{self, ANONYMOUS, COUNTED, HOST, PORT, PROTECTED, TOKEN};
 use crate::schemas;
 
 /// When requests come, in Unix seconds.
-const NOW: u64 = 1_800_000_000;
+pub const NOW: u64 = 1_800_000_000;
 /// The same by a clock that only goes on.
 pub const CLOCK: Duration = Duration::from_secs(5);
 /// Tokens in the cache.
 const TOKENS: usize = 100_000;
 /// A lead of 1 KiB with every field that the models read.
-const LEAD: &[u8] = include_bytes!("../compare/lead.json");
+pub const LEAD: &[u8] = include_bytes!("../compare/lead.json");
 /// An access rule of three parts.
 const RULE: &str =
     r#""crm.write" in jwt.scopes && request.method == "POST" && request.path.startsWith("/services/data/")"#;
@@ -272,7 +272,12 @@ pub fn head(token: &str) -> Result<request::Parts> {
 }
 
 /// Runs the whole chain; a refusal is an error.
-fn judge(chain: &Chain, head: &request::Parts, ctx: &mut RequestContext, body: Option<&Bytes>) -> Result<()> {
+pub fn judge(
+    chain: &Chain,
+    head: &request::Parts,
+    ctx: &mut RequestContext,
+    body: Option<&Bytes>,
+) -> Result<()> {
     let outcome = settle(chain.run_head(head, ctx)).context("a filter waits")?;
     if let Err(refusal) = outcome {
         bail!("refused: {refusal:?}");

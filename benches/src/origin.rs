@@ -106,7 +106,8 @@ async fn streams(stream: TcpStream) -> io::Result<()> {
     let service = service_fn(|_: Request<Incoming>| async {
         Ok::<_, http::Error>(Response::new(Full::new(Bytes::from_static(BODY))))
     });
-    let connection = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
+    let connection =
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service);
     connection.await.map_err(io::Error::other)
 }
 
@@ -126,7 +127,9 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, body: &str) ->
             };
             let closes = path == "/close";
             out.clear();
-            out.extend_from_slice(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: Sun, 22 Nov 2026 08:00:00 GMT\r\n");
+            out.extend_from_slice(
+                b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ndate: Sun, 22 Nov 2026 08:00:00 GMT\r\n",
+            );
             if closes {
                 out.extend_from_slice(b"connection: close\r\n");
             }

@@ -29,8 +29,11 @@ pub fn run(folder: &Path, once: usize) -> Result<()> {
     fs::create_dir_all(folder)?;
     certificates(folder)?;
     tokens(folder, once)?;
-    let call =
-        ModelInferRequest { model_name: "bench".into(), raw_input_contents: vec![vec![7; TENSOR].into()], ..Default::default() };
+    let call = ModelInferRequest {
+        model_name: "bench".into(),
+        raw_input_contents: vec![vec![7; TENSOR].into()],
+        ..Default::default()
+    };
     let message = call.encode_to_vec();
     let mut frame = vec![0];
     frame.extend(u32::try_from(message.len())?.to_be_bytes());

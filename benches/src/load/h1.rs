@@ -55,7 +55,11 @@ pub(super) async fn connect(work: &Work) -> Result<Box<dyn Bytes>> {
 }
 
 /// One request, on a new connection where there is none.
-pub(super) async fn ask(work: &Work, stream: &mut Option<Stream>, token: Option<&HeaderValue>) -> Result<Answer> {
+pub(super) async fn ask(
+    work: &Work,
+    stream: &mut Option<Stream>,
+    token: Option<&HeaderValue>,
+) -> Result<Answer> {
     let mut open = match stream.take() {
         Some(open) => open,
         None => Stream { io: connect(work).await?, read: Vec::with_capacity(8 << 10), written: Vec::new() },
@@ -74,7 +78,10 @@ impl Stream {
     fn write(&mut self, work: &Work, token: Option<&HeaderValue>) -> io::Result<()> {
         let out = &mut self.written;
         out.clear();
-        io::Write::write_fmt(out, format_args!("{} {} HTTP/1.1\r\nhost: {NAME}\r\n", work.method, work.path))?;
+        io::Write::write_fmt(
+            out,
+            format_args!("{} {} HTTP/1.1\r\nhost: {NAME}\r\n", work.method, work.path),
+        )?;
         let length = HeaderValue::from(work.body.len());
         let length = (!work.body.is_empty()).then_some((&header::CONTENT_LENGTH, &length));
         let token = token.map(|token| (&header::AUTHORIZATION, token));
@@ -147,7 +154,8 @@ impl Stream {
                 self.more().await?;
             };
             let size = str::from_utf8(&line)?.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).with_context(|| format!("`{size}` is no size of a chunk"))?;
+            let size =
+                usize::from_str_radix(size, 16).with_context(|| format!("`{size}` is no size of a chunk"))?;
             // Trailers are not expected: an empty line follows.
             self.skip(size + 2).await?;
             if size == 0 {
@@ -163,7 +171,9 @@ impl Head {
         let mut lines = head.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii_end);
         let status = lines.next().and_then(|line| str::from_utf8(line.get(9..12)?).ok()?.parse().ok());
         let mut parsed = Self { status: status.context("no status")?, length: Length::Open, keeps: true };
-        for (name, value) in lines.filter_map(|line| line.split_at_checked(line.iter().position(|it| *it == b':')?)) {
+        for (name, value) in
+            lines.filter_map(|line| line.split_at_checked(line.iter().position(|it| *it == b':')?))
+        {
             let value = value.get(1..).unwrap_or_default().trim_ascii();
             if name.eq_ignore_ascii_case(b"content-length") {
                 parsed.length = Length::Known(str::from_utf8(value)?.parse()?);

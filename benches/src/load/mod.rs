@@ -162,14 +162,16 @@ impl Load {
         headers.insert(header::USER_AGENT, HeaderValue::from_static("foregate-benches"));
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         for line in &self.header {
-            let (name, value) = line.split_once(": ").with_context(|| format!("`{line}` is not `name: value`"))?;
+            let (name, value) =
+                line.split_once(": ").with_context(|| format!("`{line}` is not `name: value`"))?;
             headers.insert(name.parse::<HeaderName>()?, value.parse()?);
         }
         let tokens = match &self.tokens {
             Some(file) => fs::read_to_string(file).with_context(|| file.display().to_string())?,
             None => String::new(),
         };
-        let tokens = tokens.lines().map(|token| Ok(format!("Bearer {token}").parse()?)).collect::<Result<_>>()?;
+        let tokens =
+            tokens.lines().map(|token| Ok(format!("Bearer {token}").parse()?)).collect::<Result<_>>()?;
         Ok(Work {
             address: self.address,
             tls,
