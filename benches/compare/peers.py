@@ -24,7 +24,8 @@ import platform
 import re
 import resource
 import shutil
-import statistics
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -130,8 +131,21 @@ def quiet(patience):
             return
 
 
+def refuses_strangers(port):
+    """True where a client that shows no certificate gets no answer."""
+    context = ssl._create_unverified_context()
+    try:
+        with socket.create_connection(("127.0.0.1", port), 10) as plain, context.wrap_socket(plain, server_hostname=proxies.NAME) as stream:
+            stream.sendall(b"GET / HTTP/1.1\r\nHost: svc.local\r\n\r\n")
+            return not stream.recv(1).startswith(b"H")
+    except OSError:
+        return True
+
+
 def proven(variant, port, run):
     """Sends what must be refused, and what must be changed: a peer that does not do the work is not measured."""
+    if variant.tls == "mutual":
+        return None if refuses_strangers(port) else "serves a client without certificate"
     if variant.tls != "none" or variant.upstream == "grpc":
         return None
 
