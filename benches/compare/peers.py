@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import http.client
 import json
@@ -132,12 +133,12 @@ def quiet(patience):
 
 
 def refuses_strangers(port):
-    """True where a client that shows no certificate gets no answer."""
+    """True where a client that shows no certificate gets no answer, or one that says so."""
     context = ssl._create_unverified_context()
     try:
         with socket.create_connection(("127.0.0.1", port), 10) as plain, context.wrap_socket(plain, server_hostname=proxies.NAME) as stream:
             stream.sendall(b"GET / HTTP/1.1\r\nHost: svc.local\r\n\r\n")
-            return not stream.recv(1).startswith(b"H")
+            return not re.match(rb"HTTP/1.1 200", stream.recv(64))
     except OSError:
         return True
 
@@ -200,7 +201,7 @@ def cost(run, proxy, variant, mode, origin):
     if mode == "open":
         seconds += ["--rate", args.rate]
     if mode == "handshakes":
-        seconds += ["--connections", 16]
+        variant = dataclasses.replace(variant, connections=16)
     with run.started(proxy, variant) as (processes, port, _):
         if fault := proven(variant, port, run):
             return {"fault": fault}
@@ -231,7 +232,7 @@ def rounds(run, results, mode, works, chosen, spin=True):
                         result = {"fault": str(error)}
                     if fault := result.pop("fault", None):
                         say(f"{mode} {name} {proxy.name}: failed: {fault}")
-                        cell.rounds, cell.reason = [], f"failed: {fault[:120]}"
+                        cell.rounds, cell.reason = [], f"failed: {' '.join(fault.split())[:120]}"
                         continue
                     cell.rounds.append(result)
                     say(f"{mode} {number + 1} {name} {proxy.name}: {result['value']:.2f} us, {result['requests'] / result['seconds']:,.0f}/s, "
@@ -253,20 +254,20 @@ def settled(processes):
 def idle(run, results, chosen):
     """What a connection takes that was used once and is kept."""
     count = run.args.connections
-    run.connections = 2 * count + 1_000
+    run.connections = count + 1_000
     with run.serving(False):
         for name in IDLE:
             variant = VARIANTS[name]
             for proxy in chosen:
                 with run.started(proxy, variant) as (processes, port, _):
                     # As many as a tenth come and go first: what is needed once is not counted.
-                    with run.load("idle", port, variant, "--connections", count // 10):
+                    with run.load("idle", port, dataclasses.replace(variant, connections=count // 10)):
                         pass
                     before = settled(processes)
-                    with run.load("idle", port, variant, "--connections", count) as driver:
+                    with run.load("idle", port, dataclasses.replace(variant, connections=count)) as driver:
                         held = driver.warm["requests"]
                         after = settled(processes)
-                results.add("idle", f"{name}", proxy.name, value=(after - before) / max(1, held), held=held)
+                results.add("idle", variant.title, proxy.name, value=(after - before) / max(1, held), held=held)
                 say(f"idle {name} {proxy.name}: {(after - before) / max(1, held):.2f} KiB each of {held}")
     run.connections = 0
 
@@ -313,7 +314,7 @@ def parsed():
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--warm", type=float, default=0.7)
     parser.add_argument("--rate", type=float, default=4000, help="requests a second where times are measured")
-    parser.add_argument("--connections", type=int, default=10_000, help="that are idle")
+    parser.add_argument("--connections", type=int, default=5_000, help="that are idle")
     parser.add_argument("--patience", type=float, default=4, help="seconds to wait for a quiet machine before each round")
     parser.add_argument("--foregate", type=pathlib.Path, help="our program")
     parser.add_argument("--foregate-words", default="", help="more words for `foregate run`, as one text")
@@ -345,6 +346,14 @@ def named(text, known, option):
     if unknown := [word for word in words if word not in known]:
         sys.exit(f"{option}: `{unknown[0]}` is none of {', '.join(known)}")
     return words
+
+
+def raise_files(connections):
+    """Lets this process and those it starts hold so many connections on both sides."""
+    wanted, (_, most) = 2 * connections + 2_000, resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY and most < wanted:
+        sys.exit(f"--connections {connections} takes {wanted} open files, and `ulimit -Hn` is {most}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def measure(run, results, chosen, modes, works):
@@ -395,10 +404,7 @@ def main():
         sys.exit(f"load and origin are missing: {proxies.Hyper.install}")
     if not chosen:
         sys.exit("no proxy is there")
-    limit = 4 * args.connections + 10_000
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    hard = hard if hard == resource.RLIM_INFINITY else max(hard, limit)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    raise_files(args.connections)
     run = Run(args, (args.out / "run").resolve())
     run.folder.mkdir(parents=True, exist_ok=True)
     run.prepare()

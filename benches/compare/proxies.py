@@ -315,13 +315,11 @@ def nginx(variant, port, run):
     if variant.upstream == "grpc":
         pass_on = "grpc_pass grpc://origin;"
     limit = "limit_req zone=each burst=100000 nodelay;" if variant.limit else ""
-    connections = max(16_384, 2 * run.connections)
     return f"""user root;
 worker_processes 1;
 daemon off;
 pid {run.folder}/nginx.pid;
-worker_rlimit_nofile {2 * connections};
-events {{ worker_connections {connections}; multi_accept on; }}
+events {{ worker_connections {max(16_384, run.connections)}; multi_accept on; }}
 http {{
   access_log off; sendfile on; tcp_nodelay on; server_tokens off;
   keepalive_timeout 300s; keepalive_requests 1000000000;

@@ -93,7 +93,7 @@ def latencies(cell):
 def markdown(results, about):
     """Everything, one table for each mode."""
     proxies = results.proxies
-    peers = [name for name in proxies if name != "foregate"]
+    peers = [name for name in proxies if name != "foregate"] if "foregate" in proxies else []
     head = f"{about['date']}; {about['machine']}; {about['rounds']} rounds of {about['seconds']:g} s, interleaved; {about['versions']}."
     parts = [head, f"`~`: rounds differ by more than {SPREAD:.0%} of their median. `!`: others used more than {OTHERS:.0%} of a processor "
                    f"meanwhile, or the host took more than {STEAL:.0%}."]

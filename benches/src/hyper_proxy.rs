@@ -87,7 +87,7 @@ impl HyperProxy {
         let acceptor =
             self.tls.then(|| tls::server(&folder, shows, &protocols)).transpose()?.map(TlsAcceptor::from);
         let client =
-            self.mutual_upstream.then(|| tls::client(&folder, shows, b"http/1.1", true)).transpose()?;
+            self.mutual_upstream.then(|| tls::client(&folder, Shows::Both, b"http/1.1", true)).transpose()?;
         let upstream = Rc::new(Upstream {
             address: self.origin,
             tls: client.map(TlsConnector::from),
