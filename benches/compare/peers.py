@@ -163,7 +163,8 @@ def proven(variant, port, run):
     if variant.jwt:
         good = bearer("tokens")
         forged = {"Authorization": good["Authorization"][:-8] + "AAAAAAAA"}
-        for what, headers, wanted in (("no token", {}, 401), ("a forged token", forged, 401), ("another scope", bearer("other"), 403)):
+        for what, headers, wanted in (("a good token", good, 200), ("no token", {}, 401), ("a forged token", forged, 401),
+                                      ("another scope", bearer("other"), 403)):
             if (status := asked(headers=headers)[0]) != wanted:
                 return f"answers {status} to {what}, not {wanted}"
     if variant.model:

@@ -1,6 +1,6 @@
 //! Issuers with one key each, and tokens they signed.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use foregate_filters::jwt::key_set::KeySet;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 /// `iss` of the tokens.
 pub const ISSUER: &str = "https://idp.test";
+/// Seconds that tokens are good.
+const LIFETIME: u64 = 86_400;
 /// What callers of a CRM may do.
 pub const SCOPE: &str = "crm.read crm.write";
 
@@ -31,7 +33,7 @@ impl Issuer {
         let private = pair.serialize_pem();
         let key = match algorithm {
             Algorithm::RS256 => EncodingKey::from_rsa_pem(private.as_bytes())?,
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(private.as_bytes())?,
+            Algorithm::EdDSA => EncodingKey::from_ed_der(&without_public(pair.serialized_der())?),
             _ => EncodingKey::from_ec_pem(private.as_bytes())?,
         };
         let mut jwk = Jwk::from_encoding_key(&key, algorithm)?;
@@ -56,18 +58,25 @@ impl Issuer {
         Ok(KeySet::parse(json!({ "keys": [self.jwk] }).to_string().as_bytes())?)
     }
 
-    /// A token as a CRM's callers have: nine claims, good until `expires` in Unix seconds.
-    pub fn token(&self, expires: u64) -> Result<String> {
-        self.token_of("user-17", SCOPE, expires)
+    /// A token as a CRM's callers have: nine claims, made at `issued` in Unix seconds.
+    pub fn token(&self, issued: u64) -> Result<String> {
+        self.token_of("user-17", SCOPE, issued)
     }
 
     /// The same of somebody else.
-    pub fn token_of(&self, subject: &str, scope: &str, expires: u64) -> Result<String> {
+    pub fn token_of(&self, subject: &str, scope: &str, issued: u64) -> Result<String> {
         let claims = json!({
-            "iss": ISSUER, "aud": "crm", "sub": subject, "iat": expires - 3600, "exp": expires,
+            "iss": ISSUER, "aud": "crm", "sub": subject, "iat": issued, "exp": issued + LIFETIME,
             "scope": scope, "org": "00D5g000007XyZa", "roles": ["sales", "support"],
             "jti": "0d1c7a52-7d5c-4f2e-9e43-0a4f6a1f5b0e",
         });
         Ok(encode(&self.header, &claims, &self.key)?)
     }
+}
+
+/// An Ed25519 key in version 1 of PKCS #8 (RFC 8410), which holds the private key alone.
+fn without_public(der: &[u8]) -> Result<Vec<u8>> {
+    const HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let seed = der.get(HEAD.len()..48).context("no Ed25519 key")?;
+    Ok([HEAD.as_slice(), seed].concat())
 }
