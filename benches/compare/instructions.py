@@ -22,7 +22,7 @@ import threading
 
 import policies
 from rig import LEAD, free_port, running
-from variants import OURS, VARIANTS
+from variants import MORE, VARIANTS
 
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
@@ -107,7 +107,7 @@ def counted(foregate, folder, messages, count, profile):
 
 
 def main():
-    known = {name: one for name, one in {**VARIANTS, **OURS}.items()
+    known = {name: one for name, one in {**VARIANTS, **MORE}.items()
              if (one.tls, one.upstream, one.http2) == ("none", "plain", False) and one.jwt in ("", "es256")}
     if len(sys.argv) < 3 or any(name not in known for name in sys.argv[2:]):
         sys.exit(f"{__doc__}\n{', '.join(known)}")

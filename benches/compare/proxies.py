@@ -238,7 +238,8 @@ def envoy_filters(variant, run):
         policy = {"permissions": [{"metadata": scope}], "principals": [{"any": True}]}
         chain.append(filter_of("rbac", "rbac.v3.RBAC", rules={"action": "ALLOW", "policies": {"readers": policy}}))
     if variant.model:
-        mode = {"request_header_mode": "SKIP", "response_header_mode": "SKIP", "request_body_mode": "BUFFERED"}
+        # Headers that are not sent to the scorer have gone on before it could set one.
+        mode = {"request_header_mode": "SEND", "response_header_mode": "SKIP", "request_body_mode": "BUFFERED"}
         service = {"envoy_grpc": {"cluster_name": "scorer"}, "timeout": "5s"}
         chain.append(filter_of("ext_proc", "ext_proc.v3.ExternalProcessor", grpc_service=service, processing_mode=mode,
                                message_timeout="5s"))

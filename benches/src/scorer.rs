@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use foregate_filters::edits::{HeaderEdit, splice};
 use foregate_policy::route::Route;
-use http::request;
+use http::{header, request};
 use jsonwebtoken::Algorithm;
 use prost::{Message, Oneof};
 use tonic::body::Body;
@@ -109,6 +109,14 @@ struct BodyMutation {
     body: Bytes,
 }
 
+impl HeaderValueOption {
+    fn of(edit: &HeaderEdit) -> Option<Self> {
+        let (HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value)) = edit else { return None };
+        let raw_value = Bytes::copy_from_slice(value.as_bytes());
+        Some(Self { header: Some(Header { key: name.as_str().to_owned(), raw_value }), action: 2 })
+    }
+}
+
 /// The chain of the gateway that scores a lead into header and body.
 struct Engine {
     route: Arc<Route>,
@@ -140,14 +148,9 @@ impl Engine {
             return Err(Status::invalid_argument("the lead is not scored"));
         }
         let body = splice(body, &ctx.edits.body).ok_or_else(|| Status::internal("the splices do not fit"))?;
-        let set = ctx.edits.request.iter().filter_map(|edit| match edit {
-            HeaderEdit::Set(name, value) | HeaderEdit::Add(name, value) => {
-                let raw_value = Bytes::copy_from_slice(value.as_bytes());
-                let header = Some(Header { key: name.as_str().to_owned(), raw_value });
-                Some(HeaderValueOption { header, action: 2 })
-            }
-            HeaderEdit::Remove(_) => None,
-        });
+        // Envoy refuses a body of another length than its head tells.
+        let length = HeaderEdit::Set(header::CONTENT_LENGTH, body.len().into());
+        let set = ctx.edits.request.iter().chain([&length]).filter_map(HeaderValueOption::of);
         Ok(Common { headers: Some(HeaderMutation { set: set.collect() }), body: Some(BodyMutation { body }) })
     }
 }
