@@ -194,6 +194,7 @@ def watched(*processes):
     yield measured
     after, (works, steals), owns, took = spent(*processes[0]), machine_busy(), spent(*processes[1]), time.monotonic() - began
     measured["spent"] = after - before
+    measured["busy"] = round((after - before) / 1e9 / took, 3)
     others = works - worked - (after - before + owns - own) / 1e9
     measured["others"] = round(max(0.0, others / took), 3)
     measured["steal"] = round(max(0.0, (steals - stolen) / took), 3)
@@ -217,6 +218,8 @@ def cost(run, proxy, variant, mode, origin):
                 result = driver.run()
             if fault := faults(result):
                 return {"fault": fault}
+            if mode == "open":
+                del measured["busy"]
             result |= measured | {"value": measured["spent"] / 1e3 / result["requests"], "resident": resident(*processes)}
     return result
 

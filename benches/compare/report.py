@@ -11,6 +11,8 @@ SPREAD = 0.15
 OTHERS = 0.10
 # Of a second, what the host of this virtual machine took away.
 STEAL = 0.02
+# Of its processor, what a proxy must have used to count as saturated: the kernel keeps a twentieth for others.
+BUSY = 0.75
 
 SATURATED = "Processor time a request, us"
 
@@ -30,14 +32,15 @@ class Cell:
         return statistics.median(one[name] for one in self.rounds) if self.rounds else None
 
     def marks(self):
-        """`~` where rounds differ too much, `!` where the machine was busy with something else."""
+        """`~` where rounds differ too much, `!` where the machine was busy with something else, `°` where the load had no more."""
         if not self.rounds:
             return ""
         values = [one["value"] for one in self.rounds]
         wide = self.median and (max(values) - min(values)) / self.median > SPREAD
         others = statistics.median(one.get("others", 0.0) for one in self.rounds)
         stolen = statistics.median(one.get("steal", 0.0) for one in self.rounds)
-        return ("~" if wide else "") + ("!" if others > OTHERS or stolen > STEAL else "")
+        busy = statistics.median(one.get("busy", 1.0) for one in self.rounds)
+        return ("~" if wide else "") + ("!" if others > OTHERS or stolen > STEAL else "") + ("°" if busy < BUSY else "")
 
     def shown(self, digits=None):
         if not self.rounds:
@@ -56,7 +59,7 @@ def ratio(cell, other):
     """Our median by another's, with the marks of both."""
     if not cell.rounds or not other.rounds or not other.median:
         return ""
-    marks = "".join(mark for mark in "~!" if mark in cell.marks() + other.marks())
+    marks = "".join(mark for mark in "~!°" if mark in cell.marks() + other.marks())
     return f"{cell.median / other.median:.2f}{marks}"
 
 
@@ -96,7 +99,7 @@ def markdown(results, about):
     peers = [name for name in proxies if name != "foregate"] if "foregate" in proxies else []
     head = f"{about['date']}; {about['machine']}; {about['rounds']} rounds of {about['seconds']:g} s, interleaved; {about['versions']}."
     parts = [head, f"`~`: rounds differ by more than {SPREAD:.0%} of their median. `!`: others used more than {OTHERS:.0%} of a processor "
-                   f"meanwhile, or the host took more than {STEAL:.0%}."]
+                   f"meanwhile, or the host took more than {STEAL:.0%}. `°`: the load kept the proxy less than {BUSY:.0%} busy."]
     titles = {
         "saturated": (SATURATED, peers, Cell.shown),
         "open": (f"p50 / p99 / p99.9 at {about['rate']:g} requests a second, us", (), latencies),

@@ -69,7 +69,7 @@ fn certificates(folder: &Path) -> Result<()> {
 
 /// For each algorithm: its public key, tokens of many callers, tokens to be sent once, one that may not read.
 fn tokens(folder: &Path, once: usize) -> Result<()> {
-    let (mut keys, issued) = (Vec::new(), unix_seconds());
+    let (mut keys, now) = (Vec::new(), unix_seconds());
     for (name, algorithm) in
         [("rs256", Algorithm::RS256), ("es256", Algorithm::ES256), ("eddsa", Algorithm::EdDSA)]
     {
@@ -77,14 +77,14 @@ fn tokens(folder: &Path, once: usize) -> Result<()> {
         keys.push(issuer.jwk().clone());
         fs::write(folder.join(format!("{name}.pub")), issuer.public())?;
         let list = |prefix: &str, count: usize| {
-            let token = |number| issuer.token_of(&format!("{prefix}-{number}"), SCOPE, issued);
+            let token = |number| issuer.token_of(&format!("{prefix}-{number}"), SCOPE, now);
             (0..count).map(|number| Ok(token(number)? + "\n")).collect::<Result<String>>()
         };
         fs::write(folder.join(format!("{name}.tokens")), list("user", CALLERS)?)?;
         if once > 0 {
             fs::write(folder.join(format!("{name}.once")), list("guest", once)?)?;
         }
-        fs::write(folder.join(format!("{name}.other")), issuer.token_of("user-0", "crm.none", issued)?)?;
+        fs::write(folder.join(format!("{name}.other")), issuer.token_of("user-0", "crm.none", now)?)?;
     }
     Ok(fs::write(folder.join("jwks.json"), json!({ "keys": keys }).to_string())?)
 }

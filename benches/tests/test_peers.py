@@ -43,6 +43,10 @@ class Marks(unittest.TestCase):
         self.assertEqual(cell(10.0, 10.0, others=0.0, steal=0.1).marks(), "!")
         self.assertEqual(cell(10.0, 20.0, others=0.2).marks(), "~!")
 
+    def test_a_proxy_that_had_time_is_marked(self):
+        self.assertEqual(cell(10.0, 10.0, busy=0.95).marks(), "")
+        self.assertEqual(cell(10.0, 10.0, busy=0.6).marks(), "°")
+
     def test_a_ratio_has_the_marks_of_both(self):
         self.assertEqual(report.ratio(cell(10.0), cell(40.0, 41.0)), "0.25")
         self.assertEqual(report.ratio(cell(10.0, 20.0), cell(30.0, others=0.5)), "0.50~!")

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::load::h1::Stream;
-use crate::load::tally::{Answer, Tally};
+use crate::load::tally::Tally;
 use crate::measure::now;
 use crate::tls::{self, Shows};
 
@@ -42,6 +43,7 @@ enum Mode {
 
 /// What to send, and how.
 #[derive(Args, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Load {
     #[arg(value_enum)]
     mode: Mode,
@@ -278,7 +280,7 @@ impl Work {
 
     /// Sends one request and counts what came of it; false where there is nothing more to send.
     async fn ask(&self, lane: &mut Lane, began: Instant) -> bool {
-        let Some(token) = self.token() else { return false };
+        let ControlFlow::Continue(token) = self.token() else { return false };
         let answer = match lane {
             Lane::H1(stream) => h1::ask(self, stream, token).await,
             Lane::H2(sender) => h2::ask(self, sender, token).await,
@@ -294,15 +296,15 @@ impl Work {
         true
     }
 
-    /// The next token, if requests have one; `None` where all were sent.
-    fn token(&self) -> Option<Option<&HeaderValue>> {
+    /// The next token, if requests have one; ends where all were sent.
+    fn token(&self) -> ControlFlow<(), Option<&HeaderValue>> {
         if self.tokens.is_empty() {
-            return Some(None);
+            return ControlFlow::Continue(None);
         }
         let number = self.next.replace(self.next.get() + 1);
         if self.once && number >= self.tokens.len() {
-            return None;
+            return ControlFlow::Break(());
         }
-        Some(self.tokens.get(number % self.tokens.len()))
+        ControlFlow::Continue(self.tokens.get(number % self.tokens.len()))
     }
 }
