@@ -13,7 +13,7 @@ const PARTS: [&str; 6] = ["chain", "extract", "limit", "route", "score", "token"
 const TIMES: u64 = 16 * 20;
 /// What a part may take more: 3 %.
 const TOLERANCE: f64 = 0.03;
-const RENEW: &str = "FOREGATE_WRITE_INSTRUCTIONS=1 cargo test -p foregate-benches --test it instructions, and say in the commit why";
+const RENEW: &str = "FOREGATE_WRITE_INSTRUCTIONS=1 cargo nextest run --workspace -E 'test(instructions)', and say in the commit why";
 
 /// Inclusive instructions of the functions that are counted, by the calls that callgrind saw.
 fn counted(profile: &str) -> BTreeMap<String, u64> {
