@@ -17,9 +17,9 @@ use crate::micro::{self, CLOCK, LEAD, NOW};
 use crate::policies::{self, ANONYMOUS, HOST, LIMITED, PORT, PROTECTED, TOKEN};
 
 /// How often each part is prepared anew: tables are hashed with other keys then, which makes a difference.
-const ROUNDS: usize = 16;
+const ROUNDS: usize = 8;
 /// How often it runs each time. `tests/it/instructions.rs` divides by both.
-const TIMES: u32 = 20;
+const TIMES: u32 = 40;
 /// Routes among which one is found.
 const ROUTES: usize = 100;
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Parts, named like the functions of `src/instructions.rs` behind `count_`.
 const PARTS: [&str; 6] = ["chain", "extract", "limit", "route", "score", "token"];
 /// Runs of each part within one run of the program: rounds by times of `src/instructions.rs`.
-const TIMES: u64 = 16 * 20;
+const TIMES: u64 = 8 * 40;
 /// What a part may take more: 3 %.
 const TOLERANCE: f64 = 0.03;
 const RENEW: &str = "FOREGATE_WRITE_INSTRUCTIONS=1 cargo nextest run --workspace -E 'test(instructions)', and say in the commit why";
