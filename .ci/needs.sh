@@ -104,6 +104,8 @@ need curl curl
 need openssl openssl
 need nghttp2-client h2load
 need procps kill
+# Instructions of the parts of a request are counted.
+need valgrind valgrind
 # Policies are pulled from repositories, whose commits are signed.
 need git git
 need openssh-client ssh-keygen

@@ -3,7 +3,7 @@
 
     benches/compare/beside.py FOREGATE FOREGATE_BENCHES     for example: target/dist/foregate target/dist/foregate-benches
 
-Needs h2load (nghttp2), taskset, and what inference-sidecar/training/requirements-test.txt names. One gateway with both
+Needs h2load (nghttp2) and what inference-sidecar/training/requirements-test.txt names. One gateway with both
 routes. The model is a network that takes about MILLISECONDS a row, made here; it is offered OFFERED leads a second, more
 than its thread can do, so that most pass unscored by policy. Meanwhile the other route is asked OTHERS times a second.
 Each round measures the other route alone, beside the leads unscored (what their number costs without the model), and

@@ -3,7 +3,7 @@
 
     benches/compare/calls.py FOREGATE_INFERENCE FOREGATE_BENCHES     for example: target/dist/foregate-inference target/dist/foregate-benches
 
-Needs h2load (nghttp2), taskset, and what inference-sidecar/training/requirements-test.txt names. Each server has one
+Needs h2load (nghttp2) and what inference-sidecar/training/requirements-test.txt names. Each server has one
 thread and one processor, the load the other; they take turns, and the median of ROUNDS counts. The peer decodes the same
 request and gives it back; what the model takes in process is added to it. One row of `lead-score`, raw contents.
 """

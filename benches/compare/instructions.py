@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Counts instructions per request with callgrind.
 
-    benches/compare/instructions.py FOREGATE VARIANT...     for example: target/dist/foregate a d_es_c lead whole
+    benches/compare/instructions.py FOREGATE VARIANT...     for example: target/dist/foregate plain jwt_es256_cached lead whole
 
-Needs valgrind and Python, nothing else: origin, load, key and tokens are made here. Every variant runs twice, with
+Needs valgrind and Python, nothing else: origin, load, key and tokens are made here. The variants are those of
+`peers.py --list` that are plain in front and upstream, with ES256 or no token. Every variant runs twice, with
 different numbers of requests; the difference of the counts by the difference of the requests is the figure, so that
 start and end are not part of it. It repeats to about 1 %. User space of all threads is counted, the kernel is not.
 
@@ -13,17 +14,16 @@ The profile of the longer run stays in PROFILES (a folder, /tmp/foregate-instruc
 import os
 import pathlib
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-BUNDLES = HERE / "../../inference-sidecar/bundles"
-ORIGIN = ("127.0.0.1", 8081)
+import policies
+from rig import LEAD, free_port, running
+from variants import MORE, VARIANTS
+
 RESPONSE = (
     b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ndate: Sun, 22 Nov 2026 08:00:00 GMT\r\n"
     b"content-length: 1024\r\n\r\n" + b"x" * 1024
@@ -54,8 +54,7 @@ def serve(stream):
         stream.sendall(RESPONSE)
 
 
-def origin():
-    listener = socket.create_server(ORIGIN, backlog=512)
+def origin(listener):
     while True:
         stream, _ = listener.accept()
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -63,12 +62,12 @@ def origin():
 
 
 def requests(variant, tokens):
-    body = (HERE / "lead/lead.json").read_bytes() if variant in ("lead", "lead_linear", "whole") else b""
-    head = "POST / HTTP/1.1\r\nHost: svc.local\r\n" if body else "GET / HTTP/1.1\r\nHost: svc.local\r\n"
+    body = LEAD.read_bytes() if variant.model else b""
+    head = f"{'POST' if body else 'GET'} {variant.path} HTTP/1.1\r\nHost: svc.local\r\n"
     if body:
         head += f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n"
     head += "User-Agent: lg/1\r\nAccept: */*\r\n"
-    if variant not in ("d_es_c", "whole"):
+    if not variant.jwt:
         return [head.encode() + b"\r\n" + body]
     return [head.encode() + b"Authorization: Bearer " + token + b"\r\n\r\n" + body for token in tokens]
 
@@ -97,71 +96,41 @@ def load(port, messages, count):
         sys.exit(f"a request failed: {failures[0].decode(errors='replace')}")
 
 
-def wait_for(port, process):
-    for _ in range(1_200):
-        if process.poll() is not None:
-            sys.exit(f"the gateway ended with {process.returncode}: is valgrind there, does the policy load?")
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-    sys.exit("the gateway does not listen")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def counted(foregate, policies, messages, count, profile):
+def counted(foregate, folder, messages, count, profile):
     """Instructions of one run."""
     port = free_port()
-    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", foregate, "run", str(policies)]
-    command += ["--bind", f"edge/http=127.0.0.1:{port}", "--threads", "1", "--access-log", "off"]
-    with open(f"{profile}.log", "w") as log:
-        process = subprocess.Popen([*command, "--admin", "127.0.0.1:0"], stdout=log, stderr=log)
-    try:
-        wait_for(port, process)
+    command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", foregate, "run", folder]
+    command += ["--bind", f"edge/http=127.0.0.1:{port}", "--threads", 1, "--access-log", "off", "--admin", "127.0.0.1:0"]
+    with running(*command, port=port, log=f"{profile}.log", patience=120):
         load(port, messages, count)
-        process.terminate()
-        process.wait(120)
-    finally:
-        process.kill()
     return int(re.search(r"^(?:totals|summary): (\d+)", profile.read_text(), re.M)[1])
 
 
-def prepared(variant, keys, folder):
-    """A copy of the policies: keys beside them, and models that are not measured, as all are slow here."""
-    policies = folder / variant
-    shutil.copytree(HERE / variant, policies)
-    (policies / "jwks.json").write_text(keys)
-    text = (policies / "policy.yaml").read_text()
-    text = re.sub(r"path: \S*/bundles/(\S+)", rf"path: {BUNDLES.resolve()}/\1", text)
-    text = re.sub(r"(\n  bundle: .*)", r"\1\n  placement: Inline", text).replace("deadline: 5ms", "deadline: 1s")
-    (policies / "policy.yaml").write_text(text)
-    return policies
-
-
 def main():
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    foregate, *variants = sys.argv[1:]
+    known = {name: one for name, one in {**VARIANTS, **MORE}.items()
+             if (one.tls, one.upstream, one.http2) == ("none", "plain", False) and one.jwt in ("", "es256")}
+    if len(sys.argv) < 3 or any(name not in known for name in sys.argv[2:]):
+        sys.exit(f"{__doc__}\n{', '.join(known)}")
+    foregate, *names = sys.argv[1:]
     profiles = pathlib.Path(os.environ.get("PROFILES", "/tmp/foregate-instructions"))
     profiles.mkdir(parents=True, exist_ok=True)
-    threading.Thread(target=origin, daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    threading.Thread(target=origin, args=(listener,), daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         key = str(folder / "key.pem")
-        run = lambda *words: subprocess.run([foregate, "token", *words], check=True, capture_output=True).stdout
+        run = lambda *words: subprocess.run([foregate, "token", *words], check=True, capture_output=True).stdout  # noqa: E731
         keys = run("--new-key", key).decode()
         claims = ["--issuer", "https://idp.test", "--audience", "crm", "--scope", "crm.read crm.write", "--ttl", "24h"]
         claims += ["--claim", "org=00D5g000007XyZa", "--claim", 'roles=["sales","support"]']
         tokens = [run("--key", key, *claims, "--subject", f"user-{n}").strip() for n in range(CALLERS)]
-        for variant in variants:
-            policies, messages = prepared(variant, keys, folder), requests(variant, tokens)
-            profile = profiles / f"{variant}.out"
-            few, many = (counted(foregate, policies, messages, count, profile) for count in RUNS)
-            print(f"{variant}: {(many - few) / (RUNS[1] - RUNS[0]):,.0f} instructions per request", flush=True)
+        for name in names:
+            # Under callgrind every model is slow, and would be counted on its own thread.
+            policies.write(folder / name, known[name], listener.getsockname()[1], model="placement: Inline", deadline="1s")
+            (folder / name / "jwks.json").write_text(keys)
+            messages, profile = requests(known[name], tokens), profiles / f"{name}.out"
+            few, many = (counted(foregate, folder / name, messages, count, profile) for count in RUNS)
+            print(f"{name}: {(many - few) / (RUNS[1] - RUNS[0]):,.0f} instructions per request", flush=True)
 
 
 main()

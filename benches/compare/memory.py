@@ -16,7 +16,6 @@ memory in pages, so it holds to about 0.2 KiB for 10,000.
 import os
 import pathlib
 import resource
-import shutil
 import socket
 import ssl
 import subprocess
@@ -25,12 +24,14 @@ import tempfile
 import threading
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
+import policies
+from rig import free_port, running
+from variants import VARIANTS
+
 COUNT = int(os.environ.get("COUNT", "10000"))
-ORIGIN = ("127.0.0.1", 8081)
 RESPONSE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 GET = b"GET / HTTP/1.1\r\nHost: svc.local\r\nUser-Agent: lg/1\r\nAccept: */*\r\n\r\n"
-KINDS = {"idle": "a", "accepted": "a", "half-head": "a", "idle-tls": "b1", "hello": "b1", "half-tls": "b1"}
+KINDS = {"idle": "plain", "accepted": "plain", "half-head": "plain", "idle-tls": "tls", "hello": "tls", "half-tls": "tls"}
 
 
 def serve(stream):
@@ -38,8 +39,7 @@ def serve(stream):
         stream.sendall(RESPONSE)
 
 
-def origin():
-    listener = socket.create_server(ORIGIN, backlog=512)
+def origin(listener):
     while True:
         stream, _ = listener.accept()
         threading.Thread(target=serve, args=(stream,), daemon=True).start()
@@ -89,33 +89,13 @@ def settled(process):
     return now
 
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
-
-
-def wait_for(port, process):
-    for _ in range(600):
-        if process.poll() is not None:
-            sys.exit(f"the gateway ended with {process.returncode}: does the policy load?")
-        try:
-            return socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-    sys.exit("the gateway does not listen")
-
-
 def measured(foregate, kind, folder):
     port = free_port()
-    policies = folder / KINDS[kind]
-    command = [foregate, "run", str(policies), "--bind", f"edge/http=127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
-    command += ["--threads", "1", "--access-log", "off", "--head-timeout", "1h"]
-    command += ["--max-connections", str(2 * COUNT), "--client-connections", str(2 * COUNT)]
-    with open(folder / f"{kind}.log", "w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    command = [foregate, "run", folder / KINDS[kind], "--bind", f"edge/http=127.0.0.1:{port}", "--admin", "127.0.0.1:0"]
+    command += ["--threads", 1, "--access-log", "off", "--head-timeout", "1h"]
+    command += ["--max-connections", 2 * COUNT, "--client-connections", 2 * COUNT]
     context, hello = ssl._create_unverified_context(), client_hello()
-    try:
-        wait_for(port, process)
+    with running(*command, port=port, log=folder / f"{kind}.log") as process:
         for stream in [opened(kind, port, context, hello) for _ in range(COUNT // 10)]:
             stream.close()
         before = settled(process)
@@ -123,9 +103,6 @@ def measured(foregate, kind, folder):
         after = settled(process)
         each = (after - before) / len(streams)
         print(f"{kind:10} {each:6.2f} KiB a connection, {after / 1024:7.1f} MiB resident with {len(streams)}", flush=True)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def main():
@@ -135,13 +112,14 @@ def main():
     wanted = COUNT + COUNT // 10 + 1_000
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted) if hard != resource.RLIM_INFINITY else hard))
-    threading.Thread(target=origin, daemon=True).start()
+    listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+    threading.Thread(target=origin, args=(listener,), daemon=True).start()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        for variant in set(KINDS[kind] for kind in kinds):
-            shutil.copytree(HERE / variant, folder / variant)
-        secrets = folder / "b1/secrets/bench"
-        if (folder / "b1").exists() and not secrets.exists():
+        for name in set(KINDS[kind] for kind in kinds):
+            policies.write(folder / name, VARIANTS[name], listener.getsockname()[1])
+        if (folder / "tls").exists():
+            secrets = folder / "tls/secrets/bench"
             secrets.mkdir(parents=True)
             command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
             command += ["-subj", "/CN=svc.local", "-addext", "subjectAltName=DNS:svc.local", "-days", "2"]

@@ -3,7 +3,7 @@
 
     benches/compare/scored.py FOREGATE FOREGATE_BENCHES     for example: target/dist/foregate target/dist/foregate-benches
 
-Needs h2load (nghttp2) and taskset, nothing else. One worker on one processor; load and origin have the other. The variants
+Needs h2load (nghttp2), nothing else. One worker on one processor; load and origin have the other. The variants
 take turns: the same lead passed on unread, scored by each model, and scored with one of its features looked up in a store
 of ACCOUNTS accounts. Score into header and body. The median of ROUNDS counts, and what is beyond the unread lead.
 """
@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
-from rig import BUNDLES, HERE, LEAD, Load, each, free_port, gateway, running, told
+import policies
+from rig import BUNDLES, LEAD, Load, each, free_port, gateway, running, told
+from variants import VARIANTS
 
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
 REQUESTS = os.environ.get("REQUESTS", "40000")
@@ -60,15 +61,13 @@ def stored(model, folder):
     return bundle
 
 
-def policies(folder, name, origin, bundle=None, store=None):
-    """The policies of variant `lead`, or of `a` where nothing is scored, before this origin."""
-    text = (HERE / ("lead" if bundle else "a") / "policy.yaml").read_text().replace("127.0.0.1:8081", f"127.0.0.1:{origin}")
-    features = f"\n  featureStore: {{ path: {store}, key: {{ file: {store}.key }} }}" if store else ""
-    text = text.replace("deadline: 5ms", "deadline: 1s")  # A busy machine fails no request.
-    text = re.sub(r"bundle: \{.*\}", f"bundle: {{ path: {bundle} }}{features}", text)
-    (folder / name).mkdir()
-    (folder / name / "policy.yaml").write_text(text)
-    return folder / name
+def written(folder, name, origin, bundle=None, store=None):
+    """The policies of variant `lead`, or of `plain` where nothing is scored, before this origin."""
+    if not bundle:
+        return policies.write(folder / name, VARIANTS["plain"], origin)
+    model = f"featureStore: {{ path: {store}, key: {{ file: {store}.key }} }}" if store else ""
+    # A busy machine fails no request.
+    return policies.write(folder / name, VARIANTS["lead"], origin, bundle=bundle, model=model, deadline="1s")
 
 
 def made(foregate, folder):
@@ -89,10 +88,10 @@ def main():
         folder = pathlib.Path(folder)
         body, store = lead(folder / "lead.json"), made(foregate, folder)
         stack.enter_context(running(benches, "origin", f"127.0.0.1:{origin}", port=origin, cpu=1))
-        variants = {"unread": policies(folder, "unread", origin)}
+        variants = {"unread": written(folder, "unread", origin)}
         for name, model in MODELS.items():
-            variants[name] = policies(folder, name, origin, BUNDLES / model)
-            variants[f"{name}, one looked up"] = policies(folder, f"{name}-stored", origin, stored(model, folder), store)
+            variants[name] = written(folder, name, origin, BUNDLES / model)
+            variants[f"{name}, one looked up"] = written(folder, f"{name}-stored", origin, stored(model, folder), store)
         rounds = {name: [] for name in variants}
         served = {}
         for name, path in variants.items():

@@ -46,8 +46,13 @@ impl Service<http::Request<Body>> for Echo {
     }
 }
 
-/// Serves on this address, on this thread, until the process is ended.
+/// Serves on this address until the process is ended.
+pub async fn serve(address: SocketAddr) -> Result<()> {
+    Ok(Server::builder().serve(address, Echo).await?)
+}
+
+/// The same, on this thread.
 pub fn run(address: SocketAddr) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(Server::builder().serve(address, Echo))?)
+    runtime.block_on(serve(address))
 }

@@ -70,13 +70,10 @@ impl Materials for Bench {
     fn model(&self, model: &Model, spec: &Path) -> Result<(), Vec<Fault>> {
         let fault = |error: String| vec![Fault::new(Code::MODEL, model.bundle_at(0, spec), error)];
         let folder = model.versions.first().map_or(FilePath::new(""), |version| version.bundle.as_path());
-        let bundle = Bundle::load(folder).map_err(|error| fault(error.to_string()))?;
+        let mut bundle = Bundle::load(folder).map_err(|error| fault(error.to_string()))?;
+        // On this thread in every build: nobody waits here for another.
+        bundle.place(Cost::Inline);
         let scorer = ModelScorer::new(&model.name, bundle, 1);
-        if scorer.cost() != Cost::Inline {
-            return Err(fault(
-                "too dear for the thread of a request in this build: use --profile dist".to_owned(),
-            ));
-        }
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         models.insert(model.name.to_string(), Arc::new(scorer));
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 use std::io::{self, Write};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// Rounds whose median counts.
 const ROUNDS: usize = 15;
@@ -51,12 +51,20 @@ impl<'a, W: Write> Table<'a, W> {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a bench measures time: this is the one place that reads the clock"
-)]
+/// Reads the clock: a bench measures time.
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "tokens are good from now on")]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn time<T>(calls: u32, operation: &mut impl FnMut() -> T) -> Duration {
-    let start = Instant::now();
+    let start = now();
     for _ in 0..calls {
         black_box(operation());
     }

@@ -19,9 +19,10 @@ use foregate_filters::expression::{BoolExpression, Environment, Scope};
 use foregate_filters::fault::Path;
 use foregate_filters::moment::Moment;
 use http::{Request, request};
+use jsonwebtoken::Algorithm;
 
 use crate::inference;
-use crate::keys::Issuer;
+use crate::keys::{Issuer, SCOPE};
 use crate::limits;
 use crate::materials::Bench;
 use crate::measure::Table;
@@ -31,11 +32,13 @@ use crate::policies::{self, ANONYMOUS, COUNTED, HOST, PORT, PROTECTED, TOKEN};
 use crate::schemas;
 
 /// When requests come, in Unix seconds.
-const NOW: u64 = 1_800_000_000;
+pub const NOW: u64 = 1_800_000_000;
+/// The same by a clock that only goes on.
+pub const CLOCK: Duration = Duration::from_secs(5);
 /// Tokens in the cache.
 const TOKENS: usize = 100_000;
 /// A lead of 1 KiB with every field that the models read.
-const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
+pub const LEAD: &[u8] = include_bytes!("../compare/lead.json");
 /// An access rule of three parts.
 const RULE: &str =
     r#""crm.write" in jwt.scopes && request.method == "POST" && request.path.startsWith("/services/data/")"#;
@@ -50,8 +53,8 @@ const RULE_OF_HEADER: &str =
 
 /// Measures everything whose name holds `only`.
 pub fn run<W: Write>(out: &mut W, only: &str) -> Result<()> {
-    let issuer = Issuer::new()?;
-    let head = head(&issuer.token(NOW + 600)?)?;
+    let issuer = Issuer::new(Algorithm::ES256)?;
+    let head = head(&issuer.token(NOW)?)?;
     let mut table = Table::new(out, only)?;
     routes(&mut table, &issuer, &head)?;
     chains(&mut table, &issuer, &head)?;
@@ -86,7 +89,7 @@ fn chains<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::P
     ] {
         let snapshot = policies::snapshot(1, policy, &materials(issuer, caches)?)?;
         let route = policies::route(&snapshot, head)?;
-        let mut clock = Duration::from_secs(5);
+        let mut clock = CLOCK;
         judge(&route.chain, head, &mut context(clock), None)?;
         table.row(name, || {
             // Time passes, so that the limit admits all.
@@ -104,7 +107,7 @@ fn expression<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &reques
         bail!("the rule is faulty")
     };
     let snapshot = policies::snapshot(1, TOKEN, &materials(issuer, true)?)?;
-    let mut ctx = context(Duration::from_secs(5));
+    let mut ctx = context(CLOCK);
     judge(&policies::route(&snapshot, head)?.chain, head, &mut ctx, None)?;
     ensure!(rule.evaluate(&Scope { head, ctx: &ctx })?, "the rule does not hold");
     table.row("expression of three parts", || rule.evaluate(&Scope { head, ctx: &ctx }))?;
@@ -129,7 +132,7 @@ fn rules<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Pa
         }
         let snapshot = policies::snapshot(1, &policy, &materials(issuer, true)?)?;
         let route = policies::route(&snapshot, head)?;
-        let clock = Duration::from_secs(5);
+        let clock = CLOCK;
         judge(&route.chain, head, &mut context(clock), None)?;
         table.row(name, || {
             let mut ctx = context(clock);
@@ -166,7 +169,7 @@ fn keys<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
     let request = Request::builder().uri("/services/data/v60.0/sobjects/T0").header("x-api-key", made(5_000));
     let head = request.body(())?.into_parts().0;
     let route = policies::route(&snapshot, &head)?;
-    let clock = Duration::from_secs(5);
+    let clock = CLOCK;
     judge(&route.chain, &head, &mut context(clock), None)?;
     table.row(name, || {
         let mut ctx = context(clock);
@@ -186,7 +189,7 @@ fn leads<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer, head: &request::Pa
         }
         let snapshot = policies::snapshot(1, &policies::scored(bundle), &materials(issuer, true)?)?;
         let route = policies::route(&snapshot, head)?;
-        let clock = Duration::from_secs(5);
+        let clock = CLOCK;
         let mut ctx = context(clock);
         judge(&route.chain, head, &mut ctx, Some(&body))?;
         let scored = splice(&body, &ctx.edits.body).context("the splices do not fit")?;
@@ -210,10 +213,10 @@ fn tokens<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
     }
     let snapshot = policies::snapshot(1, TOKEN, &materials(issuer, true)?)?;
     let heads: Vec<request::Parts> = (0..TOKENS)
-        .map(|number| head(&issuer.token_of(&format!("user-{number}"), NOW + 600)?))
+        .map(|number| head(&issuer.token_of(&format!("user-{number}"), SCOPE, NOW)?))
         .collect::<Result<_>>()?;
     let route = policies::route(&snapshot, heads.first().context("no token")?)?;
-    let clock = Duration::from_secs(5);
+    let clock = CLOCK;
     let before = resident();
     for head in &heads {
         judge(&route.chain, head, &mut context(clock), None)?;
@@ -237,7 +240,7 @@ fn tokens<W: Write>(table: &mut Table<'_, W>, issuer: &Issuer) -> Result<()> {
     Ok(())
 }
 
-fn materials(issuer: &Issuer, caches: bool) -> Result<Bench> {
+pub fn materials(issuer: &Issuer, caches: bool) -> Result<Bench> {
     Ok(Bench { keys: Arc::new(issuer.keys()?), caches, models: Mutex::new(HashMap::new()) })
 }
 
@@ -245,14 +248,14 @@ fn moment(monotonic: Duration) -> Moment {
     Moment { unix: Duration::from_secs(NOW), monotonic }
 }
 
-fn context(monotonic: Duration) -> RequestContext {
+pub fn context(monotonic: Duration) -> RequestContext {
     let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
     let client = Client { peer: SocketAddr::new(address, 40_000), address, tls: true, destination: None };
     RequestContext::new(moment(monotonic), client)
 }
 
 /// A request as an integration sends it.
-fn head(token: &str) -> Result<request::Parts> {
+pub fn head(token: &str) -> Result<request::Parts> {
     let request = Request::builder()
         .method("POST")
         .uri("/services/data/v60.0/sobjects/T0/Lead?trace=1")
@@ -269,7 +272,12 @@ fn head(token: &str) -> Result<request::Parts> {
 }
 
 /// Runs the whole chain; a refusal is an error.
-fn judge(chain: &Chain, head: &request::Parts, ctx: &mut RequestContext, body: Option<&Bytes>) -> Result<()> {
+pub fn judge(
+    chain: &Chain,
+    head: &request::Parts,
+    ctx: &mut RequestContext,
+    body: Option<&Bytes>,
+) -> Result<()> {
     let outcome = settle(chain.run_head(head, ctx)).context("a filter waits")?;
     if let Err(refusal) = outcome {
         bail!("refused: {refusal:?}");
@@ -282,7 +290,7 @@ fn judge(chain: &Chain, head: &request::Parts, ctx: &mut RequestContext, body: O
 }
 
 /// The value of a future that needs no waiting.
-fn settle<T>(future: impl Future<Output = T>) -> Option<T> {
+pub fn settle<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut TaskContext::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,

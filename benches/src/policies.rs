@@ -47,6 +47,11 @@ pub const PROTECTED: &str = r#"
   rateLimit: [{ name: per-org, key: jwt.org, limit: 1000000, per: 1ms }]
   authorize: [{ name: writers, allow: '"crm.write" in jwt.scopes' }]"#;
 
+/// A limit for each value of a header.
+pub const LIMITED: &str = r#"
+  insecure: { anonymous: true }
+  rateLimit: [{ name: each, key: 'request.headers["x-request-id"]', limit: 1000000, per: 1ms }]"#;
+
 /// Three limits of each organisation, taken together.
 pub const COUNTED: &str = r#"
   insecure: { anonymous: true }

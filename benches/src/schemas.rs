@@ -12,8 +12,8 @@ use serde_json::Value;
 use crate::measure::Table;
 
 /// A lead of 1 KiB in 24 members, and a schema that speaks of each.
-const LEAD: &[u8] = include_bytes!("../compare/lead/lead.json");
-const SCHEMA: &str = include_str!("../compare/lead/schema.json");
+const LEAD: &[u8] = include_bytes!("../compare/lead.json");
+const SCHEMA: &str = include_str!("../compare/lead.schema.json");
 
 pub fn run<W: Write>(table: &mut Table<'_, W>) -> Result<()> {
     let schema: Value = serde_json::from_str(SCHEMA)?;

@@ -21,7 +21,7 @@ const ARROWS: [(&str, &[&str]); 6] = [
 /// What only some crates may use: the beginning of its name, and who may.
 const RESERVED: [(&str, &[&str]); 6] = [
     ("pingora", &["foregate"]),
-    ("hyper", &["foregate", "foregate-control", "foregate-inference"]),
+    ("hyper", &["foregate", "foregate-benches", "foregate-control", "foregate-inference"]),
     ("axum", &["foregate", "foregate-control"]),
     ("kube", &["foregate-control"]),
     ("k8s-openapi", &["foregate-control"]),
