@@ -1,9 +1,8 @@
 //! Follows the policies of the control plane: takes what compiles, refuses the rest, reports.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -149,18 +148,27 @@ impl Fleet {
     }
 
     /// Waits until no other process follows here, and takes up what that one has accepted last.
-    async fn hold(&self, reload: &Reload) -> Option<File> {
-        let path = self.keep().lock_file();
-        let file = match OpenOptions::new().create(true).append(true).mode(0o600).open(&path) {
-            Ok(file) => file,
-            Err(error) => {
-                event(Level::Error, "policies not held", &[("error", error.to_string().into())]);
-                return None;
+    async fn hold(&self, reload: &Reload) -> File {
+        let mut told = false;
+        let file = loop {
+            let locked = self.keep().open_lock().and_then(|file| {
+                file.try_lock().map_err(io::Error::from)?;
+                Ok(file)
+            });
+            match locked {
+                Ok(file) => break file,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // Two that follow in one folder would take from each other what they try on.
+                Err(error) => {
+                    self.standing
+                        .disconnected(Some(format!("the folder of policies cannot be locked: {error}")));
+                    if !std::mem::replace(&mut told, true) {
+                        event(Level::Error, "policies not held", &[("error", error.to_string().into())]);
+                    }
+                }
             }
-        };
-        while file.try_lock().is_err() {
             sleep(PAUSE).await;
-        }
+        };
         let refreshed = self.keep().refresh();
         if refreshed.is_ok_and(|changed| changed) && reload.attempt().await.is_ok() {
             let (revision, withheld) = {
@@ -171,7 +179,7 @@ impl Fleet {
             self.standing.withheld(withheld);
             self.provide();
         }
-        Some(file)
+        file
     }
 
     /// One stream, from its beginning to its end.

@@ -1,8 +1,9 @@
 //! Policies of the fleet on disk, so that a proxy can start without anybody.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub struct Keep {
     holding: Holding,
     /// Why the control plane grants none of it any more.
     withheld: Option<Arc<str>>,
+    /// Another process followed here when the folder was opened: what `current` leads to may be what that one tried on.
+    shared: bool,
 }
 
 /// A tree that was made and is not accepted yet.
@@ -60,10 +63,20 @@ impl Keep {
         for below in ["trees", "endpoints"] {
             disk::make_folder(&folder.join(below))?;
         }
-        let withheld = None;
-        let mut keep = Self { folder, tree: 0, revision: String::new(), holding: Holding::new(), withheld };
-        if let Err(error) = keep.restore() {
+        let mut keep = Self {
+            folder,
+            tree: 0,
+            revision: String::new(),
+            holding: Holding::new(),
+            withheld: None,
+            shared: false,
+        };
+        let lock = keep.open_lock()?;
+        keep.shared = lock.try_lock().is_err();
+        let restored = keep.restore().and_then(|()| if keep.shared { Ok(()) } else { keep.tidy() });
+        if let Err(error) = restored {
             event(Level::Error, "kept policies not used", &[("error", error.to_string().into())]);
+            keep.forget();
         }
         Ok(keep)
     }
@@ -83,11 +96,15 @@ impl Keep {
     }
 
     /// The file that a process locks while it follows: during an upgrade, the old one and the new one are both here.
-    pub fn lock_file(&self) -> PathBuf {
-        self.folder.join("lock")
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn open_lock(&self) -> io::Result<File> {
+        OpenOptions::new().create(true).append(true).mode(0o600).open(self.folder.join("lock"))
     }
 
-    /// Takes up what another process has accepted meanwhile; true where that is something else.
+    /// Takes up what another process has accepted meanwhile, once that one follows no more; true where something else
+    /// may be in force here.
     ///
     /// # Errors
     /// Where it cannot be read; what is held stays then.
@@ -97,7 +114,9 @@ impl Keep {
         if before.0 != 0 {
             self.restore()?;
         }
-        Ok(before != state(self))
+        let shared = std::mem::take(&mut self.shared);
+        self.tidy()?;
+        Ok(shared || before != state(self))
     }
 
     /// Why nothing of it is granted any more.
@@ -133,6 +152,16 @@ impl Keep {
         fs::remove_file(self.withheld_file())
     }
 
+    /// Has `current` lead to what was accepted, from where a crash may have left it, and removes what nothing leads to.
+    /// For the process that holds the lock alone: what another one tries on looks like a remnant.
+    fn tidy(&self) -> io::Result<()> {
+        if self.tree != 0 {
+            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))?;
+            self.sweep();
+        }
+        Ok(())
+    }
+
     /// What is held is of no use to this program; on disk it stays until something else is accepted.
     pub fn forget(&mut self) {
         (self.tree, self.revision, self.holding) = (0, String::new(), Holding::new());
@@ -155,7 +184,7 @@ impl Keep {
         self.folder.join("withheld")
     }
 
-    /// Reads what was accepted last. A crash may have left `current` elsewhere.
+    /// Reads what was accepted last.
     fn restore(&mut self) -> io::Result<()> {
         self.withheld = match fs::read_to_string(self.withheld_file()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -178,9 +207,7 @@ impl Keep {
             holding.insert(resource.name, (resource.version, held));
         }
         check(&folder, &mut holding)?;
-        disk::point(&self.current(), &Path::new("trees").join(tree.to_string()))?;
         (self.tree, self.revision, self.holding) = (tree, manifest.revision, holding);
-        self.sweep();
         Ok(())
     }
 
@@ -264,9 +291,14 @@ impl Keep {
             holding.insert(name, (version, held));
         }
         disk::make_folder(folder)?;
+        let before = texts(&self.holding);
         for (path, text) in texts(&holding) {
             let at = place(folder, &path)?;
-            disk::write(&at, text.as_bytes())?;
+            // What did not change is on disk already.
+            let same = before.get(&path).is_some_and(|before| *before == text);
+            if !same || fs::hard_link(self.tree_folder(self.tree).join(&path), &at).is_err() {
+                disk::write(&at, text.as_bytes())?;
+            }
         }
         let mut endpoints = Vec::new();
         for (name, _) in holding.iter().filter(|(_, (_, held))| matches!(held, Held::File(_))) {
@@ -534,6 +566,25 @@ mod tests {
         assert_eq!(read(&keep, "x/crm.endpoints"), "endpoints: [1]");
         keep.note("4".to_owned()).unwrap();
         assert_eq!(open(folder.path()).revision, "4");
+    }
+
+    #[test]
+    fn whoever_comes_while_another_process_follows_leaves_what_that_one_tries_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut old = open(folder.path());
+        let lock = old.open_lock().unwrap();
+        lock.try_lock().unwrap();
+        take(&mut old, "1", vec![document("a", 1, "a: 1\n")], &[], true);
+        take(&mut old, "2", vec![document("a", 1, "a: 2\n")], &[], false);
+        let mut new = open(folder.path());
+        assert_eq!(new.revision, "1", "the candidate is not accepted");
+        assert_eq!(read(&old, "teams/a.yaml"), "a: 2\n", "and is still tried on");
+        take(&mut old, "3", vec![document("a", 1, "a: 3\n")], &[], true);
+        drop(lock);
+        assert!(new.refresh().unwrap());
+        assert_eq!((new.revision.as_str(), read(&new, "teams/a.yaml")), ("3", "a: 3\n".to_owned()));
+        assert_eq!(fs::read_dir(folder.path().join("policies/trees")).unwrap().count(), 1);
+        assert!(!new.refresh().unwrap(), "nothing else since");
     }
 
     #[test]

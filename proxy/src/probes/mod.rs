@@ -7,8 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::Deserialize;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+use crate::clock;
 
 /// Longest text that tells of probes, in bytes: the annotations of a pod have 256 KiB together.
 const MAX_TEXT: usize = 256 << 10;
@@ -16,8 +18,9 @@ const MAX_TEXT: usize = 256 << 10;
 /// Most probes of a pod.
 const MAX_PROBES: usize = 256;
 
-/// Probes that are asked at once; others are answered as those that failed.
-const AT_ONCE: usize = 32;
+/// How long an answer serves those who ask the same. The kubelet asks once a second at most; whoever else reaches the
+/// port neither keeps it waiting nor has the application asked more often.
+const FRESH: Duration = Duration::from_millis(500);
 
 /// Longest time of a probe.
 const MAX_TIMEOUT: Duration = Duration::from_mins(5);
@@ -28,10 +31,16 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The probes of a pod, by `CONTAINER/KIND`, and where its applications are.
 #[derive(Debug)]
 pub struct Applications {
-    probes: BTreeMap<Box<str>, Probe>,
+    probes: BTreeMap<Box<str>, Asked>,
     /// Of the pod.
     address: IpAddr,
-    places: Semaphore,
+}
+
+/// A probe, and when it was answered last. Whoever comes meanwhile waits for the answer to the one before.
+#[derive(Debug)]
+struct Asked {
+    probe: Probe,
+    last: Mutex<Option<(Duration, Outcome)>>,
 }
 
 /// One probe, as a pod has it.
@@ -125,7 +134,8 @@ impl Default for Applications {
 
 impl Applications {
     fn new(probes: BTreeMap<Box<str>, Probe>, address: IpAddr) -> Self {
-        Self { probes, address, places: Semaphore::new(AT_ONCE) }
+        let asked = |probe| Asked { probe, last: Mutex::default() };
+        Self { probes: probes.into_iter().map(|(name, probe)| (name, asked(probe))).collect(), address }
     }
 
     /// Reads probes from JSON, as injection writes it. `address` is that of the pod; loopback where it is empty.
@@ -148,14 +158,23 @@ impl Applications {
         Ok(Self::new(probes, address))
     }
 
-    /// Asks the application what the kubelet would have asked it.
+    /// Asks the application what the kubelet would have asked it, or gives the answer of a moment ago.
     pub async fn ask(&self, container: &str, kind: &str) -> Outcome {
-        let Some(probe) = self.probes.get(format!("{container}/{kind}").as_str()) else {
+        let Some(Asked { probe, last }) = self.probes.get(format!("{container}/{kind}").as_str()) else {
             return Outcome::Unknown;
         };
-        let Ok(_place) = self.places.try_acquire() else {
-            return Outcome::Unfit("too many probes at once".to_owned());
-        };
+        let mut last = last.lock().await;
+        if let Some((at, outcome)) = &*last
+            && clock::monotonic().saturating_sub(*at) < FRESH
+        {
+            return outcome.clone();
+        }
+        let outcome = self.ask_now(probe).await;
+        *last = Some((clock::monotonic(), outcome.clone()));
+        outcome
+    }
+
+    async fn ask_now(&self, probe: &Probe) -> Outcome {
         let at = |port| SocketAddr::new(self.address, port);
         let asked = async {
             match &probe.question {
@@ -243,6 +262,25 @@ mod tests {
         let text = format!(r#"{{"app/liveness":{{"httpGet":{{"port":{port}}},"timeoutSeconds":1}}}}"#);
         let outcome = probes(&text).ask("app", "liveness").await;
         assert_eq!(outcome, Outcome::Unfit("no answer in time".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn whoever_asks_the_same_shares_the_answer_and_keeps_nobody_out() {
+        let (port, mut heads) = application("200 OK").await;
+        let text = format!(r#"{{"app/liveness":{{"httpGet":{{"port":{port}}}}}}}"#);
+        let probes = std::sync::Arc::new(probes(&text));
+        let all = (0..500).map(|_| {
+            let probes = std::sync::Arc::clone(&probes);
+            tokio::spawn(async move { probes.ask("app", "liveness").await })
+        });
+        for asked in all.collect::<Vec<_>>() {
+            assert_eq!(asked.await.unwrap(), Outcome::Fit);
+        }
+        let mut heard = 0;
+        while heads.try_recv().is_ok() {
+            heard += 1;
+        }
+        assert!((1..50).contains(&heard), "the application was asked {heard} times");
     }
 
     #[tokio::test]

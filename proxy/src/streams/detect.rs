@@ -29,11 +29,13 @@ pub enum Spoken {
     Opaque,
 }
 
-/// Looks until it is clear what is spoken, at most for so long.
+/// Looks until it is clear what is spoken, at most for so long. What began as a request and did not go on is taken for
+/// one: nobody leaves the rules of requests behind by pausing.
 ///
 /// # Errors
 /// Where the client left.
 pub async fn spoken(stream: &TcpStream, within: Duration) -> io::Result<Spoken> {
+    let mut so_far = Spoken::Opaque;
     let look = async {
         let mut seen = [0; LOOK];
         loop {
@@ -41,13 +43,16 @@ pub async fn spoken(stream: &TcpStream, within: Duration) -> io::Result<Spoken> 
             if bytes == 0 {
                 return Ok(Spoken::Opaque);
             }
-            if let Some(spoken) = judge(seen.get(..bytes).unwrap_or_default()) {
+            let seen = seen.get(..bytes).unwrap_or_default();
+            if let Some(spoken) = judge(seen) {
                 return Ok(spoken);
             }
+            so_far = undecided(seen);
             sleep(PAUSE).await;
         }
     };
-    timeout(within, look).await.unwrap_or(Ok(Spoken::Opaque))
+    let looked = timeout(within, look).await;
+    looked.unwrap_or(Ok(so_far))
 }
 
 /// The same inside of TLS, by the first record alone: what is in it stays unread.
@@ -57,14 +62,31 @@ pub async fn spoken(stream: &TcpStream, within: Duration) -> io::Result<Spoken> 
 pub async fn spoken_in_tls(transport: &mut Transport, within: Duration) -> io::Result<Spoken> {
     let Transport::Tls(stream) = transport else { return Ok(Spoken::Opaque) };
     match timeout(within, stream.fill_buf()).await {
-        // What only may become HTTP is passed on: clients that mean it send more than a word at once.
-        Ok(bytes) => Ok(judge(bytes?).unwrap_or_default()),
+        Ok(bytes) => {
+            let bytes = bytes?;
+            Ok(judge(bytes).unwrap_or_else(|| undecided(bytes)))
+        }
         Err(_) => Ok(Spoken::Opaque),
+    }
+}
+
+/// What a beginning is taken for that may become a request, where no more of it comes.
+fn undecided(bytes: &[u8]) -> Spoken {
+    match bytes.first() {
+        None | Some(0x16) => Spoken::Opaque,
+        Some(_) => Spoken::Http,
     }
 }
 
 /// `None` while more bytes may tell.
 fn judge(bytes: &[u8]) -> Option<Spoken> {
+    // Servers pass over empty lines before a request (RFC 9112, section 2.2).
+    let lines = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let bytes = bytes.get(lines..).unwrap_or_default();
+    if bytes.is_empty() {
+        // Nothing else than empty lines is more of them than any client sends.
+        return (lines == LOOK).then_some(Spoken::Http);
+    }
     // A record of a handshake (RFC 8446, section 5.1), of any version.
     match bytes {
         [0x16] => return None,
@@ -96,7 +118,15 @@ fn begins(bytes: &[u8], forms: &[&[u8]]) -> Option<Spoken> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Spoken, judge};
+    use super::{Spoken, judge, undecided};
+
+    #[test]
+    fn what_may_become_a_request_and_stops_is_one() {
+        for text in [&b"G"[..], b"GET htt", b"\r\n", b"\nPOST"] {
+            assert_eq!((judge(text), undecided(text)), (None, Spoken::Http), "{text:?}");
+        }
+        assert_eq!((undecided(b""), undecided(b"\x16")), (Spoken::Opaque, Spoken::Opaque));
+    }
 
     #[test]
     fn first_bytes_tell_what_is_spoken_as_soon_as_they_can() {
@@ -104,6 +134,10 @@ mod tests {
             (&b"GET / HTTP/1.1"[..], Some(Spoken::Http)),
             (b"BASELINE-CONTROL /x", Some(Spoken::Http)),
             (b"OPTIONS * HTTP/1.1", Some(Spoken::Http)),
+            (b"\r\n\nGET / HTTP/1.1", Some(Spoken::Http)),
+            (b"\r\n", None),
+            (b"\nquit", Some(Spoken::Opaque)),
+            (&[b'\n'; super::LOOK], Some(Spoken::Http)),
             (b"GET http://a/", Some(Spoken::Http)),
             (b"CONNECT a:443 HTTP/1.1", Some(Spoken::Http)),
             (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Some(Spoken::Http)),

@@ -99,6 +99,8 @@ mod shared_port;
 #[cfg(test)]
 mod sidecar;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod store;
 #[cfg(test)]
 mod stream_balancing;

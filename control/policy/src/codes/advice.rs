@@ -3,10 +3,10 @@
 use foregate_filters::fault::Code;
 
 use super::{
-    ANY_ORIGIN, BACKEND_TLS, BALANCING_IDLE, CANARY_UNGUARDED, CASE_VALUE, CHOICE_UNREACHED, DRIFT_NOISY,
-    Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED, IDEMPOTENCY_OPEN, IDEMPOTENCY_SCOPE,
-    LIMIT_FAILS_OPEN, PROXY_ANYONE, RETRY_POINTLESS, RETRY_UNTIMED, ROUTE_SHADOWED, SESSION, SIDECAR,
-    STORE_UNUSED, UNREAD, entry,
+    ADDRESS_TAKEN, ANY_ORIGIN, BACKEND_TLS, BALANCING_IDLE, CANARY_UNGUARDED, CASE_VALUE, CHOICE_UNREACHED,
+    DRIFT_NOISY, Entry, FAIRNESS_CONSTANT, FAIRNESS_FORGED, FAULTS_INJECTED, IDEMPOTENCY_OPEN,
+    IDEMPOTENCY_SCOPE, LIMIT_FAILS_OPEN, LOOKED_AT, PROXY_ANYONE, RETRY_POINTLESS, RETRY_UNTIMED,
+    ROUTE_SHADOWED, SESSION, SIDECAR, STORE_UNUSED, UNREAD, entry,
 };
 
 /// Codes from 700, in order.
@@ -164,5 +164,19 @@ pub const OF_ADVICE: &[Entry] = &[
         "With `placement: Sidecar` scores come from the process that `foregate run --inference-sidecar` names: unix:SOCKET, or https://HOST:PORT with --identity and --inference-sidecar-peer. There must be one. Models that rank are not asked there, as their items are found in the gateway.",
         "foregate run policies/\n# kind: Model\n# spec: { bundle: { path: models/lead-score }, placement: Sidecar }",
         "foregate run policies/ --inference-sidecar unix:/run/inference.sock",
+    ),
+    entry(
+        LOOKED_AT,
+        "Clients choose between the rules of requests and those of connections",
+        "Where an HTTPRoute and a TCPRoute take the same redirected connections, the first bytes tell which of them holds. The client sends these bytes: what does not look like a request passes by the TCPRoute, unread, past tokens, schemas and limits of the HTTPRoute. Name ports in parentRefs, so that each port is one or the other, or list those that are passed on unread in `detect.opaquePorts`. Where the rules of the TCPRoute are as strict, nothing is lost.",
+        "kind: HTTPRoute\nspec: { parentRefs: [{ name: sidecar, sectionName: inbound }] }\n---\nkind: TCPRoute\nspec: { parentRefs: [{ name: sidecar, sectionName: inbound }] }",
+        "kind: HTTPRoute\nspec: { parentRefs: [{ name: sidecar, sectionName: inbound }] }\n---\nkind: TCPRoute\nspec: { parentRefs: [{ name: sidecar, sectionName: inbound, port: 5432 }] }",
+    ),
+    entry(
+        ADDRESS_TAKEN,
+        "A virtual address belongs to another namespace",
+        "Connections of an application are known by the address that they mean. Where an Upstream claims one that a Service or an Upstream of another namespace has, it would be sent what is meant for that one. Within a namespace several may share an address.",
+        "kind: Upstream\nmetadata: { name: db, namespace: aaa }\nspec: { endpoints: [\"10.1.0.9:5432\"], virtualAddresses: [\"10.96.0.20:5432\"] }\n# 10.96.0.20:5432 is the Service db of the namespace crm",
+        "kind: TCPRoute\nmetadata: { name: db, namespace: aaa }\nspec: { rules: [{ backendRefs: [{ name: db, namespace: crm, port: 5432 }] }] }\n# and a ReferenceGrant in crm",
     ),
 ];

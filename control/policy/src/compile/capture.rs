@@ -2,18 +2,22 @@
 
 use std::net::SocketAddr;
 
+use ahash::AHashMap;
 use foregate_filters::fault::{Code, Path};
 
 use crate::codes;
 use crate::compile::Compilation;
+use crate::compile::backends::RESERVED;
 use crate::compile::detect::WITHIN;
-use crate::compile::gateways::Served;
-use crate::compile::typed::spec;
+use crate::compile::gateways::{Gateways, Served};
+use crate::compile::typed::{Typed, spec};
 use crate::diagnostic::Diagnostic;
-use crate::document::Document;
+use crate::document::{Document, ObjectName};
 use crate::documents::gateway::{Listener, Protocol};
 use crate::documents::policy::Mode;
 use crate::documents::upstream;
+use crate::routes::streams::StreamTable;
+use crate::routes::{Door, RouteTable, Takes};
 use crate::snapshot::{Capture, Captured, Speaks};
 
 /// Where a route takes requests or connections from: a listener, and the port that they must have meant there.
@@ -147,6 +151,77 @@ impl Compilation<'_> {
             }
         }
         self.warnings.append(&mut warnings);
+    }
+
+    /// Tells where an upstream claims an address that another namespace has: what is meant for that one would be sent to
+    /// this one. Services have theirs from the cluster, so that theirs is the better right; else it is the first by name.
+    pub fn addresses_taken(&mut self) {
+        let claims = |typed: &Typed<'_, upstream::Spec>| {
+            let (name, stands_for_service) =
+                (typed.document.name.clone(), typed.document.name.name.starts_with(RESERVED));
+            (!stands_for_service, name)
+        };
+        let mut all: Vec<_> = self
+            .documents
+            .upstreams
+            .iter()
+            .filter(|typed| !typed.spec.virtual_addresses.is_empty())
+            .collect();
+        all.sort_by_key(|typed| claims(typed));
+        let mut owners: AHashMap<SocketAddr, &ObjectName> = AHashMap::new();
+        let mut faults = Vec::new();
+        for typed in all {
+            let name = &typed.document.name;
+            for (index, text) in typed.spec.virtual_addresses.iter().enumerate() {
+                let Ok(address) = text.parse::<SocketAddr>() else { continue };
+                let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+                let owner = *owners.entry(address).or_insert(name);
+                if owner.namespace != name.namespace && !name.name.starts_with(RESERVED) {
+                    let message = format!(
+                        "{address} belongs to `{}` of the namespace `{}`",
+                        owner.name, owner.namespace
+                    );
+                    let help = "remove it: routes of this namespace may lead to that one, where it grants it";
+                    let at = spec().key("virtualAddresses").index(index);
+                    faults
+                        .push(Diagnostic::at(typed.document, &at, codes::ADDRESS_TAKEN, message).help(help));
+                }
+            }
+        }
+        self.faults.append(&mut faults);
+    }
+
+    /// Warns of redirected connections to a workload that routes of requests and of connections take alike.
+    pub fn looked_at(&mut self, gateways: &Gateways<'_>, requests: &RouteTable, connections: &StreamTable) {
+        for gateway in &gateways.0 {
+            for (index, served) in gateway.listeners.iter().enumerate() {
+                let (Speaks::Inbound, Some(capture)) = (&served.speaks, &served.capture) else { continue };
+                let both = |meant: Option<u16>| {
+                    let door = Door { port: served.port, meant };
+                    let requests = requests.takes(door, true).max(requests.takes(door, false));
+                    let opaque = meant.is_some_and(|port| capture.opaque.contains(&port));
+                    !opaque && requests != Takes::Nothing && requests == connections.takes(door)
+                };
+                let mut ports: Vec<Option<u16>> =
+                    connections.meant(served.port).filter(|it| both(*it)).collect();
+                ports.sort_unstable();
+                let Some(first) = ports.first() else { continue };
+                let which = match first {
+                    None => "any port".to_owned(),
+                    Some(_) => {
+                        let ports: Vec<String> = ports.iter().flatten().map(ToString::to_string).collect();
+                        format!("port {}", ports.join(", "))
+                    }
+                };
+                let message = format!(
+                    "an HTTPRoute and a TCPRoute take connections to {which}: the client's first bytes choose whose rules hold"
+                );
+                let help = "name ports in the parentRefs, or list them in detect.opaquePorts";
+                let at = spec().key("listeners").index(index);
+                let warning = Diagnostic::at(gateway.document, &at, codes::LOOKED_AT, message);
+                self.warnings.push(warning.help(help).warning());
+            }
+        }
     }
 
     /// Tells where a route leads to an upstream that is where connections meant to go, and has none that were

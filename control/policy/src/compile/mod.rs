@@ -178,6 +178,7 @@ pub fn compile(
     work.weak_proxies();
     work.weak_detection();
     work.weak_capture();
+    work.addresses_taken();
     let consumers = work.consumers();
     work.unknown_groups(&consumers);
     let leases = work.leases();
@@ -188,6 +189,7 @@ pub fn compile(
     let mut routes = work.routes(&gateways, &policies, &lent, (streams.checked, &mut destinations));
     routes.used_upstreams.extend(streams.used_upstreams);
     routes.used_gateways.extend(streams.used_gateways);
+    work.looked_at(&gateways, &routes.table, &streams.table);
     work.lint(&routes);
     work.excuse();
     sort(&mut work.faults);

@@ -77,6 +77,11 @@ impl StreamTable {
         }
     }
 
+    /// Every port that a route names for redirected connections of the listener on `port`, and any.
+    pub fn meant(&self, port: u16) -> impl Iterator<Item = Option<u16>> + '_ {
+        self.doors.keys().filter(move |door| door.port == port).map(|door| door.meant)
+    }
+
     /// Every route.
     pub fn all(&self) -> &[Arc<StreamRoute>] {
         &self.routes

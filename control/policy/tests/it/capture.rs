@@ -92,6 +92,52 @@ fn routes_are_found_by_the_port_that_was_meant() {
     assert_eq!(takes(8080), (Takes::Named, Takes::Any));
     assert_eq!(takes(5432), (Takes::Any, Takes::Named));
     assert_eq!(takes(1), (Takes::Any, Takes::Any));
+    let told = "FG0737 7:5 an HTTPRoute and a TCPRoute take connections to any port: the client's first bytes choose";
+    assert!(
+        brief(&snapshot.warnings).iter().any(|warning| warning.starts_with(told)),
+        "{:?}",
+        snapshot.warnings
+    );
+}
+
+#[test]
+fn nobody_warns_where_ports_tell_requests_from_connections() {
+    let warned = |port: &str, more: &str| {
+        let text = gateway(&[INBOUND])
+            + &route("HTTPRoute", "any", "sectionName: in", "app")
+            + &route("TCPRoute", "db", port, "tcp")
+            + &upstream("app", APP)
+            + &upstream("tcp", TCP)
+            + &policy(more);
+        brief(&compiled(&text).unwrap().warnings).iter().any(|told| told.starts_with("FG0737"))
+    };
+    assert!(warned("sectionName: in", ""));
+    assert!(!warned("port: 5432", ""));
+}
+
+#[test]
+fn an_address_of_another_namespace_cannot_be_claimed() {
+    let claiming = |namespace: &str, name: &str| {
+        let said = "endpoints: ['10.0.0.7:8080'], virtualAddresses: ['10.96.0.20:5432']";
+        upstream(name, said).replace("name: ", &format!("namespace: {namespace}, name: "))
+    };
+    let faults = |documents: &[String]| {
+        let text = gateway(&[OUTBOUND]) + &documents.concat();
+        compiled(&text).map_or_else(|faults| brief(&faults), |_| Vec::new())
+    };
+    // The Service has the better right, whatever the names.
+    let found = faults(&[claiming("aaa", "db"), claiming("crm", "service.db.5432.tcp")]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("FG0738 13:"), "{found:?}");
+    assert!(
+        found[0].ends_with("10.96.0.20:5432 belongs to `service.db.5432.tcp` of the namespace `crm`"),
+        "{found:?}"
+    );
+    assert_eq!(
+        faults(&[claiming("crm", "db"), claiming("crm", "service.db.5432.tcp")]),
+        Vec::<String>::new()
+    );
+    assert_eq!(faults(&[claiming("b", "db"), claiming("a", "db")]).len(), 1);
 }
 
 #[test]

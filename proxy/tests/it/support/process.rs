@@ -21,9 +21,16 @@ pub struct Options {
     args: Vec<String>,
     files: Vec<(PathBuf, Vec<u8>)>,
     env: Vec<(String, String)>,
+    quiet: bool,
 }
 
 impl Options {
+    /// Keeps no access log: for tests that send more than is worth remembering.
+    pub fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
+    }
+
     /// Adds arguments of `foregate run`, such as `["--threads", "1"]`.
     pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
@@ -140,7 +147,8 @@ impl Foregate {
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_foregate"));
         command.arg("run").args(own.then_some(folder.path()));
-        command.args(["--admin", "127.0.0.1:0", "--access-log", "stdout"]);
+        let access_log = if options.quiet { "off" } else { "stdout" };
+        command.args(["--admin", "127.0.0.1:0", "--access-log", access_log]);
         for listener in policies::listeners(policies) {
             command.arg("--bind").arg(format!("{listener}=127.0.0.1:0"));
         }
@@ -272,6 +280,11 @@ impl Foregate {
             line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
         };
         (field("VmRSS:"), field("VmHWM:"))
+    }
+
+    /// Files and sockets that the process has open.
+    pub fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
     /// Sends a signal such as `TERM` or `HUP`.
