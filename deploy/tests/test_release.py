@@ -84,7 +84,7 @@ class Release(unittest.TestCase):
         for page in pages:
             text = gzip.decompress(page.read_bytes()).decode()
             drawn = subprocess.run(
-                ["groff", "-man", "-ww", "-Tutf8", "-Kutf8"], input=text, capture_output=True, text=True, check=True
+                ["groff", "-man", "-ww", "-Tutf8", "-Kutf8", "-P-cbou"], input=text, capture_output=True, text=True, check=True
             )
             self.assertEqual(drawn.stderr, "", page.name)
             self.assertIn("SYNOPSIS", drawn.stdout)

@@ -44,9 +44,10 @@ fn faults(page: &Page) -> Vec<String> {
 fn written(session: &Session, block: &Block, name: &str) -> Vec<String> {
     let file = session.folder().join(name);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(file, &block.text).unwrap();
-    let alone = !name.ends_with(".cases.yaml") && name.ends_with(".yaml") && !block.is("control");
-    if alone && !block.is("wrong") { parts::faults(&block.text) } else { Vec::new() }
+    fs::write(&file, &block.text).unwrap();
+    let policies = file.extension().is_some_and(|end| end == "yaml") && !name.ends_with(".cases.yaml");
+    let sound = policies && !block.is("control") && !block.is("wrong");
+    if sound { parts::faults(&block.text) } else { Vec::new() }
 }
 
 #[test]
