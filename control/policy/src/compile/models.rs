@@ -251,7 +251,7 @@ impl Reader<'_> {
         let none = model::Guardrails::default();
         let said = rollout.guardrails.as_ref().unwrap_or(&none);
         let document = self.typed.document;
-        let faults = &mut self.faults;
+        let faults = &mut *self.faults;
         let mut time = |said: Option<TimeSpan>, field: &str, bounds: (Duration, Duration)| {
             let at = at.key("guardrails").key(field);
             said.map(|span| bounded(document, Some(span), bounds.0, bounds, &at, faults))
