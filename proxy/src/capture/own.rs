@@ -1,4 +1,4 @@
-//! Connections of our own that the kernel redirects to us: they would go round until none can be opened.
+//! Connections of our own that the kernel redirects to us: told, and refused.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;

@@ -1,4 +1,4 @@
-//! Pods from the webhook to the wire: injected, redirected, given certificates and policies by one control plane.
+//! Pods from webhook to wire: injected, redirected, served by one control plane.
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;

@@ -388,6 +388,7 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     let lost = wait_fleet(&gateway, "the loss", |now| now["withheld"].is_string()).await;
     let why = "no grant of the control plane is for spiffe://example.org/ns/crm/sa/edge with its labels";
     assert_eq!(lost["withheld"], why);
+    wait_fleet(&other, "the loss there", |now| now["withheld"].is_string()).await;
     let told = gateway.event("grant lost").await;
     assert_eq!((&told["reason"], &told["serving"]), (&why.into(), &false.into()));
     let refuses = |status: &Value| {
@@ -414,7 +415,6 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     refused(&gateway).await;
 
     // Whoever would rather go on does, and says so.
-    wait_fleet(&other, "the loss there", |now| now["withheld"].is_string()).await;
     assert_eq!(mark(&other).await, "one");
     assert_eq!(other.admin_page("/readyz").await.0, 200);
     assert_eq!(other.sample("foregate_control_withheld").await, Some(1.0));

@@ -1,4 +1,4 @@
-//! Pods of a test: network namespaces on one bridge, and the containers of a pod as a kubelet would start them.
+//! Pods of a test: network namespaces, and containers as a kubelet starts them.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
