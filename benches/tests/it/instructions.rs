@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 /// Parts, named like the functions of `src/instructions.rs` behind `count_`.
 const PARTS: [&str; 6] = ["chain", "extract", "limit", "route", "score", "token"];
 /// Runs of each part within one run of the program: rounds by times of `src/instructions.rs`.
-const TIMES: u64 = 8 * 40;
+const TIMES: u32 = 8 * 40;
 /// What a part may take more: 3 %.
 const TOLERANCE: f64 = 0.03;
 const RENEW: &str = "FOREGATE_WRITE_INSTRUCTIONS=1 cargo nextest run --workspace -E 'test(instructions)', and say in the commit why";
 
 /// Inclusive instructions of the functions that are counted, by the calls that callgrind saw.
-fn counted(profile: &str) -> BTreeMap<String, u64> {
+fn counted(profile: &str) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     let mut lines = profile.lines();
     let mut callee = "";
@@ -27,11 +27,13 @@ fn counted(profile: &str) -> BTreeMap<String, u64> {
             let cost =
                 lines.next().and_then(|cost| cost.split(' ').nth(1)).and_then(|cost| cost.parse().ok());
             if let Some(part) = PARTS.iter().find(|part| **part == callee) {
-                *counts.entry((*part).to_owned()).or_default() += cost.unwrap_or(0);
+                *counts.entry((*part).to_owned()).or_default() += cost.unwrap_or(0u32);
             }
         }
     }
-    counts.values_mut().for_each(|count| *count /= TIMES);
+    for count in counts.values_mut() {
+        *count /= TIMES;
+    }
     counts
 }
 
@@ -47,7 +49,7 @@ fn built_with() -> Value {
 }
 
 /// Runs the parts under callgrind.
-fn count() -> BTreeMap<String, u64> {
+fn count() -> BTreeMap<String, u32> {
     let folder = tempfile::tempdir().unwrap();
     let profile = folder.path().join("callgrind.out");
     let output = Command::new("valgrind")
@@ -65,10 +67,11 @@ fn count() -> BTreeMap<String, u64> {
 }
 
 /// The parts that take more than before, by more than a tolerance.
-fn grown(counts: &BTreeMap<String, u64>, baseline: &Value, tolerance: f64) -> Vec<String> {
-    let change = |part: &String, count: u64| {
-        let before = baseline["counts"][part].as_u64().unwrap_or(0);
-        let change = count as f64 / before as f64 - 1.0;
+fn grown(counts: &BTreeMap<String, u32>, baseline: &Value, tolerance: f64) -> Vec<String> {
+    let change = |part: &String, count: u32| {
+        let before =
+            baseline["counts"][part].as_u64().and_then(|before| u32::try_from(before).ok()).unwrap_or(0);
+        let change = f64::from(count) / f64::from(before) - 1.0;
         (change > tolerance).then(|| format!("{part}: {before} -> {count} ({:+.1} %)", change * 100.0))
     };
     counts.iter().filter_map(|(part, count)| change(part, *count)).collect()
@@ -88,7 +91,9 @@ fn parts_of_a_request_take_no_more_instructions_than_before() {
     if !grown(&counts, &baseline, tolerance).is_empty() {
         // Keys of hash tables are random, and some spread their entries worse than others.
         let again = count();
-        counts.iter_mut().for_each(|(part, count)| *count = again[part].min(*count));
+        for (part, count) in &mut counts {
+            *count = again[part].min(*count);
+        }
     }
     let more = grown(&counts, &baseline, tolerance);
     assert!(
