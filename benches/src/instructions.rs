@@ -1,4 +1,4 @@
-//! Parts of a request, each a fixed number of times, for a program that counts instructions.
+//! Parts of a request, a fixed number of times, for a program that counts instructions.
 
 use std::hint::black_box;
 use std::path::Path;

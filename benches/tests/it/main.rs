@@ -1,4 +1,6 @@
-//! The scripts that compare Foregate with its peers, and instructions of the parts of a request.
+//! Scripts that compare Foregate with its peers, and instructions of parts of requests.
 
+#[cfg(test)]
 mod instructions;
+#[cfg(test)]
 mod scripts;
