@@ -132,8 +132,8 @@ impl Place {
             _ => Names::usual(&self.namespace),
         };
         names.account.clone_from(&self.account);
-        let named = config.and_then(|config| config.kubernetes?.kubeconfig);
-        let kubeconfig = self.kubeconfig.clone().or(named);
+        let configured = config.and_then(|config| config.kubernetes?.kubeconfig);
+        let kubeconfig = self.kubeconfig.clone().or(configured);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(async {
             let client = Client::try_from(configuration(kubeconfig.as_deref()).await?)?;

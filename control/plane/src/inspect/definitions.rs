@@ -107,8 +107,8 @@ fn difference(ours: Option<&Value>, theirs: Option<&Value>, way: String) -> Opti
     let below = |key: &str| if way.is_empty() { key.to_owned() } else { format!("{way}.{key}") };
     match (ours, theirs) {
         (Some(Value::Object(ours)), Some(Value::Object(theirs))) => {
-            let keys = ours.keys().chain(theirs.keys().filter(|key| !ours.contains_key(*key)));
-            keys.into_iter().find_map(|key| difference(ours.get(key), theirs.get(key), below(key)))
+            let mut keys = ours.keys().chain(theirs.keys().filter(|key| !ours.contains_key(*key)));
+            keys.find_map(|key| difference(ours.get(key), theirs.get(key), below(key)))
         }
         (Some(Value::Array(ours)), Some(Value::Array(theirs))) if ours.len() == theirs.len() => {
             ours.iter().zip(theirs).enumerate().find_map(|(index, (one, other))| {
