@@ -4,7 +4,7 @@
     benches/compare/instructions.py FOREGATE VARIANT...     for example: target/dist/foregate plain jwt_es256_cached lead whole
 
 Needs valgrind and Python, nothing else: origin, load, key and tokens are made here. The variants are those of
-`peers.py --list` that are plain in front and upstream, with ES256 or no token. Every variant runs twice, with
+`peers.py --list` that are plain on both sides, with ES256 tokens known again or none. Every variant runs twice, with
 different numbers of requests; the difference of the counts by the difference of the requests is the figure, so that
 start and end are not part of it. It repeats to about 1 %. User space of all threads is counted, the kernel is not.
 
@@ -106,9 +106,14 @@ def counted(foregate, folder, messages, count, profile):
     return int(re.search(r"^(?:totals|summary): (\d+)", profile.read_text(), re.M)[1])
 
 
+def measurable(variant):
+    """True for what the load of this script can send."""
+    plain = (variant.tls, variant.upstream, variant.http2, variant.path) == ("none", "plain", False, "/")
+    return plain and (variant.jwt, variant.cached) in (("", False), ("es256", True)) and variant.body in ("", "lead.json")
+
+
 def main():
-    known = {name: one for name, one in {**VARIANTS, **MORE}.items()
-             if (one.tls, one.upstream, one.http2) == ("none", "plain", False) and one.jwt in ("", "es256")}
+    known = {name: one for name, one in {**VARIANTS, **MORE}.items() if measurable(one)}
     if len(sys.argv) < 3 or any(name not in known for name in sys.argv[2:]):
         sys.exit(f"{__doc__}\n{', '.join(known)}")
     foregate, *names = sys.argv[1:]

@@ -10,7 +10,7 @@ Needs Python and openssl, nothing else. The kinds, all where none is named:
     half-head  the first bytes of a head (plain)                 half-tls   the first half of a ClientHello (TLS)
 
 COUNT connections are opened (10,000 where absent), after as many as a tenth of them have come and gone, so that what the
-process needs once is not counted. The figure is the growth of VmRSS by the number of connections; the allocator gives
+process needs once is not counted. The figure is the growth of resident memory by the number of connections; the allocator gives
 memory in pages, so it holds to about 0.2 KiB for 10,000.
 """
 import os
@@ -22,10 +22,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 import policies
-from rig import free_port, running
+from rig import free_port, running, settled
 from variants import VARIANTS
 
 COUNT = int(os.environ.get("COUNT", "10000"))
@@ -71,22 +70,6 @@ def opened(kind, port, context, hello):
     elif kind == "half-tls":
         stream.sendall(hello[: len(hello) // 2])
     return stream
-
-
-def resident(process):
-    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
-
-
-def settled(process):
-    """Resident memory once it no longer changes."""
-    # Idle connections give back what they do not need after a few seconds.
-    time.sleep(12)
-    before, now = 0, resident(process)
-    while abs(now - before) > 64:
-        time.sleep(1)
-        before, now = now, resident(process)
-    return now
 
 
 def measured(foregate, kind, folder):

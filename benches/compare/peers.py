@@ -34,7 +34,7 @@ import time
 import proxies
 import report
 import variants
-from rig import HERE, LEAD, ROOT, Driver, free_port, machine_busy, resident, running, spent
+from rig import HERE, LEAD, ROOT, Driver, free_port, machine_busy, resident, running, settled, spent
 from variants import HANDSHAKES, IDLE, MORE, VARIANTS
 
 PROXY_CPU, LOAD_CPU = 0, 1
@@ -247,18 +247,6 @@ def rounds(run, results, mode, works, chosen, spin=True):
                         f"p50 {result['p50']:.0f} p99 {result['p99']:.0f} us, others {result['others']:.2f}")
 
 
-def settled(processes):
-    """Memory once it no longer changes: allocators give back what they do not need after a few seconds."""
-    now = before = resident(*processes)
-    for _ in range(20):
-        time.sleep(1)
-        before, now = now, resident(*processes)
-        if abs(now - before) < 64:
-            break
-    time.sleep(10)
-    return resident(*processes)
-
-
 def idle(run, results, chosen):
     """What a connection takes that was used once and is kept."""
     count = run.args.connections
@@ -271,10 +259,10 @@ def idle(run, results, chosen):
                     # As many as a tenth come and go first: what is needed once is not counted.
                     with run.load("idle", port, dataclasses.replace(variant, connections=count // 10)):
                         pass
-                    before = settled(processes)
+                    before = settled(*processes)
                     with run.load("idle", port, dataclasses.replace(variant, connections=count)) as driver:
                         held = driver.warm["requests"]
-                        after = settled(processes)
+                        after = settled(*processes)
                 results.add("idle", variant.title, proxy.name, value=(after - before) / max(1, held), held=held)
                 say(f"idle {name} {proxy.name}: {(after - before) / max(1, held):.2f} KiB each of {held}")
     run.connections = 0

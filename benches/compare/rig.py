@@ -108,6 +108,16 @@ def resident(*processes):
     return total
 
 
+def settled(*processes):
+    """The same once it no longer changes: what idle connections do not need is given back after a few seconds."""
+    time.sleep(12)
+    before, now = 0, resident(*processes)
+    while abs(now - before) > 64:
+        time.sleep(1)
+        before, now = now, resident(*processes)
+    return now
+
+
 def threads(process):
     """Nanoseconds that each thread of a process had a processor, by its name."""
     found = {}
