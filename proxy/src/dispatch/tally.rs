@@ -48,7 +48,7 @@ impl ConnectionTally {
             return;
         };
         let place = match error {
-            ConnectError::Tcp(_) => 0,
+            ConnectError::Tcp(_) | ConnectError::Loop(_) => 0,
             ConnectError::Timeout => 1,
             ConnectError::Tls(_) | ConnectError::Name(_) => 2,
             ConnectError::Http(_) => 3,
