@@ -6,6 +6,7 @@ pub mod event;
 pub mod explain;
 pub mod exposition;
 mod families;
+pub mod filter;
 pub mod json;
 mod labels;
 pub mod metrics;
@@ -19,6 +20,7 @@ pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trace_context;
+pub mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Record;
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::watch::{Watched, Watcher};
 
 /// How telemetry is set up.
 #[derive(Clone, Debug)]
@@ -49,6 +52,7 @@ pub struct TelemetryOptions {
 pub struct Telemetry {
     metrics: Metrics,
     decisions: Decisions,
+    watched: Watched,
     log: LogQueue,
     decision_log: Option<DecisionLog>,
     sources: Arc<Sources>,
@@ -77,7 +81,8 @@ impl Telemetry {
         if let Some(log) = &decision_log {
             log.export(&sources);
         }
-        Ok(Arc::new(Self { metrics, decisions, log, decision_log, sources, exposition }))
+        let watched = Watched::default();
+        Ok(Arc::new(Self { metrics, decisions, watched, log, decision_log, sources, exposition }))
     }
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
@@ -105,6 +110,7 @@ impl Telemetry {
         }
         let record = Arc::new(record);
         if keep {
+            self.watched.tell(&record);
             self.decisions.push(record.clone());
         }
         if let Some(log) = &self.decision_log {
@@ -129,6 +135,11 @@ impl Telemetry {
 
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
+    }
+
+    /// Watches the decisions that are kept from now on; `None` where as many watch as may.
+    pub fn watch(&self) -> Option<Watcher> {
+        self.watched.watch()
     }
 
     /// Adds a number that is read whenever metrics are; see [`Sources::register`].
@@ -226,6 +237,6 @@ mod tests {
                 .exposition(true)
                 .contains("foregate_requests_total{route=\"leads\",status=\"201\"} 100\n")
         );
-        assert!(telemetry.decisions().recent(500).is_empty());
+        assert!(telemetry.decisions().recent(500, |_| true).is_empty());
     }
 }
