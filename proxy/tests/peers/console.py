@@ -1,6 +1,6 @@
 """Opens the console in Chromium as operators do, and holds it to what is promised of it.
 
-console.py ADMIN_URL AXE_FILE [SCREENSHOT]: tells a JSON object a line at each stage, and goes on when a line comes.
+console.py ADMIN_URL AXE_FILE [SCREENSHOT]: tells its stages, a JSON object a line; at some it waits for a line to come.
 Ends with 0 where everything held; tells on standard error what did not.
 """
 
@@ -19,8 +19,13 @@ PATIENCE = 20_000
 SIZES = [(360, 780), (1440, 900), (1920, 1080)]
 
 
-def stage(name):
-    print(json.dumps({"stage": name}), flush=True)
+def tell(stage):
+    print(json.dumps({"stage": stage}), flush=True)
+
+
+def pause(stage):
+    """Waits at this stage until a line comes."""
+    tell(stage)
     sys.stdin.readline()
 
 
@@ -218,6 +223,7 @@ def accessible(browser):
         axe = file.read()
     for scheme in ("light", "dark"):
         for size in SIZES:
+            tell(f"{scheme} {size}")
             # axe is no script of the page.
             page, _ = open_page(browser, scheme, size, "?refused=true", bypass_csp=True)
             page.locator("#decisions tbody th button").first.click()
@@ -256,7 +262,7 @@ def keyboard(browser):
 
 def refused_configuration(browser):
     page, seen = open_page(browser)
-    stage("break")
+    pause("break")
     expect(page.locator("#faults-title")).to_contain_text("The last configuration was refused", timeout=PATIENCE)
     expect(page.locator(".faults pre")).to_contain_text("policies.yaml")
     seen.none()
@@ -279,9 +285,10 @@ with sync_playwright() as playwright:
     browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
     under_load(browser)
     if SCREENSHOT:
-        stage("screenshot")
+        pause("screenshot")
         screenshot(browser)
-    stage("quiet")
+    pause("quiet")
     for check in (numbers, filters, explained, accessible, keyboard, refused_configuration):
+        tell(check.__name__)
         check(browser)
     browser.close()
