@@ -73,24 +73,34 @@ impl Live {
         let mean = self.per_row.load(Ordering::Relaxed);
         let moved = (each >> SMOOTHING) + mean - (mean >> SMOOTHING);
         self.per_row.store(moved, Ordering::Relaxed);
-        if !self.free {
-            return;
-        }
         let run = self.runs.fetch_add(1, Ordering::Relaxed);
         let place = usize::try_from(run).unwrap_or_default() % WINDOW;
         if let Some(time) = self.times.get(place) {
             time.store(u32::try_from(each).unwrap_or(u32::MAX), Ordering::Relaxed);
         }
-        if place == WINDOW - 1 {
+        if place == WINDOW - 1 && self.free {
             self.judge();
         }
     }
 
     /// The time that 99 of 100 of the last runs kept to.
     pub(crate) fn p99(&self) -> Duration {
+        let times = self.sorted();
+        Duration::from_nanos(times.get(WINDOW * 99 / 100 - 1).copied().map_or(0, u64::from))
+    }
+
+    /// The time that half of the last runs kept to.
+    pub(crate) fn median(&self) -> Duration {
+        let times = self.sorted();
+        // Before the ring is full, places that no run has taken are zero.
+        let taken = times.get(times.partition_point(|time| *time == 0)..).unwrap_or_default();
+        Duration::from_nanos(taken.get(taken.len() / 2).copied().map_or(0, u64::from))
+    }
+
+    fn sorted(&self) -> Vec<u32> {
         let mut times: Vec<u32> = self.times.iter().map(|time| time.load(Ordering::Relaxed)).collect();
         times.sort_unstable();
-        Duration::from_nanos(times.get(WINDOW * 99 / 100 - 1).copied().map_or(0, u64::from))
+        times
     }
 
     fn judge(&self) {

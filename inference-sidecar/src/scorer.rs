@@ -161,6 +161,11 @@ impl ModelScorer {
         self.live.p99()
     }
 
+    /// The same of half of them.
+    pub fn median(&self) -> Duration {
+        self.live.median()
+    }
+
     /// The features of its records.
     pub fn plan(&self) -> &Plan {
         &self.plan

@@ -504,7 +504,7 @@ mod tests {
         }
         let plain = get(address, "/metrics").await;
         assert!(plain.head.contains("content-type: text/plain; version=0.0.4"), "{}", plain.head);
-        assert!(plain.body.contains("foregate_requests_total{route=\"leads\",status=\"201\"} 500\n"));
+        assert!(plain.body.contains("http_server_request_duration_seconds_count{http_request_method=\"POST\",http_response_status_code=\"201\",http_route=\"leads\"} 500\n"));
         assert!(!plain.body.contains("decision_id"));
         // What Prometheus 2.42 sends.
         let accept = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\

@@ -236,7 +236,9 @@ async fn read_body(
     }
     let Some(incoming) = body else { return Ok(RequestBody::Empty) };
     let Gateway { deadlines, capacity, .. } = &*life.connection.gateway;
+    let before = clock::monotonic();
     let whole = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share()).await;
+    life.body_time = clock::monotonic().saturating_sub(before);
     let whole = whole.map_err(at(Step::Enrich))?;
     life.unread = false;
     life.received(whole.len() as u64);
@@ -293,6 +295,7 @@ async fn dispatch<'a>(
     // dispatch: one endpoint, within the time of the route.
     life.progress = body.progress();
     let started = clock::monotonic();
+    life.dispatched = Some(started);
     permit.sent(started);
     org_quota::sent(ticket.as_deref_mut());
     let limit = time_for_course(life, route, course.as_mut(), started)?;
@@ -308,6 +311,7 @@ async fn dispatch<'a>(
         None => sending.await,
         Some(limit) => {
             let Ok(outcome) = timeout(limit, sending.as_mut()).await else {
+                life.upstream_time = Some(limit);
                 if life.still_sends() {
                     permit.forget();
                 }

@@ -72,6 +72,12 @@ pub struct Life {
     /// How often endpoints were asked; 0 where there was nothing to count.
     pub tries: u32,
     pub upstream_time: Option<Duration>,
+    /// What it answered; 0 where nothing.
+    pub upstream_status: u16,
+    /// When it was first sent; monotonic.
+    pub dispatched: Option<Duration>,
+    /// Time waited for a body that filters read.
+    pub body_time: Duration,
     pub enrich_time: Option<Duration>,
     /// What a request with a key met.
     pub once: Option<&'static str>,
@@ -155,6 +161,9 @@ impl Life {
             endpoint: None,
             tries: 0,
             upstream_time: None,
+            upstream_status: 0,
+            dispatched: None,
+            body_time: Duration::ZERO,
             enrich_time: None,
             once: None,
             reached: None,
@@ -253,6 +262,18 @@ impl Life {
         progress.watch(if streams { Silence::OfBoth(tunnel) } else { Silence::OfClient(body) });
     }
 
+    /// What it took until now, which is monotonic.
+    fn durations(&self, now: Duration) -> Durations {
+        let began = self.ctx.moment.monotonic;
+        let own = self.dispatched.unwrap_or(now).saturating_sub(began);
+        Durations {
+            total: now.saturating_sub(began),
+            upstream: self.upstream_time,
+            enrich: self.enrich_time,
+            added: own.saturating_sub(self.body_time),
+        }
+    }
+
     /// Makes the one record of this request; later calls do nothing.
     pub fn record(&mut self, end: End) {
         if std::mem::replace(&mut self.recorded, true) {
@@ -298,8 +319,9 @@ impl Life {
             consumer: self.ctx.consumer.take(),
             upstream: self.upstream.take(),
             endpoint: self.endpoint,
+            upstream_status: self.upstream_status,
             attempts: self.tries.max(u32::from(self.upstream_time.is_some())),
-            durations: Durations { total, upstream: self.upstream_time, enrich: self.enrich_time },
+            durations: self.durations(now),
             bytes_received: self.received.saturating_add(streamed),
             bytes_sent: self.sent,
             scores: std::mem::take(&mut self.ctx.scores),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use foregate_filters::introspection::AnswerCache;
 use foregate_filters::jwt::TokenCache;
@@ -12,12 +13,14 @@ use foregate_filters::score::Scorer;
 use foregate_filters::timestamp::Timestamp;
 use foregate_inference::rollout::Rollout;
 use foregate_inference::rollout::trial::{Counts, Guardrail, Role, Trial};
+use foregate_inference::scorer::ModelScorer;
 
 use crate::admission::Admission;
 use crate::clock;
 use crate::dispatch::upstream::UpstreamState;
 use crate::features::LiveFeatures;
 use crate::keys::IssuerKeys;
+use crate::live::Live;
 use crate::oauth::credential::{Credential, CredentialStatus};
 use crate::oauth::introspect::HttpIntrospector;
 use crate::sidecar::{Kind as FaultKind, Sidecar};
@@ -232,6 +235,41 @@ fn admission(telemetry: &Telemetry, upstream: &str, part: &Arc<Admission>) {
     let name = "foregate_upstream_requests_shed_total";
     sources
         .add(Kind::Counter, name, "Requests refused because an upstream has enough.", |it| count(it.shed()));
+}
+
+/// Registers when the certificates of the listeners in force expire.
+pub fn certificates(telemetry: &Telemetry, live: &Live) {
+    let name = "foregate_certificate_expires_timestamp_seconds";
+    let help = "When a certificate that a listener shows expires, since the Unix epoch.";
+    for listener in &live.snapshot.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        let of_listener = format!("{}/{}", listener.gateway, listener.name);
+        let terms = live.tls.get(&listener.port).and_then(|tls| tls.of(listener.hostname.as_deref()));
+        let Some(terms) = terms else { continue };
+        for (place, files) in tls.certificates.iter().enumerate() {
+            let terms = Arc::downgrade(terms);
+            let expires = move || terms.upgrade().and_then(|terms| terms.expires.get(place).copied());
+            let read = move || expires().map_or(f64::NAN, |at| at.as_secs_f64());
+            let file = files.certificate.display().to_string();
+            let labels = [("listener", of_listener.as_str()), ("certificate", file.as_str())];
+            telemetry.register_source(Kind::Gauge, name, help, &labels, read);
+        }
+    }
+}
+
+/// Registers how long a version of a model runs.
+pub fn runs(telemetry: &Telemetry, model: &str, version: &str, part: &Arc<ModelScorer>) {
+    let help = "Time of one row in the last 256 runs that were timed.";
+    let quantiles: [(&str, fn(&ModelScorer) -> Duration); 2] =
+        [("0.5", ModelScorer::median), ("0.99", ModelScorer::p99)];
+    for (quantile, read) in quantiles {
+        let labels = [("model", model), ("version", version), ("quantile", quantile)];
+        let name = "foregate_model_run_duration_seconds";
+        let part = Arc::downgrade(part);
+        let read = move || part.upgrade().map(|it| read(&it)).filter(|time| !time.is_zero());
+        let read = move || read().map_or(f64::NAN, |time| time.as_secs_f64());
+        telemetry.register_source(Kind::Gauge, name, help, &labels, read);
+    }
 }
 
 /// Registers how the inference sidecar does.

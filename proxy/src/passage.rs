@@ -125,6 +125,7 @@ pub fn settled(
     let now = clock::monotonic();
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);
+    life.upstream_status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
     match &outcome {
         // What a client does to its body says nothing of the upstream.
         Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),

@@ -274,6 +274,7 @@ pub fn replace(gateway: &Gateway, live: Live) {
     let kept = |one: &Arc<UpstreamState>| live.upstreams.iter().any(|other| Arc::ptr_eq(one, other));
     let gone: Vec<_> = before.upstreams.iter().filter(|one| !kept(one)).cloned().collect();
     part_metrics::admissions(&gateway.telemetry, &live.upstreams);
+    part_metrics::certificates(&gateway.telemetry, &live);
     gateway.live.publish(live);
     for upstream in gone {
         pool::retire(&upstream);

@@ -17,7 +17,6 @@ use tokio::sync::{Mutex, Notify, watch};
 
 use crate::admin::AdminState;
 use crate::admission::capacity::{Bounds, Capacity};
-use crate::decision_log::DecisionLogOptions;
 use crate::discovery::resolve;
 use crate::drain::drain;
 use crate::failure::Failure;
@@ -47,7 +46,6 @@ use crate::shared::Shared;
 use crate::sidecar::{Sidecar, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
-use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::{self, event};
 use crate::telemetry::{Telemetry, TelemetryOptions};
 use crate::trials::Trials;
@@ -67,12 +65,7 @@ pub struct RunOptions {
     pub applications: Arc<Applications>,
     /// Worker threads of the data plane.
     pub threads: usize,
-    pub access_log: AccessLog,
-    /// How many recent decisions are kept at most.
-    pub decisions: usize,
-    /// One in this many decisions that tell nothing special is kept.
-    pub decision_sample: u32,
-    pub decision_log: Option<DecisionLogOptions>,
+    pub telemetry: TelemetryOptions,
     pub deadlines: Deadlines,
     /// Longest time a drain may take.
     pub drain: Duration,
@@ -196,6 +189,7 @@ impl Process {
         tell_leases(&live);
         tell_warnings(&live);
         part_metrics::admissions(&telemetry, &live.upstreams);
+        part_metrics::certificates(&telemetry, &live);
         let gateway = Arc::new(Gateway {
             live: Store::new(live),
             tally: Tally::new(Arc::clone(&telemetry)),
@@ -332,12 +326,7 @@ impl Process {
 
 /// Telemetry, with what is measured from the start on.
 fn measure(options: &RunOptions) -> io::Result<Arc<Telemetry>> {
-    let telemetry = Telemetry::new(TelemetryOptions {
-        access_log: options.access_log.clone(),
-        decisions: options.decisions,
-        sample: options.decision_sample,
-        decision_log: options.decision_log.clone(),
-    })?;
+    let telemetry = Telemetry::new(options.telemetry.clone())?;
     panics::export(&telemetry);
     proxy_protocol::export(&telemetry);
     Ok(telemetry)

@@ -17,6 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::identity::certificate::Facts;
 use crate::identity::clients::{ClientTrust, ClientVerifier, NO_DOMAIN};
 use crate::identity::set::Set;
 use crate::identity::trust::{Trust, TrustBuilder, TrustError, revocations};
@@ -61,6 +62,8 @@ pub struct Terms {
     /// Ports that redirected connections meant and on which plain ones are taken.
     pub plain_ports: Box<[u16]>,
     pub speaks: Speaks,
+    /// When each certificate from files expires, since the epoch.
+    pub expires: Vec<Duration>,
 }
 
 /// Certificates of one listener, tried in order.
@@ -122,6 +125,12 @@ pub fn certificate(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|source| TlsError::Pem { file: name.clone(), source })?;
     CertifiedKey::from_der(chain, key, &provider()).map_err(|source| TlsError::Key { file: name, source })
+}
+
+/// When the leaf of a chain expires, since the epoch; never where it cannot be read.
+fn expires(key: &CertifiedKey) -> Duration {
+    let facts = key.end_entity_cert().ok().and_then(|leaf| Facts::read(leaf));
+    facts.map_or(Duration::MAX, |facts| facts.not_after)
 }
 
 /// Every certificate in a PEM file; at least one.
@@ -199,6 +208,11 @@ impl PortTls {
         found.or(if server_name.is_none() { self.terms.first() } else { None })
     }
 
+    /// The terms of the listener of this hostname.
+    pub fn of(&self, hostname: Option<&str>) -> Option<&Arc<Terms>> {
+        self.terms.iter().find(|terms| terms.hostname.as_deref() == hostname)
+    }
+
     /// The terms of a plain connection, where a listener still takes one; `now` is since the epoch, and `meant` the
     /// port that a redirected connection meant.
     pub fn plain(&self, now: Duration, meant: Option<u16>) -> Option<&Arc<Terms>> {
@@ -231,6 +245,7 @@ impl Terms {
             plain_until: None,
             plain_ports: Box::default(),
             speaks: Speaks::Passthrough,
+            expires: Vec::new(),
         }
     }
 
@@ -249,8 +264,10 @@ impl Terms {
         };
         let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
         let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
+        let expires = keys.0.iter().map(|key| expires(key)).collect();
         let config = Some(server(keys, clients.clone(), speaks)?);
-        Ok(Self { hostname, config, clients, plain_until: None, plain_ports: Box::default(), speaks })
+        let plain_ports = Box::default();
+        Ok(Self { hostname, config, clients, plain_until: None, plain_ports, speaks, expires })
     }
 
     /// The terms of a listener with the identity of this workload.
@@ -265,7 +282,8 @@ impl Terms {
         let config = identity
             .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone()), speaks))
             .transpose()?;
-        Ok(Self { hostname, config, clients: Some(clients), plain_until, plain_ports, speaks })
+        let (clients, expires) = (Some(clients), Vec::new());
+        Ok(Self { hostname, config, clients, plain_until, plain_ports, speaks, expires })
     }
 }
 

@@ -96,7 +96,7 @@ async fn opened(
     (then, within): (Then, Duration),
 ) -> io::Result<(Established, Spoken)> {
     let Some(terms) = plain else {
-        let mut established = Box::pin(tls(gateway, entry.port, stream)).await?;
+        let mut established = Box::pin(tls(gateway, entry, stream)).await?;
         let spoken = match then {
             Then::Read => Spoken::Http,
             Then::Pass => Spoken::Opaque,

@@ -99,10 +99,11 @@ impl Demo {
             probes: None,
             applications: Arc::default(),
             threads: 2,
-            access_log: AccessLog::File(stage.folder.access_log()),
-            decisions: TelemetryOptions::default().decisions,
-            decision_sample: 1,
-            decision_log: None,
+            telemetry: TelemetryOptions {
+                access_log: AccessLog::File(stage.folder.access_log()),
+                sample: 1,
+                ..TelemetryOptions::default()
+            },
             deadlines: Deadlines::default(),
             drain: Duration::from_secs(5),
             notice: Duration::ZERO,

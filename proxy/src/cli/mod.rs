@@ -18,6 +18,7 @@ mod output;
 mod run;
 mod schema;
 mod tap;
+mod telemetry;
 pub mod test;
 mod token;
 mod token_key;

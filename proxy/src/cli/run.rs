@@ -15,9 +15,9 @@ use foregate_policy::compile::Options;
 
 use crate::cli::capacity::CapacityArgs;
 use crate::cli::control::ControlArgs;
-use crate::cli::decisions::DecisionLogArgs;
 use crate::cli::fleet::FleetArgs;
 use crate::cli::output::{self, Format};
+use crate::cli::telemetry::TelemetryArgs;
 use crate::cli::{REFUSED, USAGE};
 use crate::handover::HandoverOptions;
 use crate::identity::Origin;
@@ -28,7 +28,6 @@ use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
 use crate::sidecar::{self, Place, SidecarOptions};
 use crate::stream::Deadlines;
-use crate::telemetry::access_log::AccessLog;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -50,18 +49,8 @@ pub(super) struct Run {
     /// Lets a listener listen elsewhere than the policy says; port 0 takes a free one. Repeatable.
     #[arg(long, value_name = "GATEWAY/LISTENER=ADDRESS", value_parser = parse_bind)]
     bind: Vec<(String, SocketAddr)>,
-    /// `stdout`, `off`, or a file.
-    #[arg(long, value_name = "WHERE", default_value = "stdout")]
-    access_log: String,
-    /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB; 0 keeps none.
-    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    decisions: u32,
-    /// Part of the decisions that refuse nothing which is kept, with the time of each step; N is rounded up
-    /// to a power of two. 1/1 keeps and times every decision: for debugging.
-    #[arg(long, value_name = "1/N", default_value = "1/16", value_parser = parse_sample)]
-    decision_sample: u32,
     #[command(flatten)]
-    decision_log: DecisionLogArgs,
+    telemetry: TelemetryArgs,
     /// Time for a request head, from its first byte; also for a TLS handshake.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     head_timeout: TimeSpan,
@@ -165,14 +154,6 @@ fn parse_interval(text: &str) -> Result<TimeSpan, String> {
     }
 }
 
-/// Reads `1/16`.
-fn parse_sample(text: &str) -> Result<u32, String> {
-    let number = text.strip_prefix("1/").and_then(|number| number.parse().ok());
-    number
-        .filter(|number| (1..=1 << 20).contains(number))
-        .ok_or("expected 1/N, N from 1 to 1048576".to_owned())
-}
-
 /// Reads `edge/https=127.0.0.1:8443`.
 fn parse_bind(text: &str) -> Result<(String, SocketAddr), String> {
     let (listener, address) = text.split_once('=').ok_or("expected GATEWAY/LISTENER=ADDRESS")?;
@@ -238,14 +219,7 @@ impl Run {
             probes: self.probes,
             applications,
             threads: self.threads.map_or(processors, usize::from),
-            access_log: match self.access_log.as_str() {
-                "off" => AccessLog::Off,
-                "stdout" => AccessLog::Stdout,
-                file => AccessLog::File(file.into()),
-            },
-            decisions: usize::try_from(self.decisions).unwrap_or(usize::MAX),
-            decision_sample: self.decision_sample,
-            decision_log: self.decision_log.options(),
+            telemetry: self.telemetry.options(),
             deadlines: Deadlines {
                 head: self.head_timeout.0,
                 body: self.body_timeout.0,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use foregate_inference::bundle::reference::Population;
-use foregate_inference::rollout::Rollout;
 use foregate_inference::rollout::drift;
+use foregate_inference::rollout::trial::Role;
 use foregate_inference::scorer::ModelScorer;
 use serde::Serialize;
 
@@ -55,32 +55,39 @@ pub(super) fn models(loaded: &[LoadedModel], decisions: &Decisions) -> Vec<Model
     }
     let records =
         decisions.recent(usize::MAX, |record| !record.scores.is_empty() && decisions.samples(record.id));
-    let versions = loaded.iter().flat_map(|model| {
-        let rollout = model.rollout.as_deref();
-        let playing = model.versions.iter().filter_map(move |(name, scorer)| {
-            let role = role(rollout, name.as_ref())?;
-            let version = name.clone().unwrap_or_else(|| scorer.manifest().version.as_str().into());
-            Some((role, version, scorer))
-        });
-        playing.map(move |(role, version, scorer)| {
-            let counted = count(scorer, &model.name, &version, &records);
-            let measured = rollout.and_then(|rollout| {
-                let moved = rollout.drift(role)?;
-                let all = rollout.watched(role).into_iter().zip(moved);
-                all.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(feature, index)| Drift { feature, index })
-            });
-            ModelOverview {
-                name: Arc::clone(&model.name),
-                version,
-                role: role.name(),
-                runs: runs(scorer),
-                p99_us: scorer.p99().as_secs_f64() * 1e6,
-                drift: measured.or_else(|| counted.as_ref().and_then(moved)),
-                scores: counted.map(|(population, now)| shown(population, now)),
+    let mut told = Vec::new();
+    for model in loaded {
+        for (name, scorer) in &model.versions {
+            if let Some(role) = role(model.rollout.as_deref(), name.as_ref()) {
+                let version = name.clone().unwrap_or_else(|| scorer.manifest().version.as_str().into());
+                told.push(playing(model, role, version, scorer, &records));
             }
-        })
+        }
+    }
+    told
+}
+
+fn playing(
+    model: &LoadedModel,
+    role: Role,
+    version: Arc<str>,
+    scorer: &ModelScorer,
+    records: &[Arc<Record>],
+) -> ModelOverview {
+    let counted = count(scorer, &model.name, &version, records);
+    let measured = model.rollout.as_deref().and_then(|rollout| {
+        let all = rollout.watched(role).into_iter().zip(rollout.drift(role)?);
+        all.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(feature, index)| Drift { feature, index })
     });
-    versions.collect()
+    ModelOverview {
+        name: Arc::clone(&model.name),
+        version,
+        role: role.name(),
+        runs: runs(scorer),
+        p99_us: scorer.p99().as_secs_f64() * 1e6,
+        drift: measured.or_else(|| counted.as_ref().and_then(moved)),
+        scores: counted.map(|(population, now)| shown(population, now)),
+    }
 }
 
 /// The scores that a version gave, by the bins of its reference; `None` where its bundle has none.

@@ -54,10 +54,11 @@ pub async fn connect(
     endpoint: &Endpoint,
     ends: Option<Ends>,
 ) -> Result<Sender, ConnectError> {
-    match timeout(upstream.spec.connect_timeout, connect_unbounded(upstream, endpoint, ends)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(ConnectError::Timeout),
-    }
+    let connecting = connect_unbounded(upstream, endpoint, ends);
+    let outcome = timeout(upstream.spec.connect_timeout, connecting).await;
+    let outcome = outcome.unwrap_or(Err(ConnectError::Timeout));
+    upstream.roster.connections.connected(&outcome);
+    outcome
 }
 
 async fn connect_unbounded(
@@ -108,6 +109,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let io = TokioIo::new(stream);
+    let counted = upstream.roster.connections.open.enter();
     if upstream.is_http2() {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -119,6 +121,7 @@ where
         tokio::spawn(async move {
             // How it ended is told to the exchanges on it.
             let _ = connection.await;
+            drop(counted);
         });
         return Ok(Sender::Http2(sender));
     }
@@ -129,6 +132,7 @@ where
         .map_err(ConnectError::Http)?;
     tokio::spawn(async move {
         let _ = connection.with_upgrades().await;
+        drop(counted);
     });
     Ok(Sender::Http1(sender))
 }

@@ -12,6 +12,7 @@ pub mod maglev;
 pub mod pool;
 pub mod roster;
 pub mod table;
+pub mod tally;
 #[cfg(test)]
 mod tests;
 pub mod tls;

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::body::RequestBody;
 use crate::clock;
 use crate::dispatch::endpoint::{Endpoint, Outstanding};
+use crate::dispatch::tally::ShelfTally;
 use crate::dispatch::upstream::UpstreamState;
 use crate::progress::Progress;
 
@@ -37,7 +38,6 @@ struct Idle {
 }
 
 /// The connections to one endpoint.
-#[derive(Default)]
 struct Shelf {
     idle: Vec<Idle>,
     timeout: Duration,
@@ -45,9 +45,20 @@ struct Shelf {
     retired: Arc<AtomicBool>,
     /// That of the endpoint.
     gone: Arc<AtomicBool>,
+    tally: Arc<ShelfTally>,
 }
 
 impl Shelf {
+    fn new(upstream: &UpstreamState, endpoint: &Endpoint) -> Self {
+        Self {
+            idle: Vec::new(),
+            timeout: upstream.spec.idle_timeout,
+            retired: Arc::clone(&upstream.retired),
+            gone: Arc::clone(&endpoint.gone),
+            tally: upstream.roster.connections.shelf(),
+        }
+    }
+
     /// True where its connections may serve on.
     fn serves(&self) -> bool {
         !self.retired.load(Ordering::Relaxed) && !self.gone.load(Ordering::Relaxed)
@@ -127,19 +138,24 @@ pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Opt
         pool.forget_left();
         let shelf = pool.shelves.get_mut(&endpoint.pool)?;
         while let Some(found) = shelf.idle.pop() {
+            shelf.tally.holds(shelf.idle.len());
             let idle = now.saturating_sub(found.since);
             if idle > upstream.spec.idle_timeout {
                 // All below were put back earlier still.
                 shelf.idle.clear();
+                shelf.tally.holds(0);
                 return None;
             }
             match found.sender {
                 Sender::Http1(sender) if sender.is_ready() => {
+                    shelf.tally.taken();
                     return Some((Sender::Http1(sender), idle));
                 }
                 Sender::Http2(sender) if sender.is_ready() => {
+                    shelf.tally.taken();
                     // Many requests share one HTTP/2 connection: a copy stays for the next.
                     shelf.idle.push(Idle { sender: Sender::Http2(sender.clone()), since: now });
+                    shelf.tally.holds(shelf.idle.len());
                     return Some((Sender::Http2(sender), idle));
                 }
                 Sender::Http1(_) | Sender::Http2(_) => {}
@@ -167,10 +183,12 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
             pool.shelves.retain(|_, shelf| {
                 let timeout = shelf.timeout;
                 shelf.idle.retain(|idle| now.saturating_sub(idle.since) <= timeout);
+                shelf.tally.holds(shelf.idle.len());
                 !shelf.idle.is_empty()
             });
         }
-        let shelf = pool.shelves.entry(endpoint.pool).or_default();
+        let new = || Shelf::new(upstream, endpoint);
+        let shelf = pool.shelves.entry(endpoint.pool).or_insert_with(new);
         shelf.timeout = upstream.spec.idle_timeout;
         if !Arc::ptr_eq(&shelf.retired, &upstream.retired) {
             shelf.retired = Arc::clone(&upstream.retired);
@@ -178,6 +196,7 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
         }
         if shelf.idle.len() < upstream.idle_each() {
             shelf.idle.push(Idle { sender, since: now });
+            shelf.tally.holds(shelf.idle.len());
         }
     });
 }

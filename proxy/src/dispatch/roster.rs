@@ -13,6 +13,7 @@ use crate::clock;
 use crate::dispatch::budget::RetryBudget;
 use crate::dispatch::circuit::{Outcome, Rules, Turn};
 use crate::dispatch::endpoint::{Endpoint, EndpointState};
+use crate::dispatch::tally::ConnectionTally;
 use crate::dispatch::upstream::UpstreamState;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
@@ -40,6 +41,7 @@ pub struct Roster {
     pub name: Arc<str>,
     pub budget: RetryBudget,
     pub tallies: Tallies,
+    pub connections: Arc<ConnectionTally>,
     telemetry: Option<Weak<Telemetry>>,
     states: Mutex<HashMap<SocketAddr, Arc<EndpointState>>>,
     /// Counts changes of fitness: a table that has seen fewer is made anew.
@@ -56,6 +58,7 @@ impl Roster {
             name,
             budget: RetryBudget::default(),
             tallies: Tallies::default(),
+            connections: Arc::default(),
             telemetry: telemetry.map(Arc::downgrade),
             states: Mutex::default(),
             changes: AtomicU64::new(0),
@@ -213,6 +216,7 @@ fn measure(roster: &Arc<Roster>, telemetry: &Telemetry) {
             count.map_or(f64::NAN, |count| count as f64)
         });
     }
+    roster.connections.measure(&roster.name, telemetry);
     let counters: [(&str, &str, ReadTally); 3] = [
         ("foregate_upstream_ejections_total", "Times that an endpoint was taken out.", |it| &it.ejections),
         ("foregate_upstream_retries_total", "Attempts beyond the first.", |it| &it.retries),

@@ -78,7 +78,7 @@ pub async fn establish(
         let http2 = has_preface(&stream).await?;
         return Ok(plainly((gateway, entry), &terms, client, stream, http2));
     }
-    tls(gateway, entry.port, stream).await
+    tls(gateway, entry, stream).await
 }
 
 /// The terms on which a plain connection is taken, where one is.
@@ -116,7 +116,13 @@ impl Established {
 ///
 /// # Errors
 /// Where the client left, or may not come in.
-pub async fn tls(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
+pub async fn tls(gateway: &Gateway, entry: &Entry, stream: TcpStream) -> io::Result<Established> {
+    let outcome = terminate(gateway, entry.port, stream).await;
+    gateway.tally.shook_hands(&entry.listener, outcome.as_ref().ok());
+    outcome
+}
+
+async fn terminate(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
     let acceptor = hello::begun(&stream).await?;
     let start = LazyConfigAcceptor::new(acceptor, stream).await?;
     let terms = {

@@ -6,13 +6,22 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls::{CertificateError, Error};
+use rustls::{CertificateError, Error, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use crate::handshake::Established;
+use crate::stream::Transport;
 use crate::telemetry::Telemetry;
+use crate::telemetry::series::{Budget, Series};
 use crate::telemetry::sources::Kind;
 
 /// Clients that are counted by address; all later ones count as one.
 const MAX_CLIENTS: usize = 256;
+
+/// Most series of handshakes.
+const MAX_HANDSHAKES: usize = 1_000;
+
+/// Listener, version, group of the key exchange, outcome.
+type HandshakeKey = (Arc<str>, &'static str, &'static str, &'static str);
 
 /// Why a client's certificate was refused, as a label.
 const REASONS: [&str; 9] = [
@@ -33,6 +42,8 @@ pub struct Tally {
     refused: [Arc<AtomicU64>; REASONS.len()],
     drained: Arc<AtomicU64>,
     plain: Mutex<HashMap<Option<IpAddr>, Arc<AtomicU64>>>,
+    handshakes: Series<HandshakeKey, Arc<AtomicU64>>,
+    budget: Budget,
     telemetry: Arc<Telemetry>,
 }
 
@@ -62,7 +73,9 @@ impl Tally {
             &[],
             reading(&drained),
         );
-        Self { refused, drained, plain: Mutex::default(), telemetry }
+        let plain = Mutex::default();
+        let (handshakes, budget) = (Series::default(), Budget::new(MAX_HANDSHAKES));
+        Self { refused, drained, plain, handshakes, budget, telemetry }
     }
 
     /// A handshake failed: counted where the client's certificate was why.
@@ -84,6 +97,46 @@ impl Tally {
             _ => return,
         };
         if let Some(count) = self.refused.get(reason) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A handshake came to its end at a listener; `None` where it failed.
+    pub fn shook_hands(&self, listener: &Arc<str>, established: Option<&Established>) {
+        let tls = established.and_then(|it| match &it.transport {
+            Transport::Tls(stream) => Some(stream.get_ref().1),
+            Transport::Plain(_) => None,
+        });
+        let version = match tls.and_then(|tls| tls.protocol_version()) {
+            Some(ProtocolVersion::TLSv1_3) => "1.3",
+            Some(ProtocolVersion::TLSv1_2) => "1.2",
+            _ => "",
+        };
+        let group = match tls.and_then(|tls| tls.negotiated_key_exchange_group()).map(|group| group.name()) {
+            Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
+            Some(NamedGroup::X25519) => "X25519",
+            Some(NamedGroup::secp256r1) => "secp256r1",
+            Some(NamedGroup::secp384r1) => "secp384r1",
+            _ => "",
+        };
+        let outcome = match tls.map(|tls| tls.handshake_kind()) {
+            None => "failed",
+            Some(Some(HandshakeKind::Resumed)) => "resumed",
+            Some(_) => "full",
+        };
+        let key = (Arc::clone(listener), version, group, outcome);
+        let make = || {
+            let count = Arc::default();
+            self.telemetry.register_source(
+                Kind::Counter,
+                "foregate_tls_handshakes_total",
+                "TLS handshakes of clients, by version, key exchange and outcome.",
+                &[("listener", listener), ("version", version), ("group", group), ("outcome", outcome)],
+                reading(&count),
+            );
+            (key.clone(), count)
+        };
+        if let Some(count) = self.handshakes.find_or_make(&key, &self.budget, make) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -139,6 +139,12 @@ impl Shared {
                 named.tell_off();
             }
         }
+        for model in kept.models.all() {
+            for (version, scorer) in &model.versions {
+                let version = version.as_deref().unwrap_or(&scorer.manifest().version);
+                part_metrics::runs(telemetry, &model.name, version, scorer);
+            }
+        }
         let identities: Vec<_> =
             kept.rollouts.0.values().map(|(named, _)| Arc::clone(&named.identity)).collect();
         self.trials.keep_only(&identities);

@@ -115,10 +115,12 @@ impl StreamLife {
             consumer: None,
             upstream: self.upstream.take(),
             endpoint: self.endpoint,
+            upstream_status: 0,
             attempts: self.attempts,
             durations: Durations {
                 total: now.saturating_sub(self.ctx.moment.monotonic),
                 upstream: self.upstream_time,
+                added: Duration::ZERO,
                 enrich: None,
             },
             bytes_received: passed(&self.client.read),

@@ -138,9 +138,17 @@ impl LogQueue {
         self.shared.as_ref().map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
     }
 
-    /// Exports the number of dropped records.
+    /// Exports the numbers of waiting and dropped records.
     pub fn export(&self, sources: &Sources) {
         let Some(shared) = self.shared.clone() else { return };
+        let queue = Arc::clone(&shared);
+        sources.register(
+            Kind::Gauge,
+            "foregate_access_log_waiting",
+            "Records that wait to be written.",
+            &[],
+            move || u32::try_from(queue.lock().waiting.len()).map_or(f64::from(u32::MAX), f64::from),
+        );
         let help = "Records missing in the access log: the queue was full, or writing failed.";
         sources.register(Kind::Counter, "foregate_access_log_dropped_total", help, &[], move || {
             u32::try_from(shared.dropped.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)

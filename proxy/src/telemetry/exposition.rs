@@ -9,11 +9,12 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::telemetry::compat::Compat;
 use crate::telemetry::families::Families;
 use crate::telemetry::labels::RevisionLabels;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
-use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::sources::{Kind, REFUSED_SERIES, Sources};
 
 /// Media type of the `OpenMetrics` text format.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -21,10 +22,15 @@ pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; cha
 /// Media type of the classic text format of Prometheus.
 pub const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// Ends the `OpenMetrics` text format.
+const END: &str = "# EOF\n";
+
 /// All that is exported.
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
+    families: Arc<Families>,
+    compat: Vec<Compat>,
 }
 
 /// The revision in force, as an info metric whose label changes at a reload.
@@ -45,7 +51,8 @@ impl Collector for Revision {
 }
 
 impl Exposition {
-    pub fn new(metrics: &Metrics, sources: &Arc<Sources>) -> Self {
+    /// With the names of others besides, where these are asked for.
+    pub fn new(metrics: &Metrics, sources: &Arc<Sources>, compat: Vec<Compat>) -> Self {
         let families = &metrics.families;
         let mut registry = Registry::default();
         register_requests(&mut registry, families);
@@ -55,7 +62,7 @@ impl Exposition {
         process::register(sources);
         registry.register_collector(Box::new(Revision(families.clone())));
         registry.register_collector(Box::new(sources.clone()));
-        Self { registry }
+        Self { registry, families: Arc::clone(families), compat }
     }
 
     /// Everything as text.
@@ -65,26 +72,35 @@ impl Exposition {
             // Writing to a string does not fail; an empty answer would look like a healthy process.
             return "# foregate: the metrics could not be encoded\n".to_owned();
         }
+        let mut text = text.strip_suffix(END).unwrap_or(&text).to_owned();
+        self.write_histograms(&mut text);
+        for names in &self.compat {
+            names.write(&self.families, &mut text);
+        }
+        text.push_str(END);
         if open_metrics { text } else { classic(&text) }
     }
 }
 
+impl Exposition {
+    fn write_histograms(&self, text: &mut String) {
+        let families = &self.families;
+        families.server.write(text);
+        families.client.write(text);
+        families.added.write(text);
+        families.steps.write(text);
+        families.enrich.write(text);
+    }
+}
+
 fn register_requests(registry: &mut Registry, families: &Families) {
-    registry.register("foregate_requests", "Requests, by route and status", families.requests.clone());
-    registry.register_with_unit(
-        "foregate_request_duration",
-        "Time from the head of the request to the last byte of the response",
-        Unit::Seconds,
-        families.durations.clone(),
-    );
-    registry.register_with_unit(
-        "foregate_upstream_duration",
-        "Time from dispatch to the response head of the upstream",
-        Unit::Seconds,
-        families.upstream.clone(),
+    registry.register(
+        "foregate_upstream_failures",
+        "Requests to an upstream that brought no response, or only a part of one",
+        families.failures.clone(),
     );
     registry.register(
-        "foregate_requests_in_flight",
+        "http_server_active_requests",
         "Requests between head and record",
         families.in_flight.0.clone(),
     );
@@ -124,12 +140,6 @@ fn register_rules(registry: &mut Registry, families: &Families) {
     registry.register("foregate_scores", "Bodies given to a model, by outcome", families.scores.clone());
     registry.register("foregate_score_value", "Scores given, one a record", families.score_values.clone());
     registry.register_with_unit(
-        "foregate_enrich_duration",
-        "Time spent on features and scores",
-        Unit::Seconds,
-        families.enrich.clone(),
-    );
-    registry.register_with_unit(
         "foregate_store_request_duration",
         "Time until a store answered",
         Unit::Seconds,
@@ -139,6 +149,11 @@ fn register_rules(registry: &mut Registry, families: &Families) {
 
 fn register_state(registry: &mut Registry, families: &Families) {
     registry.register("foregate_config_reloads", "Reloads of the configuration", families.reloads.clone());
+    registry.register(
+        "foregate_config_rejected",
+        "1 while the configuration that came last was refused, else 0",
+        families.rejected.clone(),
+    );
     registry.register_with_unit(
         "foregate_config_last_success_timestamp",
         "When the configuration in force was published",
@@ -150,18 +165,25 @@ fn register_state(registry: &mut Registry, families: &Families) {
 /// Tells when a bounded label hid something.
 fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
     type Refused = fn(&Families) -> usize;
-    let budgets: [(&str, Refused); 4] = [
-        ("foregate_requests_total", |it| it.route_budget.refused()),
+    let budgets: [(&str, Refused); 11] = [
+        ("http_server_request_duration_seconds", |it| it.server.refused() + it.route_budget.refused()),
+        ("http_client_request_duration_seconds", |it| it.client.refused() + it.upstream_budget.refused()),
+        ("foregate_added_duration_seconds", |it| it.added.refused()),
         ("foregate_refusals_total", |it| it.refusal_budget.refused()),
         ("foregate_audits_total", |it| it.audit_budget.refused()),
-        ("names", |it| it.name_budget.refused()),
+        ("foregate_policy_shadow_total", |it| it.shadow_budget.refused()),
+        ("foregate_scores_total", |it| it.model_budget.refused()),
+        ("foregate_limit_decisions_total", |it| it.limit_budget.refused()),
+        ("foregate_connections_open", |it| it.listener_budget.refused()),
+        ("foregate_mirrored_requests_total", |it| it.mirror_budget.refused()),
+        ("foregate_upstream_failures_total", |it| it.failure_budget.refused()),
     ];
     for (metric, refused) in budgets {
         let families = families.clone();
         sources.register(
             Kind::Counter,
-            "foregate_metric_series_refused_total",
-            "Observations counted under another name because a label was full.",
+            REFUSED_SERIES,
+            "Times that a series was wanted of a metric that has as many as it may.",
             &[("metric", metric)],
             move || u32::try_from(refused(&families)).map_or(f64::INFINITY, f64::from),
         );
@@ -230,7 +252,7 @@ mod tests {
         let (metrics, sources) = (Metrics::default(), Arc::new(Sources::default()));
         metrics.observe(&full_record(), &metrics.route("le\"a\\d\ns # {x} 1"), true);
         metrics.reload_succeeded("r1", std::time::Duration::from_secs(1));
-        let exposition = Exposition::new(&metrics, &sources);
+        let exposition = Exposition::new(&metrics, &sources, Vec::new());
         (sources, exposition)
     }
 
@@ -266,8 +288,8 @@ mod tests {
             assert!(fits, "{sample}");
         }
         for name in [
-            "foregate_requests_total",
-            "foregate_request_duration_seconds_bucket",
+            "foregate_audits_total",
+            "http_server_request_duration_seconds_bucket",
             "foregate_config_revision_info",
             "foregate_build_info",
             "process_resident_memory_bytes",
@@ -287,7 +309,7 @@ mod tests {
         assert!(!plain.contains("# EOF") && !plain.contains("# UNIT"));
         assert_eq!(names(&open).1, names(&plain).1);
         let (kinds, samples) = names(&plain);
-        assert_eq!(kinds["foregate_requests_total"], "counter");
+        assert_eq!(kinds["foregate_audits_total"], "counter");
         assert_eq!(kinds["foregate_config_revision_info"], "gauge");
         for sample in samples {
             let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| sample.strip_suffix(suffix));

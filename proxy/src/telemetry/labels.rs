@@ -3,20 +3,90 @@
 use std::sync::Arc;
 
 use foregate_filters::score::ScoreFault;
+use http::Method;
 use prometheus_client::encoding::EncodeLabelSet;
+
+use crate::telemetry::histogram::{Labels, Pairs};
 
 /// Stands for every name that found no room in a bounded label.
 pub const OTHER: &str = "other";
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// Requests of clients; the names are those of OpenTelemetry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServerLabels {
+    pub method: &'static str,
+    pub status: &'static str,
+    pub route: Arc<str>,
+}
+
+/// Requests to upstreams; no status where there was no response.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientLabels {
+    pub server: ServerLabels,
+    pub upstream: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteLabels {
     pub route: Arc<str>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StepLabels {
+    pub step: &'static str,
+}
+
+impl Labels for ServerLabels {
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs::from_iter([
+            ("http_request_method", self.method),
+            ("http_response_status_code", self.status),
+            ("http_route", &*self.route),
+        ])
+    }
+
+    fn rest(&self) -> Self {
+        Self { route: OTHER.into(), ..self.clone() }
+    }
+}
+
+impl Labels for ClientLabels {
+    fn pairs(&self) -> Pairs<'_> {
+        let mut pairs = self.server.pairs();
+        pairs.push(("foregate_upstream", &*self.upstream));
+        pairs
+    }
+
+    fn rest(&self) -> Self {
+        Self { server: self.server.rest(), upstream: OTHER.into() }
+    }
+}
+
+impl Labels for RouteLabels {
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs::from_iter([("route", &*self.route)])
+    }
+
+    fn rest(&self) -> Self {
+        Self { route: OTHER.into() }
+    }
+}
+
+impl Labels for StepLabels {
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs::from_iter([("step", self.step)])
+    }
+
+    fn rest(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// A request to an upstream that brought no response, or only a part of one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub struct StatusLabels {
-    pub route: Arc<str>,
-    pub status: &'static str,
+pub struct FailureLabels {
+    pub upstream: Arc<str>,
+    pub reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -118,6 +188,30 @@ pub const fn outcome(fault: Option<&ScoreFault>) -> usize {
     }
 }
 
+/// Methods that have a series of their own; the rest share the last place, as OpenTelemetry has it.
+const KNOWN_METHODS: [&str; 10] =
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "_OTHER"];
+
+/// How many values the label of methods may have.
+pub const METHODS: usize = KNOWN_METHODS.len();
+
+/// The place of a method among [`METHODS`], and its label.
+pub fn method(method: &Method) -> (usize, &'static str) {
+    let place = match *method {
+        Method::CONNECT => 0,
+        Method::DELETE => 1,
+        Method::GET => 2,
+        Method::HEAD => 3,
+        Method::OPTIONS => 4,
+        Method::PATCH => 5,
+        Method::POST => 6,
+        Method::PUT => 7,
+        Method::TRACE => 8,
+        _ => METHODS - 1,
+    };
+    (place, KNOWN_METHODS.get(place).copied().unwrap_or("_OTHER"))
+}
+
 /// Status codes that have a series of their own, ascending.
 const CODES: [(u16, &str); 36] = [
     (100, "100"),
@@ -161,11 +255,14 @@ const CODES: [(u16, &str); 36] = [
 /// The rest share a series a class.
 const CLASSES: [&str; 6] = [OTHER, "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// How many values the label `status` may have.
-pub const STATUSES: usize = CODES.len() + CLASSES.len();
+/// How many values the label of statuses may have, the empty one included.
+pub const STATUSES: usize = CODES.len() + CLASSES.len() + 1;
 
-/// The place of a status code among [`STATUSES`], and its label.
+/// The place of a status code among [`STATUSES`], and its label; 0 stands for no response.
 pub fn status(code: u16) -> (usize, &'static str) {
+    if code == 0 {
+        return (STATUSES - 1, "");
+    }
     let found = CODES.binary_search_by_key(&code, |(known, _)| *known);
     if let Some((place, (_, label))) = found.ok().and_then(|place| CODES.get(place).map(|it| (place, it))) {
         return (place, label);
@@ -176,7 +273,8 @@ pub fn status(code: u16) -> (usize, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{STATUSES, status};
+    use super::{METHODS, STATUSES, method, status};
+    use http::Method;
     use std::collections::HashMap;
 
     #[test]
@@ -191,9 +289,21 @@ mod tests {
     }
 
     #[test]
+    fn methods_are_a_closed_list_each_at_its_own_place() {
+        let names = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+        for (place, name) in names.into_iter().enumerate() {
+            assert_eq!(method(&Method::from_bytes(name.as_bytes()).unwrap()), (place, name));
+        }
+        for strange in ["PROPFIND", "get", "X", "QUERY"] {
+            let strange = Method::from_bytes(strange.as_bytes()).unwrap();
+            assert_eq!(method(&strange), (METHODS - 1, "_OTHER"));
+        }
+    }
+
+    #[test]
     fn usual_codes_are_told_apart_and_strange_ones_share_a_class() {
         for (code, label) in
-            [(200, "200"), (429, "429"), (418, "4xx"), (599, "5xx"), (99, "other"), (600, "other")]
+            [(200, "200"), (429, "429"), (418, "4xx"), (599, "5xx"), (99, "other"), (600, "other"), (0, "")]
         {
             assert_eq!(status(code).1, label);
         }

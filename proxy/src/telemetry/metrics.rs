@@ -1,22 +1,25 @@
 //! The metrics of the gateway: handles, what one record does to them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foregate_filters::context::{LimitFact, ScoreFact, ShadowFact, ShadowVerdict};
 use foregate_filters::rate_limit::OnError;
+use foregate_filters::reason::Reason;
+use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
 use crate::mirror::Outcome;
 use crate::telemetry::families::Families;
+use crate::telemetry::histogram::{self, NoLabels};
 use crate::telemetry::labels::{
-    InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES, OutcomeLabels,
-    ScoreLabels, ShadowLabels, StoreLabels, UnavailableLabels, outcome,
+    FailureLabels, InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES,
+    OutcomeLabels, ScoreLabels, ShadowLabels, StepLabels, StoreLabels, UnavailableLabels, outcome,
 };
 use crate::telemetry::occupancy::Occupancy;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{End, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::series::{Budget, Series};
 
@@ -31,6 +34,9 @@ pub struct Metrics {
     shadows: Series<ShadowLabels, Counter>,
     mirrors: Series<MirrorLabels, Counter>,
     injections: Series<InjectionLabels, Counter>,
+    failures: Series<(Arc<str>, Reason), Counter>,
+    steps: [OnceLock<Arc<histogram::Histogram>>; Step::ALL.len()],
+    enrich: OnceLock<Arc<histogram::Histogram>>,
     outcomes: OutcomeCounts,
 }
 
@@ -104,7 +110,7 @@ impl Metrics {
                 self.families.connections.get_or_create_owned(&ListenerLabels { listener: name.clone() });
             (name, Occupancy(gauge))
         };
-        self.listeners.find_or_make(listener, &self.families.name_budget, make).unwrap_or_default()
+        self.listeners.find_or_make(listener, &self.families.listener_budget, make).unwrap_or_default()
     }
 
     /// How all requests together ended.
@@ -121,7 +127,7 @@ impl Metrics {
     pub fn mirrored(&self, upstream: &Arc<str>, outcome: Outcome) {
         let labels = MirrorLabels { upstream: Arc::clone(upstream), outcome: outcome.name() };
         let make = || (labels.clone(), self.families.mirrors.get_or_create_owned(&labels));
-        if let Some(counter) = self.mirrors.find_or_make(&labels, &self.families.name_budget, make) {
+        if let Some(counter) = self.mirrors.find_or_make(&labels, &self.families.mirror_budget, make) {
             counter.inc();
         }
     }
@@ -130,7 +136,7 @@ impl Metrics {
     pub fn injected(&self, rule: &Arc<str>, kind: &'static str) {
         let labels = InjectionLabels { rule: Arc::clone(rule), kind };
         let make = || (labels.clone(), self.families.injections.get_or_create_owned(&labels));
-        if let Some(counter) = self.injections.find_or_make(&labels, &self.families.name_budget, make) {
+        if let Some(counter) = self.injections.find_or_make(&labels, &self.families.injection_budget, make) {
             counter.inc();
         }
     }
@@ -138,6 +144,7 @@ impl Metrics {
     /// A snapshot was published at this time since the Unix epoch.
     pub fn reload_succeeded(&self, revision: &str, unix: Duration) {
         self.families.reloads.get_or_create(&OutcomeLabels { outcome: "success" }).inc();
+        self.families.rejected.set(0);
         self.families.reload_success.set(unix.as_secs_f64());
         self.families.revision.store(Arc::new(revision.into()));
     }
@@ -149,11 +156,12 @@ impl Metrics {
 
     /// A new configuration was refused; the old snapshot stays.
     pub fn reload_failed(&self) {
+        self.families.rejected.set(1);
         self.families.reloads.get_or_create(&OutcomeLabels { outcome: "failure" }).inc();
     }
 
-    /// Counts one finished request, as an exemplar too where its decision is kept. Takes no lock but those of
-    /// the histograms, and formats nothing.
+    /// Counts one finished request, as an exemplar too where its decision is kept. Formats nothing, and takes a lock
+    /// for exemplars alone.
     pub fn observe(&self, record: &Record, route: &RouteMetrics, kept: bool) {
         route.observe(record, kept);
         self.outcomes.count(record);
@@ -167,8 +175,10 @@ impl Metrics {
             self.observe_shadow(fact);
         }
         if let Some(enrich) = record.durations.enrich {
-            self.families.enrich.observe(enrich.as_secs_f64());
+            self.enrich.get_or_init(|| self.families.enrich.series(NoLabels)).observe(enrich, None);
         }
+        self.observe_failure(record);
+        self.observe_steps(record);
     }
 
     /// Counts what was decided about one connection that was passed on unread.
@@ -182,10 +192,47 @@ impl Metrics {
         }
     }
 
+    /// Counts what an upstream did not answer, or not whole.
+    fn observe_failure(&self, record: &Record) {
+        let (Some(upstream), Some(_)) = (&record.upstream, record.durations.upstream) else { return };
+        let reason = match &record.refusal {
+            Some(refusal) if record.upstream_status == 0 => refusal.reason,
+            None if record.end == End::UpstreamBroke => Reason::UpstreamReset,
+            _ => return,
+        };
+        // What a client does to its body, or how long it waits, says nothing of the upstream.
+        if matches!(reason, Reason::BodyMalformed | Reason::BodyTimeout | Reason::DeadlineExceeded) {
+            return;
+        }
+        let key = (Arc::clone(upstream), reason);
+        let make = || {
+            let labels = FailureLabels { upstream: Arc::clone(upstream), reason: reason.name() };
+            (key.clone(), self.families.failures.get_or_create_owned(&labels))
+        };
+        if let Some(counter) = self.failures.find_or_make(&key, &self.families.failure_budget, make) {
+            counter.inc();
+        }
+    }
+
+    /// The time of each step, where steps are timed.
+    fn observe_steps(&self, record: &Record) {
+        let Some(explanation) = &record.explanation else { return };
+        if explanation.trace.timing.is_none() {
+            return;
+        }
+        let dispatch = record.durations.upstream.map(|time| (Step::Dispatch, time));
+        for (step, time) in explanation.step_times().chain(dispatch) {
+            if let Some(slot) = self.steps.get(step as usize) {
+                let make = || self.families.steps.series(StepLabels { step: step.name() });
+                slot.get_or_init(make).observe(time, None);
+            }
+        }
+    }
+
     fn observe_score(&self, fact: &ScoreFact) {
         let families = &self.families;
         let make = || (fact.model.clone(), Arc::new(ModelMetrics::new(&fact.model, families)));
-        let Some(model) = self.models.find_or_make(&*fact.model, &families.name_budget, make) else {
+        let Some(model) = self.models.find_or_make(&*fact.model, &families.model_budget, make) else {
             return;
         };
         if let Some(counter) = model.outcomes.get(outcome(fact.fault.as_ref())) {
@@ -207,7 +254,7 @@ impl Metrics {
         let real = if fact.allowed { "allow" } else { "refuse" };
         let labels = ShadowLabels { policy: fact.policy.clone(), verdict: fact.verdict.name(), real, rule };
         let make = || (labels.clone(), self.families.shadows.get_or_create_owned(&labels));
-        if let Some(counter) = self.shadows.find_or_make(&labels, &self.families.audit_budget, make) {
+        if let Some(counter) = self.shadows.find_or_make(&labels, &self.families.shadow_budget, make) {
             counter.inc();
         }
     }
@@ -223,7 +270,7 @@ impl Metrics {
                 Arc::new(LimitMetrics { admitted: counter("true"), refused: counter("false") }),
             )
         };
-        let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.name_budget, make) else { return };
+        let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.limit_budget, make) else { return };
         if let Some(done) = fact.unavailable {
             // Rare, and of few names: those that have series of their own.
             let labels = UnavailableLabels { rule: fact.rule.clone(), outcome: done.name() };
@@ -259,7 +306,7 @@ mod tests {
     use std::time::Duration;
 
     fn scrape(metrics: &Metrics) -> String {
-        Exposition::new(metrics, &Arc::new(Sources::default())).encode(true)
+        Exposition::new(metrics, &Arc::new(Sources::default()), Vec::new()).encode(true)
     }
 
     #[track_caller]
@@ -276,11 +323,12 @@ mod tests {
         metrics.observe(&full_record(), &metrics.route("leads"), true);
         let text = scrape(&metrics);
         for line in [
-            r#"foregate_requests_total{route="leads",status="429"} 2"#,
-            r#"foregate_request_duration_seconds_count{route="leads"} 2"#,
-            r#"foregate_upstream_duration_seconds_count{route="leads"} 2"#,
-            r#"foregate_upstream_duration_seconds_bucket{le="0.001",route="leads"} 2"#,
-            r#"foregate_upstream_duration_seconds_bucket{le="0.0005",route="leads"} 0"#,
+            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="429",http_route="leads"} 2"#,
+            r#"http_client_request_duration_seconds_count{http_request_method="POST",http_response_status_code="201",http_route="leads",foregate_upstream="leads-svc"} 2"#,
+            r#"http_client_request_duration_seconds_bucket{le="0.001",http_request_method="POST",http_response_status_code="201",http_route="leads",foregate_upstream="leads-svc"} 2"#,
+            r#"http_client_request_duration_seconds_bucket{le="0.0005",http_request_method="POST",http_response_status_code="201",http_route="leads",foregate_upstream="leads-svc"} 0"#,
+            r#"foregate_added_duration_seconds_count{route="leads"} 2"#,
+            r#"foregate_added_duration_seconds_sum{route="leads"} 0.000668"#,
             r#"foregate_refusals_total{route="leads",step="admit",reason="RateLimited",rule="per-org"} 2"#,
             r#"foregate_audits_total{route="leads",rule="hold-risky"} 2"#,
             r#"foregate_limit_decisions_total{rule="per-org",admitted="false"} 2"#,
@@ -304,8 +352,8 @@ mod tests {
         let record = record();
         metrics.observe(&record, &metrics.route("leads"), true);
         let line = format!(
-            "foregate_request_duration_seconds_bucket{{le=\"0.0025\",route=\"leads\"}} 1 # {{decision_id=\"{}\"}} \
-             0.001234 1790000000.001235",
+            "http_server_request_duration_seconds_bucket{{le=\"0.0025\",http_request_method=\"POST\",\
+             http_response_status_code=\"201\",http_route=\"leads\"}} 1 # {{decision_id=\"{}\"}} 0.001234 1790000000.001235",
             record.id
         );
         assert_line(&scrape(&metrics), &line);
@@ -321,7 +369,10 @@ mod tests {
             (0..MAX_ROUTES + 50).map(|number| Arc::as_ptr(&metrics.route(&number.to_string()))).collect();
         assert_eq!(distinct.len(), MAX_ROUTES - 2 + 1);
         metrics.observe(&record(), &metrics.route("one too many"), true);
-        assert_line(&scrape(&metrics), r#"foregate_requests_total{route="other",status="201"} 1"#);
+        assert_line(
+            &scrape(&metrics),
+            r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="201",http_route="other"} 1"#,
+        );
     }
 
     #[test]
@@ -353,7 +404,7 @@ mod tests {
         let (first, second) = (https.enter(), metrics.connections("https").enter());
         let request = metrics.requests_in_flight().enter();
         assert_line(&scrape(&metrics), r#"foregate_connections_open{listener="https"} 2"#);
-        assert_line(&scrape(&metrics), "foregate_requests_in_flight 1");
+        assert_line(&scrape(&metrics), "http_server_active_requests 1");
         drop((first, second, request));
         assert_eq!((https.count(), metrics.requests_in_flight().count()), (0, 0));
         assert_line(&scrape(&metrics), r#"foregate_connections_open{listener="https"} 0"#);
@@ -372,9 +423,12 @@ mod tests {
             r#"foregate_config_reloads_total{outcome="success"} 2"#,
             r#"foregate_config_reloads_total{outcome="failure"} 1"#,
             "foregate_config_last_success_timestamp_seconds 1790000001.5",
+            "foregate_config_rejected 1",
         ] {
             assert_line(&text, line);
         }
         assert!(!text.contains("a1"));
+        metrics.reload_succeeded("c3", Duration::from_secs(1));
+        assert_line(&scrape(&metrics), "foregate_config_rejected 0");
     }
 }

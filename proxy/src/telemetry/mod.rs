@@ -1,12 +1,14 @@
 //! One record a request becomes metrics, a recent decision and a log line.
 
 pub mod access_log;
+pub mod compat;
 pub mod decisions;
 pub mod event;
 pub mod explain;
 pub mod exposition;
 mod families;
 pub mod filter;
+pub mod histogram;
 pub mod json;
 mod labels;
 pub mod metrics;
@@ -28,6 +30,7 @@ use std::time::Duration;
 
 use crate::decision_log::{DecisionLog, DecisionLogOptions};
 use crate::telemetry::access_log::{AccessLog, LogQueue};
+use crate::telemetry::compat::Compat;
 use crate::telemetry::decisions::{Decisions, SAMPLE};
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::Metrics;
@@ -45,6 +48,8 @@ pub struct TelemetryOptions {
     /// One in this many of those that tell nothing special is kept; rounded up to a power of two.
     pub sample: u32,
     pub decision_log: Option<DecisionLogOptions>,
+    /// Whose names metrics have besides our own.
+    pub compat: Vec<Compat>,
 }
 
 /// All that watches requests. One for the process.
@@ -61,7 +66,13 @@ pub struct Telemetry {
 
 impl Default for TelemetryOptions {
     fn default() -> Self {
-        Self { access_log: AccessLog::Stdout, decisions: 4_096, sample: SAMPLE, decision_log: None }
+        Self {
+            access_log: AccessLog::Stdout,
+            decisions: 4_096,
+            sample: SAMPLE,
+            decision_log: None,
+            compat: Vec::new(),
+        }
     }
 }
 
@@ -73,7 +84,7 @@ impl Telemetry {
         let metrics = Metrics::default();
         let sources = Arc::new(Sources::default());
         let log = LogQueue::start(options.access_log)?;
-        let exposition = Exposition::new(&metrics, &sources);
+        let exposition = Exposition::new(&metrics, &sources, options.compat);
         log.export(&sources);
         let decisions = Decisions::new(options.decisions, options.sample);
         let decision_log =
@@ -180,6 +191,11 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
+    const SERVER_429: &str = "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
+        http_response_status_code=\"429\",http_route=\"leads\"} 1\n";
+    const SERVER_201: &str = "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
+        http_response_status_code=\"201\",http_route=\"leads\"} 100\n";
+
     #[test]
     fn one_record_makes_one_count_one_decision_one_line() {
         let path = std::env::temp_dir()
@@ -195,7 +211,7 @@ mod tests {
         telemetry.record(refused, &telemetry.route("leads"));
 
         let metrics = telemetry.exposition(true);
-        assert!(metrics.contains("foregate_requests_total{route=\"leads\",status=\"429\"} 1\n"), "{metrics}");
+        assert!(metrics.contains(SERVER_429), "{metrics}");
         assert_eq!(telemetry.decisions().find(id).unwrap().id, id);
         assert!(telemetry.flush(Duration::from_secs(10)));
         let log = fs::read_to_string(&path).unwrap();
@@ -228,15 +244,11 @@ mod tests {
         let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0, ..Default::default() };
         let telemetry = Telemetry::new(options).unwrap();
         let route = telemetry.route("leads");
-        assert!(!telemetry.exposition(true).contains("foregate_requests_total{"));
+        assert!(!telemetry.exposition(true).contains("duration_seconds_count{"));
         for _ in 0..100 {
             telemetry.record(record(), &route);
         }
-        assert!(
-            telemetry
-                .exposition(true)
-                .contains("foregate_requests_total{route=\"leads\",status=\"201\"} 100\n")
-        );
+        assert!(telemetry.exposition(true).contains(SERVER_201));
         assert!(telemetry.decisions().recent(500, |_| true).is_empty());
     }
 }

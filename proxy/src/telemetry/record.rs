@@ -15,8 +15,6 @@ use foregate_filters::reason::Reason;
 use foregate_filters::score::{Predictor, ScoreFault};
 use foregate_filters::step::Step;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use prometheus_client::encoding::{EncodeLabel, EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::encoding::{LabelSetEncoder, LabelValueEncoder};
 
 use crate::org_quota::OrgFact;
 use crate::rare::REQUEST_ID_HEADER;
@@ -105,6 +103,8 @@ pub struct Durations {
     pub upstream: Option<Duration>,
     /// Spent on features and scores.
     pub enrich: Option<Duration>,
+    /// Until dispatch or refusal, without waiting for the body of the client.
+    pub added: Duration,
 }
 
 /// All facts of one finished request. A request makes exactly one.
@@ -138,6 +138,8 @@ pub struct Record {
     /// Name of the upstream.
     pub upstream: Option<Arc<str>>,
     pub endpoint: Option<SocketAddr>,
+    /// What it answered; 0 where nothing.
+    pub upstream_status: u16,
     /// How often it was tried to have an answer; 0 where it came to none.
     pub attempts: u32,
     pub durations: Durations,
@@ -214,19 +216,6 @@ impl FromStr for DecisionId {
 
     fn from_str(text: &str) -> Result<Self, DecisionIdError> {
         uuid::Uuid::try_parse(text).map(|id| Self(id.as_u128())).map_err(|_| DecisionIdError)
-    }
-}
-
-/// As the label of an exemplar: formatted when metrics are read, not when a request is recorded.
-impl EncodeLabelSet for DecisionId {
-    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> Result<(), fmt::Error> {
-        ("decision_id", *self).encode(encoder.encode_label())
-    }
-}
-
-impl EncodeLabelValue for DecisionId {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        fmt::Write::write_fmt(encoder, format_args!("{self}"))
     }
 }
 

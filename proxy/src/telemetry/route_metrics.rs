@@ -2,34 +2,58 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
+use http::Method;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 
-use crate::telemetry::families::{Exemplified, Families};
+use crate::telemetry::families::Families;
+use crate::telemetry::histogram::{Exemplar, Histogram};
 use crate::telemetry::labels::{
-    AuditLabels, OTHER, RefusalLabels, RevocationLabels, RouteLabels, STATUSES, StatusLabels, status,
+    AuditLabels, ClientLabels, METHODS, OTHER, RefusalLabels, RevocationLabels, RouteLabels, STATUSES,
+    ServerLabels, method, status,
 };
 use crate::telemetry::record::{End, Record, Refusal};
 use crate::telemetry::series::{Budget, Series};
 
 type ByRule = Series<Arc<str>, Counter>;
 
+/// Handles by method and status, made on first use.
+#[derive(Debug, Default)]
+struct Exchanges([OnceLock<Box<[OnceLock<Arc<Histogram>>; STATUSES]>>; METHODS]);
+
+/// Those of one upstream.
+type ByUpstream = (Arc<str>, Exchanges);
+
 /// The handles of one route. The same name gives the same handles, snapshot after snapshot.
 #[derive(Debug)]
 pub struct RouteMetrics {
     name: Arc<str>,
     families: Arc<Families>,
-    requests: [OnceLock<Counter>; STATUSES],
-    duration: OnceLock<Exemplified>,
-    upstream: OnceLock<Histogram>,
+    requests: Exchanges,
+    added: OnceLock<Arc<Histogram>>,
+    /// The upstream that came first: most routes have no other.
+    upstream: OnceLock<ByUpstream>,
+    upstreams: Series<Arc<str>, Arc<ByUpstream>>,
     refusals: Series<(Step, Reason), Arc<ByRule>>,
     audits: ByRule,
     /// An answer on this route has stayed open for long.
     stays_open: AtomicBool,
+}
+
+impl Exchanges {
+    /// The series of this exchange; `make` is given the labels of method and status.
+    fn series(
+        &self,
+        sent: &Method,
+        code: u16,
+        make: impl FnOnce(&'static str, &'static str) -> Arc<Histogram>,
+    ) -> Option<&Histogram> {
+        let ((row, method), (place, status)) = (method(sent), status(code));
+        let row = self.0.get(row)?.get_or_init(|| Box::new([const { OnceLock::new() }; STATUSES]));
+        Some(row.get(place)?.get_or_init(|| make(method, status)))
+    }
 }
 
 impl RouteMetrics {
@@ -37,9 +61,10 @@ impl RouteMetrics {
         Self {
             name,
             families,
-            requests: [const { OnceLock::new() }; STATUSES],
-            duration: OnceLock::new(),
+            requests: Exchanges::default(),
+            added: OnceLock::new(),
             upstream: OnceLock::new(),
+            upstreams: Series::default(),
             refusals: Series::default(),
             audits: Series::default(),
             stays_open: AtomicBool::new(false),
@@ -58,28 +83,44 @@ impl RouteMetrics {
         }
     }
 
-    fn labels(&self) -> RouteLabels {
-        RouteLabels { route: self.name.clone() }
-    }
-
     pub(crate) fn observe(&self, record: &Record, kept: bool) {
-        let (place, label) = status(record.status);
-        if let Some(slot) = self.requests.get(place) {
-            let labels = || StatusLabels { route: self.name.clone(), status: label };
-            slot.get_or_init(|| self.families.requests.get_or_create_owned(&labels())).inc();
+        let labels = |method, status| ServerLabels { method, status, route: self.name.clone() };
+        // One that leads to a decision which is not kept, or to a trace which nobody has, would lead nowhere.
+        let exemplar = kept.then(|| Exemplar {
+            decision: record.id,
+            trace: record.trace.as_ref().filter(|trace| trace.sampled()).map(|trace| trace.trace),
+            unix: record.moment.unix + record.durations.total,
+        });
+        let make = |method, status| self.families.server.series(labels(method, status));
+        if let Some(series) = self.requests.series(&record.method, record.status, make) {
+            series.observe(record.durations.total, exemplar);
         }
-        let ended = SystemTime::UNIX_EPOCH.checked_add(record.moment.unix + record.durations.total);
-        self.duration.get_or_init(|| self.families.durations.get_or_create_owned(&self.labels())).observe(
-            record.durations.total.as_secs_f64(),
-            kept.then_some(record.id),
-            ended,
-        );
-        if let Some(upstream) = record.durations.upstream {
-            self.upstream
-                .get_or_init(|| self.families.upstream.get_or_create_owned(&self.labels()))
-                .observe(upstream.as_secs_f64());
+        let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
+        self.added.get_or_init(added).observe(record.durations.added, None);
+        if let (Some(upstream), Some(time)) = (&record.upstream, record.durations.upstream) {
+            let make = |method, status| {
+                let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(upstream) };
+                self.families.client.series(labels)
+            };
+            self.with_upstream(upstream, |exchanges| {
+                if let Some(series) = exchanges.series(&record.method, record.upstream_status, make) {
+                    series.observe(time, None);
+                }
+            });
         }
         self.observe_verdict(record);
+    }
+
+    fn with_upstream(&self, upstream: &Arc<str>, observe: impl FnOnce(&Exchanges)) {
+        let new = || (Arc::clone(upstream), Exchanges::default());
+        let first = self.upstream.get_or_init(new);
+        if *first.0 == **upstream {
+            return observe(&first.1);
+        }
+        let make = || (Arc::clone(upstream), Arc::new(new()));
+        if let Some(other) = self.upstreams.find_or_make(&**upstream, &self.families.upstream_budget, make) {
+            observe(&other.1);
+        }
     }
 
     pub(crate) fn observe_verdict(&self, record: &Record) {

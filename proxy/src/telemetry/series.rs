@@ -28,7 +28,7 @@ impl Budget {
     }
 
     /// True where one more series may be made.
-    fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         let take = |left: usize| left.checked_sub(1);
         let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok();
         if !taken {

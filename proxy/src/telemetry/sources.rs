@@ -8,6 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+/// Counts, by metric, series that were wanted and not made; ours are told with those of others.
+pub const REFUSED_SERIES: &str = "foregate_metric_series_refused_total";
+
 /// Most series of one name; what comes later is left out while all of them have something to tell.
 const MAX_SERIES: usize = 1_000;
 
@@ -35,6 +38,8 @@ pub struct Sources {
 struct Sourced {
     kind: Kind,
     help: String,
+    /// How often a series was left out because there were too many.
+    refused: u32,
     /// Several counters of one name and labels are told as their sum.
     series: Vec<(Labels, Vec<Read>)>,
 }
@@ -75,6 +80,7 @@ impl Sources {
         let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
         let family = families.entry(name.to_owned()).or_insert_with(|| Sourced {
             kind,
+            refused: 0,
             help: help.to_owned(),
             series: Vec::new(),
         });
@@ -87,6 +93,8 @@ impl Sources {
             reads.push(Arc::new(read));
         } else if family.series.len() < MAX_SERIES {
             family.series.push((labels, vec![Arc::new(read)]));
+        } else {
+            family.refused = family.refused.saturating_add(1);
         }
     }
 }
@@ -110,6 +118,14 @@ impl Collector for Sources {
                     encode(&mut encoder, family.kind, value)?;
                 } else {
                     encode(&mut encoder.encode_family(labels)?, family.kind, value)?;
+                }
+            }
+            if REFUSED_SERIES.strip_suffix("_total") == Some(name) {
+                for (name, full) in families.iter().filter(|(_, family)| family.refused > 0) {
+                    let suffix = if full.kind == Kind::Counter { "_total" } else { "" };
+                    let labels = vec![("metric".to_owned(), format!("{name}{suffix}"))];
+                    let value = f64::from(full.refused);
+                    encode(&mut encoder.encode_family(&labels)?, family.kind, value)?;
                 }
             }
         }
@@ -161,5 +177,6 @@ mod tests {
         assert!(known("fits") && !known("dead"));
         register("too many", 1.0);
         assert!(!known("too many") && known("1"));
+        assert_eq!(sources.families.lock().unwrap()["a"].refused, 1);
     }
 }

@@ -48,11 +48,13 @@ pub fn record() -> Record {
         consumer: None,
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),
+        upstream_status: 201,
         attempts: 1,
         durations: Durations {
             total: Duration::from_micros(1_234),
             upstream: Some(Duration::from_micros(900)),
             enrich: None,
+            added: Duration::from_micros(334),
         },
         bytes_received: 1_024,
         bytes_sent: 64,

@@ -106,7 +106,7 @@ async fn a_hundred_requests_share_one_token_which_the_upstream_alone_sees() {
         client.send_all(requests.collect()).await
     }));
     let release = async {
-        gateway.wait_sample("foregate_requests_in_flight", |requests| requests >= 100.0).await;
+        gateway.wait_sample("http_server_active_requests", |requests| requests >= 100.0).await;
         assert!(upstream.received().is_empty(), "a request went without its token");
         server.held.send_replace(false);
     };

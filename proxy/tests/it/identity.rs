@@ -210,7 +210,7 @@ async fn unknown_kids_however_many_cost_the_issuer_two_fetches() {
         client.send_all(requests.collect()).await
     }));
     let release = async {
-        gateway.wait_sample("foregate_requests_in_flight", |requests| requests >= 100.0).await;
+        gateway.wait_sample("http_server_active_requests", |requests| requests >= 100.0).await;
         idp.hold(false);
     };
     let (replies, ()) = tokio::join!(strangers, release);

@@ -120,7 +120,7 @@ async fn a_hundred_requests_with_one_new_token_ask_once_and_then_nobody_asks() {
         client.send_all(requests.collect()).await
     }));
     let release = async {
-        gateway.wait_sample("foregate_requests_in_flight", |requests| requests >= 100.0).await;
+        gateway.wait_sample("http_server_active_requests", |requests| requests >= 100.0).await;
         server.held.send_replace(false);
     };
     let (replies, ()) = tokio::join!(callers, release);

@@ -12,7 +12,7 @@ use crate::support::client::{Client, Reply};
 use crate::support::guarded::{bundle, model, routes};
 use crate::support::idp::Idp;
 use crate::support::policies;
-use crate::support::process::{Foregate, Options};
+use crate::support::process::{Foregate, Options, served};
 use crate::support::raw::{self, RawClient};
 use crate::support::upstream::{Feed, Speak, Upstream, fed, full};
 
@@ -37,7 +37,7 @@ fn parse(text: &str, open_metrics: bool) -> BTreeMap<String, Metric> {
         } else if let Some(rest) = line.strip_prefix("# ") {
             let mut words = rest.splitn(3, ' ');
             let (what, name, told) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
-            assert!(name.starts_with("foregate_") || name.starts_with("process_"), "{line}");
+            assert!(["foregate_", "http_", "process_"].iter().any(|of| name.starts_with(of)), "{line}");
             assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'), "{line}");
             if name != current {
                 assert!(!families.contains_key(name), "a family in two places: {line}");
@@ -99,6 +99,29 @@ fn samples(families: &BTreeMap<String, Metric>) -> BTreeMap<&str, f64> {
     all.map(|(series, (value, _))| (series.as_str(), *value)).collect()
 }
 
+/// What is told is what the list of metrics says: type and labels.
+fn as_listed(families: &BTreeMap<String, Metric>) {
+    let list = include_str!("../../METRICS.md");
+    let rows = list.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
+        Some((cells.first()?.trim_end_matches('`'), (*cells.get(1)?, cells.get(2)?.replace('`', ""))))
+    });
+    let rows: BTreeMap<&str, (&str, String)> = rows.collect();
+    for (name, family) in families {
+        let (kind, labels) = rows.get(&**name).unwrap_or_else(|| panic!("{name} is not listed"));
+        // The classic format has no kind for info.
+        assert_eq!(family.kind, kind.replace("info", "gauge"), "{name}");
+        let listed: BTreeSet<&str> = labels.split(", ").filter(|label| !label.is_empty()).collect();
+        for series in family.samples.keys() {
+            let told = series.split_once('{').map_or("", |(_, labels)| labels);
+            let told = told.split("=\"").map(|part| part.rsplit([',', '"', '{']).next().unwrap_or(part));
+            let told: BTreeSet<&str> =
+                told.filter(|name| !name.is_empty() && *name != "}" && *name != "le").collect();
+            assert_eq!(told, listed, "{series}");
+        }
+    }
+}
+
 /// Two routes: `/token` for bearers within a limit, `/lead` scored, for those with a header.
 fn guarded(upstream: &Upstream, idp: &Idp) -> String {
     let token = format!(
@@ -158,14 +181,25 @@ async fn metrics_add_up_to_the_requests_that_were_sent() {
     gateway.access_log().wait_count("every record", sent as usize, |_| true).await;
     let classic = scrape(&gateway, false).await;
     let seen = samples(&classic);
+    let sent_to = |upstream: &str, status: u16, route: &str| {
+        let served = served("POST", status, route).replace("http_server", "http_client");
+        served.replace('}', &format!(",foregate_upstream=\"{upstream}\"}}"))
+    };
+    let requests = [
+        (served("GET", 200, "token/rule"), 3.0),
+        (served("GET", 429, "token/rule"), 3.0),
+        (served("POST", 403, "token/rule"), 4.0),
+        (served("GET", 401, "token/rule"), 7.0),
+        (served("POST", 200, "lead/rule"), 6.0),
+        (served("POST", 422, "lead/rule"), 5.0),
+        (served("GET", 404, ""), 7.0),
+        (sent_to("crm", 200, "lead/rule"), 6.0),
+    ];
+    for (series, value) in requests {
+        assert_eq!(seen.get(&*series), Some(&value), "{series} in {seen:#?}");
+    }
+    as_listed(&classic);
     let expected = [
-        (r#"requests_total{route="token/rule",status="200"}"#, 3.0),
-        (r#"requests_total{route="token/rule",status="429"}"#, 3.0),
-        (r#"requests_total{route="token/rule",status="403"}"#, 4.0),
-        (r#"requests_total{route="token/rule",status="401"}"#, 7.0),
-        (r#"requests_total{route="lead/rule",status="200"}"#, 6.0),
-        (r#"requests_total{route="lead/rule",status="422"}"#, 5.0),
-        (r#"requests_total{route="",status="404"}"#, 7.0),
         (r#"refusals_total{route="token/rule",step="admit",reason="RateLimited",rule="per-subject"}"#, 3.0),
         (r#"refusals_total{route="token/rule",step="admit",reason="AccessDenied",rule="default"}"#, 4.0),
         (r#"refusals_total{route="token/rule",step="identify",reason="TokenMissing",rule="token"}"#, 2.0),
@@ -177,19 +211,19 @@ async fn metrics_add_up_to_the_requests_that_were_sent() {
         (r#"limit_decisions_total{rule="per-subject",admitted="false"}"#, 3.0),
         (r#"scores_total{model="lead-score",outcome="scored"}"#, 6.0),
         (r#"score_value_count{model="lead-score"}"#, 6.0),
-        (r#"request_duration_seconds_count{route="lead/rule"}"#, 11.0),
-        (r#"upstream_duration_seconds_count{route="lead/rule"}"#, 6.0),
+        (r#"added_duration_seconds_count{route="lead/rule"}"#, 11.0),
         (r#"config_reloads_total{outcome="success"}"#, 1.0),
-        ("requests_in_flight", 0.0),
+        ("config_rejected", 0.0),
         (r#"connections_open{listener="edge/http"}"#, 1.0),
         ("access_log_dropped_total", 0.0),
     ];
     for (series, value) in expected {
         assert_eq!(seen.get(&*format!("foregate_{series}")), Some(&value), "{series} in {seen:#?}");
     }
+    assert_eq!(seen.get("http_server_active_requests"), Some(&0.0));
     let total: f64 = seen
         .iter()
-        .filter(|(series, _)| series.starts_with("foregate_requests_total{"))
+        .filter(|(series, _)| series.starts_with("http_server_request_duration_seconds_count{"))
         .map(|(_, value)| value)
         .sum();
     assert!((total - f64::from(sent)).abs() < 0.5, "every request counts once: {total} of {sent}");
@@ -204,7 +238,7 @@ async fn open_metrics_lead_from_a_histogram_to_a_decision() {
     let reply = client.get("/only").await;
     gateway.record(reply.decision()).await;
     let families = scrape(&gateway, true).await;
-    let durations = &families["foregate_request_duration_seconds"];
+    let durations = &families["http_server_request_duration_seconds"];
     let exemplars: Vec<&String> =
         durations.samples.values().filter_map(|(_, exemplar)| exemplar.as_ref()).collect();
     assert_eq!(exemplars.len(), 1, "one request, one exemplar");
@@ -323,7 +357,7 @@ async fn every_request_leaves_exactly_one_line_however_it_ends() {
     }
     let mut half = RawClient::connect(address).await;
     half.send("POST /lead/half HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").await;
-    gateway.wait_sample("foregate_requests_in_flight", |requests| requests >= 1.0).await;
+    gateway.wait_sample("http_server_active_requests", |requests| requests >= 1.0).await;
     drop(half);
     let all = gateway.access_log().wait_count("every record", expected.len() + 1, |_| true).await;
     // Whether it is told that it broke off, or has left before that: the client is gone.

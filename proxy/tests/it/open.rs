@@ -11,7 +11,7 @@ use crate::support::client::Client;
 use crate::support::consumers::known;
 use crate::support::guarded::routes;
 use crate::support::idp::Idp;
-use crate::support::process::{Foregate, Options};
+use crate::support::process::{Foregate, Options, served};
 use crate::support::raw::RawClient;
 use crate::support::upstream::{Feed, Upstream, empty, fed};
 use crate::support::within;
@@ -114,7 +114,7 @@ async fn a_websocket_that_is_no_longer_allowed_is_closed_with_a_reason_and_other
     assert_eq!(record["http.response.status_code"], 101);
     let series = r#"foregate_revocations_total{route="first/rule",reason="AccessDenied"}"#;
     gateway.wait_sample(series, |count| (count - 1.0).abs() < 0.5).await;
-    assert!(gateway.sample(r#"foregate_requests_total{route="first/rule",status="403"}"#).await.is_none());
+    assert!(gateway.sample(&served("GET", 403, "first/rule")).await.is_none());
 }
 
 #[tokio::test]
@@ -158,7 +158,7 @@ async fn streams_end_where_their_policy_denies_and_stay_where_nothing_changes() 
         let reason = ["RouteNotFound", "AccessDenied"][number % 2];
         assert_eq!(stream.breaks(&gateway).await["foregate.reason"], reason);
     }
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn a_panic_costs_its_request_a_500_and_the_connection_goes_on() {
         }
     }
     within("nothing to be under way", async {
-        while !mined.telemetry.exposition(false).contains("foregate_requests_in_flight 0") {
+        while !mined.telemetry.exposition(false).contains("http_server_active_requests 0") {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -1,5 +1,6 @@
 //! Proves the house: arrows, sizes, purpose lines, names, and what must not occur.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -407,4 +408,35 @@ fn the_documents_are_short_and_name_every_step() {
     let architecture = read("ARCHITECTURE.md");
     let missing: Vec<_> = Step::ALL.iter().filter(|step| !architecture.contains(&step.to_string())).collect();
     assert!(missing.is_empty(), "ARCHITECTURE.md:1: does not name the steps {missing:?}");
+}
+
+#[test]
+fn metrics_and_their_list_agree() {
+    let list = fs::read_to_string(root().join("proxy/METRICS.md")).unwrap();
+    let rows = list.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let rows: BTreeSet<&str> = rows.filter(|name| !name.contains("istio") && name.contains('_')).collect();
+    let ours = |name: &&str| ["foregate_", "http_", "process_"].iter().any(|start| name.starts_with(start));
+    // A metric is a literal of its own; what is no metric is a label.
+    let labels = ["foregate_upstream", "http_request_method", "http_response_status_code", "http_route"];
+    let mut faults = Vec::new();
+    let mut registered = BTreeSet::new();
+    for file in sources().iter().filter(|file| file.path.starts_with("proxy/src/") && !file.is_test()) {
+        for (line, text) in file.without_tests() {
+            let literals = text.split('"').skip(1).step_by(2);
+            let word =
+                |it: &&str| it.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte == b'2');
+            for name in literals.filter(ours).filter(word).filter(|name| !labels.contains(name)) {
+                // The registry adds unit and kind to the names that it is given.
+                let whole = ["", "_total", "_seconds", "_info"].map(|suffix| format!("{name}{suffix}"));
+                match whole.iter().find(|whole| rows.contains(&***whole)) {
+                    Some(whole) => drop(registered.insert(whole.clone())),
+                    None => faults.push(file.at(line, format_args!("{name} is not in proxy/METRICS.md"))),
+                }
+            }
+        }
+    }
+    let unknown = rows.iter().filter(|name| ours(name) && !registered.contains(**name));
+    faults.extend(unknown.map(|name| format!("proxy/METRICS.md: nothing registers {name}")));
+    assert!(registered.len() > 100, "the metrics were not found");
+    none(&faults);
 }

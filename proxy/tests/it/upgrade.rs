@@ -117,7 +117,7 @@ async fn the_end_of_a_client_ends_its_tunnel() {
     assert_eq!(client.head().await.unwrap().status, 101);
     drop(client);
     crate::support::within("the upstream to learn of it", ended.recv()).await.unwrap();
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     gateway.wait_sample(r#"foregate_connections_open{listener="edge/http"}"#, |count| count == 0.0).await;
 }
 

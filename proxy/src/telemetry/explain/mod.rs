@@ -7,9 +7,11 @@ pub mod steps;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foregate_filters::context::RequestContext;
 use foregate_filters::principal::Principal;
+use foregate_filters::step::Step;
 use foregate_filters::trace::Trace;
 use foregate_policy::description::Description;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
@@ -97,6 +99,12 @@ impl Explanation {
                 .collect(),
             headers,
         }
+    }
+
+    /// The time spent in each filter that answered, where it was measured.
+    pub fn step_times(&self) -> impl Iterator<Item = (Step, Duration)> {
+        let links = self.description.iter().flat_map(|description| &description.links).map(|link| link.step);
+        links.zip(self.trace.timing.iter().flat_map(|timing| timing.spent.iter().copied()))
     }
 
     /// Memory that it holds alone, in bytes, to within a few allocations.

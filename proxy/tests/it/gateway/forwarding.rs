@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Response, Version};
 
 use crate::support::client::{Client, Reply};
 use crate::support::policies;
-use crate::support::process::{Foregate, Options};
+use crate::support::process::{Foregate, Options, served};
 use crate::support::raw;
 use crate::support::upstream::{Received, Speak, Upstream, empty, fed, full};
 
@@ -98,7 +98,7 @@ async fn a_request_is_recorded_and_counted_under_the_decision_that_its_response_
         assert_eq!(record[field], want, "{field}");
     }
     assert!(!record.to_string().contains("secret"), "{record}");
-    gateway.wait_sample(r#"foregate_requests_total{route="all/0",status="200"}"#, |count| count >= 1.0).await;
+    gateway.wait_sample(&served("GET", 200, "all/0"), |count| count >= 1.0).await;
 }
 
 #[tokio::test]

@@ -287,5 +287,5 @@ async fn a_client_that_goes_away_takes_its_upstream_request_with_it() {
         assert_eq!(record["foregate.end"], "client_gone", "{record}");
         crate::support::within("the upstream to learn of it", gone.recv()).await.unwrap();
     }
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
 }

@@ -2,6 +2,7 @@
 
 use crate::gateway_api::{ROW, Row, World, answered, route_at, to};
 use crate::support::policies;
+use crate::support::process::served;
 
 const APP: (&str, &str) = ("origin", "https://app.test");
 
@@ -74,8 +75,8 @@ async fn preflights_are_answered_and_responses_marked() {
             },
         ])
         .await;
-    let answered = "foregate_requests_total{route=\"all/0\",status=\"204\"}";
-    world.gateway.wait_sample(answered, |count| (count - 4.0).abs() < 0.5).await;
+    let answered = served("OPTIONS", 204, "all/0");
+    world.gateway.wait_sample(&answered, |count| (count - 4.0).abs() < 0.5).await;
     let refused =
         "foregate_refusals_total{route=\"all/0\",step=\"guard\",reason=\"OriginDenied\",rule=\"cors\"}";
     world.gateway.wait_sample(refused, |count| (count - 2.0).abs() < 0.5).await;

@@ -2,6 +2,7 @@
 
 use crate::gateway_api::{Row, World, answered, route_at, rule, to};
 use crate::support::policies;
+use crate::support::process::served;
 
 #[tokio::test]
 async fn matches_in_the_order_of_precedence() {
@@ -73,8 +74,7 @@ async fn ties_between_routes_go_to_the_first_name_and_rules_have_names() {
         ])
         .await;
     for route in ["named/one", "named/two", "a-route/0"] {
-        let sample = format!("foregate_requests_total{{route=\"{route}\",status=\"200\"}}");
-        world.gateway.wait_sample(&sample, |count| (count - 2.0).abs() < 0.5).await;
+        world.gateway.wait_sample(&served("GET", 200, route), |count| (count - 2.0).abs() < 0.5).await;
     }
 }
 

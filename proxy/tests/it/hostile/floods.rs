@@ -109,7 +109,7 @@ async fn frames_to_no_purpose_end_their_connection_and_cost_nobody_else_anything
     }
     let (_, peak) = gateway.memory();
     assert!(peak < before + GROWTH, "{before} bytes before, {peak} at most");
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     still_serves(&gateway).await;
 }
 
@@ -152,7 +152,7 @@ async fn requests_that_are_reset_once_they_are_under_way_do_not_go_on_for_ever()
         sent += 50;
     }
     assert!((1_000..4_000).contains(&sent), "{sent} requests");
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     let counted = gateway.sample("foregate_upstream_requests_in_flight{upstream=\"crm\"}").await;
     assert_eq!(counted, Some(0.0));
 }
@@ -176,7 +176,7 @@ async fn faults_that_make_the_gateway_reset_streams_are_counted() {
         sent += 1;
     }
     assert!(sent < 200, "{sent} streams");
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
 }
 
 /// A head that puts a long field into the dynamic table, or refers to it so many times (RFC 7541, section 6).
@@ -231,7 +231,7 @@ async fn heads_that_unfold_and_responses_that_nobody_takes_leave_memory_flat() {
     assert!(within("an answer", sync(&mut stream)).await);
     assert_eq!(upstream.received().iter().filter(|it| it.headers.len() > 100).count(), 0);
     drop(held);
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     still_serves(&gateway).await;
 }
 

@@ -222,6 +222,6 @@ async fn floods_of_frames_end_their_connection_only() {
     }
     let (_, peak) = gateway.memory();
     assert!(peak < before + (20 << 20), "{before} bytes before, {peak} at most");
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     still_serves(&gateway).await;
 }

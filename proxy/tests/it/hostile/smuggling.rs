@@ -172,7 +172,7 @@ async fn never_two(cases: &[(String, Vec<u8>)]) {
         assert!((answered..=some.len()).contains(&lines.len()), "{lines:?} from {names:#?}: {statuses:?}");
     }
     // What was on its way when a connection ended has arrived.
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     assert_eq!(recorder.take(), Default::default());
     still_serves(&gateway).await;
 }

@@ -86,7 +86,7 @@ async fn where_the_policy_says_so_repeats_wait_for_the_first_answer() {
         upstream.wait_received(1).await;
         #[expect(clippy::cast_precision_loss, reason = "a hundred is exact")]
         let all = (connections * each) as f64;
-        gateway.wait_sample("foregate_requests_in_flight", |waiting| (waiting - all).abs() < 0.5).await;
+        gateway.wait_sample("http_server_active_requests", |waiting| (waiting - all).abs() < 0.5).await;
         gate.open();
         let mut firsts = 0;
         for _ in 0..connections * each {

@@ -114,7 +114,7 @@ async fn streams_over_the_bound_wait_at_their_client() {
     let sending = client.send_all(requests);
     let looking = async {
         upstream.wait_received(4).await;
-        gateway.wait_sample("foregate_requests_in_flight", |count| (count - 3.0).abs() < 0.5).await;
+        gateway.wait_sample("http_server_active_requests", |count| (count - 3.0).abs() < 0.5).await;
         let received = upstream.received().len();
         release.send_replace(true);
         received

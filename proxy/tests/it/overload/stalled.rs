@@ -47,7 +47,7 @@ async fn a_stream_whose_client_takes_nothing_ends_and_the_connection_goes_on() {
         }
     })
     .await;
-    gateway.wait_sample("foregate_requests_in_flight", |count| count == 0.0).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
     assert_eq!(gateway.sample("foregate_http2_streams_stalled_total").await, Some(1.0));
 }
 

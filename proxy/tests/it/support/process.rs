@@ -60,6 +60,14 @@ pub struct Foregate {
     access_log: Lines,
 }
 
+/// The series that counts requests of clients by method, status and route.
+pub fn served(method: &str, status: u16, route: &str) -> String {
+    format!(
+        "http_server_request_duration_seconds_count{{http_request_method=\"{method}\",\
+         http_response_status_code=\"{status}\",http_route=\"{route}\"}}"
+    )
+}
+
 impl Foregate {
     /// Starts the gateway on free ports and waits until it takes requests.
     ///
@@ -224,7 +232,7 @@ impl Foregate {
         self.admin_page("/metrics").await.1
     }
 
-    /// The value of one sample, such as `foregate_requests_in_flight`; `None` where there is none.
+    /// The value of one sample, such as `http_server_active_requests`; `None` where there is none.
     pub async fn sample(&self, series: &str) -> Option<f64> {
         let metrics = self.metrics().await;
         let line = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;

@@ -1,0 +1,150 @@
+//! Counts of the connections to one upstream: open, idle, taken again, not had.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::dispatch::connect::ConnectError;
+use crate::telemetry::Telemetry;
+use crate::telemetry::occupancy::Occupancy;
+use crate::telemetry::sources::Kind;
+
+/// Why no connection came about, as a label.
+const FAULTS: [&str; 4] = ["tcp", "timeout", "tls", "http"];
+
+/// What is counted of all connections to one upstream.
+#[derive(Debug, Default)]
+pub struct ConnectionTally {
+    pub open: Occupancy,
+    opened: AtomicU64,
+    failures: [AtomicU64; FAULTS.len()],
+    /// By shelves that are gone.
+    reused: AtomicU64,
+    shelves: Mutex<Vec<Weak<ShelfTally>>>,
+}
+
+/// The part of one shelf, which one thread writes and scrapes read: no thread waits for another.
+#[derive(Debug)]
+pub struct ShelfTally {
+    idle: AtomicUsize,
+    reused: AtomicU64,
+    of: Arc<ConnectionTally>,
+}
+
+type Read = fn(&ConnectionTally) -> f64;
+
+impl ConnectionTally {
+    /// The part of a new shelf.
+    pub fn shelf(self: &Arc<Self>) -> Arc<ShelfTally> {
+        let shelf = Arc::new(ShelfTally::new(self));
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        shelves.retain(|shelf| shelf.strong_count() > 0);
+        shelves.push(Arc::downgrade(&shelf));
+        shelf
+    }
+
+    pub fn connected<T>(&self, outcome: &Result<T, ConnectError>) {
+        let Err(error) = outcome else {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        let place = match error {
+            ConnectError::Tcp(_) => 0,
+            ConnectError::Timeout => 1,
+            ConnectError::Tls(_) | ConnectError::Name(_) => 2,
+            ConnectError::Http(_) => 3,
+        };
+        if let Some(count) = self.failures.get(place) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self, read: impl Fn(&ShelfTally) -> u64) -> u64 {
+        let shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        shelves.iter().filter_map(Weak::upgrade).map(|shelf| read(&shelf)).sum()
+    }
+
+    fn idle(&self) -> u64 {
+        self.sum(|shelf| shelf.idle.load(Ordering::Relaxed) as u64)
+    }
+
+    fn reused(&self) -> u64 {
+        self.reused.load(Ordering::Relaxed) + self.sum(|shelf| shelf.reused.load(Ordering::Relaxed))
+    }
+
+    /// Registers what is counted.
+    #[expect(clippy::cast_precision_loss, reason = "metrics are doubles")]
+    pub fn measure(self: &Arc<Self>, upstream: &str, telemetry: &Telemetry) {
+        let add = |kind,
+                   name: &str,
+                   help: &str,
+                   label: Option<(&str, &str)>,
+                   read: Box<dyn Fn(&Self) -> f64 + Send + Sync>| {
+            let part = Arc::downgrade(self);
+            let labels: Vec<_> = [("upstream", upstream)].into_iter().chain(label).collect();
+            let read = move || part.upgrade().map_or(f64::NAN, |tally| read(&tally));
+            telemetry.register_source(kind, name, help, &labels, read);
+        };
+        let gauges: [(&str, Read); 2] =
+            [("open", |it| it.open.count() as f64), ("idle", |it| it.idle() as f64)];
+        for (state, read) in gauges {
+            let help = "Connections to an upstream, those of checks included; idle ones are open too.";
+            add(Kind::Gauge, "foregate_upstream_connections", help, Some(("state", state)), Box::new(read));
+        }
+        let help = "Connections to an upstream that were opened.";
+        let read: Read = |it| it.opened.load(Ordering::Relaxed) as f64;
+        add(Kind::Counter, "foregate_upstream_connections_opened_total", help, None, Box::new(read));
+        let help = "Times that a connection to an upstream was used again.";
+        let read: Read = |it| it.reused() as f64;
+        add(Kind::Counter, "foregate_upstream_connections_reused_total", help, None, Box::new(read));
+        for (place, reason) in FAULTS.into_iter().enumerate() {
+            let help = "Connections to an upstream that did not come about.";
+            let read = move |it: &Self| {
+                it.failures.get(place).map_or(f64::NAN, |count| count.load(Ordering::Relaxed) as f64)
+            };
+            let name = "foregate_upstream_connection_failures_total";
+            add(Kind::Counter, name, help, Some(("reason", reason)), Box::new(read));
+        }
+    }
+}
+
+impl ShelfTally {
+    fn new(of: &Arc<ConnectionTally>) -> Self {
+        Self { idle: AtomicUsize::new(0), reused: AtomicU64::new(0), of: Arc::clone(of) }
+    }
+
+    /// So many lie there now.
+    pub fn holds(&self, idle: usize) {
+        self.idle.store(idle, Ordering::Relaxed);
+    }
+
+    /// One was taken again. Only the thread of the shelf writes.
+    pub fn taken(&self) {
+        self.reused.store(self.reused.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for ShelfTally {
+    fn drop(&mut self) {
+        self.of.reused.fetch_add(self.reused.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConnectionTally;
+    use std::sync::Arc;
+
+    #[test]
+    fn what_a_shelf_counted_outlives_it_and_what_it_held_does_not() {
+        let tally = Arc::new(ConnectionTally::default());
+        let (one, other) = (tally.shelf(), tally.shelf());
+        one.holds(3);
+        other.holds(1);
+        one.taken();
+        other.taken();
+        other.taken();
+        assert_eq!((tally.idle(), tally.reused()), (4, 3));
+        drop(one);
+        assert_eq!((tally.idle(), tally.reused()), (1, 3));
+    }
+}
