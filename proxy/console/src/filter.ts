@@ -18,6 +18,12 @@ export function parse(query: string): Filter {
   return filter;
 }
 
+/** True where a route is the one asked for: that of a document, or of one rule of it. */
+export function holds(asked: string | undefined, name: string): boolean {
+  if (asked === undefined) return true;
+  return asked === "-" ? name === "" : name === asked || name.startsWith(`${asked}/`);
+}
+
 /** The filter as a query without question mark; empty where it lets everything pass. */
 export function query(filter: Filter): string {
   const asked = new URLSearchParams();

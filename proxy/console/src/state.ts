@@ -82,11 +82,21 @@ export function release(): void {
   waiting.value = [];
 }
 
+function unknown(list: Decision[]): Decision[] {
+  const known = new Set([...decisions.value, ...waiting.value].map((it) => it["foregate.decision"]));
+  return list.filter((it) => !known.has(it["foregate.decision"]));
+}
+
+/** Those that have just come, newest first. */
 function take(fresh: Decision[]): void {
   const list = held.value ? waiting : decisions;
-  const known = new Set(list.value.map((it) => it["foregate.decision"]));
-  const more = fresh.filter((it) => !known.has(it["foregate.decision"]));
-  list.value = more.concat(list.value).slice(0, HELD);
+  list.value = unknown(fresh).concat(list.value).slice(0, HELD);
+}
+
+/** Those that came before the stream was there. */
+function fill(recent: Decision[]): void {
+  const all = decisions.value.concat(unknown(recent));
+  decisions.value = all.sort((a, b) => (a.timestamp < b.timestamp ? 1 : -1)).slice(0, HELD);
 }
 
 /** Follows the decisions that pass the filter; gives back how to stop. */
@@ -107,7 +117,7 @@ function follow(words: string): () => void {
       trouble.value = "";
       const recent = words ? `../decisions?limit=100&${words}` : "../decisions?limit=100";
       ask<Decision[]>(recent).then(
-        (list) => { if (!stopped && decisions.value.length === 0) take(list); },
+        (list) => { if (!stopped) fill(list); },
         () => undefined,
       );
     });

@@ -152,21 +152,25 @@ fn routes(overview: &Value, most: usize, paint: Paint) -> Vec<String> {
         "REFUSED",
         "5XX",
     ];
-    let rows = all.iter().take(most).map(|route| {
-        [
-            name(&route["name"]),
-            rate(&route["requests_per_second"]),
-            share(&route["success"]),
-            rate(&route["refusals_per_second"]),
-            micros(&route["added_p50_us"]),
-            micros(&route["added_p99_us"]),
-            micros(&route["p99_us"]),
-            route["requests"].to_string(),
-            route["refused"].to_string(),
-            route["failed"].to_string(),
-        ]
-    });
-    let mut lines = table(head, rows.collect(), 1, paint);
+    let rows: Vec<_> = all
+        .iter()
+        .take(most)
+        .map(|route| {
+            [
+                name(&route["name"]),
+                rate(&route["requests_per_second"]),
+                share(&route["success"]),
+                rate(&route["refusals_per_second"]),
+                micros(&route["added_p50_us"]),
+                micros(&route["added_p99_us"]),
+                micros(&route["p99_us"]),
+                route["requests"].to_string(),
+                route["refused"].to_string(),
+                route["failed"].to_string(),
+            ]
+        })
+        .collect();
+    let mut lines = table(head, &rows, 1, paint);
     let omitted = all.len().saturating_sub(most) + usize_of(&overview["routes_omitted"]);
     if omitted > 0 {
         lines.push(format!("and {}", output::count(omitted, "more route")));
@@ -188,7 +192,7 @@ fn refusals(overview: &Value, paint: Paint) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
-    table(["REFUSED ON", "IN", "AS", "BY", "REQUESTS"], rows, 4, paint)
+    table(["REFUSED ON", "IN", "AS", "BY", "REQUESTS"], &rows, 4, paint)
 }
 
 fn models(overview: &Value, paint: Paint) -> Vec<String> {
@@ -206,11 +210,11 @@ fn models(overview: &Value, paint: Paint) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
-    table(["MODEL", "VERSION", "ROLE", "P99", "DRIFT"], rows, 3, paint)
+    table(["MODEL", "VERSION", "ROLE", "P99", "DRIFT"], &rows, 3, paint)
 }
 
 /// Columns from `right` on stand at the right.
-fn table<const N: usize>(head: [&str; N], rows: Vec<[String; N]>, right: usize, paint: Paint) -> Vec<String> {
+fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], right: usize, paint: Paint) -> Vec<String> {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(head.get(column).map(|cell| cell.len())).max().unwrap_or(0).min(40)

@@ -219,7 +219,9 @@ mod tests {
         assert!((7.0..8.0).contains(&total.requests_per_second), "{total:?}");
         assert!((0.94..0.97).contains(&total.success.unwrap()), "{total:?}");
         assert_eq!(window.route("leads", &window.now.scrape.routes["leads"]), total);
-        assert_eq!(window.route("new", &window.now.scrape.routes["leads"]).requests_per_second, 26.75);
+        // What was not there before came in the window.
+        let new = window.route("new", &window.now.scrape.routes["leads"]);
+        assert!((26.0..33.0).contains(&new.requests_per_second), "{new:?}");
         assert!(history.kept.len() <= 7, "{}", history.kept.len());
     }
 
@@ -232,8 +234,8 @@ mod tests {
         let lines = history.lines();
         assert_eq!((lines.at.len(), lines.at.last()), (POINTS, Some(&1_790_001_990)));
         assert!(lines.at.windows(2).all(|pair| pair[1] - pair[0] == 10));
-        assert!(lines.requests_per_second.iter().all(|rate| *rate == 3.0));
-        assert!(lines.failures_per_second.iter().all(|rate| *rate == 1.0));
+        assert!(lines.requests_per_second.iter().all(|rate| (rate - 3.0).abs() < 1e-9));
+        assert!(lines.failures_per_second.iter().all(|rate| (rate - 1.0).abs() < 1e-9));
         assert!(lines.added_p50_us.iter().all(Option::is_none));
     }
 }

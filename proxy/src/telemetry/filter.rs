@@ -40,7 +40,7 @@ pub enum Status {
 pub enum FilterError {
     #[error("`{0}` is no word of a filter; there are {words}", words = WORDS.join(", "))]
     Word(Box<str>),
-    #[error("{word} `{value}` is not known{}", near(.closest))]
+    #[error("{word} `{value}` is not known{}", near(.closest.as_ref()))]
     Value { word: &'static str, value: Box<str>, closest: Option<&'static str> },
     #[error("status is a code such as 429 or a class such as 4xx, not `{0}`")]
     Status(Box<str>),
@@ -52,7 +52,7 @@ pub enum FilterError {
     Twice(&'static str),
 }
 
-fn near(closest: &Option<&'static str>) -> String {
+fn near(closest: Option<&&'static str>) -> String {
     closest.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
@@ -115,11 +115,19 @@ impl Filter {
         set.into_iter().filter_map(|(word, value)| Some((word, value?))).collect()
     }
 
+    /// A route goes by the name of its document, and of its rule behind that: `leads`, or `leads/writers`.
+    fn on_route(&self, name: &str) -> bool {
+        self.route.as_deref().is_none_or(|asked| match name.strip_prefix(asked) {
+            Some(rest) => rest.is_empty() || (rest.starts_with('/') && !asked.is_empty()),
+            None => false,
+        })
+    }
+
     /// True where the decision fits.
     pub fn passes(&self, record: &Record) -> bool {
         let refusal = record.refusal.as_ref();
         let named = |asked: &Option<Box<str>>, name: &str| asked.as_deref().is_none_or(|it| it == name);
-        if self.refused && refusal.is_none() || !named(&self.route, &record.route) {
+        if self.refused && refusal.is_none() || !self.on_route(&record.route) {
             return false;
         }
         if self.status.is_some_and(|status| record.protocol.is_stream() || !status.holds(record.status)) {
@@ -215,6 +223,17 @@ mod tests {
             let filter = parse(query).unwrap();
             assert_eq!(filter.passes(&full_record()), refused, "refused: {query}");
             assert_eq!(filter.passes(&record()), passed, "passed: {query}");
+        }
+    }
+
+    #[test]
+    fn a_route_is_named_with_its_rule_or_without() {
+        let mut record = record();
+        record.route = "leads/writers".into();
+        for (asked, passes) in
+            [("leads", true), ("leads/writers", true), ("lead", false), ("leads/w", false), ("-", false)]
+        {
+            assert_eq!(Filter::parse([("route", asked)]).unwrap().passes(&record), passes, "{asked}");
         }
     }
 

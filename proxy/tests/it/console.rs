@@ -199,7 +199,7 @@ async fn top_tells_the_numbers_of_the_metrics_in_a_terminal() {
         routes.filter_map(|route| route["refused_in"][step].as_u64()).sum::<u64>()
     };
     // Five of `/elsewhere`; five that write cases, and all but three of the limited ones.
-    assert_eq!((refused("route"), refused("admit")), (5, 5 + 7));
+    assert_eq!((refused("route"), refused("admit"), refused("guard")), (5, 5, 7));
     assert_eq!(seen["total"]["refused"], 17);
     assert_eq!(seen["endpoints"]["fit"], 1);
     let model = &seen["models"][0];
@@ -214,14 +214,15 @@ async fn top_tells_the_numbers_of_the_metrics_in_a_terminal() {
     let shown = tokio::task::spawn_blocking(move || foregate(&["top", "--admin", &admin])).await.unwrap();
     let shown =
         shown.is(0, &["ready  revision ", "1 of 1 endpoints fit", "of 30 requests", "lead-score"], &[]);
-    let limited = shown.out.lines().find(|line| line.starts_with("limited")).unwrap();
+    let limited = shown.out.lines().find(|line| line.starts_with("limited/rule")).unwrap();
     assert_eq!(
         limited.split_whitespace().rev().take(3).collect::<Vec<_>>(),
         ["0", "7", "10"],
         "{}",
         shown.out
     );
-    let refused = |line: &str| line.split_whitespace().eq(["limited", "admit", "RateLimited", "few", "7"]);
+    let refused =
+        |line: &str| line.split_whitespace().eq(["limited/rule", "guard", "RateLimited", "few", "7"]);
     assert!(shown.out.lines().any(refused), "{}", shown.out);
 }
 
@@ -253,10 +254,8 @@ async fn tap_prints_what_fits_as_it_comes() {
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 2, "{text}");
     assert!(
-        lines
-            .iter()
-            .all(|line| line.contains(" 429 GET /limited/")
-                && line.contains(" limited admit RateLimited few ")),
+        lines.iter().all(|line| line.contains(" 429 GET /limited/")
+            && line.contains(" limited/rule guard RateLimited few ")),
         "{text}"
     );
     let id = lines[0].rsplit(' ').next().unwrap().to_owned();
@@ -265,7 +264,7 @@ async fn tap_prints_what_fits_as_it_comes() {
     }
     let explain =
         tokio::task::spawn_blocking(move || foregate(&["explain", &id, "--admin", &admin])).await.unwrap();
-    explain.is(0, &["refused in admit as RateLimited"], &[]);
+    explain.is(0, &["refused in guard as RateLimited"], &[]);
 }
 
 #[tokio::test]

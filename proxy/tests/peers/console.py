@@ -163,16 +163,16 @@ def filters(browser):
     """The same words narrow the list, stand in the address and in the command."""
     page, seen = open_page(browser)
     page.get_by_label("Refusals only").check()
-    page.get_by_label("Step", exact=True).select_option("admit")
+    page.get_by_role("combobox", name="Step", exact=True).select_option("guard")
     rows = page.locator("#decisions tbody tr")
     steps = lambda: {row.locator("td").nth(3).inner_text() for row in rows.all()}
-    until("refusals of one step", steps, lambda told: told == {"admit"}, page)
-    assert page.url.endswith("/console/?step=admit&refused=true"), page.url
-    assert "foregate tap --step admit --refused --admin" in page.locator("#decisions .command code").inner_text()
+    until("refusals of one step", steps, lambda told: told == {"guard"}, page)
+    assert page.url.endswith("/console/?step=guard&refused=true"), page.url
+    assert "foregate tap --step guard --refused --admin" in page.locator("#decisions .command code").inner_text()
     page.reload()
-    until("the same after a reload", steps, lambda told: told == {"admit"}, page)
-    page.get_by_label("Reason", exact=True).fill("RateLimitd")
-    page.get_by_label("Reason", exact=True).press("Enter")
+    until("the same after a reload", steps, lambda told: told == {"guard"}, page)
+    page.get_by_role("combobox", name="Reason", exact=True).fill("RateLimitd")
+    page.get_by_role("combobox", name="Reason", exact=True).press("Enter")
     expect(page.locator("#decisions [role=alert]")).to_contain_text("did you mean RateLimited?")
     page.get_by_role("button", name="Clear").click()
     until("all again", steps, lambda told: "" in told, page)
@@ -192,9 +192,9 @@ def filters(browser):
 
 def explained(browser):
     """A decision is told with its steps, its rule and the place of the rule."""
-    page, seen = open_page(browser, address="?refused=true&step=admit")
+    page, seen = open_page(browser, address="?refused=true&step=guard")
     page.locator("#decisions tbody th button").first.click()
-    expect(page.locator("#explain .verdict")).to_contain_text("Refused in admit as")
+    expect(page.locator("#explain .verdict")).to_contain_text("Refused in guard as")
     id = urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query)["explain"][0]
     told = json.loads(fetch(f"/decisions/{id}"))
     expect(page.locator("#explain .verdict")).to_contain_text(told["foregate.reason"])
@@ -208,12 +208,12 @@ def explained(browser):
     page.get_by_role("button", name=f"Copy: foregate explain {id} --admin {ADMIN}").click()
     assert page.evaluate("navigator.clipboard.readText()") == f"foregate explain {id} --admin {ADMIN}"
     seen.none()
-    field = page.get_by_label("Decision", exact=True)
+    field = page.get_by_role("textbox", name="Decision", exact=True)
     field.fill("00000000-0000-7000-8000-000000000000")
     field.press("Enter")
     expect(page.locator("#explain [role=alert]")).to_contain_text("This decision is not kept")
     page.go_back()
-    expect(page.locator("#explain .verdict")).to_contain_text("Refused in admit as")
+    expect(page.locator("#explain .verdict")).to_contain_text("Refused in guard as")
     page.context.close()
 
 
@@ -248,14 +248,16 @@ def keyboard(browser):
         "[...document.querySelectorAll('a[href], button:not(:disabled), input, select, summary, [tabindex=\"0\"]')]"
         ".filter((it) => it.checkVisibility())"
     )
-    page.evaluate(f"window.usable = {usable}; document.activeElement.blur()")
+    page.evaluate(f"window.usable = {usable}; window.usable[0].focus()")
     wanted = page.evaluate("window.usable.length")
-    reached = []
-    for _ in range(wanted):
+    reached = [0]
+    for _ in range(wanted - 1):
         page.keyboard.press("Tab")
-        reached.append(page.evaluate("window.usable.indexOf(document.activeElement)"))
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
-        assert outline != "none", page.evaluate("document.activeElement.outerHTML")
+        place, outline = page.evaluate(
+            "[window.usable.indexOf(document.activeElement), getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        assert outline != "none", (place, reached)
+        reached.append(place)
     assert reached == list(range(wanted)), reached
     page.context.close()
 

@@ -2,7 +2,7 @@
 
 import { type Refusals, STEPS } from "../api";
 import { count, route as named } from "../format";
-import { flags } from "../filter";
+import { flags, holds } from "../filter";
 import { filter, narrow, overview } from "../state";
 import { Panel, asking } from "../panel";
 
@@ -39,17 +39,16 @@ function rows(requests: number, refusedIn: (step: string) => number, refusals: R
 export function Funnel() {
   const seen = overview.value;
   const chosen = filter.value.route;
-  const name = chosen === "-" ? "" : chosen;
-  const mine = (seen?.routes ?? []).filter((it) => name === undefined || it.name === name);
-  const refusals = (seen?.refusals ?? []).filter((it) => name === undefined || it.route === name);
-  const requests = name === undefined ? (seen?.total.requests ?? 0) : mine.reduce((sum, it) => sum + it.requests, 0);
+  const mine = (seen?.routes ?? []).filter((it) => holds(chosen, it.name));
+  const refusals = (seen?.refusals ?? []).filter((it) => holds(chosen, it.route));
+  const requests = chosen === undefined ? (seen?.total.requests ?? 0) : mine.reduce((sum, it) => sum + it.requests, 0);
   const refusedIn = (step: string): number => mine.reduce((sum, it) => sum + (it.refused_in[step] ?? 0), 0);
   const table = rows(requests, refusedIn, refusals);
   const first = table[0]?.reached || 1;
   const step = filter.value.step;
   return (
     <Panel
-      id="funnel" title="Steps" note={name === undefined ? "all routes, since the start" : `${named(name)}, since the start`}
+      id="funnel" title="Steps" note={chosen === undefined ? "all routes, since the start" : `${chosen === "-" ? named("") : chosen}, since the start`}
       command={asking(`tap${flags({ ...filter.value, refused: true })}`)}
     >
       <div class="scroll" tabIndex={0} role="region" aria-label="Steps">

@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import type { Route } from "../api";
 import { count, micros, rate, route as named, share } from "../format";
+import { holds } from "../filter";
 import { filter, narrow, overview } from "../state";
 import { Panel, asking } from "../panel";
 
@@ -69,7 +70,7 @@ export function Routes() {
             {rows.map((row) => {
               const word = row.name || "-";
               return (
-                <tr key={word} class={chosen === word ? "chosen" : undefined}>
+                <tr key={word} class={chosen !== undefined && holds(chosen, row.name) ? "chosen" : undefined}>
                   {COLUMNS.map(({ key, tell, bad }) =>
                     key === "name" ? (
                       <th scope="row" key={key}>
