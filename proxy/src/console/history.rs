@@ -31,7 +31,7 @@ pub(super) struct History {
     point: Option<Arc<Taken>>,
     points: VecDeque<Point>,
     /// How long to leave the metrics alone, by what reading them cost.
-    pub(super) cost: Duration,
+    pub(super) rest: Duration,
 }
 
 /// A scrape and when it was taken.

@@ -39,17 +39,16 @@ struct Console {
 }
 
 impl Console {
-    /// Reads the metrics, unless they were read just now.
-    fn look(&self, fresh: Duration) -> Duration {
+    /// Reads the metrics, unless they were read just now; gives the time to leave them alone.
+    fn look(&self) -> Duration {
         let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
         let moment = clock::now();
-        if history.age(moment.monotonic).is_none_or(|age| age >= fresh) {
+        if history.age(moment.monotonic).is_none_or(|age| age >= history.rest.max(FRESH)) {
             let scrape = Scrape::parse(&self.admin.telemetry.exposition(true));
             history.push(moment, scrape);
-            let spent = clock::monotonic().saturating_sub(moment.monotonic);
-            history.cost = spent * SHARE;
+            history.rest = clock::monotonic().saturating_sub(moment.monotonic) * SHARE;
         }
-        history.cost
+        history.rest
     }
 }
 
@@ -60,7 +59,7 @@ pub fn routes(admin: &Arc<AdminState>) -> Router<Arc<AdminState>> {
     let kept = Arc::downgrade(&console);
     tokio::spawn(async move {
         while let Some(console) = kept.upgrade() {
-            let pause = console.look(Duration::ZERO).max(TICK);
+            let pause = console.look().max(TICK);
             drop(console);
             tokio::time::sleep(pause).await;
         }
@@ -70,11 +69,7 @@ pub fn routes(admin: &Arc<AdminState>) -> Router<Arc<AdminState>> {
 }
 
 async fn answer(State(console): State<Arc<Console>>) -> Response {
-    let fresh = {
-        let history = console.history.lock().unwrap_or_else(PoisonError::into_inner);
-        history.cost.max(FRESH)
-    };
-    console.look(fresh);
+    console.look();
     let history = console.history.lock().unwrap_or_else(PoisonError::into_inner);
     as_json(&overview(&console.admin, &history))
 }
