@@ -187,8 +187,9 @@ async fn guard(State(state): State<Arc<AdminState>>, request: Request, next: Nex
         // The next request finds the process that takes the place of this one, if there is one.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    // But for files whose name tells what is in them.
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    if headers.get(CACHE_CONTROL).is_none_or(|value| value != console::FOREVER) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
@@ -672,13 +673,15 @@ mod tests {
         }
         state.ready.store(true, Ordering::Release);
         // Looked at once before the requests, perhaps: the numbers may be a second old.
-        let seen = loop {
-            let seen = get(address, "/api/overview").await.json();
-            if seen["total"]["requests"] == 14 {
-                break seen;
+        let asked = async {
+            loop {
+                let seen = get(address, "/api/overview").await.json();
+                if seen["total"]["requests"] == 14 {
+                    break seen;
+                }
             }
-            tokio::task::yield_now().await;
         };
+        let seen = tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap();
         assert_eq!((&seen["state"], &seen["total"]["refused"]), (&"ready".into(), &7.into()));
         assert_eq!(seen["routes"][0]["name"], "leads");
         assert_eq!(seen["routes"][0]["refused_in"]["admit"], 7);
@@ -721,9 +724,8 @@ mod tests {
         assert!(full.is_problem(503) && full.head.contains("retry-after: 5\r\n"), "{}", full.head);
         all.pop();
         // The place of who is gone is free again.
-        while get_head(address, "/decisions/stream").await != 200 {
-            tokio::task::yield_now().await;
-        }
+        let free = async { while get_head(address, "/decisions/stream").await != 200 {} };
+        tokio::time::timeout(Duration::from_secs(30), free).await.unwrap();
         assert!(get(address, "/decisions/stream?rout=a").await.is_problem(400));
         let other = "GET /decisions/stream HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site";
         assert!(send(address, other).await.is_problem(403));

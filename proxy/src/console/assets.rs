@@ -23,6 +23,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
                       require-trusted-types-for 'script'; trusted-types 'none'";
 
+/// Of a file whose name tells what is in it.
+pub(crate) const FOREVER: &str = "public, max-age=31536000, immutable";
+
 /// Bytes before what was compressed, and after it (RFC 1952): a header without a name, a checksum and a length.
 const HEADER: usize = 10;
 const TRAILER: usize = 8;
@@ -80,8 +83,7 @@ async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
         return Problem::new(StatusCode::NOT_FOUND, detail).into_response();
     };
     let mut response = asset.answer(&headers);
-    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
-    response.headers_mut().insert(CACHE_CONTROL, forever);
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(FOREVER));
     response
 }
 

@@ -17,7 +17,7 @@ use axum::routing::get;
 
 use crate::admin::{AdminState, as_json};
 use crate::clock;
-pub(crate) use crate::console::assets::PAGE;
+pub(crate) use crate::console::assets::{FOREVER, PAGE};
 use crate::console::history::History;
 use crate::console::overview::overview;
 use crate::console::scrape::Scrape;
