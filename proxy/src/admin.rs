@@ -724,14 +724,14 @@ mod tests {
         assert!(full.is_problem(503) && full.head.contains("retry-after: 5\r\n"), "{}", full.head);
         all.pop();
         // The place of who is gone is free again.
-        let free = async { while get_head(address, "/decisions/stream").await != 200 {} };
+        let free = async { while status_of_head(address, "/decisions/stream").await != 200 {} };
         tokio::time::timeout(Duration::from_secs(30), free).await.unwrap();
         assert!(get(address, "/decisions/stream?rout=a").await.is_problem(400));
         let other = "GET /decisions/stream HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site";
         assert!(send(address, other).await.is_problem(403));
     }
 
-    async fn get_head(address: SocketAddr, path: &str) -> u16 {
+    async fn status_of_head(address: SocketAddr, path: &str) -> u16 {
         send(address, &format!("HEAD {path} HTTP/1.1\r\nHost: localhost")).await.status
     }
 

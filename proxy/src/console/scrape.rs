@@ -1,4 +1,4 @@
-//! The numbers of one scrape by route: read from the text that `/metrics` gives, so that they agree.
+//! The numbers of one scrape by route, read from the text of `/metrics`.
 
 use std::collections::BTreeMap;
 
