@@ -111,6 +111,8 @@ need git git
 need openssh-client ssh-keygen
 # Gateways count together in a Redis.
 need redis-server redis-server
+# The console is looked at as people see it.
+need chromium chromium
 # Pods of tests are network namespaces, in which `foregate init` redirects.
 need iproute2 ip
 need nftables nft

@@ -1,5 +1,6 @@
 //! The admin endpoint: health, metrics, configuration, recent decisions.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,12 +11,13 @@ use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, VARY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::console;
 use crate::fleet::follow::Fleet;
 use crate::fleet::status::FleetStatus;
 use crate::gateway::Gateway;
@@ -27,6 +29,7 @@ use crate::store::kept::Stores;
 use crate::telemetry::Telemetry;
 use crate::telemetry::explain::steps::Explained;
 use crate::telemetry::exposition::{CLASSIC, OPEN_METRICS};
+use crate::telemetry::filter::Filter;
 use crate::telemetry::json::{self, Timestamp};
 use crate::telemetry::record::DecisionId;
 use crate::upstream_page;
@@ -39,15 +42,19 @@ const DECISIONS: usize = 50;
 
 const INDEX: &str = "\
 foregate admin
-/livez           200 while the process runs
-/readyz          200 while it takes requests
-/metrics         metrics, for Prometheus
-/config          the configuration in force
-/upstreams       endpoints, and whether they are fit
-/models          versions of models, and how they do
-/stores          stores shared with others, and whether they answer
-/decisions       recent decisions, newest first (?limit=N)
-/decisions/{id}  one decision, step by step
+/console/          all of it as a page
+/livez             200 while the process runs
+/readyz            200 while it takes requests
+/metrics           metrics, for Prometheus
+/config            the configuration in force
+/upstreams         endpoints, and whether they are fit
+/models            versions of models, and how they do
+/stores            stores shared with others, and whether they answer
+/decisions         recent decisions, newest first (?limit=N)
+/decisions/stream  decisions as they are made, as events
+                   both take ?route= &status= &step= &reason= &rule= &consumer= &refused=true
+/decisions/{id}    one decision, step by step
+/api/overview      numbers of the last seconds and minutes
 ";
 
 /// What the admin endpoint shows, shared with those who change it.
@@ -103,20 +110,26 @@ pub struct ReloadFailure {
     pub diagnostics: Vec<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Listing {
-    limit: Option<usize>,
+/// Whether requests should be sent here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    Draining,
+    /// The control plane grants nothing any more.
+    Withheld,
+    /// For policies of the control plane.
+    Waiting,
+    Starting,
 }
 
 /// A problem document (RFC 9457).
 #[derive(Debug, Serialize)]
-struct Problem {
+pub(crate) struct Problem {
     #[serde(skip)]
     code: StatusCode,
     title: &'static str,
     status: u16,
-    detail: &'static str,
+    detail: Cow<'static, str>,
 }
 
 fn timestamp<S: serde::Serializer>(unix: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -127,7 +140,7 @@ fn timestamp<S: serde::Serializer>(unix: &Duration, serializer: S) -> Result<S::
 /// claim. Bind it to loopback: whoever reaches it may read everything here.
 pub fn router(state: Arc<AdminState>) -> Router {
     Router::new()
-        .route("/", get(|| async { INDEX }))
+        .route("/", get(index))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
@@ -137,6 +150,7 @@ pub fn router(state: Arc<AdminState>) -> Router {
         .route("/stores", get(stores))
         .route("/decisions", get(decisions))
         .route("/decisions/{id}", get(decision))
+        .merge(console::routes(&state))
         .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "No such page; see / for all.") })
         .layer(middleware::from_fn_with_state(Arc::clone(&state), guard))
         .with_state(state)
@@ -175,7 +189,9 @@ async fn guard(State(state): State<Arc<AdminState>>, request: Request, next: Nex
         // The next request finds the process that takes the place of this one, if there is one.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if headers.get(CACHE_CONTROL).is_none_or(|value| value != console::FOREVER) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
     response
@@ -205,20 +221,33 @@ fn local(host: &str) -> bool {
     literal || name.eq_ignore_ascii_case("localhost")
 }
 
-async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
-    let fleet = state.fleet.get();
-    let refusing = fleet.is_some_and(|fleet| fleet.refuses().is_some());
-    if state.draining.load(Ordering::Acquire) {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response()
-    } else if refusing {
-        (StatusCode::SERVICE_UNAVAILABLE, "the control plane grants nothing to this proxy\n").into_response()
-    } else if state.ready.load(Ordering::Acquire) {
-        "ready\n".into_response()
-    } else if fleet.is_some_and(|fleet| !fleet.is_provided()) {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for policies of the control plane\n").into_response()
+/// A list of the pages for programs, the console for people.
+async fn index(headers: HeaderMap) -> Response {
+    let page = if accepts(&headers, "text/html") {
+        Redirect::temporary(console::PAGE).into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
-    }
+        INDEX.into_response()
+    };
+    ([(VARY, "accept")], page).into_response()
+}
+
+/// True where the client names this media type.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let named = |accept: &HeaderValue| {
+        accept.to_str().is_ok_and(|accept| accept.to_ascii_lowercase().contains(media_type))
+    };
+    headers.get_all(ACCEPT).iter().any(named)
+}
+
+async fn readyz(State(state): State<Arc<AdminState>>) -> Response {
+    let told = match state.readiness() {
+        Readiness::Ready => return "ready\n".into_response(),
+        Readiness::Draining => "draining\n",
+        Readiness::Withheld => "the control plane grants nothing to this proxy\n",
+        Readiness::Waiting => "waiting for policies of the control plane\n",
+        Readiness::Starting => "starting\n",
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, told).into_response()
 }
 
 /// What an application says to the probe of this container and kind.
@@ -237,12 +266,7 @@ async fn probe(
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>, headers: HeaderMap) -> Response {
-    let asked = |accept: &HeaderValue| {
-        accept
-            .to_str()
-            .is_ok_and(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"))
-    };
-    let open_metrics = headers.get_all(ACCEPT).iter().any(asked);
+    let open_metrics = accepts(&headers, "application/openmetrics-text");
     let media_type = if open_metrics { OPEN_METRICS } else { CLASSIC };
     ([(CONTENT_TYPE, media_type)], state.telemetry.exposition(open_metrics)).into_response()
 }
@@ -271,15 +295,25 @@ async fn stores(State(state): State<Arc<AdminState>>) -> Response {
 
 async fn decisions(
     State(state): State<Arc<AdminState>>,
-    listing: Result<Query<Listing>, QueryRejection>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Response {
-    let limit = listing.map(|Query(listing)| listing.limit.unwrap_or(DECISIONS));
-    match limit {
-        Ok(limit) if (1..=MAX_DECISIONS).contains(&limit) => {
-            let records = state.telemetry.decisions().recent(limit);
+    let mut pairs = query.map(|Query(pairs)| pairs).unwrap_or_default();
+    let limits: Vec<_> = pairs.extract_if(.., |(word, _)| word == "limit").collect();
+    let limit = match limits.as_slice() {
+        [] => Some(DECISIONS),
+        [(_, limit)] => limit.parse().ok().filter(|limit| (1..=MAX_DECISIONS).contains(limit)),
+        _ => None,
+    };
+    let Some(limit) = limit else {
+        let detail = "limit must be a number from 1 to 500.";
+        return Problem::new(StatusCode::BAD_REQUEST, detail).into_response();
+    };
+    match Filter::parse(pairs.iter().map(|(word, value)| (word.as_str(), value.as_str()))) {
+        Ok(filter) => {
+            let records = state.telemetry.decisions().recent(limit, |record| filter.passes(record));
             as_json(&records.iter().map(|record| &**record).collect::<Vec<_>>())
         }
-        _ => Problem::new(StatusCode::BAD_REQUEST, "limit must be a number from 1 to 500.").into_response(),
+        Err(error) => Problem::new(StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     }
 }
 
@@ -297,7 +331,8 @@ async fn decision(State(state): State<Arc<AdminState>>, Path(id): Path<String>) 
     )
 }
 
-fn as_json(value: &impl Serialize) -> Response {
+/// Printable ASCII, whatever a client sent.
+pub(crate) fn as_json(value: &impl Serialize) -> Response {
     let mut body = Vec::new();
     if json::write(value, &mut body).is_err() {
         return Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The answer could not be made.")
@@ -322,11 +357,38 @@ impl AdminState {
             fleet: OnceLock::new(),
         }
     }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        if self.draining.load(Ordering::Acquire) {
+            Readiness::Draining
+        } else if self.fleet.get().is_some_and(|fleet| fleet.refuses().is_some()) {
+            Readiness::Withheld
+        } else if self.ready.load(Ordering::Acquire) {
+            Readiness::Ready
+        } else if self.fleet.get().is_some_and(|fleet| !fleet.is_provided()) {
+            Readiness::Waiting
+        } else {
+            Readiness::Starting
+        }
+    }
+}
+
+impl Readiness {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Withheld => "withheld",
+            Self::Waiting => "waiting",
+            Self::Starting => "starting",
+        }
+    }
 }
 
 impl Problem {
-    fn new(code: StatusCode, detail: &'static str) -> Self {
-        Self { code, title: code.canonical_reason().unwrap_or_default(), status: code.as_u16(), detail }
+    pub(crate) fn new(code: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        let title = code.canonical_reason().unwrap_or_default();
+        Self { code, title, status: code.as_u16(), detail: detail.into() }
     }
 }
 
@@ -420,8 +482,19 @@ mod tests {
         for page in ["/livez", "/readyz", "/metrics"] {
             assert_eq!(get(address, page).await.status, 200, "{page}");
         }
-        let others =
-            ["/", "/config", "/upstreams", "/models", "/stores", "/decisions", "/probes/app/liveness"];
+        let others = [
+            "/",
+            "/config",
+            "/upstreams",
+            "/models",
+            "/stores",
+            "/decisions",
+            "/decisions/stream",
+            "/console/",
+            "/console",
+            "/api/overview",
+            "/probes/app/liveness",
+        ];
         for page in others {
             assert!(get(address, page).await.is_problem(404), "{page}");
         }
@@ -503,6 +576,11 @@ mod tests {
         assert_eq!(one.json()["foregate.decision"], ids[7]);
         assert_eq!(one.json()["foregate.reason"], "RateLimited");
         assert!(!one.body.contains("claim-not-to-be-seen"));
+        let refused = get(address, "/decisions?limit=3&refused=true&route=leads&status=4xx").await.json();
+        assert_eq!(refused.as_array().unwrap().len(), 3);
+        assert_eq!(get(address, "/decisions?route=cases").await.json().as_array().unwrap().len(), 0);
+        let wrong = get(address, "/decisions?step=admitt").await.json();
+        assert_eq!(wrong["detail"], "step `admitt` is not known; did you mean admit?");
         for bad in ["limit=0", "limit=501", "limit=x", "limit=-1", "limit=1&more=2", "limit=1&limit=2"] {
             assert!(get(address, &format!("/decisions?{bad}")).await.is_problem(400), "{bad}");
         }
@@ -530,6 +608,147 @@ mod tests {
                 .head;
             assert!(head.contains("cache-control: no-store\r\n"), "{path}");
             assert!(!head.contains("access-control"), "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn browsers_are_led_to_the_console_and_programs_get_the_list() {
+        let (_state, address) = serve().await;
+        let html = "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,application/xhtml+xml,*/*;q=0.8";
+        let led = send(address, html).await;
+        assert!(led.status == 307 && led.head.contains("location: /console/\r\n"), "{}", led.head);
+        assert!(led.head.contains("vary: accept\r\n"));
+        let list = send(address, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*").await;
+        assert!(list.status == 200 && list.head.contains("vary: accept\r\n"), "{}", list.head);
+        assert!(list.body.contains("/console/"));
+        assert!(get(address, "/console").await.head.contains("location: /console/\r\n"));
+    }
+
+    #[tokio::test]
+    async fn the_page_is_bound_to_itself_and_its_files_are_kept() {
+        let (_state, address) = serve().await;
+        let page = get(address, "/console/").await;
+        assert_eq!(page.status, 200);
+        for header in [
+            "content-type: text/html; charset=utf-8",
+            "cache-control: no-store",
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; ",
+        ] {
+            assert!(page.head.contains(header), "{header}: {}", page.head);
+        }
+        assert!(!page.head.contains("unsafe") && !page.head.contains("content-encoding"), "{}", page.head);
+        let script = page.body.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
+        let path = format!("/console/{script}");
+        let file = get(address, &path).await;
+        assert_eq!(file.status, 200);
+        assert!(
+            file.head.contains("cache-control: public, max-age=31536000, immutable\r\n"),
+            "{}",
+            file.head
+        );
+        assert!(file.head.contains("content-type: text/javascript; charset=utf-8\r\n"));
+        let length = |head: &str| {
+            head.split("content-length: ").nth(1).unwrap().split('\r').next().unwrap().parse::<usize>()
+        };
+        assert_eq!(length(&file.head), Ok(file.body.len()));
+        let packed = format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip, br");
+        let packed = send(address, &packed).await.head;
+        assert!(
+            packed.contains("content-encoding: gzip\r\n") && packed.contains("vary: accept-encoding\r\n"),
+            "{packed}"
+        );
+        assert!(length(&packed).unwrap() < file.body.len() / 2);
+        for gone in ["/console/app.js", "/console/app.0000000000000000.js", "/console/..%2fapp"] {
+            let gone = get(address, gone).await;
+            assert!(gone.is_problem(404) && gone.head.contains("cache-control: no-store\r\n"));
+        }
+        assert!(
+            send(address, &format!("GET {path} HTTP/1.1\r\nHost: rebind.example.com")).await.is_problem(403)
+        );
+    }
+
+    #[tokio::test]
+    async fn the_overview_has_the_numbers_of_the_metrics() {
+        let (state, address) = serve().await;
+        let route = state.telemetry.route("leads");
+        for _ in 0..7 {
+            state.telemetry.record(record(), &route);
+            state.telemetry.record(full_record(), &route);
+        }
+        state.ready.store(true, Ordering::Release);
+        // Looked at once before the requests, perhaps: the numbers may be a second old.
+        let asked = async {
+            loop {
+                let seen = get(address, "/api/overview").await.json();
+                if seen["total"]["requests"] == 14 {
+                    break seen;
+                }
+            }
+        };
+        let seen = tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap();
+        assert_eq!((&seen["state"], &seen["total"]["refused"]), (&"ready".into(), &7.into()));
+        assert_eq!(seen["routes"][0]["name"], "leads");
+        assert_eq!(seen["routes"][0]["refused_in"]["admit"], 7);
+        let told = &seen["refusals"][0];
+        assert_eq!(
+            (&told["reason"], &told["rule"], &told["count"]),
+            (&"RateLimited".into(), &"per-org".into(), &7.into())
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stream_tells_decisions_and_takes_a_bounded_number_of_readers() {
+        let (state, address) = serve().await;
+        let open = async |query: &str| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head = format!("GET /decisions/stream{query} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            read_until(&mut stream, &mut text, "\r\n\r\n").await;
+            (stream, text)
+        };
+        let (mut stream, mut text) = open("?refused=true").await;
+        assert!(
+            text.starts_with("HTTP/1.1 200 ") && text.contains("content-type: text/event-stream\r\n"),
+            "{text}"
+        );
+        assert!(text.contains("cache-control: no-store\r\n"), "{text}");
+        let route = state.telemetry.route("leads");
+        let refused = full_record();
+        let id = refused.id.to_string();
+        state.telemetry.record(record(), &route);
+        state.telemetry.record(refused, &route);
+        read_until(&mut stream, &mut text, "\n\n").await;
+        assert!(text.contains("event: decision\ndata: {") && text.contains(&id), "{text}");
+        let mut all = vec![stream];
+        while all.len() < crate::telemetry::watch::MAX_WATCHERS {
+            all.push(open("").await.0);
+        }
+        let full = get(address, "/decisions/stream").await;
+        assert!(full.is_problem(503) && full.head.contains("retry-after: 5\r\n"), "{}", full.head);
+        all.pop();
+        // The place of who is gone is free again.
+        let free = async { while status_of_head(address, "/decisions/stream").await != 200 {} };
+        tokio::time::timeout(Duration::from_secs(30), free).await.unwrap();
+        assert!(get(address, "/decisions/stream?rout=a").await.is_problem(400));
+        let other = "GET /decisions/stream HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site";
+        assert!(send(address, other).await.is_problem(403));
+    }
+
+    async fn status_of_head(address: SocketAddr, path: &str) -> u16 {
+        send(address, &format!("HEAD {path} HTTP/1.1\r\nHost: localhost")).await.status
+    }
+
+    /// Reads on until this comes in what was not read before.
+    async fn read_until(stream: &mut TcpStream, text: &mut String, end: &str) {
+        let from = text.len();
+        let mut buffer = [0; 4_096];
+        while !text[from..].contains(end) {
+            let read = stream.read(&mut buffer).await.unwrap();
+            assert!(read > 0, "ended: {text}");
+            text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
         }
     }
 

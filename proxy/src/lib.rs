@@ -8,6 +8,7 @@ pub mod capture;
 pub mod cli;
 pub mod clock;
 pub mod connection;
+mod console;
 pub mod decision_log;
 pub mod demo;
 pub mod discovery;

@@ -93,6 +93,15 @@ pub fn role(rollout: Option<&Rollout>, name: Option<&Arc<str>>) -> Option<Role> 
     rollout.trials().find(|trial| trial.version == *name).map(|trial| trial.role)
 }
 
+/// Where it runs.
+pub fn runs(scorer: &ModelScorer) -> &'static str {
+    match scorer.cost() {
+        _ if scorer.is_remote() => "sidecar",
+        Cost::Inline => "inline",
+        Cost::Threads => "threads",
+    }
+}
+
 fn version(rollout: Option<&Rollout>, name: Option<&Arc<str>>, scorer: &ModelScorer) -> VersionStatus {
     let role = role(rollout, name);
     let trial = rollout.zip(role).and_then(|(rollout, role)| {
@@ -107,11 +116,7 @@ fn version(rollout: Option<&Rollout>, name: Option<&Arc<str>>, scorer: &ModelSco
         version: name.cloned().unwrap_or_else(|| bundle.version.as_str().into()),
         role: role.map_or("standby", Role::name),
         bundle: format!("{} {}", bundle.name, bundle.version),
-        runs: match scorer.cost() {
-            _ if scorer.is_remote() => "sidecar",
-            Cost::Inline => "inline",
-            Cost::Threads => "threads",
-        },
+        runs: runs(scorer),
         p99_us: scorer.p99().as_secs_f64() * 1e6,
         trial,
         drift: drift.unwrap_or_default(),

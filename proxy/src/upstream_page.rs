@@ -6,12 +6,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clock;
+use crate::dispatch::endpoint::EndpointState;
 use crate::dispatch::upstream::UpstreamState;
 use crate::live::Live;
 use crate::org_quota::{self, OrgStatus};
 
 /// Endpoints of one upstream that are shown.
 const MAX_SHOWN: usize = 1_000;
+
+/// Requests go there.
+const FIT: &str = "fit";
 
 /// One upstream.
 #[derive(Debug, Serialize)]
@@ -62,6 +66,36 @@ pub fn upstreams(live: &Live) -> Vec<UpstreamStatus> {
     live.upstreams.iter().map(|upstream| status(upstream, now)).collect()
 }
 
+/// How many endpoints there are, and how many are fit.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Fitness {
+    all: usize,
+    fit: usize,
+}
+
+/// Endpoints of every upstream of what is in force.
+pub fn fitness(live: &Live) -> Fitness {
+    let mut sum = Fitness::default();
+    for upstream in live.upstreams.iter() {
+        let checked = upstream.spec.balancing.check.is_some();
+        for endpoint in upstream.table().members.endpoints.iter() {
+            sum.all += 1;
+            sum.fit += usize::from(standing(&endpoint.state, checked) == FIT);
+        }
+    }
+    sum
+}
+
+/// Whether requests go to an endpoint, and why not.
+fn standing(state: &EndpointState, checked: bool) -> &'static str {
+    match state.circuit.until() {
+        _ if checked && state.unfit() => "unfit",
+        Some(_) if state.circuit.on_trial() => "trial",
+        Some(_) => "ejected",
+        None => FIT,
+    }
+}
+
 fn status(upstream: &UpstreamState, now: Duration) -> UpstreamStatus {
     let table = upstream.table();
     let all = &table.members.endpoints;
@@ -73,12 +107,7 @@ fn status(upstream: &UpstreamState, now: Duration) -> UpstreamStatus {
         EndpointStatus {
             address: endpoint.at.address.to_string(),
             host: endpoint.at.host.clone(),
-            state: match open {
-                _ if checked && state.unfit() => "unfit",
-                Some(_) if state.circuit.on_trial() => "trial",
-                Some(_) => "ejected",
-                None => "fit",
-            },
+            state: standing(state, checked),
             cause: open.map(|(_, cause)| cause.name()),
             seconds: open.map(|(until, _)| until.saturating_sub(now).as_secs_f64()),
             priority: endpoint.at.priority,

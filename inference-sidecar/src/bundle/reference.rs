@@ -95,6 +95,11 @@ impl Population {
         Ok(Self { name, columns, edges, counts })
     }
 
+    /// Of a single column: the bins lie below the first, between two, and from the last on.
+    pub fn edges(&self) -> &[f32] {
+        &self.edges
+    }
+
     /// The bin of a row and its score.
     pub fn bin(&self, row: &[f32], score: f32) -> usize {
         let Some((first, width)) = self.columns.filter(|(_, width)| *width > 1) else {

@@ -82,7 +82,7 @@ fn empty(reference: &Reference) -> Vec<Vec<u32>> {
 /// The population stability index: the sum of (a - b) ln(a / b) over the shares of all bins; less what chance alone gives.
 /// That is (B - 1)(1/n + 1/m) of B bins, n records before and m now (Yurdakul and Naranjo, 2020).
 #[expect(clippy::cast_precision_loss, reason = "counts are below 2^52")]
-fn index(reference: &[u64], counts: &[u32]) -> f64 {
+pub fn index(reference: &[u64], counts: &[u32]) -> f64 {
     let before: f64 = reference.iter().map(|count| *count as f64).sum();
     let now: f64 = counts.iter().map(|count| f64::from(*count)).sum();
     let smoothed = SMOOTHING * reference.len() as f64;

@@ -2,7 +2,7 @@
 
 mod after;
 mod choice;
-mod drift;
+pub mod drift;
 pub mod fit;
 pub mod trial;
 

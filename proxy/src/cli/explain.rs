@@ -1,25 +1,17 @@
 //! `foregate explain`: what the code of a diagnostic means, or how a decision came about.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use foregate_filters::fault::closest;
 use foregate_policy::codes;
-use reqwest::{Client, StatusCode, Url};
+use reqwest::StatusCode;
 use serde_json::Value;
 
+use crate::cli::admin::{Admin, AdminError};
 use crate::cli::explained::page;
 use crate::cli::output::{self, TextFormat};
-use crate::oauth::http::innermost;
 use crate::telemetry::record::DecisionId;
-
-/// Time for the answer of the admin endpoint.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Longest answer that is read, in bytes: one decision with its steps takes a few KiB.
-const MAX_ANSWER: usize = 4 << 20;
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
@@ -27,9 +19,8 @@ pub(super) struct Explain {
     /// all codes are listed where absent.
     #[arg(value_name = "CODE|DECISION")]
     what: Option<String>,
-    /// Admin endpoint of the gateway that decided, as an URL or an address.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", value_parser = parse_admin)]
-    admin: Url,
+    #[command(flatten)]
+    admin: Admin,
     /// How a decision is told.
     #[arg(long, value_enum, default_value_t)]
     format: TextFormat,
@@ -45,16 +36,8 @@ enum ExplainError {
          have a line for each."
     )]
     Unkept(DecisionId),
-    #[error("the admin endpoint {0} cannot be asked: {1}")]
-    Unreachable(Url, String),
-    #[error("the admin endpoint {0} gave no decision (status {1})")]
-    Strange(Url, u16),
-}
-
-fn parse_admin(text: &str) -> Result<Url, String> {
-    let text = if text.parse::<SocketAddr>().is_ok() { format!("http://{text}") } else { text.to_owned() };
-    let url = Url::parse(&text).map_err(|error| error.to_string())?;
-    if matches!(url.scheme(), "http" | "https") { Ok(url) } else { Err("expected an http URL".to_owned()) }
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 impl Explain {
@@ -82,11 +65,7 @@ impl Explain {
     }
 
     fn decision(&self, id: DecisionId) -> ExitCode {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let told = runtime
-            .map_err(|error| ExplainError::Unreachable(self.admin.clone(), error.to_string()))
-            .and_then(|runtime| runtime.block_on(self.ask(id)));
-        match (told, self.format) {
+        match (self.admin.block_on(self.ask(id)).map_err(|error| unkept(error, id)), self.format) {
             (Ok((text, _)), TextFormat::Json) => output::line(text.trim_end()),
             (Ok((_, decision)), TextFormat::Human) => output::text(&page(&decision)),
             (Err(error), _) => {
@@ -98,27 +77,17 @@ impl Explain {
     }
 
     /// The decision as the admin endpoint tells it, and as it is read.
-    async fn ask(&self, id: DecisionId) -> Result<(String, Value), ExplainError> {
-        let failed = |error: reqwest::Error| ExplainError::Unreachable(self.admin.clone(), innermost(&error));
-        let mut url = self.admin.clone();
-        url.set_path(&format!("/decisions/{id}"));
-        let client = Client::builder().no_proxy().timeout(PATIENCE).build().map_err(failed)?;
-        let mut answer = client.get(url).send().await.map_err(failed)?;
-        let status = answer.status();
-        if status == StatusCode::NOT_FOUND {
-            return Err(ExplainError::Unkept(id));
-        }
-        let strange = || ExplainError::Strange(self.admin.clone(), status.as_u16());
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(strange());
-            }
-            body.extend_from_slice(&chunk);
-        }
-        let text = String::from_utf8(body).ok().filter(|_| status == StatusCode::OK).ok_or_else(strange)?;
-        let decision: Value = serde_json::from_str(&text).map_err(|_| strange())?;
+    async fn ask(&self, id: DecisionId) -> Result<(String, Value), AdminError> {
+        let path = "/decisions/";
+        let (text, decision) = self.admin.ask(&self.admin.client()?, path, &id.to_string()).await?;
         let told = decision.get("foregate.decision").is_some();
-        if told { Ok((text, decision)) } else { Err(strange()) }
+        if told { Ok((text, decision)) } else { Err(self.admin.strange(path)) }
+    }
+}
+
+fn unkept(error: AdminError, id: DecisionId) -> ExplainError {
+    match error.status() {
+        Some(StatusCode::NOT_FOUND) => ExplainError::Unkept(id),
+        _ => error.into(),
     }
 }

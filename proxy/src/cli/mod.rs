@@ -1,5 +1,6 @@
 //! The command line: one word, one file.
 
+mod admin;
 pub mod capacity;
 mod case_keys;
 mod check;
@@ -17,10 +18,12 @@ mod output;
 mod pages;
 mod run;
 mod schema;
+mod tap;
 mod telemetry;
 pub mod test;
 mod token;
 mod token_key;
+mod top;
 mod version;
 
 use std::process::ExitCode;
@@ -55,6 +58,10 @@ enum Command {
     Test(test::Test),
     /// Explains the code of a diagnostic, or a decision of a running gateway step by step.
     Explain(explain::Explain),
+    /// Shows how a running gateway does: traffic, routes, refusals, models; as the console does.
+    Top(top::Top),
+    /// Prints decisions of a running gateway as they are made.
+    Tap(tap::Tap),
     /// Verifies and shows decision logs, and makes their keys.
     Decisions(decisions::Decisions),
     /// Redirects the connections of a pod to its sidecar.
@@ -85,6 +92,8 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Test(test) => test.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Top(top) => top.run(),
+            Command::Tap(tap) => tap.run(),
             Command::Decisions(decisions) => decisions.run(),
             Command::Init(init) => init.run(),
             Command::Features(features) => features.run(),

@@ -61,8 +61,46 @@ pub(super) fn diagnostics(diagnostics: &[Diagnostic], format: Format) {
 
 /// Writes to standard output. Where the reader is gone, so is the text.
 pub(super) fn text(text: &str) {
+    let _ = written(text);
+}
+
+/// Writes to standard output; false where the reader is gone.
+pub(super) fn written(text: &str) -> bool {
     let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+}
+
+/// Colours of a terminal that are few enough to mean something (ECMA-48, section 8.3.117).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Plain,
+    Bold,
+    Faint,
+    Warn,
+    Bad,
+    Good,
+}
+
+/// Paints text where standard output is a terminal that may be coloured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paint(pub(super) bool);
+
+impl Paint {
+    pub(super) fn stdout() -> Self {
+        Self(color(io::stdout().is_terminal()))
+    }
+
+    pub(super) fn paint(self, text: &str, tone: Tone) -> String {
+        let code = match tone {
+            Tone::Bold => 1,
+            Tone::Faint => 2,
+            Tone::Bad => 31,
+            Tone::Good => 32,
+            Tone::Warn => 33,
+            Tone::Plain => return text.to_owned(),
+        };
+        if self.0 && !text.trim().is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
 }
 
 /// Writes a line to standard output.

@@ -73,10 +73,16 @@ impl Decisions {
         }
     }
 
-    /// The newest records, newest first.
-    pub fn recent(&self, limit: usize) -> Vec<Arc<Record>> {
+    /// The newest records that fit, newest first.
+    pub fn recent(&self, limit: usize, fits: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.records.iter().rev().take(limit).map(|(_, record)| record.clone()).collect()
+        let records = kept.records.iter().rev().map(|(_, record)| record);
+        records.filter(|record| fits(record)).take(limit).cloned().collect()
+    }
+
+    /// One in so many decisions that tell nothing special is kept.
+    pub const fn sample(&self) -> u32 {
+        self.sample
     }
 
     /// The record of this decision, while it is kept.
@@ -144,7 +150,8 @@ mod tests {
         for record in &records {
             decisions.push(record.clone());
         }
-        let ids = |limit| decisions.recent(limit).iter().map(|record| record.id).collect::<Vec<_>>();
+        let ids =
+            |limit| decisions.recent(limit, |_| true).iter().map(|record| record.id).collect::<Vec<_>>();
         assert_eq!(ids(500), [records[4].id, records[3].id, records[2].id]);
         assert_eq!(ids(1), [records[4].id]);
         assert_eq!(decisions.find(records[2].id).unwrap().id, records[2].id);
@@ -163,7 +170,7 @@ mod tests {
             assert!(decisions.bytes() <= MAX_BYTES);
         }
         assert!(decisions.bytes() > MAX_BYTES / 2);
-        let held: usize = decisions.recent(usize::MAX).iter().map(|record| record.weight()).sum();
+        let held: usize = decisions.recent(usize::MAX, |_| true).iter().map(|record| record.weight()).sum();
         assert_eq!(decisions.bytes(), held, "the sum follows what leaves");
     }
 
@@ -182,7 +189,7 @@ mod tests {
         for _ in 0..100 {
             decisions.push(Arc::new(huge()));
         }
-        let kept = decisions.recent(usize::MAX).len();
+        let kept = decisions.recent(usize::MAX, |_| true).len();
         assert!((20..40).contains(&kept) && kept < MAX_DESCRIBED >> 20, "{kept}");
         assert!(held.upgrade().is_none());
         // One that many records share counts once.
@@ -192,7 +199,7 @@ mod tests {
             sharing.explanation.as_mut().unwrap().description.clone_from(&description);
             decisions.push(Arc::new(sharing));
         }
-        assert!(decisions.recent(usize::MAX).len() >= 500);
+        assert!(decisions.recent(usize::MAX, |_| true).len() >= 500);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod event;
 pub mod explain;
 pub mod exposition;
 mod families;
+pub mod filter;
 mod histogram;
 pub mod json;
 mod labels;
@@ -24,6 +25,7 @@ pub mod sources;
 pub(crate) mod testing;
 pub mod trace_context;
 pub mod traces;
+pub mod watch;
 
 use std::io;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::sources::{Kind, Sources};
 use crate::telemetry::trace_context::{SAMPLED, TraceContext};
 use crate::telemetry::traces::{TraceOptions, Traces};
+use crate::telemetry::watch::{Watched, Watcher};
 
 /// How telemetry is set up.
 #[derive(Clone, Debug)]
@@ -66,6 +69,7 @@ pub struct TelemetryOptions {
 pub struct Telemetry {
     metrics: Metrics,
     decisions: Decisions,
+    watched: Watched,
     log: LogQueue,
     log_sample: u32,
     decision_log: Option<DecisionLog>,
@@ -109,8 +113,19 @@ impl Telemetry {
         if let Some(traces) = &traces {
             traces.export(&sources);
         }
+        let watched = Watched::default();
         let log_sample = options.log_sample;
-        Ok(Arc::new(Self { metrics, decisions, log, log_sample, decision_log, traces, sources, exposition }))
+        Ok(Arc::new(Self {
+            metrics,
+            decisions,
+            watched,
+            log,
+            log_sample,
+            decision_log,
+            traces,
+            sources,
+            exposition,
+        }))
     }
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
@@ -142,6 +157,7 @@ impl Telemetry {
             traces.push(record.clone());
         }
         if keep {
+            self.watched.tell(&record);
             self.decisions.push(record.clone());
         }
         if let Some(log) = &self.decision_log {
@@ -204,6 +220,11 @@ impl Telemetry {
 
     pub fn decisions(&self) -> &Decisions {
         &self.decisions
+    }
+
+    /// Watches the decisions that are kept from now on; `None` where as many watch as may.
+    pub fn watch(&self) -> Option<Watcher> {
+        self.watched.watch()
     }
 
     /// Adds a number that is read whenever metrics are; see [`Sources::register`].
@@ -333,6 +354,6 @@ mod tests {
             telemetry.record(record(), &route);
         }
         assert!(telemetry.exposition(true).contains(SERVER_201));
-        assert!(telemetry.decisions().recent(500).is_empty());
+        assert!(telemetry.decisions().recent(500, |_| true).is_empty());
     }
 }

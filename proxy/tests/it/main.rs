@@ -21,6 +21,8 @@ mod clients;
 #[cfg(test)]
 mod concurrent;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod control;
 #[cfg(test)]
 mod credentials;

@@ -1,0 +1,3 @@
+// esbuild takes style sheets as modules.
+
+declare module "*.css";
