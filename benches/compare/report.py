@@ -118,7 +118,7 @@ def markdown(results, about):
 
 
 COLORS = {"foregate": "#2f6feb", "envoy": "#b5548d", "nginx": "#3d9a5f", "haproxy": "#6a7fb0", "pingora": "#d08a2e", "hyper": "#8a8f98"}
-ROW, BAR, LEFT, WIDTH, PAD = 15, 11, 330, 820, 70
+ROW, BAR, LEFT, WIDTH, PAD = 15, 11, 110, 760, 70
 
 
 def svg(rows, proxies, title, about):
@@ -129,7 +129,8 @@ def svg(rows, proxies, title, about):
         if not bars:
             continue
         most = max(cell.median for _, cell in bars)
-        body.append(f'<text class="work" x="{LEFT - 96}" y="{y + ROW - 4}" text-anchor="end">{html.escape(name)}</text>')
+        body.append(f'<text class="work" x="12" y="{y + ROW - 4}">{html.escape(name)}</text>')
+        y += ROW + 2
         for one, cell in bars:
             length = max(1.0, (WIDTH - LEFT - PAD) * cell.median / most)
             body.append(f'<text class="who" x="{LEFT - 8}" y="{y + ROW - 4}" text-anchor="end">{html.escape(proxies[one])}</text>')
@@ -139,7 +140,7 @@ def svg(rows, proxies, title, about):
             y += ROW
         y += 12
     style = ("text{font:11px system-ui,sans-serif;fill:#1f2328}.title{font-size:15px;font-weight:600}.about,.who{fill:#59636e}"
-             ".ours{font-weight:700}@media(prefers-color-scheme:dark){text{fill:#e6edf3}.about,.who{fill:#9198a1}}")
+             ".ours,.work{font-weight:700}@media(prefers-color-scheme:dark){text{fill:#e6edf3}.about,.who{fill:#9198a1}}")
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + 8}" role="img" aria-label="{html.escape(title)}">'
             f"<style>{style}</style>"
             f'<text class="title" x="12" y="24">{html.escape(title)}</text>'
