@@ -25,12 +25,14 @@ pub struct Trace {
 pub struct Timing {
     clock: fn() -> Duration,
     pub spent: SmallVec<[Duration; 8]>,
+    /// When each of them was asked.
+    pub began: SmallVec<[Duration; 8]>,
 }
 
 impl Trace {
     /// Measures time with this monotonic clock, which the caller lends.
     pub fn time(&mut self, clock: fn() -> Duration) {
-        self.timing = Some(Box::new(Timing { clock, spent: SmallVec::new() }));
+        self.timing = Some(Box::new(Timing { clock, spent: SmallVec::new(), began: SmallVec::new() }));
     }
 
     /// The next filter is asked; gives the time where it is measured.
@@ -45,6 +47,7 @@ impl Trace {
         if let (Some(timing), Some(started)) = (&mut self.timing, started) {
             let spent = (timing.clock)().saturating_sub(started);
             timing.spent.push(spent);
+            timing.began.push(started);
         }
     }
 

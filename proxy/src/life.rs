@@ -12,7 +12,7 @@ use foregate_filters::moment::Moment;
 use foregate_policy::description::Description;
 use foregate_policy::route::Route;
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 use http_body::Body;
 
 use crate::clock;
@@ -30,9 +30,10 @@ use crate::stream::Deadlines;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
-use crate::telemetry::record::{self, DecisionId, Durations, End, Protocol, Record};
+use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Protocol, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::trace_context::TraceContext;
+use crate::telemetry::traces::spans::Attempt;
 
 /// The status of a request whose client left before there was an answer, as other proxies record it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -56,6 +57,7 @@ pub struct Life {
     /// What the request was when it came, kept for its record.
     method: Method,
     protocol: Protocol,
+    came_with: Option<Box<CameWith>>,
     /// Set where the request is a gRPC call.
     pub grpc: Option<Call>,
     /// `Host` as the client meant it: a rewrite may change the header.
@@ -71,6 +73,8 @@ pub struct Life {
     pub endpoint: Option<SocketAddr>,
     /// How often endpoints were asked; 0 where there was nothing to count.
     pub tries: u32,
+    /// Each of them, where that is to be told.
+    pub attempts: Vec<Attempt>,
     pub upstream_time: Option<Duration>,
     /// What it answered; 0 where nothing.
     pub upstream_status: u16,
@@ -105,6 +109,15 @@ pub struct Life {
     _occupied: Occupied,
 }
 
+/// The trace that a request is part of.
+fn trace(rare: Rare, headers: &HeaderMap) -> TraceContext {
+    if rare.has(Kind::TraceParent) {
+        TraceContext::from_headers(headers, random::next)
+    } else {
+        TraceContext::begin(random::next)
+    }
+}
+
 impl Life {
     /// Reads the clock, loads what is in force, and names the request.
     pub fn pin<B: Body>(connection: Arc<Connection>, request: &Request<B>) -> Box<Self> {
@@ -120,9 +133,6 @@ impl Life {
         };
         let mut ctx = RequestContext::new(moment, client);
         ctx.peer.clone_from(&connection.certificate);
-        if connection.gateway.telemetry.decisions().samples(id) {
-            ctx.trace.time(clock::monotonic);
-        }
         let http2 = request.version() >= Version::HTTP_2;
         // Counted first: a publication in between is asked about once too often, not once too seldom.
         let publications = connection.gateway.publications.count();
@@ -132,11 +142,11 @@ impl Life {
         } else {
             decision.clone()
         };
-        let trace = if rare.has(Kind::TraceParent) {
-            TraceContext::from_headers(request.headers(), random::next)
-        } else {
-            TraceContext::begin(random::next)
-        };
+        let telemetry = &connection.gateway.telemetry;
+        let trace = telemetry.sampled(trace(rare, request.headers()));
+        if telemetry.times(id, &trace) {
+            ctx.trace.time(clock::monotonic);
+        }
         Box::new(Self {
             publications,
             fingerprint: 0,
@@ -149,6 +159,7 @@ impl Life {
             trace,
             rare,
             method: request.method().clone(),
+            came_with: telemetry.notes(request.headers()),
             protocol: if http2 { Protocol::Http2 } else { Protocol::Http1 },
             grpc: if http2 { Call::of(request) } else { None },
             asked: None,
@@ -160,6 +171,7 @@ impl Life {
             upstream: None,
             endpoint: None,
             tries: 0,
+            attempts: Vec::new(),
             upstream_time: None,
             upstream_status: 0,
             dispatched: None,
@@ -265,12 +277,14 @@ impl Life {
     /// What it took until now, which is monotonic.
     fn durations(&self, now: Duration) -> Durations {
         let began = self.ctx.moment.monotonic;
-        let own = self.dispatched.unwrap_or(now).saturating_sub(began);
+        let dispatched = self.dispatched.map(|at| at.saturating_sub(began));
+        let own = dispatched.unwrap_or(now.saturating_sub(began));
         Durations {
             total: now.saturating_sub(began),
             upstream: self.upstream_time,
             enrich: self.enrich_time,
             added: own.saturating_sub(self.body_time),
+            dispatched,
         }
     }
 
@@ -303,15 +317,11 @@ impl Life {
             listener: Arc::clone(&self.connection.listener),
             route: Arc::clone(&self.ctx.route),
             method: std::mem::take(&mut self.method),
+            came_with: self.came_with.take(),
             host: std::mem::take(&mut self.host),
             path: std::mem::take(&mut self.path),
             status: if self.status == 0 { CLIENT_CLOSED_REQUEST } else { self.status },
-            refusal: self.refusal.take().map(|refusal| record::Refusal {
-                step: refusal.step,
-                reason: refusal.reply.reason,
-                rule: refusal.reply.rule,
-                detail: refusal.reply.detail,
-            }),
+            refusal: self.refusal.take().map(record::Refusal::of),
             client: self.ctx.client.address,
             tls: self.connection.secure,
             peer: self.ctx.peer.take(),
@@ -321,6 +331,7 @@ impl Life {
             endpoint: self.endpoint,
             upstream_status: self.upstream_status,
             attempts: self.tries.max(u32::from(self.upstream_time.is_some())),
+            tries: std::mem::take(&mut self.attempts),
             durations: self.durations(now),
             bytes_received: self.received.saturating_add(streamed),
             bytes_sent: self.sent,
@@ -331,11 +342,13 @@ impl Life {
             once: self.once,
             org: self.org.take(),
             trace: Some(self.trace.clone()),
+            traced: false,
             end,
             explanation: None,
         };
         let telemetry = &self.connection.gateway.telemetry;
-        if telemetry.decisions().wants(&record) {
+        record.traced = telemetry.traces().is_some_and(|traces| traces.wants(&record));
+        if record.traced || telemetry.decisions().wants(&record) {
             let description = self.description().cloned();
             let (principal, headers) = (record.subject.as_deref(), self.headers.take());
             let explanation = Explanation::new(description, &mut self.ctx, principal, headers);

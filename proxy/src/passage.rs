@@ -111,7 +111,15 @@ pub fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key, tries: None })
+    Some(Course {
+        retry: route.retry.as_ref(),
+        limit,
+        total,
+        of_caller: false,
+        key,
+        tries: None,
+        attempts: None,
+    })
 }
 
 /// What came of the exchange, and what it says of the upstream.

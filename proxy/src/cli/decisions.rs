@@ -21,7 +21,7 @@ use crate::decision_log::{DecisionLogOptions, MIN_SIZE};
 const MAX_SIZE: u64 = 4 << 30;
 
 /// Options of `foregate run` for the decision log.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Decision log")]
 #[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
 pub(super) struct DecisionLogArgs {

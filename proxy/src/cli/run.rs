@@ -28,6 +28,7 @@ use crate::quotas::StateOptions;
 use crate::server::{Process, RunError, RunOptions};
 use crate::sidecar::{self, Place, SidecarOptions};
 use crate::stream::Deadlines;
+use crate::telemetry::TelemetryOptions;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -181,7 +182,14 @@ impl Run {
                 return ExitCode::from(USAGE);
             }
         };
-        let outcome = Process::new(self.options(applications)).and_then(Process::run);
+        let telemetry = match self.telemetry.options() {
+            Ok(telemetry) => telemetry,
+            Err(error) => {
+                output::error(&format!("foregate: {error}"));
+                return ExitCode::from(USAGE);
+            }
+        };
+        let outcome = Process::new(self.options(applications, telemetry)).and_then(Process::run);
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(RunError::Refused(diagnostics)) => {
@@ -204,7 +212,7 @@ impl Run {
         Applications::parse(&variable("FOREGATE_PROBES"), &variable("POD_IP"))
     }
 
-    fn options(self, applications: Arc<Applications>) -> RunOptions {
+    fn options(self, applications: Arc<Applications>, telemetry: TelemetryOptions) -> RunOptions {
         let fleet = self.state.state_dir.clone().filter(|_| self.policies.is_none());
         let fleet = fleet.map(|state| self.fleet.options(state));
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -219,7 +227,7 @@ impl Run {
             probes: self.probes,
             applications,
             threads: self.threads.map_or(processors, usize::from),
-            telemetry: self.telemetry.options(),
+            telemetry,
             deadlines: Deadlines {
                 head: self.head_timeout.0,
                 body: self.body_timeout.0,

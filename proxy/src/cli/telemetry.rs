@@ -1,17 +1,27 @@
-//! How `foregate run` is watched: access log, decisions, metrics.
+//! How `foregate run` is watched: access log, decisions, metrics, traces.
+
+use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::cli::decisions::DecisionLogArgs;
 use crate::telemetry::TelemetryOptions;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{AccessLog, LogFormat};
 use crate::telemetry::compat::Compat;
+use crate::telemetry::traces::TraceOptions;
+use crate::telemetry::traces::target::{Said, Target, headers_of};
 
 #[derive(Debug, Args)]
 pub(super) struct TelemetryArgs {
     /// `stdout`, `off`, or a file.
     #[arg(long, value_name = "WHERE", default_value = "stdout")]
     access_log: String,
+    /// What a line of it looks like.
+    #[arg(long, value_name = "FORMAT", default_value = "json")]
+    access_log_format: LogFormat,
+    /// Part of the requests that are logged; refusals, audits and failures always are.
+    #[arg(long, value_name = "1/N", default_value = "1/1", value_parser = parse_sample)]
+    access_log_sample: u32,
     /// Most recent decisions kept for /decisions and `foregate explain`, within 4 MiB; 0 keeps none.
     #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     decisions: u32,
@@ -24,21 +34,80 @@ pub(super) struct TelemetryArgs {
     /// Names of metrics that dashboards of others ask for, besides our own.
     #[arg(long, value_name = "WHOSE", value_delimiter = ',')]
     metrics_compat: Vec<Compat>,
+    #[command(flatten)]
+    traces: TraceArgs,
+}
+
+/// Where spans go, and which.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
+struct TraceArgs {
+    /// Collector that spans are sent to by OTLP: grpc://HOST:PORT, grpcs://HOST:PORT (with TLS), http://HOST:PORT or
+    /// https://HOST:PORT; `off` for none [default: what `OTEL_EXPORTER_OTLP_ENDPOINT` names, else none].
+    #[arg(long, value_name = "URL")]
+    traces: Option<String>,
+    /// Part of the traces that begin here which is sent, from 0 to 1. Those that a caller has begun are sent as it says.
+    #[arg(long, value_name = "RATIO", default_value_t = 0.01, value_parser = parse_ratio)]
+    trace_sample: f64,
+    /// Refusals and errors of other traces that are sent besides, a second.
+    #[arg(long, value_name = "N/s", default_value = "10/s", value_parser = parse_rate)]
+    trace_refusals: u32,
+    /// PEM file of the authorities that the collector is known by, in place of those of the system.
+    #[arg(long, value_name = "FILE")]
+    traces_ca: Option<PathBuf>,
+    /// File with headers for the collector, `name: value` on each line; they may be secret.
+    #[arg(long, value_name = "FILE")]
+    traces_headers: Option<PathBuf>,
+}
+
+impl TraceArgs {
+    /// The options, with what the environment says; what is wrong with them in words for whoever wrote them.
+    fn options(&self, said: &Said) -> Result<Option<TraceOptions>, String> {
+        let target = match self.traces.as_deref() {
+            Some("off") => None,
+            Some(url) => Some(Target::parse(url).map_err(|error| format!("--traces: {error}"))?),
+            None => Target::of_environment(said)?,
+        };
+        let Some(mut target) = target else { return Ok(None) };
+        (target.headers, target.limit) = (said.call_headers()?, said.limit()?);
+        if let Some(file) = &self.traces_headers {
+            target.headers.extend(headers_of(file).map_err(|error| format!("--traces-headers: {error}"))?);
+        }
+        target.ca.clone_from(&self.traces_ca);
+        let resource = said.attributes()?;
+        Ok(Some(TraceOptions { target, ratio: self.trace_sample, refusals: self.trace_refusals, resource }))
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or("expected a number from 0 to 1, such as 0.01".to_owned())
+}
+
+/// Reads `10/s`.
+fn parse_rate(text: &str) -> Result<u32, String> {
+    let rate = text.strip_suffix("/s").and_then(|number| number.parse().ok());
+    rate.filter(|rate| *rate <= 100_000).ok_or("expected N/s, N from 0 to 100000".to_owned())
 }
 
 impl TelemetryArgs {
-    pub(super) fn options(self) -> TelemetryOptions {
-        TelemetryOptions {
+    /// # Errors
+    /// What is wrong with an option or a variable of the environment.
+    pub(super) fn options(&self) -> Result<TelemetryOptions, String> {
+        Ok(TelemetryOptions {
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,
                 "stdout" => AccessLog::Stdout,
                 file => AccessLog::File(file.into()),
             },
+            log_format: self.access_log_format,
+            log_sample: self.access_log_sample,
             decisions: usize::try_from(self.decisions).unwrap_or(usize::MAX),
             sample: self.decision_sample,
-            decision_log: self.decision_log.options(),
-            compat: self.metrics_compat,
-        }
+            decision_log: self.decision_log.clone().options(),
+            compat: self.metrics_compat.clone(),
+            traces: self.traces.options(&Said::read())?,
+        })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::dispatch::upstream::{UpstreamState, Want};
 use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable, unwanted};
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
+use crate::telemetry::traces::spans::{Attempt, AttemptLog};
 
 /// Endpoints tried for one request where none can be connected to.
 const CONNECT_ATTEMPTS: usize = 3;
@@ -49,6 +50,8 @@ pub struct Course<'a> {
     pub key: Option<u64>,
     /// Counts how often it was tried, for whoever is told of it.
     pub tries: Option<&'a AtomicU32>,
+    /// Notes each attempt, where the trace is sampled.
+    pub attempts: Option<&'a AttemptLog>,
 }
 
 /// An attempt that brought no response.
@@ -112,6 +115,7 @@ pub async fn send(
         let copy = if attempts.safe { repeatable(&request) } else { None };
         let outcome = attempts.one(&endpoint, request, fresh, now).await;
         attempts.count(&outcome);
+        attempts.note(&endpoint, &outcome, now);
         match outcome {
             Ok(answer) => {
                 let over = attempts.over(clock::monotonic());
@@ -173,6 +177,14 @@ impl<'a> Attempts<'a> {
         if let (Some(tries), false) = (self.course.tries, matches!(outcome, Err(Failed::Closed(_)))) {
             tries.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Notes an attempt that began then.
+    fn note(&self, endpoint: &Endpoint, outcome: &Result<Answer, Failed>, began: Duration) {
+        let Some(attempts) = self.course.attempts else { return };
+        let status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
+        let took = clock::monotonic().saturating_sub(began);
+        attempts.push(Attempt { endpoint: endpoint.address(), began, took, status });
     }
 
     /// The next endpoint, and whether this request tries it again after an ejection.

@@ -169,7 +169,7 @@ pub fn refusal(at: &str, headers: &HeaderMap) -> Option<CallError> {
 }
 
 /// `grpc-message` as it was meant; what is not encoded well stays as it is.
-fn percent_decoded(text: &str) -> String {
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -1,4 +1,4 @@
-//! The access log: one JSON line a request, written off the request path.
+//! The access log: one line a request, written off the request path.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -9,6 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use clap::ValueEnum;
+
+use crate::telemetry::combined;
+use crate::telemetry::ecs::Ecs;
 use crate::telemetry::json;
 use crate::telemetry::record::Record;
 use crate::telemetry::sources::{Kind, Sources};
@@ -32,11 +36,24 @@ pub enum AccessLog {
     File(PathBuf),
 }
 
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// JSON with the names of OpenTelemetry.
+    #[default]
+    Json,
+    /// JSON with the names of the Elastic Common Schema.
+    Ecs,
+    /// The combined format of Apache and nginx.
+    Combined,
+}
+
 /// Records on their way to the writer thread. Dropping it lets the thread write what is left and end.
 #[derive(Debug)]
 pub struct LogQueue {
     shared: Option<Arc<Shared>>,
     thread: Option<Thread>,
+    format: LogFormat,
 }
 
 #[derive(Debug)]
@@ -76,6 +93,7 @@ struct LogFile {
 
 struct Writer {
     sink: Sink,
+    format: LogFormat,
     lines: Vec<u8>,
     /// The last write failed, perhaps in the middle of a line.
     torn: bool,
@@ -83,22 +101,27 @@ struct Writer {
 
 impl LogQueue {
     /// Opens the output and starts the writer thread.
-    pub fn start(to: AccessLog) -> io::Result<Self> {
+    pub fn start(to: AccessLog, format: LogFormat) -> io::Result<Self> {
         let sink = match to {
-            AccessLog::Off => return Ok(Self { shared: None, thread: None }),
+            AccessLog::Off => return Ok(Self { shared: None, thread: None, format }),
             AccessLog::Stdout => Sink::Stdout(io::stdout()),
             AccessLog::File(path) => Sink::File(LogFile::open(path)?),
         };
-        Self::write_to(sink)
+        Self::write_to(sink, format)
     }
 
-    fn write_to(sink: Sink) -> io::Result<Self> {
+    fn write_to(sink: Sink, format: LogFormat) -> io::Result<Self> {
         let shared =
             Arc::new(Shared { queue: Mutex::default(), written: Condvar::new(), dropped: AtomicU64::new(0) });
-        let writer = Writer { sink, lines: Vec::new(), torn: false };
+        let writer = Writer { sink, format, lines: Vec::new(), torn: false };
         let run = shared.clone();
         let thread = thread::Builder::new().name("access-log".to_owned()).spawn(move || run.run(writer))?;
-        Ok(Self { shared: Some(shared), thread: Some(thread.thread().clone()) })
+        Ok(Self { shared: Some(shared), thread: Some(thread.thread().clone()), format })
+    }
+
+    /// True where lines tell of headers that requests came with.
+    pub fn tells_headers(&self) -> bool {
+        self.shared.is_some() && self.format != LogFormat::Json
     }
 
     pub fn is_off(&self) -> bool {
@@ -215,7 +238,16 @@ impl Writer {
         self.sink.follow();
         for record in batch {
             let start = self.lines.len();
-            if json::write(&**record, &mut self.lines).is_err() {
+            let lines = &mut self.lines;
+            let written = match self.format {
+                LogFormat::Json => json::write(&**record, lines),
+                LogFormat::Ecs => json::write(&Ecs(record), lines),
+                LogFormat::Combined => {
+                    combined::write(record, lines);
+                    Ok(())
+                }
+            };
+            if written.is_err() {
                 self.lines.truncate(start);
                 lost += 1;
                 continue;
@@ -282,7 +314,7 @@ impl LogFile {
 
 #[cfg(test)]
 mod tests {
-    use super::{AccessLog, CAPACITY, LogQueue, Sink};
+    use super::{AccessLog, CAPACITY, LogFormat, LogQueue, Sink};
     use crate::telemetry::record::DecisionId;
     use crate::telemetry::testing::{MOMENT, record};
     use serde_json::Value;
@@ -325,7 +357,7 @@ mod tests {
     fn gated() -> Gated {
         let ((entered, seen), (open, wait), text) = (channel(), channel(), Arc::default());
         let gate = Gate { entered, open: wait, text: Arc::clone(&text) };
-        let log = LogQueue::write_to(Sink::Test(Box::new(gate))).unwrap();
+        let log = LogQueue::write_to(Sink::Test(Box::new(gate)), LogFormat::Json).unwrap();
         Gated { log, entered: seen, open, text }
     }
 
@@ -386,7 +418,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("foregate-{}.log", DecisionId::new(MOMENT)));
         let moved = path.with_extension("1");
         fs::write(&path, "earlier\n").unwrap();
-        let log = LogQueue::start(AccessLog::File(path.clone())).unwrap();
+        let log = LogQueue::start(AccessLog::File(path.clone()), LogFormat::Json).unwrap();
         let write = || {
             log.push(Arc::new(record()));
             assert!(log.flush(LONG));
@@ -403,7 +435,7 @@ mod tests {
 
     #[test]
     fn an_absent_log_takes_everything_and_is_always_flushed() {
-        let log = LogQueue::start(AccessLog::Off).unwrap();
+        let log = LogQueue::start(AccessLog::Off, LogFormat::Json).unwrap();
         log.push(Arc::new(record()));
         assert!(log.is_off() && log.flush(Duration::ZERO) && log.dropped() == 0);
     }

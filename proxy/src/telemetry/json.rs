@@ -24,7 +24,7 @@ struct Ascii;
 pub struct Timestamp(pub Duration);
 
 /// A value by its text.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 struct Score<'a>(&'a ScoreFact);
 

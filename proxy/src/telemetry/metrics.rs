@@ -221,7 +221,8 @@ impl Metrics {
             return;
         }
         let dispatch = record.durations.upstream.map(|time| (Step::Dispatch, time));
-        for (step, time) in explanation.step_times().chain(dispatch) {
+        let timed = explanation.timed().map(|(step, _, _, spent)| (step, spent));
+        for (step, time) in timed.chain(dispatch) {
             if let Some(slot) = self.steps.get(step as usize) {
                 let make = || self.families.steps.series(StepLabels { step: step.name() });
                 slot.get_or_init(make).observe(time, None);

@@ -1,13 +1,15 @@
 //! One record a request becomes metrics, a recent decision and a log line.
 
 pub mod access_log;
+mod combined;
 pub mod compat;
 pub mod decisions;
+mod ecs;
 pub mod event;
 pub mod explain;
 pub mod exposition;
 mod families;
-pub mod histogram;
+mod histogram;
 pub mod json;
 mod labels;
 pub mod metrics;
@@ -21,25 +23,33 @@ pub mod sources;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod trace_context;
+pub mod traces;
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
+
 use crate::decision_log::{DecisionLog, DecisionLogOptions};
-use crate::telemetry::access_log::{AccessLog, LogQueue};
+use crate::telemetry::access_log::{AccessLog, LogFormat, LogQueue};
 use crate::telemetry::compat::Compat;
 use crate::telemetry::decisions::{Decisions, SAMPLE};
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::record::Record;
+use crate::telemetry::record::{CameWith, DecisionId, End, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::trace_context::{SAMPLED, TraceContext};
+use crate::telemetry::traces::{TraceOptions, Traces};
 
 /// How telemetry is set up.
 #[derive(Clone, Debug)]
 pub struct TelemetryOptions {
     pub access_log: AccessLog,
+    pub log_format: LogFormat,
+    /// One in this many of the records that tell nothing special is logged.
+    pub log_sample: u32,
     /// How many recent decisions are kept at most.
     pub decisions: usize,
     /// One in this many of those that tell nothing special is kept; rounded up to a power of two.
@@ -47,6 +57,8 @@ pub struct TelemetryOptions {
     pub decision_log: Option<DecisionLogOptions>,
     /// Whose names metrics have besides our own.
     pub compat: Vec<Compat>,
+    /// Where spans go; nothing is traced without.
+    pub traces: Option<TraceOptions>,
 }
 
 /// All that watches requests. One for the process.
@@ -55,7 +67,9 @@ pub struct Telemetry {
     metrics: Metrics,
     decisions: Decisions,
     log: LogQueue,
+    log_sample: u32,
     decision_log: Option<DecisionLog>,
+    traces: Option<Traces>,
     sources: Arc<Sources>,
     exposition: Exposition,
 }
@@ -64,10 +78,13 @@ impl Default for TelemetryOptions {
     fn default() -> Self {
         Self {
             access_log: AccessLog::Stdout,
+            log_format: LogFormat::default(),
+            log_sample: 1,
             decisions: 4_096,
             sample: SAMPLE,
             decision_log: None,
             compat: Vec::new(),
+            traces: None,
         }
     }
 }
@@ -79,7 +96,7 @@ impl Telemetry {
     pub fn new(options: TelemetryOptions) -> io::Result<Arc<Self>> {
         let metrics = Metrics::default();
         let sources = Arc::new(Sources::default());
-        let log = LogQueue::start(options.access_log)?;
+        let log = LogQueue::start(options.access_log, options.log_format)?;
         let exposition = Exposition::new(&metrics, &sources, options.compat);
         log.export(&sources);
         let decisions = Decisions::new(options.decisions, options.sample);
@@ -88,7 +105,12 @@ impl Telemetry {
         if let Some(log) = &decision_log {
             log.export(&sources);
         }
-        Ok(Arc::new(Self { metrics, decisions, log, decision_log, sources, exposition }))
+        let traces = options.traces.map(Traces::start).transpose()?;
+        if let Some(traces) = &traces {
+            traces.export(&sources);
+        }
+        let log_sample = options.log_sample;
+        Ok(Arc::new(Self { metrics, decisions, log, log_sample, decision_log, traces, sources, exposition }))
     }
 
     /// Counts, keeps and logs one finished request. Called exactly once a request; never blocks on output.
@@ -107,21 +129,63 @@ impl Telemetry {
     }
 
     fn keep(&self, mut record: Record, keep: bool) {
-        if !keep && self.log.is_off() && self.decision_log.is_none() {
+        let logged = !self.log.is_off() && self.logs(&record);
+        if !keep && !record.traced && !logged && self.decision_log.is_none() {
             return;
         }
         record.bound();
-        if keep {
+        if keep || record.traced {
             record.forget_claims();
         }
         let record = Arc::new(record);
+        if let Some(traces) = self.traces.as_ref().filter(|_| record.traced) {
+            traces.push(record.clone());
+        }
         if keep {
             self.decisions.push(record.clone());
         }
         if let Some(log) = &self.decision_log {
             log.push(record.clone());
         }
-        self.log.push(record);
+        if logged {
+            self.log.push(record);
+        }
+    }
+
+    /// True where the access log has this record: it refuses, audits or failed, or is one of the sample.
+    fn logs(&self, record: &Record) -> bool {
+        let telling = || record.refusal.is_some() || !record.audits.is_empty() || record.status >= 500;
+        let failed = || matches!(record.end, End::UpstreamBroke | End::Revoked);
+        self.log_sample <= 1 || record.id.draw(self.log_sample) || telling() || failed()
+    }
+
+    /// What the access log tells of the headers that a request came with, where it tells any.
+    pub fn notes(&self, headers: &HeaderMap) -> Option<Box<CameWith>> {
+        self.log.tells_headers().then(|| CameWith::of(headers))
+    }
+
+    /// The trace of a request, sampled where it begins here and chance says so.
+    pub fn sampled(&self, mut trace: TraceContext) -> TraceContext {
+        let begins = trace.parent.is_none();
+        if self.traces.as_ref().is_some_and(|traces| begins && traces.samples(trace.trace)) {
+            trace.flags |= SAMPLED;
+        }
+        trace
+    }
+
+    /// True where the steps of a request are timed: its decision is kept whatever becomes of it, or its spans are sent.
+    pub fn times(&self, id: DecisionId, trace: &TraceContext) -> bool {
+        self.decisions.samples(id) || self.tells(trace)
+    }
+
+    /// True where the spans of a request in this trace are sent whatever becomes of it.
+    pub fn tells(&self, trace: &TraceContext) -> bool {
+        self.traces.is_some() && trace.sampled()
+    }
+
+    /// Where spans go, where they go anywhere.
+    pub fn traces(&self) -> Option<&Traces> {
+        self.traces.as_ref()
     }
 
     /// True while the decision log cannot be written and nothing may pass without it.
@@ -165,9 +229,12 @@ impl Telemetry {
         self.log.flush(within)
     }
 
-    /// Flushes, and closes the decision log with its last checkpoint; what comes later is not in it.
+    /// Flushes, sends the spans that wait, and closes the decision log with its last checkpoint; what comes later is not in it.
     pub fn close(&self, within: Duration) -> bool {
         let closed = self.decision_log.as_ref().is_none_or(|log| log.close(within));
+        if let Some(traces) = &self.traces {
+            traces.close(within);
+        }
         self.flush(within) && closed
     }
 }
@@ -175,6 +242,7 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::access_log::AccessLog;
+    use super::record::End;
     use super::testing::{full_record, record};
     use super::{Telemetry, TelemetryOptions};
     use std::fs;
@@ -220,6 +288,33 @@ mod tests {
         assert_eq!((&kept.issuer, &kept.subject), (&principal.issuer, &principal.subject));
         assert!(kept.claims.is_empty());
         assert_eq!(std::sync::Arc::strong_count(&principal), 1);
+    }
+
+    #[test]
+    fn a_sampled_log_has_every_refusal_audit_and_failure() {
+        let path = std::env::temp_dir()
+            .join(format!("foregate-{}.log", super::record::DecisionId::new(super::testing::MOMENT)));
+        let options = TelemetryOptions {
+            access_log: AccessLog::File(path.clone()),
+            log_sample: 1 << 20,
+            ..Default::default()
+        };
+        let telemetry = Telemetry::new(options).unwrap();
+        let route = telemetry.route("leads");
+        let (mut failed, mut audited, mut broke) = (record(), record(), record());
+        failed.status = 502;
+        audited.audits = full_record().audits;
+        broke.end = End::UpstreamBroke;
+        let told = [full_record(), failed, audited, broke];
+        let ids: Vec<_> = told.iter().map(|record| record.id.to_string()).collect();
+        for record in told.into_iter().chain((0..50).map(|_| record())) {
+            telemetry.record(record, &route);
+        }
+        assert!(telemetry.flush(Duration::from_secs(10)));
+        let log = fs::read_to_string(&path).unwrap();
+        assert!(ids.iter().all(|id| log.contains(id)), "{log}");
+        assert!(log.lines().count() < 10, "one in a million of the rest");
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

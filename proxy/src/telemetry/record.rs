@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_filters::chain;
 use foregate_filters::consumer::Consumer;
 use foregate_filters::context::{AuditFact, Beside, LimitFact, ScoreFact, ShadowFact};
 use foregate_filters::moment::Moment;
@@ -14,6 +15,7 @@ use foregate_filters::principal::{Claims, Principal};
 use foregate_filters::reason::Reason;
 use foregate_filters::score::{Predictor, ScoreFault};
 use foregate_filters::step::Step;
+use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::org_quota::OrgFact;
@@ -21,6 +23,7 @@ use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
+use crate::telemetry::traces::spans::Attempt;
 
 /// Names the decision in the response and nowhere else; a client's copy is never passed on.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-decision");
@@ -105,6 +108,16 @@ pub struct Durations {
     pub enrich: Option<Duration>,
     /// Until dispatch or refusal, without waiting for the body of the client.
     pub added: Duration,
+    /// From the head of the request to its dispatch.
+    pub dispatched: Option<Duration>,
+}
+
+/// Headers that a request came with and that some logs tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CameWith {
+    pub agent: Box<str>,
+    /// Without query: queries may hold secrets.
+    pub referer: Box<str>,
 }
 
 /// All facts of one finished request. A request makes exactly one.
@@ -120,6 +133,8 @@ pub struct Record {
     /// Empty where no route matched.
     pub route: Arc<str>,
     pub method: Method,
+    /// Set where a log tells of it.
+    pub came_with: Option<Box<CameWith>>,
     /// Lower case, without port.
     pub host: Box<str>,
     /// Canonical, without query: queries may hold secrets.
@@ -142,6 +157,8 @@ pub struct Record {
     pub upstream_status: u16,
     /// How often it was tried to have an answer; 0 where it came to none.
     pub attempts: u32,
+    /// Each of them, where the trace is sampled and it may be tried more than once.
+    pub tries: Vec<Attempt>,
     pub durations: Durations,
     /// Bytes of the request body.
     pub bytes_received: u64,
@@ -156,6 +173,8 @@ pub struct Record {
     /// How the calls of an org stood.
     pub org: Option<Box<OrgFact>>,
     pub trace: Option<TraceContext>,
+    /// Its spans are sent.
+    pub traced: bool,
     pub end: End,
     /// Set where the decision is kept.
     pub explanation: Option<Box<Explanation>>,
@@ -197,6 +216,13 @@ impl DecisionId {
         self.0
     }
 
+    /// True for one in this many ids, by their random bits.
+    pub const fn draw(self, one_in: u32) -> bool {
+        #[expect(clippy::cast_possible_truncation, reason = "the random bits are the lowest")]
+        let bits = self.0 as u32;
+        bits.is_multiple_of(one_in)
+    }
+
     /// The text as a header value.
     pub fn header_value(self) -> HeaderValue {
         let mut buffer = uuid::Uuid::encode_buffer();
@@ -216,6 +242,27 @@ impl FromStr for DecisionId {
 
     fn from_str(text: &str) -> Result<Self, DecisionIdError> {
         uuid::Uuid::try_parse(text).map(|id| Self(id.as_u128())).map_err(|_| DecisionIdError)
+    }
+}
+
+impl Refusal {
+    /// What is kept of a refusal: not what the caller was told.
+    pub fn of(refusal: chain::Refusal) -> Self {
+        let chain::Refusal { step, reply } = refusal;
+        Self { step, reason: reply.reason, rule: reply.rule, detail: reply.detail }
+    }
+}
+
+impl CameWith {
+    /// What these headers say, cut to a bound.
+    pub fn of(headers: &HeaderMap) -> Box<Self> {
+        let read = |name: HeaderName| {
+            let value = headers.get(name).map(HeaderValue::as_bytes).unwrap_or_default();
+            String::from_utf8_lossy(value.get(..MAX_DETAIL).unwrap_or(value)).into_owned()
+        };
+        let referer = read(REFERER);
+        let referer = referer.split(['?', '#']).next().unwrap_or_default().into();
+        Box::new(Self { agent: read(USER_AGENT).into(), referer })
     }
 }
 
@@ -315,6 +362,7 @@ impl Record {
         let peer = self.peer.as_ref().and_then(|peer| peer.id.as_ref());
         let peer = peer.map_or(0, |id| size_of::<Peer>() + id.as_str().len());
         let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.weight());
+        let explanation = explanation + self.tries.capacity() * size_of::<Attempt>();
         explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject + peer
     }
 }
@@ -329,7 +377,7 @@ fn beside(beside: &Beside) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{DecisionId, Record, request_id};
+    use super::{CameWith, DecisionId, Record, request_id};
     use crate::telemetry::testing::{MOMENT, full_record, record};
     use foregate_filters::moment::Moment;
     use foregate_filters::principal::{Claims, Principal};
@@ -382,6 +430,18 @@ mod tests {
             let expected = if kept { sent[0].to_owned() } else { id.to_string() };
             assert_eq!(request_id(&headers, &id.header_value()), expected, "{sent:?}");
         }
+    }
+
+    #[test]
+    fn headers_that_logs_tell_are_cut_and_have_no_query() {
+        let mut headers = HeaderMap::new();
+        let long = "a".repeat(4_000);
+        headers.insert("user-agent", HeaderValue::from_str(&long).unwrap());
+        headers.insert("referer", HeaderValue::from_static("https://a.example/b?token=hunter2#x"));
+        let came = CameWith::of(&headers);
+        assert_eq!((came.agent.len(), &*came.referer), (512, "https://a.example/b"));
+        headers.insert("user-agent", HeaderValue::from_bytes(b"\xff\xfe").unwrap());
+        assert_eq!(&*CameWith::of(&headers).agent, "\u{fffd}\u{fffd}");
     }
 
     #[test]

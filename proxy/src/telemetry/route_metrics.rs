@@ -88,7 +88,7 @@ impl RouteMetrics {
         // One that leads to a decision which is not kept, or to a trace which nobody has, would lead nowhere.
         let exemplar = kept.then(|| Exemplar {
             decision: record.id,
-            trace: record.trace.as_ref().filter(|trace| trace.sampled()).map(|trace| trace.trace),
+            trace: record.trace.as_ref().filter(|it| record.traced || it.sampled()).map(|it| it.trace),
             unix: record.moment.unix + record.durations.total,
         });
         let make = |method, status| self.families.server.series(labels(method, status));

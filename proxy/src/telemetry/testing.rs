@@ -37,6 +37,7 @@ pub fn record() -> Record {
         listener: "https".into(),
         route: "leads".into(),
         method: Method::POST,
+        came_with: None,
         host: "crm.example.org".into(),
         path: "/services/data/v62.0/sobjects/Lead".into(),
         status: 201,
@@ -49,12 +50,14 @@ pub fn record() -> Record {
         upstream: Some("leads-svc".into()),
         endpoint: Some(([10, 0, 0, 1], 8443).into()),
         upstream_status: 201,
+        tries: Vec::new(),
         attempts: 1,
         durations: Durations {
             total: Duration::from_micros(1_234),
             upstream: Some(Duration::from_micros(900)),
             enrich: None,
             added: Duration::from_micros(334),
+            dispatched: None,
         },
         bytes_received: 1_024,
         bytes_sent: 64,
@@ -65,6 +68,7 @@ pub fn record() -> Record {
         once: None,
         org: None,
         trace: None,
+        traced: false,
         end: End::Complete,
         explanation: None,
     }
@@ -200,6 +204,7 @@ pub fn explained_record() -> Record {
     (ctx.trace.ran, ctx.trace.done, ctx.trace.refused) = (2, 2, true);
     if let Some(timing) = &mut ctx.trace.timing {
         timing.spent.extend([Duration::from_micros(3); 2]);
+        timing.began.extend([4, 9].map(|micros| MOMENT.monotonic + Duration::from_micros(micros)));
     }
     let description = Arc::new(described(&record.limits[0].rule));
     let mut sent = HeaderMap::new();

@@ -10,6 +10,9 @@ const MAX_TRACESTATE: usize = 512;
 /// The flags that version 00 defines: sampled, and random trace id. Others are not passed on.
 const KNOWN_FLAGS: u8 = 0x03;
 
+/// The flag of a trace that is kept.
+pub const SAMPLED: u8 = 1;
+
 /// Where a request stands in its trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceContext {
@@ -101,9 +104,9 @@ impl TraceContext {
         Self { trace, parent: None, span, flags: 0, state: None }
     }
 
-    /// True where the caller asks for this trace to be kept.
+    /// True where this trace is kept: the caller asks for it, or it begins here and was chosen.
     pub const fn sampled(&self) -> bool {
-        self.flags & 1 == 1
+        self.flags & SAMPLED != 0
     }
 
     /// The `traceparent` for the upstream: our span is its parent.

@@ -111,6 +111,8 @@ mod tls;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod traces;
+#[cfg(test)]
 mod upgrade;
 #[cfg(test)]
 mod upstreams;

@@ -101,10 +101,11 @@ impl Explanation {
         }
     }
 
-    /// The time spent in each filter that answered, where it was measured.
-    pub fn step_times(&self) -> impl Iterator<Item = (Step, Duration)> {
-        let links = self.description.iter().flat_map(|description| &description.links).map(|link| link.step);
-        links.zip(self.trace.timing.iter().flat_map(|timing| timing.spent.iter().copied()))
+    /// Each filter that answered, when it was asked and the time that it took, where that was measured.
+    pub fn timed(&self) -> impl Iterator<Item = (Step, &'static str, Duration, Duration)> {
+        let links = self.description.iter().flat_map(|description| &description.links);
+        let times = self.trace.timing.iter().flat_map(|timing| timing.began.iter().zip(&timing.spent));
+        links.zip(times).map(|(link, (began, spent))| (link.step, link.filter, *began, *spent))
     }
 
     /// Memory that it holds alone, in bytes, to within a few allocations.

@@ -11,19 +11,24 @@ use crate::support::lines::Lines;
 
 /// A process of the script.
 #[derive(Debug)]
-struct Peer {
+pub(super) struct Peer {
     child: Child,
-    lines: Lines,
+    pub(super) lines: Lines,
 }
 
 impl Peer {
     fn start(role: &str) -> Self {
+        Self::run("grpc_peer.py", &[role])
+    }
+
+    /// Starts a script of `tests/peers` that ends with its input.
+    pub(super) fn run(script: &str, args: &[&str]) -> Self {
         let python = std::env::var("FOREGATE_PYTHON")
             .expect("FOREGATE_PYTHON names no Python with grpcio: run `bash .ci/test`, which makes one");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/grpc_peer.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
         let mut child = Command::new(python)
             .arg(script)
-            .arg(role)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())

@@ -13,6 +13,7 @@ pub mod lines;
 pub mod netns;
 pub mod oidc;
 pub mod org;
+pub mod otlp;
 pub mod policies;
 pub mod process;
 pub mod raw;

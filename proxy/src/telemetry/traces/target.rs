@@ -1,0 +1,329 @@
+//! Where spans are sent: from the command line, or the variables of OpenTelemetry.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+use rustls::pki_types::ServerName;
+
+/// Path of OTLP over HTTP (OTLP 1.9, section "OTLP/HTTP Request").
+const PATH: &str = "/v1/traces";
+
+/// Time for a whole export where nothing else is said, as the specification of the exporter has it.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// How a collector is spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    Grpc,
+    /// HTTP/1.1 with protobuf.
+    Http,
+}
+
+/// A collector.
+#[derive(Clone)]
+pub struct Target {
+    pub speech: Speech,
+    pub tls: bool,
+    /// A DNS name or an address; that of IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    /// Of OTLP over HTTP.
+    pub path: String,
+    /// Sent with every call; they may hold secrets.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// PEM: authorities to trust in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// For a whole export, connection included.
+    pub limit: Duration,
+}
+
+/// What the environment says (OpenTelemetry, "Environment Variable Specification").
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub endpoint: Option<String>,
+    /// The endpoint for traces alone, used as it is.
+    pub traces_endpoint: Option<String>,
+    pub protocol: Option<String>,
+    pub headers: Option<String>,
+    /// Milliseconds.
+    pub timeout: Option<String>,
+    pub service: Option<String>,
+    pub resource: Option<String>,
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match (self.speech, self.tls) {
+            (Speech::Grpc, false) => "grpc",
+            (Speech::Grpc, true) => "grpcs",
+            (Speech::Http, false) => "http",
+            (Speech::Http, true) => "https",
+        };
+        let path = if self.speech == Speech::Http { &*self.path } else { "" };
+        write!(f, "{scheme}://{}{path}", self.authority())
+    }
+}
+
+impl Target {
+    /// Reads `grpc://HOST:PORT`, `grpcs://HOST:PORT`, `http://HOST:PORT[/PATH]` or `https://HOST:PORT[/PATH]`.
+    ///
+    /// # Errors
+    /// What is wrong, in words for whoever wrote it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "`{text}` is no collector: expected grpc://HOST:PORT, grpcs://HOST:PORT (TLS), http://HOST:PORT or \
+                 https://HOST:PORT, such as grpc://127.0.0.1:4317"
+            )
+        };
+        let uri: Uri = text.parse().map_err(|_| expected())?;
+        let (speech, tls) = match uri.scheme_str() {
+            Some("grpc") => (Speech::Grpc, false),
+            Some("grpcs") => (Speech::Grpc, true),
+            Some("http") => (Speech::Http, false),
+            Some("https") => (Speech::Http, true),
+            _ => return Err(expected()),
+        };
+        let authority = uri.authority().ok_or_else(expected)?;
+        if authority.as_str().contains('@') {
+            return Err("a collector has no user or password in its URL: name a file with --traces-headers"
+                .to_owned());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        ServerName::try_from(host.as_str()).map_err(|_| expected())?;
+        let port = authority.port_u16().unwrap_or(if speech == Speech::Grpc { 4317 } else { 4318 });
+        if uri.query().is_some() || (speech == Speech::Grpc && uri.path() != "/" && !uri.path().is_empty()) {
+            return Err(expected());
+        }
+        let path = if uri.path().len() > 1 { uri.path() } else { PATH }.to_owned();
+        Ok(Self { speech, tls, host, port, path, headers: Vec::new(), ca: None, limit: LIMIT })
+    }
+
+    /// What the environment names; `None` where it names nothing.
+    ///
+    /// # Errors
+    /// Which variable is wrong, and how.
+    pub fn of_environment(said: &Said) -> Result<Option<Self>, String> {
+        let (name, text) = match (&said.traces_endpoint, &said.endpoint) {
+            (Some(text), _) => ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", text),
+            (None, Some(text)) => ("OTEL_EXPORTER_OTLP_ENDPOINT", text),
+            (None, None) => return Ok(None),
+        };
+        let mut target = Self::parse(text).map_err(|error| format!("{name}: {error}"))?;
+        match said.protocol.as_deref() {
+            Some("grpc") => target.speech = Speech::Grpc,
+            None | Some("http/protobuf") if target.speech == Speech::Http => {
+                // Of the endpoint for all signals, that for traces lies below.
+                let base = text.parse::<Uri>().map(|uri| uri.path().trim_end_matches('/').to_owned());
+                let base = base.unwrap_or_default();
+                target.path = match &said.traces_endpoint {
+                    Some(_) if base.is_empty() => "/".to_owned(),
+                    Some(_) => base,
+                    None => base + PATH,
+                };
+            }
+            None | Some("http/protobuf") => {}
+            Some(other) => {
+                return Err(format!(
+                    "OTEL_EXPORTER_OTLP_PROTOCOL: `{other}` is not spoken; it is grpc or http/protobuf"
+                ));
+            }
+        }
+        Ok(Some(target))
+    }
+
+    /// Host and port as a URL has them.
+    pub fn authority(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    }
+}
+
+impl Said {
+    /// Reads the variables of this process.
+    pub fn read() -> Self {
+        let read = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let of_traces = |name: &str| {
+            read(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
+                .or_else(|| read(&format!("OTEL_EXPORTER_OTLP_{name}")))
+        };
+        Self {
+            endpoint: read("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            traces_endpoint: read("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
+            protocol: of_traces("PROTOCOL"),
+            headers: of_traces("HEADERS"),
+            timeout: of_traces("TIMEOUT"),
+            service: read("OTEL_SERVICE_NAME"),
+            resource: read("OTEL_RESOURCE_ATTRIBUTES"),
+        }
+    }
+
+    /// The attributes of this process: `OTEL_SERVICE_NAME` goes before what `OTEL_RESOURCE_ATTRIBUTES` says.
+    ///
+    /// # Errors
+    /// Where the variable is malformed.
+    pub fn attributes(&self) -> Result<Vec<(String, String)>, String> {
+        let mut attributes = pairs(self.resource.as_deref().unwrap_or_default())
+            .ok_or("OTEL_RESOURCE_ATTRIBUTES: expected key=value,key=value")?;
+        if let Some(service) = &self.service {
+            attributes.retain(|(key, _)| key != "service.name");
+            attributes.push(("service.name".to_owned(), service.clone()));
+        }
+        for (key, value) in [("service.name", "foregate"), ("service.version", env!("CARGO_PKG_VERSION"))] {
+            if attributes.iter().all(|(known, _)| known != key) {
+                attributes.push((key.to_owned(), value.to_owned()));
+            }
+        }
+        Ok(attributes)
+    }
+
+    /// The time for an export.
+    ///
+    /// # Errors
+    /// Where the variable is no number of milliseconds.
+    pub fn limit(&self) -> Result<Duration, String> {
+        let Some(text) = &self.timeout else { return Ok(LIMIT) };
+        let millis = text.parse().ok().filter(|millis| (1..=60_000).contains(millis));
+        let expected = "OTEL_EXPORTER_OTLP_TIMEOUT: expected milliseconds, from 1 to 60000";
+        millis.map(Duration::from_millis).ok_or_else(|| expected.to_owned())
+    }
+
+    /// The headers of every call.
+    ///
+    /// # Errors
+    /// Where the variable is malformed; what it says is not repeated, for it may be secret.
+    pub fn call_headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+        let malformed = || "OTEL_EXPORTER_OTLP_HEADERS: expected name=value,name=value".to_owned();
+        let pairs = pairs(self.headers.as_deref().unwrap_or_default()).ok_or_else(malformed)?;
+        pairs.iter().map(|(name, value)| header(name, value).ok_or_else(malformed)).collect()
+    }
+}
+
+/// Headers from a file: `name: value`, one a line.
+///
+/// # Errors
+/// Names file and line, and never what stands there.
+pub fn headers_of(file: &Path) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+    lines
+        .map(|(number, line)| {
+            let found = line.split_once(':').and_then(|(name, value)| header(name, value));
+            found.ok_or_else(|| format!("{}:{number}: expected `name: value`", file.display()))
+        })
+        .collect()
+}
+
+fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+    let mut value = HeaderValue::from_str(value.trim()).ok()?;
+    value.set_sensitive(true);
+    Some((name, value))
+}
+
+/// `key=value,key=value`, values percent-encoded (W3C Baggage); `None` where it is none.
+fn pairs(text: &str) -> Option<Vec<(String, String)>> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let (key, value) = entry.split_once('=')?;
+            (!key.trim().is_empty()).then(|| (key.trim().to_owned(), decoded(value.trim())))
+        })
+        .collect()
+}
+
+/// Percent-decoded; what is not encoded well stays as it is.
+fn decoded(text: &str) -> String {
+    crate::fleet::call::percent_decoded(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Said, Speech, Target, headers_of};
+    use std::fs;
+
+    fn said(endpoint: Option<&str>) -> Said {
+        Said { endpoint: endpoint.map(str::to_owned), ..Said::default() }
+    }
+
+    #[test]
+    fn a_collector_is_a_scheme_a_host_and_a_port() {
+        for (text, shown) in [
+            ("grpc://127.0.0.1:4317", "grpc://127.0.0.1:4317"),
+            ("grpcs://otel.example", "grpcs://otel.example:4317"),
+            ("http://[::1]:4318", "http://[::1]:4318/v1/traces"),
+            ("https://otel.example/otlp/v1/traces", "https://otel.example:4318/otlp/v1/traces"),
+        ] {
+            assert_eq!(Target::parse(text).unwrap().to_string(), shown);
+        }
+        for bad in
+            ["", "otel:4317", "ftp://a:1", "grpc://a:1/path", "http://a:1/?q=1", "http://", "grpc://a b:1"]
+        {
+            assert!(Target::parse(bad).is_err(), "{bad}");
+        }
+        let error = Target::parse("http://user:hunter2@a:1").unwrap_err();
+        assert!(error.contains("--traces-headers") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_environment_names_a_collector_as_opentelemetry_says() {
+        assert!(Target::of_environment(&said(None)).unwrap().is_none());
+        let of = |said: &Said| Target::of_environment(said).unwrap().unwrap().to_string();
+        assert_eq!(of(&said(Some("http://a:4318"))), "http://a:4318/v1/traces");
+        assert_eq!(of(&said(Some("http://a:4318/otlp/"))), "http://a:4318/otlp/v1/traces");
+        let traces =
+            Said { traces_endpoint: Some("https://a:1/mine".to_owned()), ..said(Some("http://b:2")) };
+        assert_eq!(of(&traces), "https://a:1/mine");
+        let grpc = Said { protocol: Some("grpc".to_owned()), ..said(Some("https://a:4317")) };
+        assert_eq!(of(&grpc), "grpcs://a:4317");
+        let json = Said { protocol: Some("http/json".to_owned()), ..said(Some("https://a:4317")) };
+        assert!(Target::of_environment(&json).unwrap_err().contains("http/protobuf"));
+        let error = Target::of_environment(&said(Some("a"))).unwrap_err();
+        assert!(error.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT: "), "{error}");
+    }
+
+    #[test]
+    fn attributes_and_headers_are_decoded_and_the_name_of_the_service_wins() {
+        let said = Said {
+            service: Some("edge".to_owned()),
+            resource: Some("service.name=other, deployment.environment.name=a%20b".to_owned()),
+            headers: Some("authorization=Bearer%20hunter2".to_owned()),
+            ..Said::default()
+        };
+        let attributes = said.attributes().unwrap();
+        let find = |key: &str| attributes.iter().find(|(it, _)| it == key).map(|(_, value)| &**value);
+        assert_eq!(find("service.name"), Some("edge"));
+        assert_eq!(find("deployment.environment.name"), Some("a b"));
+        assert!(find("service.version").is_some());
+        let headers = said.call_headers().unwrap();
+        assert_eq!(headers[0].1, "Bearer hunter2");
+        assert!(!format!("{headers:?}").contains("hunter2"));
+        let bad = Said { headers: Some("hunter2".to_owned()), ..Said::default() };
+        assert!(!bad.call_headers().unwrap_err().contains("hunter2"));
+        let slow = Said { timeout: Some("soon".to_owned()), ..Said::default() };
+        assert!(slow.limit().is_err() && Said::default().limit().is_ok());
+        assert_eq!(Said::default().attributes().unwrap()[0].1, "foregate");
+    }
+
+    #[test]
+    fn headers_come_from_a_file_and_faults_name_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("headers");
+        fs::write(&file, "x-scope: tenant\n\nauthorization: Basic hunter2\n").unwrap();
+        assert_eq!(headers_of(&file).unwrap().len(), 2);
+        fs::write(&file, "x-scope: tenant\nhunter2\n").unwrap();
+        let error = headers_of(&file).unwrap_err();
+        assert!(error.contains("headers:2:") && !error.contains("hunter2"), "{error}");
+        assert!(headers_of(&folder.path().join("absent")).is_err());
+        assert_eq!(Target::parse("grpc://a:1").unwrap().speech, Speech::Grpc);
+    }
+}

@@ -1,0 +1,233 @@
+//! Traces reach a collector with the right parents, and one that is in trouble troubles no request.
+
+use std::time::Duration;
+
+use foregate::clock;
+
+use crate::support::certificates::Authority;
+use crate::support::client::Client;
+use crate::support::guarded::{guarded, routes};
+use crate::support::otlp::Collector;
+use crate::support::process::{Foregate, Options};
+use crate::support::upstream::Upstream;
+use crate::support::{policies, unused_address};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+const RULES: &str = "addresses: { deny: [10.0.0.0/8] }
+authorize: [{ name: readers, allow: 'request.method == \"GET\"' }]";
+
+/// A gateway that sends its spans there, with a rule that lets GET through alone.
+async fn traced(upstream: &Upstream, url: &str, options: Options) -> Foregate {
+    let options = options.args(&["--traces", url]).env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+    Foregate::start(&guarded(upstream.address, RULES), options).await
+}
+
+/// The `traceparent` of a caller whose trace is sampled, or not.
+fn parent(sampled: bool) -> String {
+    format!("00-{TRACE}-{PARENT}-0{}", u8::from(sampled))
+}
+
+#[tokio::test]
+async fn spans_reach_a_collector_by_grpc_and_http_with_the_right_parents() {
+    let upstream = Upstream::answering("ok").await;
+    for scheme in ["grpc", "http"] {
+        let collector = Collector::start(&["accept"]).await;
+        let options = Options::default()
+            .env("OTEL_SERVICE_NAME", "edge")
+            .env("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+            .env("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue%20one");
+        let gateway = traced(&upstream, &collector.url(scheme), options).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        let request = client.request("GET", "/a?secret=hunter2").header("traceparent", parent(true));
+        let reply = client.send_empty(request.header("tracestate", "a=1")).await;
+        assert_eq!(reply.status, 200);
+
+        let server = collector.span(TRACE, "GET all/rule").await;
+        assert_eq!(
+            (&server["parent"], &server["kind"], &server["state"]),
+            (&PARENT.into(), &2.into(), &"a=1".into())
+        );
+        assert_eq!(server["attributes"]["foregate.decision"], reply.decision());
+        assert_eq!(server["attributes"]["url.path"], "/a");
+        assert_eq!(server["attributes"]["http.response.status_code"], 200);
+        let sent = collector.span(TRACE, "GET").await;
+        assert_eq!((&sent["parent"], &sent["kind"]), (&server["span"], &3.into()));
+        assert_eq!(sent["attributes"]["server.port"], upstream.address.port());
+        for name in ["guard addresses", "admit authorize"] {
+            let step = collector.span(TRACE, name).await;
+            assert_eq!(step["parent"], server["span"], "{step}");
+            let at = |span: &serde_json::Value, end: &str| span[end].as_u64().unwrap();
+            assert!(at(&server, "start") <= at(&step, "start") && at(&step, "end") <= at(&server, "end"));
+        }
+        // What the upstream does is below our span.
+        let passed_on = format!("00-{TRACE}-{}-01", server["span"].as_str().unwrap());
+        assert_eq!(upstream.last().header("traceparent"), passed_on);
+
+        let export = collector.lines().wait("an export", |line| line["export"] == scheme).await;
+        assert_eq!(export["headers"]["x-tenant"], "blue one");
+        assert_eq!(export["resource"]["service.name"], "edge");
+        assert_eq!(export["resource"]["deployment.environment.name"], "test");
+        assert!(!collector.lines().text().contains("hunter2"));
+        gateway.wait_sample("foregate_spans_exported_total", |count| (count - 4.0).abs() < 0.5).await;
+    }
+}
+
+#[tokio::test]
+async fn a_collector_in_tls_is_known_by_the_authority_that_is_named() {
+    let (upstream, authority) = (Upstream::answering("ok").await, Authority::new());
+    let (leaf, folder) = (authority.leaf(&["localhost"]), tempfile::tempdir().unwrap());
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (chain, key) = (file("tls.crt", &leaf.certificate), file("tls.key", &leaf.key));
+    let collector = Collector::start(&["accept", &chain, &key]).await;
+    let url = collector.url("grpcs");
+    let headers = file("headers", "authorization: Bearer hunter2\n");
+    let known = ["--traces-ca", &file("ca.crt", authority.pem()), "--traces-headers", &headers];
+    let gateway = traced(&upstream, &url, Options::default().args(&known)).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let request = client.request("GET", "/").header("traceparent", parent(true));
+    assert_eq!(client.send_empty(request).await.status, 200);
+    collector.span(TRACE, "GET all/rule").await;
+    let export = collector.lines().wait("an export", |line| line["export"] == "grpc").await;
+    assert_eq!(export["headers"]["authorization"], "Bearer hunter2");
+    assert!(!gateway.events().text().contains("hunter2"));
+
+    // One that another authority vouches for gets nothing.
+    let strange = ["--traces-ca", &file("other.crt", Authority::new().pem())];
+    let gateway = traced(&upstream, &url, Options::default().args(&strange)).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let request = client.request("GET", "/").header("traceparent", parent(true));
+    assert_eq!(client.send_empty(request).await.status, 200);
+    gateway.wait_sample("foregate_span_exports_failed_total", |count| count >= 1.0).await;
+    assert!(gateway.event("spans not sent").await["error"].as_str().unwrap().contains("UnknownIssuer"));
+}
+
+#[tokio::test]
+async fn what_is_not_sampled_is_not_told_and_refusals_are_up_to_a_rate() {
+    let (upstream, collector) = (Upstream::answering("ok").await, Collector::start(&["accept"]).await);
+    let options = Options::default().args(&["--trace-sample", "0", "--trace-refusals", "1000/s"]);
+    let gateway = traced(&upstream, &collector.url("grpc"), options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let request = client.request("GET", "/").header("traceparent", parent(false));
+    assert_eq!(client.send_empty(request).await.status, 200);
+    let refused = client.post("/", "x").await;
+    assert_eq!(refused.status, 403);
+    let told = collector.lines().wait("the refusal", |line| line["name"] == "POST all/rule").await;
+    assert_eq!(told["attributes"]["foregate.decision"], refused.decision());
+    assert_eq!(told["attributes"]["foregate.reason"], "AccessDenied");
+    assert_eq!(told["parent"], "");
+    let spans = collector.lines().all().into_iter().filter(|line| line["span"].is_string()).count();
+    assert_eq!(spans, 1, "{}", collector.lines().text());
+
+    let all = Options::default().args(&["--trace-sample", "1"]);
+    let gateway = traced(&upstream, &collector.url("grpc"), all).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let reply = client.get("/").await;
+    let is = |line: &serde_json::Value| line["attributes"]["foregate.decision"] == reply.decision();
+    let root = collector.lines().wait("a root", is).await;
+    let passed_on = format!("00-{}-{}-01", root["trace"].as_str().unwrap(), root["span"].as_str().unwrap());
+    assert_eq!(upstream.last().header("traceparent"), passed_on);
+}
+
+#[tokio::test]
+async fn every_attempt_is_a_span_below_the_dispatch() {
+    let (dead, alive) = (unused_address().await, Upstream::answering("ok").await);
+    let collector = Collector::start(&["accept"]).await;
+    let endpoints = format!("{dead}\", \"{}", alive.address);
+    let rules = "  - name: rule\n    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]\n    retry: { attempts: 3 }\n";
+    let documents =
+        [policies::GATEWAY, &policies::route("all", rules), &policies::upstream("crm", endpoints, "")]
+            .concat();
+    let options = Options::default().args(&["--traces", &collector.url("grpc"), "--trace-sample", "1"]);
+    let gateway = Foregate::start(&documents, options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    // One of the two is asked first, as chance has it; after some failures the dead one is left out.
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    let second = collector.lines().wait("a second attempt", |line| line["name"] == "attempt 2").await;
+    let trace = second["trace"].as_str().unwrap();
+    let (first, dispatch) = (collector.span(trace, "attempt 1").await, collector.span(trace, "GET").await);
+    assert_eq!((&first["parent"], &second["parent"]), (&dispatch["span"], &dispatch["span"]));
+    assert_eq!((&first["error"], &first["attributes"]["server.port"]), (&true.into(), &dead.port().into()));
+    assert_eq!(
+        (&second["error"], &second["attributes"]["http.request.resend_count"]),
+        (&false.into(), &1.into())
+    );
+}
+
+#[tokio::test]
+async fn a_collector_in_trouble_delays_no_request_and_is_counted() {
+    let modes = [
+        ("unavailable", "grpc", "late"),
+        ("unavailable", "http", "late"),
+        ("refuse", "grpc", "refused"),
+        ("refuse", "http", "refused"),
+        ("partial", "grpc", "refused"),
+        ("slow", "grpc", "late"),
+        ("slow", "http", "late"),
+        ("down", "grpc", "late"),
+    ];
+    let upstream = Upstream::answering("ok").await;
+    let all = modes.map(|(mode, scheme, reason)| trouble(&upstream, mode, scheme, reason));
+    futures_util::future::join_all(all).await;
+}
+
+async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
+    let down = mode == "down";
+    let collector = if down { None } else { Some(Collector::start(&[mode]).await) };
+    let url = match &collector {
+        Some(collector) => collector.url(scheme),
+        None => format!("{scheme}://{}", unused_address().await),
+    };
+    let gateway = traced(upstream, &url, Options::default().args(&["--trace-sample", "1"])).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    for _ in 0..50 {
+        let started = clock::monotonic();
+        assert_eq!(client.get("/").await.status, 200);
+        // An export has 300 ms, and is tried again for seconds.
+        let took = clock::monotonic().saturating_sub(started);
+        assert!(took < Duration::from_secs(5), "{mode} {scheme}: {took:?}");
+    }
+    if mode != "partial" {
+        gateway.wait_sample("foregate_span_exports_failed_total", |count| count >= 1.0).await;
+    }
+    let dropped = format!("foregate_spans_dropped_total{{reason=\"{reason}\"}}");
+    gateway.wait_sample(&dropped, |count| count >= 1.0).await;
+}
+
+#[tokio::test]
+async fn what_waits_is_sent_when_the_process_ends() {
+    let (upstream, collector) = (Upstream::answering("ok").await, Collector::start(&["accept"]).await);
+    let options = Options::default().args(&["--trace-sample", "1", "--drain-notice", "0s"]);
+    let mut gateway = traced(&upstream, &collector.url("http"), options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let reply = client.get("/").await;
+    gateway.terminate();
+    assert!(gateway.exit().await.success());
+    let is = |line: &serde_json::Value| line["attributes"]["foregate.decision"] == reply.decision();
+    collector.lines().wait("the last span", is).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_cannot_be_is_said_before_anything_starts() {
+    let documents = routes("127.0.0.1:1", &[]);
+    for (arguments, said) in [
+        (["--traces", "127.0.0.1:4317"], "--traces: `127.0.0.1:4317` is no collector"),
+        (["--traces", "http://user:hunter2@a:1"], "--traces-headers"),
+        (["--trace-sample", "2"], "from 0 to 1"),
+        (["--trace-refusals", "10"], "expected N/s"),
+    ] {
+        let (status, text) = Foregate::refused(&documents, Options::default().args(&arguments)).await;
+        assert_eq!(status.code(), Some(2), "{text}");
+        assert!(text.contains(said) && !text.contains("hunter2"), "{text}");
+    }
+}
