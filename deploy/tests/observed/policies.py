@@ -67,13 +67,13 @@ spec:
 {consumer}---
 """
 
+
 def upstream(name, spec):
     return f"apiVersion: foregate.dev/v1alpha1\nkind: Upstream\nmetadata: {{ name: {name} }}\nspec: {{ {spec} }}\n---\n"
 
 
-def route(name, policy="", backends=("crm",), rule="", filters="", more=""):
+def route(name, policy, backend="crm", rule="", filters=""):
     """A route at `/NAME`, and the policy on it."""
-    refs = ", ".join(f"{{ group: foregate.dev, kind: Upstream, name: {one} }}" for one in backends)
     text = f"""\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -83,16 +83,15 @@ spec:
   rules:
   - name: all
     matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
-    backendRefs: [{refs}]
+    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: {backend} }}]
 """
     text += f"    filters: [{filters}]\n" if filters else ""
     text += f"    {rule}\n" if rule else ""
-    if policy:
-        text += policy_of(name, policy)
-    return text + "---\n" + more
+    return text + policy_of(name, policy) + "---\n"
 
 
 def policy_of(route, spec, name=None):
+    """A policy on a route, behind the document before it."""
     lines = "".join(f"  {line}\n" for line in spec.strip("\n").splitlines())
     return f"""\
 ---
@@ -158,7 +157,7 @@ def documents(places):
         route("shared", "rateLimit: [{ name: together, key: source.address, limit: 100000, per: 1s, shared: { store: redis, lease: 20 } }]\n" + OPEN),
         route("once", "idempotency: { scope: '\"all\"', required: true, concurrent: Conflict }\n" + OPEN),
         route("once-shared", "idempotency: { scope: '\"all\"', required: true, store: redis }\n" + OPEN),
-        route("org", "orgQuota: { key: 'request.headers[\"x-client\"]' }\n" + OPEN, backends=("org",)),
+        route("org", "orgQuota: { key: 'request.headers[\"x-client\"]' }\n" + OPEN, backend="org"),
     ]
     # What models say.
     score = "enrich: [{{ name: it, model: {}, deadline: {}, set: {{ header: x-lead-score }}{} }}]\n"
@@ -174,13 +173,13 @@ def documents(places):
     late = "timeouts: { request: 300ms }"
     parts += [
         route("crm", OPEN, rule=late),
-        route("dead", OPEN, backends=("dead",)),
-        route("checked", OPEN, backends=("checked",)),
-        route("several", OPEN, backends=("several",), rule="retry: { attempts: 1, codes: [503] }"),
-        route("narrow", OPEN, backends=("narrow",)),
-        route("untrusted", OPEN, backends=("untrusted",)),
-        route("granted", OPEN, backends=("granted",)),
-        route("not-granted", OPEN, backends=("not-granted",)),
+        route("dead", OPEN, backend="dead"),
+        route("checked", OPEN, backend="checked"),
+        route("several", OPEN, backend="several", rule="retry: { attempts: 1, codes: [503] }"),
+        route("narrow", OPEN, backend="narrow"),
+        route("untrusted", OPEN, backend="untrusted"),
+        route("granted", OPEN, backend="granted"),
+        route("not-granted", OPEN, backend="not-granted"),
     ]
     return "".join(parts)
 

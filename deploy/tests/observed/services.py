@@ -130,6 +130,22 @@ class Issuer(Service):
         self.url = f"http://127.0.0.1:{self.port}"
 
 
+class Collector(Service):
+    """Takes spans by OTLP over HTTP, until it is told to refuse them."""
+
+    class Handler(_Handler):
+        def answer(self, body):
+            refuses = self.server.service.refuses
+            self.send_response(400 if refuses else 200)
+            self.send_header("Content-Type", "application/x-protobuf")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def __init__(self):
+        self.refuses = False
+        super().__init__(self.Handler)
+
+
 class Cluster(Service):
     """As much of an API server as a controller needs: one GatewayClass, what it writes itself, watches that tell nothing, one fault."""
 

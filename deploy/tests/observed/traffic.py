@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import gzip
 import http.client
 import json
 import socket
@@ -53,8 +52,8 @@ class Caller:
         finally:
             connection.close()
 
-    def raw(self, data, tls_name=None, rest=True):
-        """Bytes as they are; what comes back until the connection ends, or a head where `rest` is not wanted."""
+    def raw(self, data, tls_name=None):
+        """Bytes as they are; what comes back until the connection ends."""
         with socket.create_connection(("127.0.0.1", self.port), 30) as stream:
             if tls_name:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -65,8 +64,6 @@ class Caller:
                 stream.sendall(data)
                 while chunk := stream.recv(65536):
                     said += chunk
-                    if not rest:
-                        break
             return said
 
     def refused(self, data, tls_name=None):
