@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::declared::Declared;
+use crate::whole::Folder;
 use clap::{Args, ValueEnum};
 use foregate_policy::compile::{Options, check_cases, compile};
 use foregate_policy::diagnostic::{Diagnostic, Severity, sort};
@@ -17,8 +18,8 @@ const REFUSED: u8 = 3;
 /// Checks the policies of a folder. Exit codes: 0 fine, also with warnings; 1 the diagnostics could not be
 /// written; 2 usage; 3 policies refused.
 ///
-/// Key files are read. Models, certificates and authorities are taken as declared: they are where the proxies are.
-/// Keys are not fetched.
+/// Keys, certificates, authorities and secrets that lie beside the policies are looked at; those that do not are taken
+/// as declared, as models are. Keys are not fetched.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Folder with policy files, or one file.
@@ -68,7 +69,8 @@ fn check(folder: &Path) -> Vec<Diagnostic> {
         Ok(sources) => sources,
         Err(faults) => return faults,
     };
-    let compiled = compile(&sources, &Declared, Options::default());
+    let compiled =
+        compile(&sources, &Declared::beside(&sources.root, &Folder(&sources.root)), Options::default());
     let mut diagnostics = compiled.map_or_else(|faults| faults, |snapshot| snapshot.warnings);
     diagnostics.extend(check_cases(&sources));
     sort(&mut diagnostics);
