@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use crate::declared::Declared;
+use crate::whole::Folder;
 use clap::{Args, ValueEnum};
 use foregate_policy::compile::{Options, check_cases, compile};
 use foregate_policy::diagnostic::{Diagnostic, Severity, sort};
@@ -22,8 +24,8 @@ const REFUSED: u8 = 3;
 /// Checks the policies of a folder, or a cluster. Exit codes: 0 fine, also with warnings; 1 something is wrong with the
 /// cluster, or diagnostics could not be written; 2 usage; 3 policies or configuration refused.
 ///
-/// Of a folder, key files are read. Models, certificates and authorities are taken as declared: they are where the
-/// proxies are. Keys are not fetched. Of a cluster, nothing is changed.
+/// Of a folder, keys, certificates, authorities and secrets that lie beside the policies are looked at; those that do not
+/// are taken as declared, as models are. Keys are not fetched. Of a cluster, nothing is changed.
 #[derive(Debug, Args)]
 pub struct Check {
     /// Folder with policy files, or one file.
@@ -148,7 +150,8 @@ fn check(folder: &Path) -> Vec<Diagnostic> {
         Ok(sources) => sources,
         Err(faults) => return faults,
     };
-    let compiled = compile(&sources, &Declared, Options::default());
+    let compiled =
+        compile(&sources, &Declared::beside(&sources.root, &Folder(&sources.root)), Options::default());
     let mut diagnostics = compiled.map_or_else(|faults| faults, |snapshot| snapshot.warnings);
     diagnostics.extend(check_cases(&sources));
     sort(&mut diagnostics);

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::event::event;
 use crate::grants::Grants;
 use crate::process::Process;
-use crate::revision::merge::merge;
+use crate::revision::merge::{Digested, merge_after};
 use crate::revision::shelf::Shelf;
 use crate::sources::board::{Board, Place};
 use crate::sources::kubernetes::{self, KubernetesSource};
@@ -60,22 +60,21 @@ impl Distribution {
         let (grants, rollout) = (Grants::new(grants).map_err(DistributionError::Grants)?, rollout.clone());
         let most = usize::try_from(rollout.history).unwrap_or(usize::MAX);
         let shelf = Arc::new(Shelf::open(state.join("revisions"), most)?);
-        let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json")));
+        let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json"))?);
         restore(&shelf, &offering).await;
         let board = Arc::new(Board::default());
         let mut tasks = board.start(sources, &state.join("sources"));
         let proxies = Arc::new(Proxies::default());
-        let waits = !sources.is_empty() || cluster.is_some();
         if let Some(cluster) = cluster {
             let place = Place { name: kubernetes::NAME.into(), ..Place::default() };
             board.attach(&mut tasks, place, Box::new(cluster));
         }
-        if waits {
-            process.readiness.await_arrival("policies");
-        }
         tasks.spawn(make(Arc::clone(&board), Arc::clone(&shelf), Arc::clone(&offering)));
-        let connected = process.metrics.gauge("proxies", "Proxies whose stream of policies is open");
-        tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&proxies), connected, process.clone()));
+        let told = Told {
+            connected: process.metrics.gauge("proxies", "Proxies whose stream of policies is open"),
+            in_force: process.metrics.gauge("policies_in_force", "1 once there is a revision for proxies"),
+        };
+        tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&proxies), told));
         Ok(Self { board, offering, proxies, shelf, _tasks: tasks })
     }
 }
@@ -101,11 +100,16 @@ async fn restore(shelf: &Arc<Shelf>, offering: &Arc<Offering>) {
 /// Makes a revision whenever the sources give something new.
 async fn make(board: Arc<Board>, shelf: Arc<Shelf>, offering: Arc<Offering>) {
     let mut changes = board.changes();
+    let mut before = Digested::default();
     loop {
         changes.mark_unchanged();
         let (board, shelf, offers) = (Arc::clone(&board), Arc::clone(&shelf), Arc::clone(&offering));
-        if spawn_blocking(move || make_once(&board, &shelf, &offers)).await.is_err() {
-            event(Level::Error, "revision not made", &[("error", "a defect while compiling".into())]);
+        let known = before.clone();
+        match spawn_blocking(move || make_once(&board, &shelf, &offers, known)).await {
+            Ok(digested) => before = digested,
+            Err(_) => {
+                event(Level::Error, "revision not made", &[("error", "a defect while compiling".into())])
+            }
         }
         if changes.changed().await.is_err() {
             return;
@@ -114,8 +118,10 @@ async fn make(board: Arc<Board>, shelf: Arc<Shelf>, offering: Arc<Offering>) {
     }
 }
 
-fn make_once(board: &Board, shelf: &Shelf, offering: &Offering) {
-    let Some(mut merged) = merge(&board.states()) else { return };
+/// Gives what it was made of.
+fn make_once(board: &Board, shelf: &Shelf, offering: &Offering, before: Digested) -> Digested {
+    let Some(mut merged) = merge_after(&board.states(), &before) else { return before };
+    let digested = Digested::new(&merged);
     let endpoints = std::mem::take(&mut merged.endpoints);
     let plan = offering.plan();
     let refused = offering.refused().is_some_and(|refused| refused.id == merged.id);
@@ -123,8 +129,10 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering) {
     if known || (refused && merged.faults.is_empty()) {
         if known {
             offering.found_same();
+            offering.set_secrets(&merged);
         }
-        return offering.set_endpoints(endpoints);
+        offering.set_endpoints(endpoints);
+        return digested;
     }
     let made = shelf.make(&merged);
     let now = clock::now().unix;
@@ -132,23 +140,31 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering) {
     offering.set_endpoints(endpoints);
     match made {
         Ok(revision) => {
+            offering.set_secrets(&merged);
             offering.adopt(revision, now);
             shelf.prune(&offering.plan().used());
         }
         Err(diagnostics) => offering.refuse(Refused { at: now, id: merged.id, diagnostics }),
     }
+    digested
+}
+
+/// What metrics tell. Readiness waits for none of it: identities and webhooks are needed also while policies are not in
+/// order.
+#[derive(Debug)]
+struct Told {
+    connected: Gauge,
+    in_force: Gauge,
 }
 
 /// Moves rollouts on, counts proxies, and tells when there is something to offer.
-async fn look_after(offering: Arc<Offering>, proxies: Arc<Proxies>, connected: Gauge, process: Process) {
+async fn look_after(offering: Arc<Offering>, proxies: Arc<Proxies>, told: Told) {
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         offering.tick(clock::now().unix);
-        connected.set(i64::try_from(proxies.connected()).unwrap_or(i64::MAX));
-        if offering.plan().current.is_some() {
-            process.readiness.arrived("policies");
-        }
+        told.connected.set(i64::try_from(proxies.connected()).unwrap_or(i64::MAX));
+        told.in_force.set(i64::from(offering.plan().current.is_some()));
     }
 }

@@ -13,7 +13,7 @@ pub fn make_folder(folder: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Writes a file that did not exist, for this user alone.
+/// Writes a file over what may have been there, for this user alone where there was nothing.
 ///
 /// # Errors
 /// What the system says.

@@ -109,6 +109,11 @@ impl Grants {
         }
     }
 
+    /// True where some grant is for this workload, whatever its labels.
+    pub fn name(&self, id: &SpiffeId) -> bool {
+        self.0.iter().any(|grant| grant.identities.iter().any(|pattern| pattern.matches(id)))
+    }
+
     /// Those of `gateways` that this proxy may have, and asks for.
     pub fn of<'g>(
         &self,
@@ -169,6 +174,18 @@ mod tests {
         assert_eq!(granted("spiffe://example.org/ns/b/sa/edge", &[("tier", "front")]), ["b/edge-1"]);
         assert!(granted("spiffe://example.org/ns/ab/sa/x", &[]).is_empty());
         assert!(granted("spiffe://elsewhere.org/ns/a/sa/x", &[]).is_empty());
+    }
+
+    #[test]
+    fn a_workload_that_no_grant_is_for_is_known_by_its_id_alone() {
+        let spec = GrantSpec {
+            identities: vec!["spiffe://example.org/ns/a/*".to_owned()],
+            gateways: vec!["a/*".to_owned()],
+            labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
+        };
+        let grants = Grants::new(&[spec]).unwrap();
+        let name = |id: &str| grants.name(&SpiffeId::parse(id).unwrap());
+        assert!(name("spiffe://example.org/ns/a/sa/x") && !name("spiffe://example.org/ns/ab/sa/x"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use foregate_filters::peer::SpiffeId;
 use foregate_policy::fleet::{Bundle, BundleRequest, Proof, SignRequest, SignResponse};
 use futures_util::{Stream, StreamExt, stream};
 use log::Level;
+use rustls::pki_types::UnixTime;
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
@@ -55,6 +56,8 @@ enum Refusal {
     NoReview,
     #[error("there is no proof: neither a token nor a client certificate")]
     NoProof,
+    #[error("the client certificate is below no root that is trusted")]
+    Withdrawn,
     #[error("{0} is not the id of a workload")]
     NoWorkload(String),
     #[error(transparent)]
@@ -118,6 +121,10 @@ impl Issuance {
             }
             None => {
                 let id = peer.id.clone().ok_or(Refusal::NoProof)?;
+                // The connection may be older than the roots in force.
+                let bundle = Arc::clone(&self.authority.bundles().borrow());
+                let now = UnixTime::since_unix_epoch(clock::now().unix);
+                bundle.verify(&peer.chain, now).map_err(|_| Refusal::Withdrawn)?;
                 return if is_workload(&id) { Ok(id) } else { Err(Refusal::NoWorkload(id.to_string())) };
             }
         };
@@ -139,6 +146,7 @@ impl Refusal {
             Self::NoJoin | Self::NoReview => "not taken",
             Self::Review(error) => error.label(),
             Self::NoProof => "no proof",
+            Self::Withdrawn => "withdrawn",
             Self::NoWorkload(_) => "no workload",
             Self::Authority(_) | Self::Defect => "failed",
         }
@@ -162,7 +170,7 @@ impl Refusal {
             }
             Self::Review(_) => Status::unauthenticated("the service account token is not valid here"),
             Self::NoJoin | Self::NoReview => Status::failed_precondition(self.to_string()),
-            Self::NoProof => Status::unauthenticated(self.to_string()),
+            Self::NoProof | Self::Withdrawn => Status::unauthenticated(self.to_string()),
             Self::NoWorkload(_) => Status::permission_denied(self.to_string()),
             Self::Authority(_) | Self::Defect => Status::unavailable("nothing can be signed now"),
         }

@@ -146,7 +146,7 @@ async fn run(config: Config) -> Result<(), RunError> {
     tokio::spawn(own::keep(Arc::clone(&authority), Arc::clone(&config), shown, life, shutdown.clone()));
     tokio::spawn(operate::socket::serve(socket, operators, shutdown.clone()));
     let admin = tokio::spawn(admin::serve(admin, process.clone()));
-    let door = Door::new(listener, tls, config.connections.limit, &process);
+    let door = Door::new(listener, tls, authority.bundles(), config.connections.limit, &process);
     let serving = tokio::spawn(serve::serve(door, routes, config.connections.calls, shutdown.clone()));
 
     process.readiness.arrived(PORT);

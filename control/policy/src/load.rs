@@ -16,7 +16,7 @@ use crate::source::SourceFile;
 use crate::unsupported;
 
 /// Largest policy file in bytes, that of a Kubernetes object.
-const MAX_FILE: u64 = 1 << 20;
+pub const MAX_FILE: u64 = 1 << 20;
 /// Files in a folder, as many as the objects of a large cluster: more are not policies.
 const MAX_FILES: usize = 16_384;
 /// Folders within folders.

@@ -33,23 +33,28 @@ pub struct FileReference {
 impl FileReference {
     /// The way below `root`, with `/`; `None` for absolute paths and those that lead out of it.
     pub fn below(&self, root: &FilePath) -> Option<String> {
-        let relative = self.file.strip_prefix(root).ok()?;
-        let mut parts: Vec<&str> = Vec::new();
-        for part in relative.components() {
-            match part {
-                Component::Normal(name) => parts.push(name.to_str()?),
-                Component::CurDir => {}
-                Component::ParentDir => drop(parts.pop()?),
-                Component::RootDir | Component::Prefix(_) => return None,
-            }
-        }
-        Some(parts.join("/"))
+        below(&self.file, root)
     }
 
     /// True for a path that stands for itself, wherever the policies are.
     pub fn is_absolute(&self, root: &FilePath) -> bool {
-        self.file.is_absolute() && self.file.strip_prefix(root).is_err()
+        self.file.is_absolute() && (!root.is_absolute() || self.file.strip_prefix(root).is_err())
     }
+}
+
+/// The way of a file below `root`, with `/`; `None` for absolute paths and those that lead out of it.
+pub fn below(file: &FilePath, root: &FilePath) -> Option<String> {
+    let relative = file.strip_prefix(root).ok()?;
+    let mut parts: Vec<&str> = Vec::new();
+    for part in relative.components() {
+        match part {
+            Component::Normal(name) => parts.push(name.to_str()?),
+            Component::CurDir => {}
+            Component::ParentDir => drop(parts.pop()?),
+            Component::RootDir | Component::Prefix(_) => return None,
+        }
+    }
+    Some(parts.join("/"))
 }
 
 /// Every path that the document names, in its order. `root` is the folder of all policies, `secrets` lies below it.
@@ -120,8 +125,10 @@ impl Walk<'_> {
                         self.beside(path, &at.key(key), Wants::Written);
                     }
                 }
-                if let Some(secret) = value.key("key") {
-                    self.node(secret, &at.key("key"));
+                for key in ["key", "nextKey"] {
+                    if let Some(secret) = value.key(key) {
+                        self.node(secret, &at.key(key));
+                    }
                 }
             }
             _ => self.node(value, at),
@@ -174,7 +181,7 @@ kind: Model
 metadata: { name: lead }
 spec:
   bundle: { path: ../../outside }
-  featureStore: { path: /var/lib/features.redb, key: { file: key } }
+  featureStore: { path: /var/lib/features.redb, key: { file: key }, nextKey: { secretRef: { name: next, key: key } } }
 ---
 apiVersion: foregate.dev/v1alpha1
 kind: Consumer
@@ -203,6 +210,7 @@ spec: { metadata: { file: anything } }
             (None, false, Wants::Folder),
             (None, true, Wants::Written),
             here("teams/key", Wants::File),
+            here("secrets/next/key", Wants::File),
         ];
         assert_eq!(seen, want);
     }

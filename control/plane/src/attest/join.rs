@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -38,7 +38,26 @@ const MAX_TOKENS: usize = 10_000;
 pub struct Tokens {
     file: PathBuf,
     bounds: JoinTokens,
-    kept: Mutex<BTreeMap<String, Token>>,
+    /// Held for no longer than a look takes.
+    kept: Mutex<Kept>,
+    /// Which state is on disk; held while one is written, so that those who wait meanwhile are written down together.
+    written: Mutex<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    tokens: BTreeMap<String, Token>,
+    /// Counts changes.
+    changes: u64,
+}
+
+impl Kept {
+    /// Lets go of those that are of no use, and counts the change.
+    fn changed(&mut self, now: Duration) -> u64 {
+        self.tokens.retain(|_, token| token.uses > 0 && token.expires > now.as_secs());
+        self.changes += 1;
+        self.changes
+    }
 }
 
 /// One token, by its public part.
@@ -107,7 +126,27 @@ impl Tokens {
         let file = state_dir.join(FILE);
         let kept = state::read(&file)
             .map_err(|source| CreateError::File { file: file.display().to_string(), source })?;
-        Ok(Self { file, bounds, kept: Mutex::new(kept.unwrap_or_default()) })
+        let kept = Kept { tokens: kept.unwrap_or_default(), changes: 0 };
+        Ok(Self { file, bounds, kept: Mutex::new(kept), written: Mutex::new(0) })
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until this change is on disk, with whatever else has changed by then.
+    fn write(&self, change: u64) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written >= change {
+            return Ok(());
+        }
+        let (tokens, changes) = {
+            let kept = self.kept();
+            (kept.tokens.clone(), kept.changes)
+        };
+        state::write(&self.file, &tokens)?;
+        *written = changes;
+        Ok(())
     }
 
     /// Makes a token for a path such as `/ns/crm/sa/leads`. It is shown this once; what is kept is its hash.
@@ -132,16 +171,17 @@ impl Tokens {
         let (name, secret) = (URL_SAFE_NO_PAD.encode(name), Zeroizing::new(URL_SAFE_NO_PAD.encode(*secret)));
         let token =
             Token { sha256: hash(&secret), path: path.to_owned(), expires: (now + life).as_secs(), uses };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = kept.clone();
-        changed.retain(|_, token| token.expires > now.as_secs());
-        if changed.len() >= MAX_TOKENS {
+        let mut kept = self.kept();
+        let change = kept.changed(now);
+        if kept.tokens.len() >= MAX_TOKENS {
             return Err(CreateError::Many);
         }
-        changed.insert(name.clone(), token);
-        state::write(&self.file, &changed)
-            .map_err(|source| CreateError::File { file: self.file.display().to_string(), source })?;
-        *kept = changed;
+        kept.tokens.insert(name.clone(), token);
+        drop(kept);
+        self.write(change).map_err(|source| {
+            self.kept().tokens.remove(&name);
+            CreateError::File { file: self.file.display().to_string(), source }
+        })?;
         Ok(Zeroizing::new(format!("{PREFIX}.{name}.{}", *secret)))
     }
 
@@ -150,8 +190,7 @@ impl Tokens {
     /// # Errors
     /// Why it proves nothing.
     pub fn path(&self, token: &str, now: Duration) -> Result<String, JoinError> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        find(&kept, token, now).map(|(_, found)| found.path.clone())
+        find(&self.kept().tokens, token, now).map(|(_, found)| found.path.clone())
     }
 
     /// Uses a token once: the path that it was made for.
@@ -159,18 +198,22 @@ impl Tokens {
     /// # Errors
     /// Why it proves nothing.
     pub fn spend(&self, token: &str, now: Duration) -> Result<String, JoinError> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let (name, found) = find(&kept, token, now)?;
-        let path = found.path.clone();
-        let mut changed = kept.clone();
-        changed.retain(|other, token| {
-            token.uses -= u32::from(other == name);
-            token.uses > 0 && token.expires > now.as_secs()
-        });
+        let mut kept = self.kept();
+        let (name, found) = find(&kept.tokens, token, now)?;
+        let (name, before) = (name.to_owned(), found.clone());
+        if let Some(found) = kept.tokens.get_mut(&name) {
+            found.uses -= 1;
+        }
+        let change = kept.changed(now);
+        drop(kept);
         // Written down before it counts: a crash must not give it back.
-        state::write(&self.file, &changed).map_err(JoinError::File)?;
-        *kept = changed;
-        Ok(path)
+        self.write(change).map_err(|error| {
+            let path = before.path.clone();
+            let again = Token { uses: 0, path, sha256: before.sha256.clone(), expires: before.expires };
+            self.kept().tokens.entry(name).or_insert(again).uses += 1;
+            JoinError::File(error)
+        })?;
+        Ok(before.path)
     }
 }
 
@@ -237,6 +280,42 @@ mod tests {
         assert!(matches!(again.spend(&once, NOW), Err(JoinError::Unknown)));
         assert_eq!(again.spend(&token, NOW).unwrap(), PATH);
         assert!(matches!(again.spend(&token, NOW), Err(JoinError::Unknown)));
+    }
+
+    #[test]
+    fn many_that_join_at_once_are_written_down_together_and_each_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let bounds = JoinTokens { lifetime: TimeSpan(MINUTE), uses: 100 };
+        let tokens = Tokens::open(folder.path(), bounds.clone()).unwrap();
+        let token = tokens.create(PATH, MINUTE, 64, NOW).unwrap();
+        // Nobody who only looks waits for the disk.
+        let writing = tokens.written.lock().unwrap();
+        std::thread::scope(|scope| {
+            let spent: Vec<_> = (0..64).map(|_| scope.spawn(|| tokens.spend(&token, NOW))).collect();
+            while tokens.path(&token, NOW).is_ok() {
+                std::thread::yield_now();
+            }
+            drop(writing);
+            assert!(spent.into_iter().all(|one| one.join().unwrap().is_ok()));
+        });
+        assert!(matches!(tokens.spend(&token, NOW), Err(JoinError::Unknown)));
+        let again = Tokens::open(folder.path(), bounds).unwrap();
+        assert!(matches!(again.spend(&token, NOW), Err(JoinError::Unknown)));
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_was_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let bounds = JoinTokens { lifetime: TimeSpan(MINUTE), uses: 2 };
+        let tokens = Tokens::open(&folder.path().join("state"), bounds).unwrap();
+        assert!(matches!(tokens.create(PATH, MINUTE, 1, NOW), Err(CreateError::File { .. })));
+        std::fs::create_dir(folder.path().join("state")).unwrap();
+        let token = tokens.create(PATH, MINUTE, 1, NOW).unwrap();
+        std::fs::rename(folder.path().join("state"), folder.path().join("gone")).unwrap();
+        assert!(matches!(tokens.spend(&token, NOW), Err(JoinError::File(_))));
+        std::fs::rename(folder.path().join("gone"), folder.path().join("state")).unwrap();
+        assert_eq!(tokens.spend(&token, NOW).unwrap(), PATH);
+        assert!(matches!(tokens.spend(&token, NOW), Err(JoinError::Unknown)));
     }
 
     #[test]

@@ -58,12 +58,10 @@ impl Bundle {
     ///
     /// # Errors
     /// Why it is no workload of this trust domain.
-    pub fn verify(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(SpiffeId, Duration), Error> {
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(SpiffeId, Duration), Error> {
+        let Some((leaf, intermediates)) = chain.split_first() else {
+            return Err(CertificateError::BadEncoding.into());
+        };
         if intermediates.len() > MAX_INTERMEDIATES {
             return Err(CertificateError::BadEncoding.into());
         }

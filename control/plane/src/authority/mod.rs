@@ -20,7 +20,6 @@ use log::Level;
 use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::authority::bundle::Bundle;
@@ -30,6 +29,7 @@ use crate::authority::signer::{BACKDATED, Signer, SignerError, Subject};
 use crate::authority::state::{Kept, Root, State};
 use crate::clock::rfc3339;
 use crate::event::event;
+use crate::hex::sha256;
 
 /// Its file in the state folder.
 const FILE: &str = "authority.json";
@@ -398,12 +398,5 @@ fn seconds_up(time: Duration) -> u64 {
 
 /// SHA-256 of a certificate, in hexadecimal.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
-    use std::fmt::Write;
-
-    let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(certificate) {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    sha256(certificate)
 }

@@ -39,7 +39,7 @@ pub struct Config {
     pub admin: SocketAddr,
     /// DNS names and addresses at which proxies reach this one: they stand in its certificate.
     pub names: Vec<String>,
-    /// Folder for what must outlive the process; it is for this user alone.
+    /// Folder for what must outlive the process; not everybody may write to it, and its files are for this user alone.
     pub state_dir: PathBuf,
     #[serde(default)]
     pub authority: AuthorityConfig,
@@ -78,7 +78,7 @@ pub struct Connections {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Insecure {
-    /// Makes root and issuer where there are none, and keeps their keys in the state folder: for development.
+    /// Makes root and issuer where there are none, and keeps the key of the issuer in the state folder: for development.
     pub generate_authority: bool,
     /// Takes a key file that others on this machine may read.
     pub readable_keys: bool,

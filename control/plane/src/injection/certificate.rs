@@ -1,6 +1,6 @@
 //! The certificate of the webhooks: kept in a Secret that replicas share, renewed in time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
 
 use crate::clock;
 use crate::event::event;
@@ -131,11 +133,25 @@ impl Material {
         Ok(Self { chain, key: key.serialize_pem(), ends, ..self.clone() })
     }
 
-    /// True where it can be served with, and need not be renewed yet.
-    fn is_fresh(&self, now: Duration) -> bool {
-        let fits = fits(self.chain.as_bytes(), self.key.as_bytes()).is_ok();
+    /// True where it can be served with under these names, and need not be renewed yet.
+    fn is_fresh(&self, names: &[String], now: Duration) -> bool {
+        let fits = fits(self.chain.as_bytes(), self.key.as_bytes()).is_ok() && self.is_for(names);
         let left = Duration::from_secs(self.ends).saturating_sub(now);
         fits && left > LIFETIME / 3 && left <= LIFETIME + SKEW
+    }
+
+    /// True where these are the names of its certificate.
+    fn is_for(&self, names: &[String]) -> bool {
+        let Ok(leaf) = CertificateDer::from_pem_slice(self.chain.as_bytes()) else { return false };
+        let Ok((_, leaf)) = parse_x509_certificate(&leaf) else { return false };
+        let Ok(Some(found)) = leaf.subject_alternative_name() else { return false };
+        let found: BTreeSet<&str> = found
+            .value
+            .general_names
+            .iter()
+            .filter_map(|name| if let GeneralName::DNSName(name) = name { Some(*name) } else { None })
+            .collect();
+        found == names.iter().map(String::as_str).collect()
     }
 
     fn read(secret: &Secret) -> Option<Self> {
@@ -232,7 +248,9 @@ impl Keeper {
             let now = clock::now().unix;
             let found = self.api.get_opt(name).await?;
             let read = found.as_ref().and_then(Material::read);
-            if let Some(material) = read.as_ref().filter(|material| material.is_fresh(now)) {
+            if let Some(material) =
+                read.as_ref().filter(|material| material.is_fresh(&self.settings.names, now))
+            {
                 return Ok(material.clone());
             }
             let material = match read {
@@ -275,14 +293,17 @@ mod tests {
         let names = vec!["foregate-control.foregate.svc".to_owned()];
         let first = Material::make(&names, now).unwrap();
         Served::default().serve(&first).unwrap();
-        assert!(first.is_fresh(now) && first.is_fresh(now + LIFETIME / 2));
-        assert!(!first.is_fresh(now + LIFETIME * 3 / 4), "a third is left");
-        assert!(!first.is_fresh(now.checked_sub(LIFETIME).unwrap()), "it is from a time to come");
+        assert!(first.is_fresh(&names, now) && first.is_fresh(&names, now + LIFETIME / 2));
+        assert!(!first.is_fresh(&names, now + LIFETIME * 3 / 4), "a third is left");
+        assert!(!first.is_fresh(&names, now.checked_sub(LIFETIME).unwrap()), "it is from a time to come");
+        let others = [&names[..], &["foregate-control.mesh.svc".to_owned()]].concat();
+        assert!(!first.is_fresh(&others, now), "a name is missing");
+        assert!(first.renewed(&others, now).unwrap().is_fresh(&others, now));
         let later = now + LIFETIME * 3 / 4;
         let second = first.renewed(&names, later).unwrap();
         assert_eq!(second.authority, first.authority);
         assert_ne!(second.key, first.key);
-        assert!(second.is_fresh(later));
+        assert!(second.is_fresh(&names, later));
         Served::default().serve(&second).unwrap();
     }
 }

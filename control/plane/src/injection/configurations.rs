@@ -21,8 +21,9 @@ use tokio::sync::watch;
 use crate::event::event;
 use crate::kubernetes::kinds::FIELD_MANAGER;
 
-/// How long a write may take.
+/// How long a write may take, and the pause before what failed is tried again.
 const LIMIT: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows the configuration of this name, of either kind, and writes the authority where it is another. Ends when the
 /// authority is nobody's any more.
@@ -46,7 +47,7 @@ async fn follow<K>(
     let only = Config::default().fields(&format!("metadata.name={name}"));
     let stream = watcher(api.clone(), only).backoff(DefaultBackoff::default());
     let mut stream = Box::pin(stream);
-    let mut seen: Option<K> = None;
+    let (mut seen, mut failed): (Option<K>, bool) = (None, false);
     loop {
         tokio::select! {
             next = stream.next() => match next {
@@ -56,7 +57,9 @@ async fn follow<K>(
                 None => return,
             },
             changed = authority.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(PAUSE), if failed => {}
         }
+        failed = false;
         let current = authority.borrow().clone();
         let (Some(object), Some(pem)) = (&seen, current) else { continue };
         let Ok(object) = serde_json::to_value(object) else { continue };
@@ -65,6 +68,7 @@ async fn follow<K>(
         let patch = Patch::Apply(patch);
         let outcome = tokio::time::timeout(LIMIT, api.patch(name, &params, &patch)).await;
         if !matches!(outcome, Ok(Ok(_))) {
+            failed = true;
             let why = outcome.map_or_else(
                 |_| "late".to_owned(),
                 |outcome| outcome.err().map_or_else(String::new, |error| error.to_string()),

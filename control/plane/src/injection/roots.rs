@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::watch;
@@ -31,11 +34,20 @@ pub struct Roots {
     pub leading: watch::Receiver<bool>,
 }
 
+/// What a `ConfigMap` holds.
+#[derive(Debug)]
+struct Held {
+    namespace: Box<str>,
+    /// `None` where it is gone, or empty.
+    pem: Option<String>,
+}
+
 impl Roots {
     /// Writes whatever is missing or changed, until nobody tells of changes any more.
     pub async fn keep(mut self, client: Client) {
         let mut written: Option<String> = None;
         let mut done: BTreeSet<Box<str>> = BTreeSet::new();
+        let mut seen = Box::pin(self.watch(&client));
         loop {
             let (roots, leads) = (self.roots.borrow_and_update().clone(), *self.leading.borrow_and_update());
             let wanted = labelled(&self.world.borrow_and_update());
@@ -55,6 +67,13 @@ impl Roots {
                 }
             }
             let changed = tokio::select! {
+                Some(other) = seen.next() => {
+                    // Somebody has changed or removed it: it is written again.
+                    if written.as_ref() != other.pem.as_ref() {
+                        done.remove(&other.namespace);
+                    }
+                    Ok(())
+                }
                 changed = self.roots.changed() => changed,
                 changed = self.world.changed() => changed,
                 changed = self.leading.changed() => changed,
@@ -64,6 +83,22 @@ impl Roots {
                 return;
             }
         }
+    }
+
+    /// What the `ConfigMaps` of this name hold, whenever they change. Where they may not be watched, nothing is told.
+    fn watch(&self, client: &Client) -> impl Stream<Item = Held> + Send + use<> {
+        let api: Api<ConfigMap> = Api::all(client.clone());
+        let only = Config::default().fields(&format!("metadata.name={}", self.name));
+        let told = |event: watcher::Result<Event<ConfigMap>>| async move {
+            let (map, there) = match event {
+                Ok(Event::Apply(map) | Event::InitApply(map)) => (map, true),
+                Ok(Event::Delete(map)) => (map, false),
+                Ok(Event::Init | Event::InitDone) | Err(_) => return None,
+            };
+            let pem = map.data.and_then(|mut data| data.remove("ca.crt")).filter(|_| there);
+            Some(Held { namespace: map.metadata.namespace.unwrap_or_default().into(), pem })
+        };
+        watcher(api, only).backoff(DefaultBackoff::default()).filter_map(told)
     }
 
     async fn write(&self, client: &Client, namespace: &str, pem: &str) -> bool {

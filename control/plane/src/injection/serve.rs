@@ -1,23 +1,31 @@
 //! Serves the webhooks over TLS, within bounds of time, size and number.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::Listener;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tonic::codegen::Service;
 
 use crate::event::event;
 use crate::injection::certificate::Served;
@@ -27,32 +35,31 @@ use crate::injection::settings::Injection;
 use crate::injection::validate::validate;
 use crate::kubernetes::objects::World;
 use crate::metrics::Counters;
-use crate::process::Process;
+use crate::places::Places;
+use crate::process::{Process, Shutdown};
 
 /// Largest question in bytes: two objects of the largest size, and what is around them.
 const MAX_BODY: usize = 4 << 20;
-/// Questions that are answered at once; others wait.
+/// Questions that are read and answered at once, of one address half of them; others wait.
 const AT_ONCE: usize = 32;
-/// How long a question may take, its way here included. The API server asks for ten seconds at most.
+/// How long a question may take, from its head on. The API server asks for ten seconds at most.
 const LIMIT: Duration = Duration::from_secs(5);
-/// How long a handshake may take, and how many are under way at once.
+/// Connections that are open at once, of one address an eighth of them.
+const CONNECTIONS: usize = 256;
+/// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-const HANDSHAKES: usize = 256;
+/// How long a connection may take for the head of a question, or wait for one.
+const IDLE: Duration = Duration::from_secs(30);
+/// How long questions may go on that are there when the process begins to end.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What both webhooks need.
 #[derive(Clone, Debug)]
 struct Hooks {
     injection: Arc<Injection>,
     world: watch::Receiver<Arc<World>>,
-    places: Arc<Semaphore>,
+    places: Arc<Places<IpAddr>>,
     counts: Counters,
-}
-
-/// Connections whose handshake is over.
-#[derive(Debug)]
-struct Handshaken {
-    ready: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
-    at: SocketAddr,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +73,7 @@ pub enum ServeError {
 /// Serves `/inject` and `/validate` until the process ends.
 ///
 /// # Errors
-/// Where the socket fails.
+/// Where TLS cannot be spoken.
 pub async fn serve(
     listener: TcpListener,
     served: Arc<Served>,
@@ -77,29 +84,75 @@ pub async fn serve(
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let config = builder.with_no_client_auth().with_cert_resolver(served);
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     let counts =
         process.metrics.counters("webhook_reviews", "Reviews that were answered, by webhook and answer");
-    let hooks =
-        Hooks { injection: Arc::new(injection), world, places: Arc::new(Semaphore::new(AT_ONCE)), counts };
+    let places = Arc::new(Places::new(AT_ONCE, AT_ONCE / 2));
+    let hooks = Hooks { injection: Arc::new(injection), world, places, counts };
     let routes = Router::new()
         .route("/inject", post(on_inject))
         .route("/validate", post(on_validate))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(hooks);
-    let handshaken = handshakes(listener, TlsAcceptor::from(Arc::new(config)))?;
-    let shutdown = process.shutdown.clone();
-    axum::serve(handshaken, routes).with_graceful_shutdown(async move { shutdown.begun().await }).await?;
+    let (open, mut tasks) = (Places::new(CONNECTIONS, CONNECTIONS / 8), JoinSet::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = tasks.join_next() => continue,
+            () = process.shutdown.begun() => break,
+        };
+        let (socket, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                let fields = [("error", error.to_string().into())];
+                event(log::Level::Warn, "webhook connection refused", &fields);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(place) = open.try_take(from.ip()) else { continue };
+        let (acceptor, routes, shutdown) = (acceptor.clone(), routes.clone(), process.shutdown.clone());
+        tasks.spawn(async move {
+            let _place = place;
+            if let Ok(Ok(stream)) = timeout(HANDSHAKE, acceptor.accept(socket)).await {
+                converse(stream, from.ip(), routes, shutdown).await;
+            }
+        });
+    }
+    drop(listener);
+    let _ = timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
     Ok(())
 }
 
-async fn on_inject(State(hooks): State<Hooks>, body: Bytes) -> Response {
-    let injection = Arc::clone(&hooks.injection);
-    hooks.answer("inject", body, move |asked| injected(asked, &injection)).await
+/// Answers the questions of one connection.
+async fn converse(stream: TlsStream<TcpStream>, from: IpAddr, routes: Router, shutdown: Shutdown) {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(from);
+        routes.clone().call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = shutdown.begun() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
 }
 
-async fn on_validate(State(hooks): State<Hooks>, body: Bytes) -> Response {
+async fn on_inject(State(hooks): State<Hooks>, from: Extension<IpAddr>, request: Request<Body>) -> Response {
+    let injection = Arc::clone(&hooks.injection);
+    hooks.answer("inject", from.0, request, move |asked| injected(asked, &injection)).await
+}
+
+async fn on_validate(
+    State(hooks): State<Hooks>,
+    from: Extension<IpAddr>,
+    request: Request<Body>,
+) -> Response {
     let world = Arc::clone(&hooks.world.borrow());
-    hooks.answer("validate", body, move |asked| validate(asked, &world)).await
+    hooks.answer("validate", from.0, request, move |asked| validate(asked, &world)).await
 }
 
 fn injected(asked: &Asked, settings: &Injection) -> Answer {
@@ -118,27 +171,29 @@ impl Hooks {
     async fn answer(
         self,
         hook: &'static str,
-        body: Bytes,
+        from: IpAddr,
+        request: Request<Body>,
         work: impl FnOnce(&Asked) -> Answer + Send + 'static,
     ) -> Response {
-        let asked = match read(&body) {
-            Ok(asked) => asked,
-            Err(why) => return (StatusCode::BAD_REQUEST, why).into_response(),
-        };
-        let uid = asked.uid.clone();
-        let places = Arc::clone(&self.places);
-        let answered = tokio::time::timeout(LIMIT, async move {
-            let place = places.acquire_owned().await.ok()?;
+        let answered = timeout(LIMIT, async {
+            let place = self.places.take(from).await;
+            let asked = question(request).await?;
+            let uid = asked.uid.clone();
             let done = tokio::task::spawn_blocking(move || {
                 // It is held until the work ends, even where nobody waits for it any more.
                 let _place = place;
                 work(&asked)
             });
-            done.await.ok()
+            let defect = |_| (StatusCode::INTERNAL_SERVER_ERROR, "a defect while answering".to_owned());
+            Ok::<_, (StatusCode, String)>((done.await.map_err(defect)?, uid))
         });
-        let Ok(Some(answer)) = answered.await else {
-            self.counts.get_or_create(&vec![("webhook", hook), ("answer", "late")]).inc();
-            return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once").into_response();
+        let (answer, uid) = match answered.await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(refused)) => return refused.into_response(),
+            Err(_) => {
+                self.counts.get_or_create(&vec![("webhook", hook), ("answer", "late")]).inc();
+                return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once").into_response();
+            }
         };
         let outcome = match (&answer.refusal, answer.patch.is_empty()) {
             (Some(_), _) => "refused",
@@ -150,55 +205,13 @@ impl Hooks {
     }
 }
 
-/// Accepts, and has handshakes go on beside each other.
-fn handshakes(listener: TcpListener, acceptor: TlsAcceptor) -> io::Result<Handshaken> {
-    let at = listener.local_addr()?;
-    let (sender, ready) = mpsc::channel(HANDSHAKES);
-    tokio::spawn(async move {
-        let places = Arc::new(Semaphore::new(HANDSHAKES));
-        loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = sender.closed() => return,
-            };
-            let (socket, from) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    event(
-                        log::Level::Warn,
-                        "webhook connection refused",
-                        &[("error", error.to_string().into())],
-                    );
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
-            tokio::spawn(async move {
-                let _place = place;
-                if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(socket)).await {
-                    // Nobody is there to serve it once the process ends.
-                    drop(sender.send((stream, from)).await);
-                }
-            });
-        }
-    });
-    Ok(Handshaken { ready, at })
-}
-
-impl Listener for Handshaken {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        match self.ready.recv().await {
-            Some(ready) => ready,
-            None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.at)
-    }
+/// Reads what is asked, within its bounds.
+async fn question(request: Request<Body>) -> Result<Asked, (StatusCode, String)> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|error| {
+        let large = error.is::<LengthLimitError>();
+        let status = if large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+        (status, error.to_string())
+    })?;
+    let body: Bytes = body.to_bytes();
+    read(&body).map_err(|why| (StatusCode::BAD_REQUEST, why))
 }

@@ -82,7 +82,7 @@ fn judge(object: &Object, world: &World) -> Answer {
     // What is missing may be on its way.
     let mut sources = Sources { incomplete: true, ..Sources::default() };
     sources.add(PathBuf::from(path), text);
-    let diagnostics = match compile(&sources, &Declared, Options::default()) {
+    let diagnostics = match compile(&sources, &Declared::default(), Options::default()) {
         Ok(snapshot) => snapshot.warnings,
         Err(faults) => faults,
     };

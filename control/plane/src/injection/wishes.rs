@@ -1,7 +1,7 @@
 //! What a pod asks for by its annotations.
 
 use std::fmt;
-use std::str::FromStr;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Value, json};
@@ -31,6 +31,10 @@ const KNOWN: [&str; 13] = [
     "status",
     "probes",
 ];
+
+/// Networks that `foregate init` takes, and ranges of ports that may stand beside the one of probes.
+const MAX_SUBNETS: usize = 256;
+const MAX_RANGES: usize = 63;
 
 /// The wishes of one pod, over what is the same for all.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,21 +161,37 @@ fn init<'a>(said: &impl Fn(&str) -> Option<&'a str>, settings: &Injection) -> Re
         arguments.extend(["--skip-outbound-ports".to_owned(), port_list("skip-outbound-ports", skipped)?]);
     }
     if let Some(subnets) = said("skip-subnets") {
-        let wrong = subnets.split(',').map(str::trim).find(|subnet| IpNet::from_str(subnet).is_err());
-        if let Some(wrong) = wrong {
-            return Err(unclear(
-                "skip-subnets",
-                format!("`{wrong}` is not a network such as 10.0.0.0/8 or fd00::/8"),
-            ));
-        }
-        arguments.extend(["--skip-subnets".to_owned(), subnets.replace(' ', "")]);
+        arguments.extend(["--skip-subnets".to_owned(), subnet_list(subnets)?]);
     }
     Ok(arguments)
 }
 
+/// Networks and addresses, as strictly as `foregate init` reads them: it would fail in the pod for ever.
+fn subnet_list(text: &str) -> Result<String, Unclear> {
+    let unclear = |message: String| unclear("skip-subnets", message);
+    let mut kept = Vec::new();
+    for part in text.split(',').map(str::trim) {
+        let net = part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
+        let net =
+            net.map_err(|_| unclear(format!("`{part}` is not a network such as 10.0.0.0/8 or fd00::/8")))?;
+        if net != net.trunc() {
+            return Err(unclear(format!("`{part}` has bits beyond its prefix; write {}", net.trunc())));
+        }
+        kept.push(part);
+    }
+    if kept.len() > MAX_SUBNETS {
+        return Err(unclear(format!(
+            "there are {} networks, and at most {MAX_SUBNETS} are skipped",
+            kept.len()
+        )));
+    }
+    Ok(kept.join(","))
+}
+
 /// Ports and ranges of ports, checked.
 fn port_list(annotation: &str, text: &str) -> Result<String, Unclear> {
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |text: &str| text.parse::<u16>().ok().filter(|port| digits(text) && *port > 0);
     let mut kept = Vec::new();
     for part in text.split(',').map(str::trim) {
         let good = match part.split_once('-') {
@@ -183,6 +203,10 @@ fn port_list(annotation: &str, text: &str) -> Result<String, Unclear> {
             return Err(unclear(annotation, message));
         }
         kept.push(part);
+    }
+    if kept.len() > MAX_RANGES {
+        let message = format!("there are {} ranges of ports, and at most {MAX_RANGES} are taken", kept.len());
+        return Err(unclear(annotation, message));
     }
     Ok(kept.join(","))
 }

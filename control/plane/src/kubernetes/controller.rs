@@ -56,7 +56,8 @@ pub struct Running {
     pub ended: JoinHandle<()>,
 }
 
-/// Starts to watch. The process is not ready before the first tree.
+/// Starts to watch. The process is not ready before each kind was listed once, or found not to be served: what policies
+/// come of that is another matter, which identities and webhooks do not wait for.
 pub fn start(client: Client, process: &Process, settings: Settings) -> Running {
     process.readiness.await_arrival(ARRIVAL);
     let health = Arc::new(Health::new(process));
@@ -137,6 +138,9 @@ impl Controller {
                         self.state.take(event, &mut effect);
                     }
                     self.refresh(&mut effect);
+                    if self.state.is_answered() {
+                        self.process.readiness.arrived(ARRIVAL);
+                    }
                 }
                 outcome = finished(&mut job) => {
                     job = None;
@@ -203,7 +207,8 @@ impl Controller {
             self.followed.insert(reference, task.abort_handle());
         }
         // What comes is compiled together with the rest.
-        if self.state.is_loading() {
+        effect.documents |= followed.unknown;
+        if followed.unknown || self.state.is_loading() {
             return;
         }
         let health = Arc::clone(&self.watcher.health);
@@ -214,7 +219,6 @@ impl Controller {
         }
         if self.state.settle(outcome) {
             self.publish();
-            self.process.readiness.arrived(ARRIVAL);
         }
         health.objects.set(i64::try_from(self.state.world.objects.len()).unwrap_or(i64::MAX));
         health.refused.set(i64::try_from(self.state.refused()).unwrap_or(i64::MAX));

@@ -113,9 +113,7 @@ fn ruled(resource: Resource, mut spec: Value) -> Value {
         }]);
         fields.insert("x-kubernetes-validations".to_owned(), rules);
     }
-    if resource != Resource::Model {
-        secrets(&mut spec);
-    }
+    secrets(&mut spec);
     spec
 }
 

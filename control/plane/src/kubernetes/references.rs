@@ -6,6 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
+/// Secrets and `ConfigMaps` that are watched at once, at most, and those of one namespace.
+pub const MAX_REFERENCES: usize = 4096;
+pub const MAX_OF_NAMESPACE: usize = 1024;
 /// Longest name of a folder; those that would be longer end in a hash.
 const MAX_NAME: usize = 253;
 
@@ -29,6 +32,8 @@ pub enum Content {
     /// It was asked for, and nothing came yet.
     Loading,
     Absent,
+    /// So many others are watched that this one is not.
+    Over,
     /// The API server does not show it.
     Withheld(String),
     Present(BTreeMap<String, Bytes>),
@@ -96,6 +101,9 @@ impl Content {
             Self::Loading => None,
             Self::Present(_) => Some(format!("{name} has no key `{key}`")),
             Self::Absent => Some(format!("{name} does not exist")),
+            Self::Over => Some(format!(
+                "{name} cannot be read: at most {MAX_REFERENCES} Secrets and ConfigMaps are, {MAX_OF_NAMESPACE} of a namespace"
+            )),
             Self::Withheld(why) => Some(format!("{name} cannot be read: {why}")),
         }
     }

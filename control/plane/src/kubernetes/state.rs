@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::objects::{Change, Key, World};
-use crate::kubernetes::references::{Content, Reference, References};
+use crate::kubernetes::references::{Content, MAX_OF_NAMESPACE, MAX_REFERENCES, Reference, References};
 use crate::kubernetes::render::{self, EndpointsFile, Rendered};
 use crate::kubernetes::report::{GatewayReport, Report, Verdict};
 use crate::kubernetes::services::{Place, Slices};
@@ -19,9 +19,6 @@ use crate::kubernetes::verdict::Outcome;
 use crate::kubernetes::watch::Event;
 use crate::kubernetes::write::Write;
 use crate::stream::acknowledged::{Acknowledged, identified};
-
-/// Secrets and `ConfigMaps` that are watched at once, at most.
-pub const MAX_REFERENCES: usize = 4096;
 
 /// What an event makes necessary.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +38,8 @@ pub struct State {
     slices: Slices,
     /// Lists that are still missing.
     missing: BTreeSet<&'static str>,
+    /// Kinds that are not served in the version that is read, and may be in others.
+    unserved: BTreeSet<&'static str>,
     /// Files of endpoints that documents in force name.
     files: BTreeMap<Place, Vec<EndpointsFile>>,
     rendered: Option<Arc<Rendered>>,
@@ -52,6 +51,8 @@ pub struct State {
 pub struct Followed {
     pub new: Vec<Reference>,
     pub old: Vec<Reference>,
+    /// Some are not watched for want of room, which documents were made without knowing.
+    pub unknown: bool,
 }
 
 impl State {
@@ -66,8 +67,14 @@ impl State {
         self.missing.is_empty()
     }
 
+    /// True once every kind was listed, or found not to be served.
+    pub fn is_answered(&self) -> bool {
+        self.missing.is_subset(&self.unserved)
+    }
+
     pub fn take(&mut self, event: Event, effect: &mut Effect) {
         match event {
+            Event::Unserved(kind) => drop(self.unserved.insert(kind)),
             Event::Object(object) => effect.object(self.world.apply(object)),
             Event::ObjectGone(object) => effect.object(self.world.remove(&object.key)),
             Event::Objects(resource, list) => {
@@ -147,22 +154,28 @@ impl State {
         for reference in &old {
             self.references.remove(reference);
         }
-        let mut new = Vec::new();
+        let (mut all, mut of) = (0, BTreeMap::<Box<str>, usize>::new());
+        for (reference, _) in self.references.iter().filter(|(_, content)| ***content != Content::Over) {
+            all += 1;
+            *of.entry(reference.namespace.clone()).or_default() += 1;
+        }
+        let mut followed = Followed { old, ..Followed::default() };
         for reference in needed.keys() {
-            if self.references.contains_key(reference) {
+            let known = self.references.get(reference);
+            if known.is_some_and(|content| **content != Content::Over) {
                 continue;
             }
-            let content = if self.references.len() < MAX_REFERENCES {
-                new.push(reference.clone());
-                Content::Loading
-            } else {
-                Content::Withheld(format!(
-                    "more than {MAX_REFERENCES} Secrets and ConfigMaps are referred to"
-                ))
-            };
-            self.references.insert(reference.clone(), Arc::new(content));
+            let of_one = of.entry(reference.namespace.clone()).or_default();
+            if all < MAX_REFERENCES && *of_one < MAX_OF_NAMESPACE {
+                (all, *of_one) = (all + 1, *of_one + 1);
+                self.references.insert(reference.clone(), Arc::new(Content::Loading));
+                followed.new.push(reference.clone());
+            } else if known.is_none() {
+                self.references.insert(reference.clone(), Arc::new(Content::Over));
+                followed.unknown = true;
+            }
         }
-        Followed { new, old }
+        followed
     }
 
     /// True while something that was asked for has not come.

@@ -5,18 +5,19 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use foregate_filters::fault::{Path, PathItem};
-use foregate_policy::compile::{Options, compile};
+use foregate_policy::codes;
+use foregate_policy::compile::Options;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::document::Document;
-use foregate_policy::load::Sources;
+use foregate_policy::load::{MAX_FILE, Sources};
 use foregate_policy::node::{Node, NodeKind};
 
-use crate::declared::Declared;
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::objects::{Key, World};
-use crate::kubernetes::references::References;
+use crate::kubernetes::references::{Needed, References};
 use crate::kubernetes::render::{Exclusions, Rendered, render};
 use crate::kubernetes::report::{Report, Verdict};
+use crate::whole::{Whole, whole};
 
 /// Compilations of one state of the cluster at most; each but the last leaves something more out.
 const MAX_ROUNDS: usize = 16;
@@ -27,26 +28,27 @@ pub struct Outcome {
     pub rendered: Rendered,
     /// What cannot be put down to any object: nothing of this is to be served.
     pub stuck: Vec<String>,
-    /// How often it was compiled.
-    pub rounds: usize,
 }
 
 /// Renders and compiles until nothing is at fault.
 pub fn judge(world: &World, references: &References) -> Outcome {
     let mut excluded = Exclusions::default();
+    let mut needed = Needed::new();
     let mut rounds = 0;
     loop {
         rounds += 1;
-        let rendered = render(world, references, &excluded);
+        let mut rendered = render(world, references, &excluded);
+        // What is left out for the content of a Secret comes back once that changes.
+        for (reference, keys) in &rendered.needed {
+            needed.entry(reference.clone()).or_default().extend(keys.iter().cloned());
+        }
         let sources = sources(&rendered);
-        let diagnostics = match compile(&sources, &Declared, Options::default()) {
-            Ok(snapshot) => {
-                let mut rendered = rendered;
-                remark(&mut rendered, &sources, &snapshot.warnings);
-                return Outcome { rendered, stuck: Vec::new(), rounds };
-            }
-            Err(diagnostics) => diagnostics,
-        };
+        let Whole { faults: diagnostics, warnings, .. } = whole(&sources, &rendered, Options::default());
+        if diagnostics.is_empty() {
+            remark(&mut rendered, &sources, &warnings);
+            rendered.needed = needed;
+            return Outcome { rendered, stuck: Vec::new() };
+        }
         let before = excluded.count();
         let mut stuck = Vec::new();
         for diagnostic in &diagnostics {
@@ -58,7 +60,8 @@ pub fn judge(world: &World, references: &References) -> Outcome {
             if stuck.is_empty() {
                 stuck.push("faults are found one after another without an end".to_owned());
             }
-            return Outcome { rendered, stuck, rounds };
+            rendered.needed = needed;
+            return Outcome { rendered, stuck };
         }
     }
 }
@@ -67,7 +70,12 @@ pub fn judge(world: &World, references: &References) -> Outcome {
 fn sources(rendered: &Rendered) -> Sources {
     let mut sources = Sources::default();
     for (path, file) in &rendered.files {
-        sources.add(PathBuf::from(&**path), file.text.to_string());
+        if file.text.len() as u64 > MAX_FILE {
+            let message = format!("what the object becomes is larger than {} KiB", MAX_FILE >> 10);
+            sources.faults.push(Diagnostic::file(path.as_ref().as_ref(), codes::FILE_UNREADABLE, message));
+        } else {
+            sources.add(PathBuf::from(&**path), file.text.to_string());
+        }
     }
     sources
 }

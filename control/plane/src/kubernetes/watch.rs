@@ -54,10 +54,12 @@ pub enum Event {
     Labels(Box<str>, Option<Labels>),
     AllLabels(Vec<(Box<str>, Labels)>),
     Content(Reference, Content),
+    /// A kind whose list cannot be had, and must not be taken for empty.
+    Unserved(&'static str),
 }
 
 /// What is taken from objects of a kind.
-trait Kept: Send + 'static {
+trait Kept: Send + Sync + 'static {
     type From: DeserializeOwned + Clone + Debug + Send + 'static;
     type Kept: Send;
 
@@ -65,6 +67,11 @@ trait Kept: Send + 'static {
     fn changed(&self, kept: Self::Kept) -> Event;
     fn gone(&self, kept: Self::Kept) -> Event;
     fn all(&self, list: Vec<Self::Kept>) -> Event;
+
+    /// The kind, where it may be one that is not installed.
+    fn resource(&self) -> Option<Resource> {
+        None
+    }
 }
 
 struct OfResource(Resource);
@@ -114,7 +121,7 @@ impl Watcher {
         K::From: kube::Resource + Clone,
     {
         let mut stream = Box::pin(watcher(api, Config::default().timeout(LASTS)));
-        let (mut pause, mut list, mut failing) = (FIRST_PAUSE, Vec::new(), false);
+        let (mut pause, mut list, mut failing, mut seen) = (FIRST_PAUSE, Vec::new(), false, false);
         loop {
             let next = tokio::select! {
                 next = stream.next() => next,
@@ -134,18 +141,23 @@ impl Watcher {
                     list.extend(kept.keep(object));
                     None
                 }
-                Ok(Watched::InitDone) => Some(kept.all(std::mem::take(&mut list))),
+                Ok(Watched::InitDone) => {
+                    seen = true;
+                    Some(kept.all(std::mem::take(&mut list)))
+                }
                 Ok(Watched::Apply(object)) => kept.keep(object).map(|object| kept.changed(object)),
                 Ok(Watched::Delete(object)) => kept.keep(object).map(|object| kept.gone(object)),
                 Err(error) => {
                     let unknown = is_unknown(&error);
-                    failing = !unknown;
-                    self.report(kind, &error, unknown);
+                    let absent = unknown && self.is_absent(kept.resource(), seen).await;
+                    failing = !absent;
+                    self.report(kind, &error, unknown.then_some(absent));
                     // A kind that is not installed has no objects, and nothing waits for it.
-                    if unknown && self.events.send(kept.all(Vec::new())).await.is_err() {
+                    let told = if absent { kept.all(Vec::new()) } else { Event::Unserved(kind) };
+                    if unknown && self.events.send(told).await.is_err() {
                         return;
                     }
-                    let wait = if unknown { UNKNOWN_PAUSE } else { pause };
+                    let wait = if absent { UNKNOWN_PAUSE } else { pause };
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
@@ -164,13 +176,42 @@ impl Watcher {
         }
     }
 
-    fn report(&self, kind: &'static str, error: &watcher::Error, unknown: bool) {
+    /// True where a kind that the API server does not know has no objects either. One that was seen, or that guards
+    /// others, may be served in another version: what it guards must not pass for unguarded.
+    async fn is_absent(&self, resource: Option<Resource>, seen: bool) -> bool {
+        let Some(resource) = resource else { return false };
+        if !seen && !matches!(resource, Resource::Policy | Resource::BackendTlsPolicy) {
+            return true;
+        }
+        let Ok(all) = self.client.list_api_groups().await else { return false };
+        let group = all.groups.into_iter().find(|group| group.name == resource.group());
+        for version in group.into_iter().flat_map(|group| group.versions) {
+            let there = match self.client.list_api_group_resources(&version.group_version).await {
+                Ok(kinds) => kinds.resources.iter().any(|kind| kind.name == resource.plural()),
+                Err(error) => !matches!(error, kube::Error::Api(status) if status.code == 404),
+            };
+            if there {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// `absent` is told of a kind that the API server does not know: whether there is none of it.
+    fn report(&self, kind: &'static str, error: &watcher::Error, absent: Option<bool>) {
         // That a list is too old to go on from is the ordinary course of things.
         if is_expired(error) {
             return;
         }
-        let why =
-            if unknown { "the API server does not know this kind".to_owned() } else { error.to_string() };
+        let why = match absent {
+            Some(true) => "the API server does not know this kind".to_owned(),
+            Some(false) => {
+                "the API server does not know this kind in the version that is read here, and may in others; nothing is \
+                 taken for removed: install the definitions that `foregate-control crds` prints"
+                    .to_owned()
+            }
+            None => error.to_string(),
+        };
         if self.health.failed(kind, why.clone()) {
             event(
                 log::Level::Warn,
@@ -233,7 +274,7 @@ impl Watcher {
                 Ok(Watched::Apply(object)) => Content::Present(keys(object)),
                 Ok(Watched::Delete(_)) => Content::Absent,
                 Err(error) => {
-                    self.report(kind, &error, false);
+                    self.report(kind, &error, None);
                     let wait = pause;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     // What was seen last goes on; what was never seen holds up nobody.
@@ -293,6 +334,10 @@ impl Kept for OfResource {
 
     fn all(&self, list: Vec<Object>) -> Event {
         Event::Objects(self.0, list)
+    }
+
+    fn resource(&self) -> Option<Resource> {
+        Some(self.0)
     }
 }
 

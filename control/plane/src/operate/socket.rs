@@ -49,7 +49,7 @@ pub fn open(state_dir: &Path) -> io::Result<UnixListener> {
     {
         return Err(error);
     }
-    // Nobody but this user gets into the folder before the socket has its own permissions.
+    // It is made with what the umask leaves, which is for this user alone to write to, as connecting needs.
     let listener = UnixListener::bind(&path)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)

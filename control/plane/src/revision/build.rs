@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foregate_policy::codes;
-use foregate_policy::compile::{Options, compile};
+use foregate_policy::compile::Options;
 use foregate_policy::diagnostic::{Diagnostic, sort};
 use foregate_policy::document::Document;
 use foregate_policy::load::{Sources, load_folder};
@@ -15,12 +15,11 @@ use foregate_policy::parse::split;
 use foregate_policy::source::SourceFile;
 
 use crate::clock;
-use crate::declared::Declared;
 use crate::files;
 use crate::revision::closure::Objects;
-use crate::revision::files_of::files_of;
 use crate::revision::merge::Merged;
 use crate::revision::{Label, Resource, Revision, document_name};
+use crate::whole::{Whole, whole};
 
 /// Writes the tree below `folder` and compiles it there.
 ///
@@ -68,16 +67,8 @@ pub fn compile_tree(merged: &Merged, tree: &Path, label: Label) -> Result<Revisi
     let told = |faults: Vec<Diagnostic>| shown(faults, tree, merged);
     let sources = load_folder(tree).map_err(told)?;
     let options = Options { apart: true, ..Options::default() };
-    let compiled = compile(&sources, &Declared, options);
-    let mut faults = Vec::new();
-    let (resources, objects) = parts(&sources, merged, &mut faults);
-    let mut warnings = match compiled {
-        Ok(snapshot) => snapshot.warnings,
-        Err(mut more) => {
-            faults.append(&mut more);
-            Vec::new()
-        }
-    };
+    let Whole { mut faults, mut warnings, files } = whole(&sources, merged, options);
+    let (resources, objects) = parts(&sources, files, merged, &mut faults);
     if !faults.is_empty() {
         return Err(told(faults));
     }
@@ -107,6 +98,7 @@ fn shown(mut diagnostics: Vec<Diagnostic>, tree: &Path, merged: &Merged) -> Vec<
 /// The documents, and the files that they refer to.
 fn parts(
     sources: &Sources,
+    files: Vec<BTreeSet<Arc<str>>>,
     merged: &Merged,
     faults: &mut Vec<Diagnostic>,
 ) -> (BTreeMap<Arc<str>, Arc<Resource>>, Objects) {
@@ -114,7 +106,7 @@ fn parts(
     let mut objects = Objects::default();
     let mut pieces: BTreeMap<PathBuf, Pieces> = BTreeMap::new();
     let mut needed = BTreeSet::new();
-    for document in &sources.documents {
+    for (document, files) in sources.documents.iter().zip(files) {
         let file = &document.file;
         let way = file.path.strip_prefix(&sources.root).unwrap_or(&file.path).display().to_string();
         let place = merged.place(&way);
@@ -129,6 +121,15 @@ fn parts(
             let at = foregate_filters::fault::Path::default().key("metadata").key("namespace");
             faults.push(Diagnostic::at(document, &at, codes::NAMESPACE_FOREIGN, message).help(help));
         }
+        let namespace = &*document.name.namespace;
+        let foreign = place.and_then(|place| files.iter().find(|way| !merged.may_use(place, namespace, way)));
+        if let Some(foreign) = foreign {
+            let message =
+                format!("`{foreign}` is brought by no source that is bound to the namespace `{namespace}`");
+            let help = "bring the file by this source, or by one whose `namespaces` has this one";
+            let at = Document::name_path();
+            faults.push(Diagnostic::at(document, &at, codes::FILE_FOREIGN, message).help(help));
+        }
         let pieces = pieces.entry(file.path.clone()).or_insert_with(|| Pieces::new(file, &way));
         let way = Arc::clone(&pieces.way);
         let Some((line, text)) = pieces.take(document) else {
@@ -136,7 +137,6 @@ fn parts(
             faults.push(Diagnostic::at(document, &Document::name_path(), codes::DOCUMENTS_TOGETHER, message));
             continue;
         };
-        let files = files_of(document, &sources.root, merged, faults);
         needed.extend(files.iter().cloned());
         let resource = Resource::document(document_name(document.kind, &document.name), &way, line, text);
         objects.add(document, files);

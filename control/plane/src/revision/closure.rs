@@ -156,6 +156,9 @@ fn needs(kind: Kind, namespace: &str, spec: &Node) -> Vec<Needs> {
                 }
             });
         }
+        Kind::Model => stores(spec, &mut |store| {
+            needs.push(Needs::One(Kind::Store, ObjectName::new(Some(namespace), store)));
+        }),
         Kind::Policy => {
             if spec.key("apiKey").is_some() {
                 needs.push(Needs::Consumers);
@@ -226,7 +229,7 @@ fn backends(node: &Node, found: &mut dyn FnMut(&Node)) {
     }
 }
 
-/// Every `store` that a policy names.
+/// Every `store` that a policy or a model names.
 fn stores(node: &Node, found: &mut dyn FnMut(&str)) {
     if let Some(store) = node.key("store").and_then(Node::text) {
         found(store);

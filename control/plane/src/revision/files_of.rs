@@ -1,7 +1,6 @@
 //! The files that documents refer to, found among those of a revision.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,13 +9,14 @@ use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::document::Document;
 use foregate_policy::references::{self, Wants};
 
-use crate::revision::merge::{ENDPOINTS, Merged};
+use crate::revision::merge::ENDPOINTS;
+use crate::whole::Files;
 
 /// Ways of the files that a document needs beside it; faults are told of those that cannot be sent.
 pub fn files_of(
     document: &Document,
     root: &Path,
-    merged: &Merged,
+    files: &dyn Files,
     faults: &mut Vec<Diagnostic>,
 ) -> BTreeSet<Arc<str>> {
     let mut found = BTreeSet::new();
@@ -41,30 +41,24 @@ pub fn files_of(
                 fault(codes::FILE_WRITTEN, message, "name it by an absolute path that every proxy has");
             }
             Wants::Folder => {
-                let below = format!("{way}/");
-                let inside =
-                    merged.files.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
-                let inside = inside.take_while(|(path, _)| path.starts_with(&below));
-                let before = found.len();
-                found.extend(inside.map(|(path, _)| Arc::clone(path)));
-                if found.len() == before {
+                let inside = files.below(&way);
+                if inside.is_empty() {
                     fault(
                         codes::FILE_ABSENT,
                         format!("no source has a folder `{way}`"),
                         "add it to the source",
                     );
                 }
+                found.extend(inside);
             }
             // Endpoints come and go: none are as good as a file that is not there.
             Wants::File if way.ends_with(ENDPOINTS) => drop(found.insert(way.into())),
-            Wants::File | Wants::MaybeFile => match merged.files.get_key_value(way.as_str()) {
-                Some((path, _)) => drop(found.insert(Arc::clone(path))),
-                None if reference.wants == Wants::MaybeFile => {}
-                None => {
-                    let help = "add it to a source, or name it by an absolute path that every proxy has";
-                    fault(codes::FILE_ABSENT, format!("no source has a file `{way}`"), help);
-                }
-            },
+            Wants::File | Wants::MaybeFile if files.has(&way) => drop(found.insert(way.into())),
+            Wants::MaybeFile => {}
+            Wants::File => {
+                let help = "add it to a source, or name it by an absolute path that every proxy has";
+                fault(codes::FILE_ABSENT, format!("no source has a file `{way}`"), help);
+            }
         }
     }
     found

@@ -1,6 +1,7 @@
 //! The trees of all sources, as one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use foregate_policy::diagnostic::Diagnostic;
 use crate::hex::hex;
 use crate::revision::{Endpoints, ID_LENGTH, Origin, Resource};
 use crate::sources::board::{Place, SourceState};
+use crate::whole::{Contents, Files};
 
 /// Files whose names end so hold endpoints, and change without the policies.
 pub const ENDPOINTS: &str = ".endpoints";
@@ -22,6 +24,8 @@ pub struct Merged {
     pub id: String,
     pub files: BTreeMap<Arc<str>, (Bytes, usize)>,
     pub endpoints: Endpoints,
+    /// Sources of endpoints, and those that have the same files as a source before them.
+    also: BTreeSet<(Arc<str>, usize)>,
     pub origins: Vec<Origin>,
     pub places: Vec<Place>,
     pub warnings: Vec<Diagnostic>,
@@ -31,6 +35,11 @@ pub struct Merged {
 /// Puts all trees together. `None` while a source has given none, since what it holds must not be taken for removed,
 /// and where there is no source.
 pub fn merge(states: &[SourceState]) -> Option<Merged> {
+    merge_after(states, &Digested::default())
+}
+
+/// The same; what has not changed since `before` is not looked at again.
+pub fn merge_after(states: &[SourceState], before: &Digested) -> Option<Merged> {
     if states.is_empty() {
         return None;
     }
@@ -50,8 +59,35 @@ pub fn merge(states: &[SourceState]) -> Option<Merged> {
             merged.add(way, content.clone(), index);
         }
     }
-    merged.id = merged.digest();
+    merged.id = before.of(&merged.files).unwrap_or_else(|| merged.digest());
     Some(merged)
+}
+
+/// Files of before, and the digest that names them.
+#[derive(Clone, Debug, Default)]
+pub struct Digested(Option<(String, BTreeMap<Arc<str>, (Bytes, usize)>)>);
+
+impl Digested {
+    /// Of what was merged.
+    pub fn new(merged: &Merged) -> Self {
+        Self(Some((merged.id.clone(), merged.files.clone())))
+    }
+
+    /// The digest of these files, where they are the very same: not by content, which would have to be read.
+    fn of(&self, files: &BTreeMap<Arc<str>, (Bytes, usize)>) -> Option<String> {
+        let (id, before) = self.0.as_ref()?;
+        let same = before.len() == files.len()
+            && before
+                .iter()
+                .zip(files)
+                .all(|((way, (old, _)), (other, (new, _)))| way == other && is_same(old, new));
+        same.then(|| id.clone())
+    }
+}
+
+/// True for one content in one place.
+pub fn is_same(one: &Bytes, other: &Bytes) -> bool {
+    one.as_ptr() == other.as_ptr() && one.len() == other.len()
 }
 
 /// Secrets are looked for at the top, wherever the policies are.
@@ -65,14 +101,18 @@ fn placed(mount: &str, way: &Arc<str>) -> Arc<str> {
 impl Merged {
     fn add(&mut self, way: Arc<str>, content: Bytes, source: usize) {
         if way.ends_with(ENDPOINTS) {
-            let resource = Resource::file(&way, content);
-            if self.endpoints.insert(Arc::clone(&way), Arc::new(resource)).is_some() {
-                self.conflict(&way, source, source);
+            let resource = Arc::new(Resource::file(&way, content));
+            let other = self.endpoints.insert(Arc::clone(&way), Arc::clone(&resource));
+            if other.is_some_and(|other| other != resource) {
+                let first =
+                    self.also.iter().find(|(known, _)| *known == way).map_or(source, |(_, first)| *first);
+                self.conflict(&way, first, source);
             }
+            self.also.insert((way, source));
             return;
         }
         match self.files.get(&way) {
-            Some((other, _)) if *other == content => {}
+            Some((other, _)) if *other == content => drop(self.also.insert((way, source))),
             Some((_, first)) => self.conflict(&way.clone(), *first, source),
             None => drop(self.files.insert(way, (content, source))),
         }
@@ -91,6 +131,16 @@ impl Merged {
         self.files.get(way).and_then(|(_, source)| self.places.get(*source))
     }
 
+    /// True where documents of this place may refer to a file: where it is bound to namespaces, to what sources bring that
+    /// are bound to the namespace of the document as well, so that none has what is another's sent to it.
+    pub fn may_use(&self, place: &Place, namespace: &str, way: &Arc<str>) -> bool {
+        let bound = |place: &Place| place.namespaces.iter().any(|own| own == namespace);
+        let first = self.files.get(way).map(|(_, source)| *source);
+        let also = self.also.range((Arc::clone(way), 0)..=(Arc::clone(way), usize::MAX));
+        let mut sources = first.into_iter().chain(also.map(|(_, source)| *source));
+        place.namespaces.is_empty() || sources.any(|source| self.places.get(source).is_some_and(bound))
+    }
+
     fn digest(&self) -> String {
         let mut hash = Context::new(&SHA256);
         for (way, (content, _)) in &self.files {
@@ -102,5 +152,23 @@ impl Merged {
         let mut digest = hex(hash.finish().as_ref());
         digest.truncate(ID_LENGTH);
         digest
+    }
+}
+
+impl Contents for Merged {
+    fn content(&self, way: &str) -> Option<Bytes> {
+        self.files.get(way).map(|(content, _)| content.clone())
+    }
+}
+
+impl Files for Merged {
+    fn has(&self, way: &str) -> bool {
+        self.files.contains_key(way)
+    }
+
+    fn below(&self, folder: &str) -> Vec<Arc<str>> {
+        let below = format!("{folder}/");
+        let inside = self.files.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
+        inside.map(|(way, _)| way).take_while(|way| way.starts_with(&below)).cloned().collect()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foregate_policy::diagnostic::Diagnostic;
 
@@ -15,12 +15,13 @@ use crate::revision::{ID_LENGTH, Label, Revision};
 use crate::sources::folder;
 use crate::sources::spec::Limits;
 
-/// The folder of revisions. Only one thread at a time may use it.
+/// The folder of revisions. What is written and what is read whole wait for each other: operators read beside what is made.
 #[derive(Debug)]
 pub struct Shelf {
     folder: PathBuf,
     /// How many are kept, besides those in use.
     most: usize,
+    busy: Mutex<()>,
 }
 
 impl Shelf {
@@ -34,7 +35,11 @@ impl Shelf {
                 discard(&entry.path());
             }
         }
-        Ok(Self { folder, most })
+        Ok(Self { folder, most, busy: Mutex::default() })
+    }
+
+    fn busy(&self) -> MutexGuard<'_, ()> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn place(&self, id: &str) -> Option<PathBuf> {
@@ -47,6 +52,7 @@ impl Shelf {
     /// # Errors
     /// Every fault; nothing is kept then.
     pub fn make(&self, merged: &Merged) -> Result<Revision, Vec<Diagnostic>> {
+        let _busy = self.busy();
         let beside = self.folder.join(format!("{}.new", merged.id));
         discard(&beside);
         let made = build(merged, &beside);
@@ -79,6 +85,7 @@ impl Shelf {
             let message = format!("there is no revision {id}");
             vec![Diagnostic::file(Path::new(id), foregate_policy::codes::SOURCE_UNREADABLE, message)]
         };
+        let _busy = self.busy();
         let place = self.place(id).ok_or_else(missing)?;
         let label = label(&place).ok_or_else(missing)?;
         let tree = place.join("tree");
@@ -96,6 +103,7 @@ impl Shelf {
 
     /// Lets go of old revisions, but for those in use.
     pub fn prune(&self, used: &[Arc<str>]) {
+        let _busy = self.busy();
         let old = self.labels().into_iter().skip(self.most);
         for label in old.filter(|label| !used.iter().any(|used| **used == *label.id)) {
             if let Some(place) = self.place(&label.id) {

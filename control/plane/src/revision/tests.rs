@@ -113,6 +113,103 @@ fn a_source_keeps_to_its_namespaces() {
     made(&merge(&[source("one", place, &[("edge.yaml", &whole("a"))])]).unwrap());
 }
 
+fn certificate() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+}
+
+#[test]
+fn a_source_with_namespaces_gets_no_files_of_others() {
+    let bound = |namespace: &str| Place { namespaces: vec![namespace.to_owned()], ..Place::default() };
+    let secret = ("secrets/redis/password", "hunter2");
+    let keyed = ", insecure: { plainCredentials: true }, credentials: { static: { header: x-key, value: { secretRef: { name: redis, key: password } } } }";
+    let mine = whole("a").replace("10.0.0.1:80\"]", &format!("10.0.0.1:80\"]{keyed}"));
+    let leads = source("leads", bound("a"), &[("edge.yaml", &mine)]);
+    for place in [Place::default(), bound("b")] {
+        let others = source("platform", place, &[secret]);
+        let told = refused(&merge(&[others, leads.clone()]).unwrap());
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert!(told[0].starts_with("FG0795 leads:edge.yaml:") && told[0].contains(secret.0), "{told:#?}");
+    }
+    // Endpoints of others are theirs as well.
+    let elsewhere =
+        mine.replace(keyed, ", endpointsFile: crm.endpoints").replace("endpoints: [\"10.0.0.1:80\"], ", "");
+    let others = source("platform", Place::default(), &[("crm.endpoints", "endpoints: []")]);
+    let told = refused(&merge(&[others, source("leads", bound("a"), &[("edge.yaml", &elsewhere)])]).unwrap());
+    assert!(told.iter().any(|line| line.starts_with("FG0795 leads:edge.yaml:")), "{told:#?}");
+    // What is brought for the namespace, or by the source itself, is its own, also where another has the same.
+    made(&merge(&[source("given", bound("a"), &[secret]), leads]).unwrap());
+    let both = source("leads", bound("a"), &[("edge.yaml", &mine), secret]);
+    made(&merge(&[source("platform", Place::default(), &[secret]), both]).unwrap());
+    // A source for all namespaces has all.
+    let all = source("all", Place::default(), &[("edge.yaml", &mine)]);
+    made(&merge(&[source("platform", Place::default(), &[secret]), all]).unwrap());
+}
+
+#[test]
+fn what_a_file_holds_is_looked_at_before_proxies_are_asked() {
+    let tls = "{ mode: Mutual, clientCertificateRef: { name: ours } }";
+    let policies = [
+        GATEWAY.replace("NS", "a"),
+        route("a", "all", "[{ name: edge }]", &backend("crm")),
+        upstream("a", "crm", &format!(", tls: {tls}")),
+    ]
+    .concat();
+    let key = |key: &rcgen::KeyPair| key.serialize_pem();
+    let (one_key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let chain = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    let chain = chain.self_signed(&one_key).unwrap().pem();
+    let files = |key: &str| {
+        one(&[("edge.yaml", &policies), ("secrets/ours/tls.crt", &chain), ("secrets/ours/tls.key", key)])
+    };
+    made(&files(&key(&one_key)));
+    let told = refused(&files(&key(&other)));
+    assert!(told.len() == 1 && told[0].contains("do not fit"), "{told:#?}");
+    let told = refused(&files("TODO"));
+    assert!(told.len() == 1 && told[0].contains("tls.key is no private key in PEM"), "{told:#?}");
+    let token = upstream(
+        "a",
+        "crm",
+        ", insecure: { plainCredentials: true }, credentials: { static: { header: x-key, value: { secretRef: { name: crm, key: token } } } }",
+    );
+    let policies =
+        [GATEWAY.replace("NS", "a"), route("a", "all", "[{ name: edge }]", &backend("crm")), token];
+    let told = refused(&one(&[("edge.yaml", &policies.concat()), ("secrets/crm/token", "a\u{1}b")]));
+    assert!(told.len() == 1 && told[0].contains("what a header cannot carry"), "{told:#?}");
+}
+
+#[test]
+fn a_model_comes_with_its_store_and_its_keys() {
+    let policy = "insecure: { anonymous: true }\n  enrich: [{ name: lead, model: a/lead, deadline: 3ms, onError: continue, default: 0.0, set: { header: x-lead } }]";
+    let models = "---\napiVersion: foregate.dev/v1alpha1\nkind: Model\nmetadata: { name: lead, namespace: a }\n\
+spec:\n  bundle: { path: /bundles/lead }\n  featureStore:\n    path: /var/lib/features.rows\n\
+\x20   key: { secretRef: { name: features, key: now } }\n    nextKey: { secretRef: { name: features, key: next } }\n\
+\x20   stream: { store: redis, name: rows }\n\
+---\napiVersion: foregate.dev/v1alpha1\nkind: Store\nmetadata: { name: redis, namespace: a }\n\
+spec: { redis: { addresses: [\"127.0.0.1:6379\"] } }\n";
+    let text = [whole("a").replace("insecure: { anonymous: true }", policy), models.to_owned()].concat();
+    let (now, next) = ("0".repeat(64), "1".repeat(64));
+    let revision =
+        made(&one(&[("all.yaml", &text), ("secrets/features/now", &now), ("secrets/features/next", &next)]));
+    let closure = revision.objects.closure(&[ObjectName::new(Some("a"), "edge")]);
+    assert_eq!(
+        closure.files.iter().map(|way| &**way).collect::<Vec<_>>(),
+        ["secrets/features/next", "secrets/features/now"]
+    );
+    // What a proxy compiles, of all that it gets.
+    let mut sources = foregate_policy::load::Sources::default();
+    for name in &closure.documents {
+        let crate::revision::Content::Document { text, .. } = &revision.resources[name].content else {
+            panic!()
+        };
+        sources.add(format!("{}.yaml", name.replace([':', '/'], "-")).into(), text.to_string());
+    }
+    let options = foregate_policy::compile::Options { part: true, ..Default::default() };
+    let compiled =
+        foregate_policy::compile::compile(&sources, &crate::declared::Declared::default(), options);
+    compiled.unwrap_or_else(|faults| panic!("{faults:#?}"));
+}
+
 #[test]
 fn files_that_documents_refer_to_must_be_there_and_come_along() {
     let tls = ", tls: { mode: Simple, caFile: FILE }";
@@ -128,11 +225,8 @@ fn files_that_documents_refer_to_must_be_there_and_come_along() {
     );
     let told = refused(&one(&[("gateways/edge.yaml", &policies("../../ca.pem"))]));
     assert!(told[0].starts_with("FG0751 gateways/edge.yaml:"), "{told:?}");
-    let files = [
-        ("gateways/edge.yaml", policies("../ca.pem")),
-        ("ca.pem", "pem".to_owned()),
-        ("other", "x".to_owned()),
-    ];
+    let files =
+        [("gateways/edge.yaml", policies("../ca.pem")), ("ca.pem", certificate()), ("other", "x".to_owned())];
     let files: Vec<(&str, &str)> = files.iter().map(|(way, text)| (*way, text.as_str())).collect();
     let revision = made(&one(&files));
     assert!(revision.resources.contains_key("ca.pem") && !revision.resources.contains_key("other"));

@@ -268,6 +268,7 @@ mod tests {
         let (mut plan, rails, mut evidence) = (plan(), Guardrails::default(), Evidence::default());
         plan.rollout.as_mut().unwrap().paused = true;
         assert_eq!(plan.tick(&rails, &evidence, STEP * 9), None);
+        evidence.add(&"old".into(), Tally { requests: 1_000, refused: 0, failed: 0 });
         evidence.add(&"new".into(), Tally { requests: 1_000, refused: 0, failed: 500 });
         let Some(Happened::Reverted(reverted)) = plan.tick(&rails, &evidence, STEP) else { panic!() };
         assert_eq!((&*reverted.revision, &*reverted.to), ("new", "old"));

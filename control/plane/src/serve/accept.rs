@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,18 +11,20 @@ use std::time::Duration;
 use futures_util::Stream;
 use log::Level;
 use prometheus_client::metrics::gauge::Gauge;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::authority::certificate::Facts;
+use crate::authority::bundle::Bundle;
 use crate::clock;
 use crate::event::{caused, event};
 use crate::metrics::Counters;
+use crate::places::{Place, Places};
 use crate::process::Process;
 use crate::serve::peer::Peer;
 
@@ -31,6 +33,13 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Time that a client without a certificate has to get one.
 const STRANGER: Duration = Duration::from_secs(30);
+
+/// Connections of clients without a certificate, and those that shake hands, are a quarter of all, and of one address no
+/// more than this.
+const STRANGERS: usize = 64;
+
+/// Fewest connections that a quarter of all is.
+const FEW: usize = 16;
 
 /// Pause after the system has no socket left.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -41,35 +50,51 @@ pub struct Door {
     listener: TcpListener,
     acceptor: Handshakes,
     slots: Arc<Semaphore>,
+    strangers: Arc<Places<IpAddr>>,
     process: Process,
 }
 
 #[derive(Clone)]
 struct Handshakes {
     tls: TlsAcceptor,
+    bundles: watch::Receiver<Arc<Bundle>>,
     outcomes: Counters,
     open: Gauge,
 }
 
-/// A client that has shaken hands. Reads as ended once what it rests on has ended.
+/// A client that has shaken hands. Reads as ended, and takes no more, once what it rests on has ended: its certificate has
+/// expired, or is below no root that is trusted.
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: Peer,
-    end: Pin<Box<Sleep>>,
+    /// `None` once it has ended.
+    end: Option<End>,
     open: Gauge,
     _slot: OwnedSemaphorePermit,
+    _stranger: Option<Place>,
 }
 
+type End = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 impl Door {
-    /// A port that holds `limit` connections open.
-    pub fn new(listener: TcpListener, tls: TlsAcceptor, limit: usize, process: &Process) -> Self {
+    /// A port that holds `limit` connections open, of clients that `bundles` vouch for.
+    pub fn new(
+        listener: TcpListener,
+        tls: TlsAcceptor,
+        bundles: watch::Receiver<Arc<Bundle>>,
+        limit: usize,
+        process: &Process,
+    ) -> Self {
         let metrics = &process.metrics;
         let acceptor = Handshakes {
             tls,
+            bundles,
             outcomes: metrics.counters("handshakes", "Connections of proxies by how their handshake ended"),
             open: metrics.gauge("connections", "Connections of proxies that are open"),
         };
-        Self { listener, acceptor, slots: Arc::new(Semaphore::new(limit)), process: process.clone() }
+        let strangers = Arc::new(Places::new((limit / 4).max(FEW), STRANGERS));
+        let slots = Arc::new(Semaphore::new(limit));
+        Self { listener, acceptor, slots, strangers, process: process.clone() }
     }
 
     /// Every client that has shaken hands, until the process ends.
@@ -95,7 +120,8 @@ impl Door {
                     continue;
                 }
             };
-            let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            let slot = Arc::clone(&self.slots).try_acquire_owned().ok();
+            let Some(slot) = slot.zip(self.strangers.try_take(address.ip())) else {
                 self.acceptor.count("full");
                 continue;
             };
@@ -118,7 +144,7 @@ impl Handshakes {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        slot: OwnedSemaphorePermit,
+        (slot, place): (OwnedSemaphorePermit, Place),
     ) -> Option<Connection> {
         let _ = stream.set_nodelay(true);
         let stream = match timeout(HANDSHAKE, self.tls.accept(stream)).await {
@@ -134,16 +160,48 @@ impl Handshakes {
                 return None;
             }
         };
+        let mut bundles = self.bundles.clone();
+        let chain: Arc<[CertificateDer<'static>]> =
+            stream.get_ref().1.peer_certificates().unwrap_or_default().into();
+        let (id, end): (_, End) = if chain.is_empty() {
+            (None, Box::pin(sleep(STRANGER)))
+        } else {
+            let now = clock::now().unix;
+            // The roots may be others than a moment ago, in the handshake.
+            let bundle = Arc::clone(&bundles.borrow_and_update());
+            let Ok((id, expires)) = bundle.verify(&chain, UnixTime::since_unix_epoch(now)) else {
+                self.count("failed");
+                return None;
+            };
+            let left = expires.saturating_sub(now);
+            let shown = Arc::clone(&chain);
+            (Some(id), Box::pin(async move { drop(timeout(left, withdrawn(bundles, shown)).await) }))
+        };
         self.count("done");
-        let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let facts = leaf.and_then(|leaf| Facts::read(leaf));
-        // Verified in the handshake: here it is only read.
-        let id = facts.as_ref().and_then(|facts| facts.workload().ok());
-        let expires = id.as_ref().and_then(|_| Some(facts?.not_after));
-        let left = expires.map_or(STRANGER, |expires| expires.saturating_sub(clock::now().unix));
         self.open.inc();
-        let peer = Peer { address, id };
-        Some(Connection { stream, peer, end: Box::pin(sleep(left)), open: self.open.clone(), _slot: slot })
+        let stranger = id.is_none().then_some(place);
+        let peer = Peer { address, id, chain };
+        let open = self.open.clone();
+        Some(Connection { stream, peer, end: Some(end), open, _slot: slot, _stranger: stranger })
+    }
+}
+
+/// Waits until a bundle vouches for this chain no longer.
+async fn withdrawn(mut bundles: watch::Receiver<Arc<Bundle>>, chain: Arc<[CertificateDer<'static>]>) {
+    while bundles.changed().await.is_ok() {
+        let bundle = Arc::clone(&bundles.borrow_and_update());
+        if bundle.verify(&chain, UnixTime::since_unix_epoch(clock::now().unix)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Connection {
+    fn has_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.end.as_mut().is_some_and(|end| end.as_mut().poll(cx).is_ready()) {
+            self.end = None;
+        }
+        self.end.is_none()
     }
 }
 
@@ -176,7 +234,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.end.as_mut().poll(cx).is_ready() {
+        if this.has_ended(cx) {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut this.stream).poll_read(cx, buf)
@@ -185,7 +243,11 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+        let this = self.get_mut();
+        if this.has_ended(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut this.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -201,7 +263,11 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        if this.has_ended(cx) {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut this.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,17 +1,21 @@
 //! Who is at the other end of a connection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use foregate_filters::peer::SpiffeId;
+use rustls::pki_types::CertificateDer;
 use tonic::{Request, Status};
 
-/// An extension of every request: `request.extensions().get::<Peer>()`. The connection ends when the certificate
-/// does, so it holds as long as the call.
+/// An extension of every request: `request.extensions().get::<Peer>()`. The connection ends when the certificate does, or
+/// its root is withdrawn, so it holds as long as the call.
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
     /// The workload that the client's certificate proves; `None` where it showed none.
     pub id: Option<SpiffeId>,
+    /// What it showed, leaf first; empty where it showed nothing.
+    pub chain: Arc<[CertificateDer<'static>]>,
 }
 
 impl Peer {

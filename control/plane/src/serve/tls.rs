@@ -90,7 +90,8 @@ impl ClientCertVerifier for Workloads {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let bundle = Arc::clone(&self.0.borrow());
-        bundle.verify(end_entity, intermediates, now)?;
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        bundle.verify(&chain, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -118,7 +118,7 @@ impl Board {
         let Some(state) = states.get_mut(index) else { return };
         state.seen = clock::now().unix;
         state.fault = None;
-        if state.tree.as_deref() == Some(&tree) {
+        if state.tree.as_ref().is_some_and(|known| known.is(&tree)) {
             return;
         }
         let fields = [

@@ -21,6 +21,8 @@ use crate::sources::{Source, SourceFault, Tree};
 const QUIET: Duration = Duration::from_millis(100);
 /// Longest wait for quiet.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Readings of a folder that changes meanwhile.
+const MAX_READINGS: usize = 8;
 /// Between two looks where nothing was told: some file systems tell nothing.
 const LOOK: Duration = Duration::from_secs(30);
 
@@ -101,11 +103,30 @@ impl Source for FolderSource {
     }
 }
 
-/// All files below `folder` but hidden ones.
+/// All files below `folder` but hidden ones, as they are at one moment: what is swapped or written while it is read is
+/// read again.
 ///
 /// # Errors
 /// Every fault of the folder; nothing is left out silently.
 pub fn read(name: &str, folder: &Path, limits: Limits) -> Result<Tree, SourceFault> {
+    settled(name, || read_once(name, folder, limits))
+}
+
+/// What two readings in a row agree on.
+fn settled(name: &str, mut read: impl FnMut() -> Result<Tree, SourceFault>) -> Result<Tree, SourceFault> {
+    let mut before = read();
+    for _ in 0..MAX_READINGS {
+        let now = read();
+        if now == before {
+            return now;
+        }
+        before = now;
+    }
+    let fault = SourceFault::new(name, codes::SOURCE_UNREADABLE, "the folder changes whenever it is read");
+    Err(fault.help("put a whole state in its place at once, such as by a link that is swapped"))
+}
+
+fn read_once(name: &str, folder: &Path, limits: Limits) -> Result<Tree, SourceFault> {
     let unreadable = |error: std::io::Error| {
         SourceFault::new(name, codes::SOURCE_UNREADABLE, format!("{}: {error}", folder.display()))
     };
@@ -157,7 +178,11 @@ impl Walk<'_> {
             Ok(entries) => entries,
             Err(error) => return self.fault(way, codes::SOURCE_UNREADABLE, error.to_string()),
         };
-        for entry in entries.flatten() {
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => return self.fault(way, codes::SOURCE_UNREADABLE, error.to_string()),
+            };
             let file_name = entry.file_name();
             let Some(file_name) = file_name.to_str() else {
                 self.fault(way, codes::SOURCE_UNREADABLE, format!("{} is no text", file_name.display()));
@@ -216,4 +241,36 @@ fn read_bounded(path: &Path, most: u64) -> std::io::Result<Bytes> {
         return Err(std::io::Error::other("it grew while it was read"));
     }
     Ok(content.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::{MAX_READINGS, settled};
+    use crate::sources::Tree;
+
+    fn tree(files: [&'static str; 2]) -> Tree {
+        let files = ["a.yaml", "b.yaml"].into_iter().zip(files);
+        let files = files.map(|(way, text)| (Arc::from(way), Bytes::from_static(text.as_bytes())));
+        Tree { files: files.collect(), ..Tree::default() }
+    }
+
+    #[test]
+    fn a_folder_that_is_swapped_while_it_is_read_gives_no_mixture() {
+        let (mixture, new) = (tree(["old", "new"]), tree(["new", "new"]));
+        let mut readings = VecDeque::from([mixture, new.clone(), new.clone()]);
+        let read = settled("one", || Ok(readings.pop_front().unwrap())).unwrap();
+        assert_eq!((read, readings.len()), (new, 0));
+        let mut count = 0;
+        let restless = settled("one", || {
+            count += 1;
+            Ok(Tree { revision: count.to_string(), ..Tree::default() })
+        });
+        assert!(restless.unwrap_err().to_string().contains("changes whenever"));
+        assert_eq!(count, MAX_READINGS + 1);
+    }
 }

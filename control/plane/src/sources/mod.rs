@@ -15,6 +15,7 @@ use bytes::Bytes;
 use foregate_filters::fault::Code;
 use foregate_policy::diagnostic::Diagnostic;
 
+use crate::revision::merge::is_same;
 use crate::sources::folder::FolderSource;
 use crate::sources::git::GitSource;
 use crate::sources::spec::SourceSpec;
@@ -32,6 +33,19 @@ pub struct Tree {
     pub files: BTreeMap<Arc<str>, Bytes>,
     /// What was left out, and why.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Tree {
+    /// True for the same state: content that is the very same is not read.
+    pub fn is(&self, other: &Self) -> bool {
+        let same = |(one, other): ((&Arc<str>, &Bytes), (&Arc<str>, &Bytes))| {
+            one.0 == other.0 && (is_same(one.1, other.1) || one.1 == other.1)
+        };
+        self.revision == other.revision
+            && (&self.signer, self.time, &self.warnings) == (&other.signer, other.time, &other.warnings)
+            && self.files.len() == other.files.len()
+            && self.files.iter().zip(&other.files).all(same)
+    }
 }
 
 /// Why there is no tree: what was there before stays.

@@ -1,6 +1,7 @@
 //! The revisions in use, and what each proxy is to have of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +15,13 @@ use tokio::sync::watch;
 use crate::event::event;
 use crate::files;
 use crate::grants::Grants;
-use crate::revision::merge::ENDPOINTS;
+use crate::revision::merge::{ENDPOINTS, Merged};
 use crate::revision::{Endpoints, Resource, Revision};
 use crate::rollout::guard::{Evidence, Tally};
 use crate::rollout::{Happened, Plan, Rollout, RolloutSpec};
+
+/// Below this, files are secrets.
+const SECRETS: &str = "secrets/";
 
 /// What one set of gateways needs of one revision; shared by all proxies that have both.
 #[derive(Debug)]
@@ -55,8 +59,13 @@ struct Inner {
     plan: Plan,
     evidence: Evidence,
     endpoints: Arc<Endpoints>,
+    /// Of the newest trees that are in order, and the digest of these.
+    secrets: BTreeMap<Arc<str>, Arc<Resource>>,
+    secrets_of: String,
     offers: HashMap<(Arc<str>, BTreeSet<ObjectName>), Arc<Offer>>,
     refused: Option<Refused>,
+    /// Counts plans.
+    plans: u64,
 }
 
 /// All that is offered. Everything in it changes under one lock that nobody waits on for long.
@@ -67,15 +76,29 @@ pub struct Offering {
     pub spec: RolloutSpec,
     /// The plan is kept here.
     file: PathBuf,
+    /// Which of the plans is: a later one never gives way to an earlier.
+    kept: Mutex<u64>,
     changed: watch::Sender<u64>,
 }
 
 impl Offering {
     /// With the plan of before, where there is one.
-    pub fn new(grants: Grants, spec: RolloutSpec, file: PathBuf) -> Self {
-        let plan = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok());
-        let inner = Inner { plan: plan.unwrap_or_default(), ..Inner::default() };
-        Self { inner: Mutex::new(inner), grants, spec, file, changed: watch::channel(0).0 }
+    ///
+    /// # Errors
+    /// Where there is one that cannot be read: without it all proxies would get the newest revision at once, also one
+    /// that was taken back.
+    pub fn new(grants: Grants, spec: RolloutSpec, file: PathBuf) -> io::Result<Self> {
+        let unreadable = |error: &dyn std::fmt::Display| {
+            let help = "mend it; once it is removed, all proxies get the newest revision at once";
+            io::Error::other(format!("{}: {error}; {help}", file.display()))
+        };
+        let plan = match std::fs::read(&file) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| unreadable(&error))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Plan::default(),
+            Err(error) => return Err(unreadable(&error)),
+        };
+        let inner = Mutex::new(Inner { plan, ..Inner::default() });
+        Ok(Self { inner, grants, spec, file, kept: Mutex::default(), changed: watch::channel(0).0 })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -166,6 +189,23 @@ impl Offering {
         self.tell();
     }
 
+    /// The newest secrets: proxies have these, whatever revision they have, so that going back brings no key back that was
+    /// replaced, and one that was renewed waits for no roll-out.
+    pub fn set_secrets(&self, merged: &Merged) {
+        let mut inner = self.lock();
+        if inner.secrets_of == merged.id {
+            return;
+        }
+        let all = merged.files.iter().filter(|(way, _)| way.starts_with(SECRETS));
+        let secrets =
+            all.map(|(way, (content, _))| (Arc::clone(way), Arc::new(Resource::file(way, content.clone()))));
+        inner.secrets = secrets.collect();
+        inner.secrets_of.clone_from(&merged.id);
+        inner.offers.clear();
+        drop(inner);
+        self.tell();
+    }
+
     /// Rolls out a revision that is loaded, in these steps.
     pub fn begin(&self, revision: Arc<Revision>, steps: &[f64], interval: Duration, now: Duration) {
         let id: Arc<str> = revision.label.id.as_str().into();
@@ -209,7 +249,7 @@ impl Offering {
     /// Goes on by time.
     pub fn tick(&self, now: Duration) {
         let mut inner = self.lock();
-        inner.evidence.fade();
+        inner.evidence.fade(now);
         let Inner { plan, evidence, .. } = &mut *inner;
         let Some(happened) = plan.tick(&self.spec.guardrails, evidence, now) else { return };
         let (name, fields) = match &happened {
@@ -237,12 +277,24 @@ impl Offering {
         let used = inner.plan.used();
         inner.revisions.retain(|id, _| used.contains(id));
         inner.offers.retain(|(id, _), _| used.contains(id));
-        let text = serde_json::to_vec_pretty(&inner.plan).unwrap_or_default();
+        inner.plans += 1;
+        let (number, plan) = (inner.plans, inner.plan.clone());
         drop(inner);
-        if let Err(error) = files::replace(&self.file, &text) {
-            event(Level::Error, "rollout not kept", &[("error", error.to_string().into())]);
-        }
+        self.keep(number, &plan);
         self.tell();
+    }
+
+    /// Writes a plan down, unless a later one is already.
+    fn keep(&self, number: u64, plan: &Plan) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if number < *kept {
+            return;
+        }
+        let written = serde_json::to_vec_pretty(plan).map_err(io::Error::other);
+        match written.and_then(|text| files::replace(&self.file, &text)) {
+            Ok(()) => *kept = number,
+            Err(error) => event(Level::Error, "rollout not kept", &[("error", error.to_string().into())]),
+        }
     }
 
     /// What a proxy is to have now.
@@ -258,7 +310,7 @@ impl Offering {
         if let Some(offer) = inner.offers.get(&key) {
             return Offered::Policies(Arc::clone(offer));
         }
-        let offer = Arc::new(Offer::new(&revision, &key.1));
+        let offer = Arc::new(Offer::new(&revision, &inner.secrets, &key.1));
         inner.offers.insert(key, Arc::clone(&offer));
         Offered::Policies(offer)
     }
@@ -301,7 +353,11 @@ impl Inner {
 }
 
 impl Offer {
-    fn new(revision: &Revision, gateways: &BTreeSet<ObjectName>) -> Self {
+    fn new(
+        revision: &Revision,
+        secrets: &BTreeMap<Arc<str>, Arc<Resource>>,
+        gateways: &BTreeSet<ObjectName>,
+    ) -> Self {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let closure = revision.objects.closure(gateways);
         let (endpoints, files): (Vec<_>, Vec<_>) =
@@ -309,7 +365,7 @@ impl Offer {
         let names = closure.documents.into_iter().chain(files);
         let policies: BTreeMap<_, _> = names
             .filter_map(|name| {
-                let resource = revision.resources.get(&name)?;
+                let resource = secrets.get(&name).or_else(|| revision.resources.get(&name))?;
                 Some((name, Arc::clone(resource)))
             })
             .collect();
@@ -329,4 +385,90 @@ pub fn one_line(diagnostic: &Diagnostic) -> String {
     let Diagnostic { code, file, line, column, message, help, .. } = diagnostic;
     let help = help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
     format!("{code} {file}:{line}:{column}: {message}{help}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use foregate_policy::document::ObjectName;
+
+    use super::{Offer, Offering, Plan};
+    use crate::grants::Grants;
+    use crate::revision::merge::{Merged, merge};
+    use crate::revision::shelf::Shelf;
+    use crate::revision::{Content, Resource};
+    use crate::rollout::RolloutSpec;
+    use crate::sources::Tree;
+    use crate::sources::board::{Place, SourceState};
+
+    const POLICIES: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: edge }
+spec:
+  gatewayClassName: foregate
+  listeners: [{ name: https, protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: edge }] } }]
+";
+
+    /// A certificate, its key, and the policies that refer to them.
+    fn merged(chain: &str, key: &str) -> Merged {
+        let files = [("edge.yaml", POLICIES), ("secrets/edge/tls.crt", chain), ("secrets/edge/tls.key", key)];
+        let files = files.map(|(way, text)| (Arc::from(way), Bytes::copy_from_slice(text.as_bytes())));
+        let tree = Arc::new(Tree { files: files.into(), ..Tree::default() });
+        let state =
+            SourceState { place: Place::default(), tree: Some(tree), seen: Duration::ZERO, fault: None };
+        merge(&[state]).unwrap()
+    }
+
+    fn pair() -> (String, String) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        (chain.self_signed(&key).unwrap().pem(), key.serialize_pem())
+    }
+
+    #[test]
+    fn going_back_brings_no_key_back_that_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let (leaked, replaced) = (pair(), pair());
+        let old = shelf.make(&merged(&leaked.0, &leaked.1)).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        let file = folder.path().join("rollout.json");
+        let offering = Offering::new(Grants::default(), RolloutSpec::default(), file).unwrap();
+        let gateways = BTreeSet::from([ObjectName::new(None, "edge")]);
+        let offered = || Offer::new(&old, &offering.lock().secrets, &gateways);
+        let key = |offer: &Offer| -> Arc<Resource> { Arc::clone(&offer.policies["secrets/edge/tls.key"]) };
+        let before = offered();
+        assert_eq!(key(&before).content, Content::File(Bytes::from(leaked.1)));
+        offering.set_secrets(&merged(&replaced.0, &replaced.1));
+        let after = offered();
+        assert_eq!(key(&after).content, Content::File(Bytes::from(replaced.1)));
+        assert_eq!(after.policies.len(), before.policies.len());
+        assert_ne!(after.fingerprint, before.fingerprint, "it is sent, whatever was refused");
+    }
+
+    #[test]
+    fn a_plan_is_kept_in_order_and_one_that_cannot_be_read_is_no_fresh_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("rollout.json");
+        let open = || Offering::new(Grants::default(), RolloutSpec::default(), file.clone());
+        let plan = |id: &str| Plan { current: Some(id.into()), ..Plan::default() };
+        let offering = open().unwrap();
+        offering.keep(2, &plan("second"));
+        // Whoever was first and writes last changes nothing.
+        offering.keep(1, &plan("first"));
+        assert_eq!(open().unwrap().plan().current.as_deref(), Some("second"));
+        for damaged in ["", "{ \"current\": 1 }"] {
+            std::fs::write(&file, damaged).unwrap();
+            let refused = open().unwrap_err().to_string();
+            assert!(
+                refused.contains("rollout.json") && refused.contains("newest revision at once"),
+                "{refused}"
+            );
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(open().unwrap().plan(), Plan::default());
+    }
 }

@@ -1,7 +1,7 @@
 //! Every proxy that was heard of: what it has, and what it said last.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +9,11 @@ use foregate_policy::fleet::{Finding, Node};
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use crate::places::{Place, Places};
 use crate::stream::acknowledged::Acknowledged;
 
-/// Most proxies that are remembered.
-const MAX_PROXIES: usize = 20_000;
-/// How long one is remembered that is gone.
-const MEMORY: Duration = Duration::from_hours(24);
+/// Proxies that may say at once what they have, of one identity an eighth: each may have much to say.
+const GREETINGS: usize = 64;
 /// Findings of one refusal, and bytes of each text, that are kept.
 const MAX_FINDINGS: usize = 16;
 const MAX_TEXT: usize = 512;
@@ -78,13 +77,45 @@ pub struct Proxy {
     gateways: Mutex<BTreeMap<Arc<str>, Option<Arc<str>>>>,
     /// Counts its streams: the last one counts.
     generation: AtomicU64,
+    /// True where a grant is for its identity.
+    granted: AtomicBool,
     /// Tells the stream before that there is a later one.
     replaced: Notify,
 }
 
 /// All proxies.
 #[derive(Debug, Default)]
-pub struct Proxies(Mutex<HashMap<Arc<str>, Arc<Proxy>>>);
+pub struct Proxies {
+    all: Mutex<HashMap<Arc<str>, Arc<Proxy>>>,
+    bounds: Bounds,
+    /// For those that say what they have, by identity.
+    greetings: Greetings,
+}
+
+/// Most proxies that are known at once. Over that, the one that was gone longest is forgotten.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    all: usize,
+    /// Of one identity, so that no workload has the place of all others; proxies choose their names themselves.
+    of_one: usize,
+    /// Of those that no grant is for.
+    ungranted: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { all: 20_000, of_one: 4_096, ungranted: 1_024 }
+    }
+}
+
+#[derive(Debug)]
+struct Greetings(Places<Box<str>>);
+
+impl Default for Greetings {
+    fn default() -> Self {
+        Self(Places::new(GREETINGS, GREETINGS / 8))
+    }
+}
 
 /// The hold of one stream on its proxy; when it is dropped, the proxy is gone.
 #[derive(Debug)]
@@ -111,21 +142,26 @@ pub fn fault(node: &Node) -> Option<&'static str> {
 
 impl Proxies {
     fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Proxy>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stream of this proxy begins. `None` where too many are known.
-    pub fn enter(&self, identity: &str, node: &Node, now: Duration) -> Option<Hold> {
+    /// Waits until a proxy of this identity may say what it has; as long as the place is held.
+    pub async fn greeting(&self, identity: &str) -> Option<Place> {
+        self.greetings.0.take(identity.into()).await
+    }
+
+    /// A stream of this proxy begins. `None` where too many are connected: of all, of its identity, or, where no grant is
+    /// for it, of such ones.
+    pub fn enter(&self, identity: &str, granted: bool, node: &Node, now: Duration) -> Option<Hold> {
         let key: Arc<str> = format!("{identity} {}", node.id).into();
         let mut all = self.lock();
-        if !all.contains_key(&key) && all.len() >= MAX_PROXIES {
-            let old = now.saturating_sub(MEMORY).as_secs();
-            all.retain(|_, proxy| {
-                let status = proxy.status();
-                status.connected || status.last_seen > old
-            });
-            if all.len() >= MAX_PROXIES {
-                return None;
+        if !all.contains_key(&key) {
+            let own =
+                |proxy: &Proxy| proxy.key.strip_prefix(identity).is_some_and(|rest| rest.starts_with(' '));
+            make_room(&mut all, self.bounds.all, |_| true)?;
+            make_room(&mut all, self.bounds.of_one, own)?;
+            if !granted {
+                make_room(&mut all, self.bounds.ungranted, |proxy| !proxy.granted.load(Ordering::Relaxed))?;
             }
         }
         let proxy = Arc::clone(all.entry(Arc::clone(&key)).or_insert_with(|| {
@@ -134,10 +170,12 @@ impl Proxies {
                 status: Mutex::default(),
                 gateways: Mutex::default(),
                 generation: AtomicU64::new(0),
+                granted: AtomicBool::new(granted),
                 replaced: Notify::new(),
             })
         }));
         drop(all);
+        proxy.granted.store(granted, Ordering::Relaxed);
         let generation = proxy.generation.fetch_add(1, Ordering::AcqRel) + 1;
         proxy.replaced.notify_waiters();
         let mut status = proxy.status();
@@ -187,6 +225,24 @@ impl Proxies {
     }
 }
 
+/// Has fewer than `most` of the proxies that are meant be left, by forgetting the one that was gone longest; `None` where
+/// all of them are connected.
+fn make_room(
+    all: &mut HashMap<Arc<str>, Arc<Proxy>>,
+    most: usize,
+    meant: impl Fn(&Proxy) -> bool,
+) -> Option<()> {
+    // What is not reached by all is reached by none.
+    if all.len() < most || all.values().filter(|proxy| meant(proxy)).count() < most {
+        return Some(());
+    }
+    let gone = |proxy: &&Arc<Proxy>| meant(proxy) && !proxy.status().connected;
+    let longest = all.values().filter(gone).min_by_key(|proxy| proxy.status().last_seen)?;
+    let key = Arc::clone(&longest.key);
+    all.remove(&key);
+    Some(())
+}
+
 impl Proxy {
     pub fn status(&self) -> MutexGuard<'_, ProxyStatus> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,5 +288,72 @@ impl Drop for Hold {
         if self.proxy.generation.load(Ordering::Acquire) == self.generation {
             self.proxy.status().connected = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use foregate_policy::fleet::Node;
+
+    use super::{Bounds, GREETINGS, Hold, Proxies};
+
+    const BOUNDS: Bounds = Bounds { all: 200, of_one: 40, ungranted: 20 };
+
+    fn proxies() -> Proxies {
+        Proxies { bounds: BOUNDS, ..Proxies::default() }
+    }
+
+    fn enter(proxies: &Proxies, identity: &str, name: usize, granted: bool, now: u64) -> Option<Hold> {
+        let node = Node { id: name.to_string(), ..Node::default() };
+        proxies.enter(identity, granted, &node, Duration::from_secs(now))
+    }
+
+    #[test]
+    fn names_that_one_identity_makes_up_shut_nobody_out() {
+        let proxies = proxies();
+        let held = enter(&proxies, "spiffe://a/ns/a/sa/thief", 0, true, 0).unwrap();
+        for name in 1..BOUNDS.all {
+            drop(enter(&proxies, "spiffe://a/ns/a/sa/thief", name, true, 1).unwrap());
+        }
+        assert_eq!(proxies.all().len(), BOUNDS.of_one);
+        assert!(proxies.all().iter().any(|proxy| proxy.id == "0"), "who is connected stays");
+        drop(held);
+        // Without any bad will: pods come and go, each with a name of its own.
+        for name in 0..BOUNDS.all {
+            let identity = format!("spiffe://a/ns/a/sa/{}", name % 16);
+            drop(enter(&proxies, &identity, name, true, 2).unwrap());
+        }
+        assert_eq!(proxies.all().len(), BOUNDS.all);
+        let late = enter(&proxies, "spiffe://a/ns/b/sa/late", 1, true, 3);
+        assert!(late.is_some() && proxies.all().len() == BOUNDS.all);
+        assert!(proxies.all().iter().filter(|proxy| proxy.last_seen == 1).count() < BOUNDS.of_one);
+    }
+
+    #[test]
+    fn those_that_no_grant_is_for_have_few_places_and_take_none_of_others() {
+        let proxies = proxies();
+        let open: Vec<Hold> = (0..BOUNDS.ungranted)
+            .map(|name| enter(&proxies, &format!("spiffe://a/ns/x/sa/{name}"), name, false, 1).unwrap())
+            .collect();
+        assert!(enter(&proxies, "spiffe://a/ns/x/sa/more", 0, false, 1).is_none());
+        assert!(enter(&proxies, "spiffe://a/ns/a/sa/edge", 0, true, 1).is_some());
+        drop(open);
+        assert!(enter(&proxies, "spiffe://a/ns/x/sa/more", 0, false, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_proxies_of_one_identity_say_at_once_is_bounded() {
+        let proxies = proxies();
+        let mut places = Vec::new();
+        for _ in 0..GREETINGS / 8 {
+            places.push(proxies.greeting("thief").await.unwrap());
+        }
+        let mut waiting = Box::pin(proxies.greeting("thief"));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        assert!(proxies.greeting("other").await.is_some(), "others wait for nobody");
+        places.pop();
+        assert!(waiting.await.is_some());
     }
 }

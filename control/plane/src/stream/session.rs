@@ -1,6 +1,6 @@
 //! One stream of one proxy: what it lacks is sent, what it says is heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +79,11 @@ impl PolicyStreams {
         answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
     ) -> Result<(), Status> {
         let late = || Status::deadline_exceeded("a proxy says first who it is");
-        let Some(first) = timeout(GREETING, requests.message()).await.map_err(|_| late())?? else {
+        let greeting = async {
+            let place = self.proxies.greeting(id.as_str()).await;
+            Ok::<_, Status>((requests.message().await?, place))
+        };
+        let (Some(mut first), place) = timeout(GREETING, greeting).await.map_err(|_| late())?? else {
             return Ok(());
         };
         let node = first.node.ok_or_else(|| Status::invalid_argument("the first message has no node"))?;
@@ -89,8 +93,15 @@ impl PolicyStreams {
         if first.known.len() > MAX_KNOWN {
             return Err(Status::invalid_argument("too many known resources"));
         }
-        let full = || Status::resource_exhausted("too many proxies are known");
-        let hold = self.proxies.enter(id.as_str(), &node, clock::now().unix).ok_or_else(full)?;
+        let granted = self.offering.grants.name(id);
+        if !granted {
+            // Nothing is sent that it could be compared with.
+            first.known = HashMap::new();
+        }
+        let full =
+            || Status::resource_exhausted("too many proxies are connected, of all or with this identity");
+        let hold = self.proxies.enter(id.as_str(), granted, &node, clock::now().unix).ok_or_else(full)?;
+        drop(place);
         let ledger = Ledger::new(first.known, &node.revision);
         let mut session = Session { streams: self, id, node, hold, ledger, due: Duration::ZERO };
         session.run(&mut requests, answers).await

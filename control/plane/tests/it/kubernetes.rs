@@ -106,7 +106,13 @@ impl Controlled {
     }
 }
 
-fn is_yaml(path: &str) -> bool {
+/// Of nobody in particular, in PEM.
+fn certificate() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new(vec!["crm.test".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
+}
+
+pub fn is_yaml(path: &str) -> bool {
     std::path::Path::new(path).extension().is_some_and(|end| end == "yaml")
 }
 
@@ -183,7 +189,7 @@ async fn objects_become_a_tree_that_compiles_and_endpoints_a_file_of_their_own()
     );
     let compiled = foregate_policy::compile::compile(
         &sources(&tree),
-        &foregate_control::declared::Declared,
+        &foregate_control::declared::Declared::default(),
         foregate_policy::compile::Options::default(),
     );
     let snapshot = compiled.unwrap();
@@ -413,14 +419,15 @@ spec:
     let conditions = policy["status"]["ancestors"][0]["conditions"].clone();
     assert_eq!(condition(&conditions, "Accepted").0, "False NoValidCACertificate");
     assert_eq!(condition(&conditions, "ResolvedRefs").0, "False InvalidCACertificateRef");
-    cluster.put(&json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "roots", "namespace": "crm" }, "data": { "ca.crt": "PEM" } })).await;
+    let pem = certificate();
+    cluster.put(&json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "roots", "namespace": "crm" }, "data": { "ca.crt": pem } })).await;
     parent_is(&cluster, "leads", "ResolvedRefs", "True ResolvedRefs").await;
     let tree = controlled
         .tree("the policy is there", |tree| {
             tree.files.contains_key("kubernetes/crm/BackendTLSPolicy/leads.yaml")
         })
         .await;
-    assert_eq!(tree.text("secrets/configmap.crm.roots/ca.crt"), "PEM");
+    assert_eq!(tree.text("secrets/configmap.crm.roots/ca.crt"), pem);
     let policy = until("the policy names the Gateway", async || {
         let policy = cluster.read(version, "BackendTLSPolicy", "crm", "leads").await;
         (policy["status"]["ancestors"][0]["ancestorRef"]["kind"] == "Gateway").then_some(policy)
@@ -430,7 +437,7 @@ spec:
     let upstream = &sources(&tree);
     let compiled = foregate_policy::compile::compile(
         upstream,
-        &foregate_control::declared::Declared,
+        &foregate_control::declared::Declared::default(),
         foregate_policy::compile::Options::default(),
     )
     .unwrap();

@@ -1,11 +1,14 @@
 //! Lost API servers, stale watches, kinds that are missing: what was known goes on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::apiserver::{Cluster, until};
-use crate::kubernetes::{CLASS, GATEWAY, POLICY, ROUTE, SERVICE, condition, control, parent_is, slice};
+use crate::kubernetes::{
+    CLASS, GATEWAY, POLICY, ROUTE, SERVICE, condition, control, is_yaml, parent_is, slice,
+};
 
 const ENDPOINTS: &str = "kubernetes/crm/Service/leads.80.endpoints";
 
@@ -110,6 +113,50 @@ async fn kinds_that_are_not_installed_and_secrets_that_are_not_shown_hold_up_not
     let (resolved, message) = condition(&listener["conditions"], "ResolvedRefs");
     assert_eq!(resolved, "False InvalidCertificateRef");
     assert!(message.contains("cannot be read"), "{message}");
+}
+
+#[tokio::test]
+async fn a_kind_that_guards_and_is_served_in_another_version_holds_everything_as_it_is() {
+    let cluster = filled().await;
+    cluster.store().serve_as("foregate.dev", "v1beta1", "policies");
+    let controlled = control(&cluster);
+    let health = Arc::clone(&controlled.running.health);
+    let why = until("it is seen", async || health.faults().get("Policy").cloned()).await;
+    assert!(why.contains("foregate-control crds"), "{why}");
+    until("all else is listed", async || {
+        let asked = cluster.store().requests();
+        let watched: BTreeSet<&String> = asked.iter().filter(|asked| asked.starts_with("WATCH ")).collect();
+        (watched.len() == 15).then_some(())
+    })
+    .await;
+    cluster.store().install("policies");
+    let first = controlled.tree("there is a tree", |tree| tree.revision > 0).await;
+    assert!(
+        first.files.contains_key("kubernetes/crm/Policy/leads.yaml"),
+        "nothing came before what guards it"
+    );
+}
+
+#[tokio::test]
+async fn a_kind_that_was_seen_is_not_taken_for_removed_when_it_is_not_found() {
+    let cluster = filled().await;
+    let controlled = control(&cluster);
+    let before =
+        controlled.tree("there are endpoints", |tree| tree.text(ENDPOINTS).contains("10.0.0.1")).await;
+    cluster.store().serve_as("foregate.dev", "v1beta1", "policies");
+    // Whatever is watched is too old, and listed anew.
+    cluster.store().compact();
+    let health = Arc::clone(&controlled.running.health);
+    until("it is not found", async || {
+        health.faults().get("Policy").is_some_and(|why| why.contains("other")).then_some(())
+    })
+    .await;
+    cluster.put(&slice("leads-1", &["10.0.0.2"])).await;
+    let after = controlled.tree("the change arrives", |tree| tree.text(ENDPOINTS).contains("10.0.0.2")).await;
+    let documents = |tree: &foregate_control::kubernetes::tree::Tree| {
+        tree.files.keys().filter(|path| is_yaml(path)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(documents(&after), documents(&before), "what was known goes on");
 }
 
 #[tokio::test]

@@ -151,5 +151,12 @@ async fn every_request_is_allowed_by_a_rule_and_every_rule_is_needed() {
     assert!(*first.leading.borrow() != *second.leading.borrow(), "one of the two leads");
     let maps = (String::new(), "v1".to_owned(), "configmaps".to_owned());
     let at = ("injected".to_owned(), "foregate-roots".to_owned());
-    assert_eq!(cluster.store().get(&maps, &at).unwrap()["data"]["ca.crt"], "PEM");
+    let held = || cluster.store().get(&maps, &at).ok().map(|map| map["data"]["ca.crt"].clone());
+    assert_eq!(held(), Some(json!("PEM")));
+    // Whatever becomes of it, new pods find it as it was.
+    cluster.store().delete(&maps, &at).unwrap();
+    until("it is there again", async || held().filter(|pem| pem == "PEM")).await;
+    let other = json!({ "data": { "ca.crt": "of somebody else" } });
+    cluster.store().change(&maps, &at, false, Change::Merge(other)).unwrap();
+    until("it is mended", async || held().filter(|pem| pem == "PEM")).await;
 }

@@ -14,7 +14,7 @@ use kube::core::DynamicObject;
 use crate::kubernetes::{CLASS, GATEWAY, POLICY, ROUTE, SERVICE};
 
 /// A world of these documents; the first is the oldest.
-fn world(documents: &[&str]) -> World {
+pub fn world(documents: &[&str]) -> World {
     let mut world = World::default();
     let all = documents.iter().flat_map(|text| foregate_policy::parse::parse(text).documents);
     for (age, root) in all.enumerate() {
@@ -54,7 +54,7 @@ fn judged(documents: &[&str]) -> Outcome {
     }
 }
 
-fn report(outcome: &Outcome, resource: Resource, name: &str) -> Report {
+pub fn report(outcome: &Outcome, resource: Resource, name: &str) -> Report {
     outcome.rendered.reports[&Key::new(resource, "crm", name)].clone()
 }
 
@@ -63,17 +63,17 @@ fn parent(outcome: &Outcome, resource: Resource, name: &str) -> (Verdict, Verdic
     (route.parents[0].accepted.clone(), route.resolved)
 }
 
-fn ancestor(outcome: &Outcome, resource: Resource, name: &str) -> Verdict {
+pub fn ancestor(outcome: &Outcome, resource: Resource, name: &str) -> Verdict {
     let Report::Policy(policy) = report(outcome, resource, name) else { panic!("no policy") };
     policy.ancestors[0].1.clone()
 }
 
-fn text(outcome: &Outcome, path: &str) -> String {
+pub fn text(outcome: &Outcome, path: &str) -> String {
     outcome.rendered.files.get(path).map(|file| file.text.to_string()).unwrap_or_default()
 }
 
 /// The policy for another target.
-fn policy(kind: &str, name: &str) -> String {
+pub fn policy(kind: &str, name: &str) -> String {
     POLICY
         .replace("metadata: { name: leads", &format!("metadata: {{ name: {name}"))
         .replace("kind: HTTPRoute, name: leads", &format!("kind: {kind}, name: {name}"))

@@ -38,6 +38,8 @@ mod kubernetes_faults;
 #[cfg(test)]
 mod kubernetes_lease;
 #[cfg(test)]
+mod kubernetes_left_out;
+#[cfg(test)]
 mod kubernetes_rbac;
 #[cfg(test)]
 mod kubernetes_render;

@@ -69,6 +69,38 @@ async fn more_connections_than_there_is_room_for_are_closed_and_soon_there_is_ro
 }
 
 #[tokio::test]
+async fn strangers_of_one_address_leave_room_for_others() {
+    let control = Control::start(GENERATED).await;
+    let open = async |from: &str| {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+        let mut stream = socket.connect(control.address).await.unwrap();
+        // Nothing is said: a handshake that never ends counts as well.
+        let mut byte = [0; 1];
+        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut byte);
+        let closed = tokio::time::timeout(std::time::Duration::from_millis(1), read).await.is_ok();
+        (stream, closed)
+    };
+    let mut held = Vec::new();
+    let full = async {
+        while control.sample("foregate_control_handshakes_total{outcome=\"full\"}").await < 1.0 {
+            for _ in 0..16 {
+                held.push(open("127.0.0.2").await);
+            }
+        }
+    };
+    within("an address that has its share", full).await;
+    assert!(held.len() <= 96, "{} connections", held.len());
+    // Others shake hands, and whoever has an identity is no stranger.
+    let workload = sign(&control, None, join(&control.token("ns/crm/sa/leads", &[]))).await.unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..70 {
+        let mut client = identity(&control, Some(&workload)).await;
+        clients.push(within("a bundle", client.bundles(BundleRequest {})).await.unwrap());
+    }
+}
+
+#[tokio::test]
 async fn a_configuration_with_a_fault_is_refused_with_its_place() {
     for (text, want) in [
         (String::new(), "control.yaml"),

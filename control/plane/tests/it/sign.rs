@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use foregate_policy::fleet::{BundleRequest, Proof};
+use foregate_policy::fleet::{BundleRequest, Proof, SignRequest};
 use rcgen::{BasicConstraints, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P384_SHA384, SanType};
 use serde_json::Value;
 use tonic::Code;
@@ -270,4 +270,34 @@ async fn a_rotation_reaches_who_listens_and_signs_after_the_overlap() {
     };
     within("the old root to go", gone).await;
     control.events("bundle changed", 3).await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_root_that_is_withdrawn_and_gets_nothing_below_the_new_one() {
+    let settings = format!("{GENERATED}authority: {{ lifetime: 1h, overlap: 0s }}\n");
+    let control = Control::start(&settings).await;
+    let stolen = sign(&control, None, join(&control.token("ns/crm/sa/leads", &[]))).await.unwrap();
+    let mut client = identity(&control, Some(&stolen)).await;
+    let mut bundles = client.bundles(BundleRequest {}).await.unwrap().into_inner();
+    assert!(bundles.message().await.unwrap().is_some());
+    let output = control.command(&["authority", "rotate"], &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    control.event("issuer changed").await;
+    let honest = sign(&control, None, join(&control.token("ns/crm/sa/billing", &[]))).await.unwrap();
+    let mut other = identity(&control, Some(&honest)).await;
+    let mut kept = other.bundles(BundleRequest {}).await.unwrap().into_inner();
+    assert_eq!(kept.message().await.unwrap().unwrap().roots.len(), 2);
+
+    let roots = status(&control)["roots"].as_array().unwrap().clone();
+    let old = roots.iter().find(|root| root["leaves"].is_string()).unwrap()["sha256"].as_str().unwrap();
+    let output = control.command(&["authority", "withdraw"], &[old]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let ended = async { while matches!(bundles.message().await, Ok(Some(_))) {} };
+    within("the end of the connection", ended).await;
+    let key = KeyPair::generate().unwrap();
+    let request = || SignRequest { csr: csr(&key, |_| ()).into(), proof: None };
+    within("a refusal", client.sign(request())).await.unwrap_err();
+    // Whoever is below the other root stays.
+    assert_eq!(within("the bundle", kept.message()).await.unwrap().unwrap().roots.len(), 1);
+    within("a certificate", other.sign(request())).await.unwrap();
 }

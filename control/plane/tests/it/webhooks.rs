@@ -1,5 +1,7 @@
 //! The webhooks over TLS, as the API server calls them.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -11,8 +13,14 @@ use foregate_control::injection::serve::serve;
 use foregate_control::kubernetes::controller::{Running, Settings as ControllerSettings, start};
 use foregate_control::process::{Process, Trigger};
 use http_body_util::Full;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::apiserver::{Cluster, until};
 use crate::injection::settings;
@@ -51,6 +59,20 @@ async fn hooks(cluster: &Cluster) -> Hooks {
 }
 
 impl Hooks {
+    /// A connection from this address of the machine.
+    async fn stream(&self, from: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.roots.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let connector =
+            TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::new(from.parse().unwrap(), 0)).unwrap();
+        connector.connect(ServerName::try_from(NAME).unwrap(), socket.connect(self.at).await?).await
+    }
+
     async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Full<Bytes>> {
         webhook::connect(self.at, (NAME, &self.roots)).await
     }
@@ -188,6 +210,56 @@ async fn reviews_are_bounded_and_nonsense_is_refused() {
     let idle = TcpStream::connect(hooks.at).await.unwrap();
     assert_eq!(hooks.post("/inject", "{}".into()).await.0, 400);
     drop(idle);
+}
+
+#[tokio::test]
+async fn an_authority_that_could_not_be_written_is_written_soon() {
+    let cluster = Cluster::in_process();
+    cluster.apply(CLASS).await;
+    let webhooks = "apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingWebhookConfiguration
+metadata: { name: foregate }
+webhooks: [{ name: inject.foregate.dev, clientConfig: {} }]
+";
+    cluster.apply(webhooks).await;
+    cluster.store().fail("mutatingwebhookconfigurations", 2);
+    let hooks = hooks(&cluster).await;
+    let bundle = STANDARD.encode(&hooks.roots);
+    until("the authority is there", async || {
+        let version = "admissionregistration.k8s.io/v1";
+        let object = cluster.read(version, "MutatingWebhookConfiguration", "", "foregate").await;
+        (object["webhooks"][0]["clientConfig"]["caBundle"] == bundle.as_str()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_says_nothing_keeps_neither_memory_nor_places_of_others() {
+    let cluster = Cluster::start().await;
+    cluster.apply(CLASS).await;
+    let hooks = hooks(&cluster).await;
+    let head = format!("POST /inject HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: 4000000\r\n\r\n{{");
+    let mut slow = Vec::new();
+    // An eighth of all connections is what one address gets.
+    for _ in 0..32 {
+        let mut stream = hooks.stream("127.0.0.2").await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    let more = async {
+        let mut more = hooks.stream("127.0.0.2").await?;
+        more.read(&mut [0; 1]).await
+    };
+    assert!(!matches!(more.await, Ok(1)), "it is closed");
+    assert_eq!(hooks.post("/inject", "{}".into()).await.0, 400, "others are answered meanwhile");
+    for mut stream in slow {
+        let mut answer = String::new();
+        // However the end of it comes: what counts is the answer.
+        let _ =
+            tokio::time::timeout(Duration::from_mins(1), stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    }
+    hooks.stream("127.0.0.2").await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! What is told about codes of objects in Kubernetes, in order.
 
-use super::{BACKEND_KIND, Entry, LOCAL_FILE, NAME_RESERVED, OBJECT_REFUSED, SERVICE_UNKNOWN, entry};
+use super::{
+    BACKEND_KIND, Entry, FILE_FOREIGN, LOCAL_FILE, NAME_RESERVED, OBJECT_REFUSED, SERVICE_UNKNOWN, entry,
+};
 
 /// Codes from 790, in order.
 pub const OF_KUBERNETES: &[Entry] = &[
@@ -38,5 +40,12 @@ pub const OF_KUBERNETES: &[Entry] = &[
         "A Policy with a fault is not in force, and what it was to guard would be open without it; the same holds for a BackendTLSPolicy and the connections it was to secure. So its targets are not served until it is mended. A Secret or ConfigMap that is missing or not as it must be has the same effect.",
         "kind: Policy\nspec: { targetRefs: [..], authorize: [{ name: a, allow: 'jwt.scop' }] }",
         "kind: Policy\nspec: { targetRefs: [..], authorize: [{ name: a, allow: '\"crm\" in jwt.scopes' }] }",
+    ),
+    entry(
+        FILE_FOREIGN,
+        "A document refers to a file of another source",
+        "Secrets and other files stand at one place, whichever source they come from. Documents of a source with `namespaces` may refer to those that the same source brings, or another one that is bound to their namespace too: else a team could have the secrets of others sent to its own endpoints.",
+        "sources:\n- { name: secrets, folder: { path: /etc/foregate/secrets } }\n- { name: leads, folder: { path: /srv/leads }, namespaces: [leads] }   # and a secretRef in it",
+        "sources:\n- { name: secrets-of-leads, folder: { path: /etc/foregate/leads }, namespaces: [leads] }\n- { name: leads, folder: { path: /srv/leads }, namespaces: [leads] }",
     ),
 ];

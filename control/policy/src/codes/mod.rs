@@ -149,6 +149,7 @@ pub const SERVICE_UNKNOWN: Code = Code(791);
 pub const LOCAL_FILE: Code = Code(792);
 pub const NAME_RESERVED: Code = Code(793);
 pub const OBJECT_REFUSED: Code = Code(794);
+pub const FILE_FOREIGN: Code = Code(795);
 
 /// Every entry, in order.
 pub fn all() -> impl Iterator<Item = &'static Entry> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::kubernetes::certificates::fits;
+use crate::kubernetes::certificates::{authorities, fits};
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::objects::Object;
 use crate::kubernetes::references::{Holder, Reference};
@@ -133,7 +133,6 @@ impl<'a> Rendering<'a> {
             && let (Some(chain), Some(key)) = (content.key("tls.crt"), content.key("tls.key"))
         {
             fits(chain, key).map_err(|why| {
-                self.unfit.insert(reference.clone());
                 Verdict::bad("InvalidCertificateRef", format!("the Secret `{}`: {why}", reference.name))
             })?;
         }
@@ -143,10 +142,21 @@ impl<'a> Rendering<'a> {
     fn authority(&mut self, gateway: &Object, said: &Value) -> Result<Reference, Verdict> {
         let holders = [Holder::ConfigMap, Holder::Secret];
         let reference = self.reference(gateway, said, &holders, "InvalidCACertificateRef")?;
-        match self.need(&reference, "ca.crt") {
+        match self.need_authority(&reference) {
             Some(why) => Err(Verdict::bad("InvalidCACertificateRef", why)),
             None => Ok(reference),
         }
+    }
+
+    /// Notes that the authorities of a Secret or `ConfigMap` are needed; says why they cannot be had or used.
+    pub fn need_authority(&mut self, reference: &Reference) -> Option<String> {
+        let lacks = self.need(reference, "ca.crt");
+        let pem = self.references.get(reference).and_then(|content| content.key("ca.crt"));
+        let unfit = || {
+            let why = pem.and_then(|pem| authorities(pem).err())?;
+            Some(format!("ca.crt of the {} `{}`: {why}", reference.holder.word(), reference.name))
+        };
+        lacks.or_else(unfit)
     }
 
     /// What a Gateway refers to, where it may.

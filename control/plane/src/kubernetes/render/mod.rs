@@ -19,10 +19,11 @@ use serde_json::{Map, Value, json};
 
 use crate::kubernetes::kinds::{CONTROLLER_NAME, Resource};
 use crate::kubernetes::objects::{Key, Object, World};
-use crate::kubernetes::references::{Needed, Reference, References};
+use crate::kubernetes::references::{Content, Needed, Reference, References};
 use crate::kubernetes::report::{Report, Reports, Verdict};
 use crate::kubernetes::services::{Place, Port};
 use crate::kubernetes::yaml;
+use crate::whole::{Contents, Files};
 use foregate_policy::compile::backends::Speech;
 use foregate_policy::document::CREATED;
 
@@ -60,12 +61,31 @@ pub struct Rendered {
     pub files: BTreeMap<Arc<str>, File>,
     /// Contents of Secrets and `ConfigMaps`.
     pub secrets: BTreeMap<Arc<str>, Bytes>,
+    /// Those that were asked for and have not come.
+    pub awaited: BTreeSet<Arc<str>>,
     /// By Service.
     pub endpoints: BTreeMap<Place, Vec<EndpointsFile>>,
     pub needed: Needed,
     pub reports: Reports,
     /// Of a Gateway or route, where each entry of the list that was written stands in the object.
     pub places: BTreeMap<Key, Vec<usize>>,
+}
+
+impl Contents for Rendered {
+    fn content(&self, way: &str) -> Option<Bytes> {
+        self.secrets.get(way).cloned()
+    }
+}
+
+impl Files for Rendered {
+    fn has(&self, way: &str) -> bool {
+        self.secrets.contains_key(way) || self.awaited.contains(way)
+    }
+
+    /// Objects have no folders beside them.
+    fn below(&self, _: &str) -> Vec<Arc<str>> {
+        Vec::new()
+    }
 }
 
 /// The work under way.
@@ -80,8 +100,6 @@ pub(super) struct Rendering<'a> {
     pub nowhere: BTreeSet<(Box<str>, Speech)>,
     /// What rests on something that is left out.
     pub refused: BTreeMap<Key, Verdict>,
-    /// Secrets whose parts do not fit: nobody gets them.
-    pub unfit: BTreeSet<Reference>,
     /// Gateways through which each target of a `BackendTLSPolicy` is reached.
     pub reached: BTreeMap<transport::Target, BTreeSet<Key>>,
     /// Upstreams and Services that must not be reached, for want of the TLS that a policy asks for.
@@ -120,7 +138,6 @@ impl<'a> Rendering<'a> {
             services: BTreeMap::new(),
             nowhere: BTreeSet::new(),
             refused: BTreeMap::new(),
-            unfit: BTreeSet::new(),
             reached: BTreeMap::new(),
             unsafe_targets: BTreeMap::new(),
             out: Rendered::default(),
@@ -165,13 +182,15 @@ impl<'a> Rendering<'a> {
     }
 
     fn write_secrets(&mut self) {
-        for (reference, keys) in
-            self.out.needed.iter().filter(|(reference, _)| !self.unfit.contains(*reference))
-        {
-            let Some(content) = self.references.get(reference) else { continue };
+        for (reference, keys) in &self.out.needed {
+            let content = self.references.get(reference);
+            let awaited = content.is_none_or(|content| **content == Content::Loading);
             for key in keys {
-                if let Some(bytes) = content.key(key) {
-                    self.out.secrets.insert(reference.path(key).into(), bytes.clone());
+                let way: Arc<str> = reference.path(key).into();
+                if let Some(bytes) = content.and_then(|content| content.key(key)) {
+                    self.out.secrets.insert(way, bytes.clone());
+                } else if awaited {
+                    self.out.awaited.insert(way);
                 }
             }
         }

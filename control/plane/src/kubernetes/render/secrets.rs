@@ -6,20 +6,27 @@ use serde_json::{Map, Value, json};
 use crate::kubernetes::kinds::Resource;
 use crate::kubernetes::objects::Object;
 use crate::kubernetes::references::{Holder, Reference};
-use crate::kubernetes::render::{Rendering, text};
+use crate::kubernetes::render::{Rendering, list, text};
 use crate::kubernetes::report::Verdict;
 
 /// Fields whose text is the path of a file, or a variable, of the machine of a proxy.
 const LOCAL: [&str; 4] = ["file", "env", "caFile", "endpointsFile"];
+/// Below this, proxies have a folder with the features of each namespace.
+const FEATURES: &str = "/var/lib/foregate/features";
 
 impl Rendering<'_> {
     /// The spec with its references to Secrets led into the tree.
     pub fn anchored(&mut self, object: &Object) -> Result<Value, Verdict> {
         let mut spec = object.spec.clone();
-        // What is known of a client is anything at all; bundles of models lie where the proxies are.
-        let free = matches!(object.key.resource, Resource::Consumer | Resource::Model);
-        let mut walk = Walk { namespace: &object.key.namespace, wanted: Vec::new(), local: None, free };
+        // What is known of a client is anything at all.
+        let free = object.key.resource == Resource::Consumer;
+        let model = object.key.resource == Resource::Model;
+        let mut walk =
+            Walk { namespace: &object.key.namespace, wanted: Vec::new(), local: None, free, model };
         walk.value(&mut spec, &mut Vec::new());
+        if model {
+            model_files(&object.key.namespace, &spec)?;
+        }
         if let Some(way) = walk.local {
             let message = format!(
                 "{}: {way}: an object cannot name a file or variable of the proxies; use secretRef",
@@ -36,12 +43,45 @@ impl Rendering<'_> {
     }
 }
 
+/// Tells of paths that a model may not name. Its bundles, and the keys that these are signed with, lie where the proxies
+/// are; its features, which are written to, in a folder for each namespace.
+fn model_files(namespace: &str, spec: &Value) -> Result<(), Verdict> {
+    let bundles = list(spec, "versions").iter().chain([spec]).filter_map(|holder| holder.get("bundle"));
+    let mut beside = bundles.filter_map(|bundle| text(bundle, "path"));
+    let mut signers = list(spec, "signedBy").iter().filter_map(|key| text(key, "file"));
+    if let Some(path) = beside.find(|path| !is_plain(path)).or_else(|| signers.find(|path| !is_plain(path))) {
+        let message = format!(
+            "{}: `{path}`: an object has no files beside it; write an absolute path that every proxy has",
+            codes::FILE_ABSENT
+        );
+        return Err(Verdict::bad("Invalid", message));
+    }
+    let own = format!("{FEATURES}/{namespace}/");
+    let store = spec.get("featureStore").unwrap_or(&Value::Null);
+    for field in ["path", "inbox"] {
+        if text(store, field).is_some_and(|path| !path.starts_with(&own) || !is_plain(path)) {
+            let message = format!(
+                "{}: spec.featureStore.{field}: the features of this namespace are below {own}",
+                codes::LOCAL_FILE
+            );
+            return Err(Verdict::bad("Invalid", message));
+        }
+    }
+    Ok(())
+}
+
+/// True for an absolute path that goes straight on.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/') && !path.split('/').any(|part| part == "..")
+}
+
 struct Walk<'a> {
     namespace: &'a str,
     wanted: Vec<(Reference, String)>,
     /// The way to a file that is named.
     local: Option<String>,
     free: bool,
+    model: bool,
 }
 
 impl Walk<'_> {
@@ -65,6 +105,8 @@ impl Walk<'_> {
             match field.as_str() {
                 "secretRef" if value.is_object() => self.secret(value),
                 "clientCertificateRef" if value.is_object() => self.certificate(value),
+                // Told by `model_files`.
+                "signedBy" if self.model => {}
                 local if LOCAL.contains(&local) && value.is_string() && !self.free => {
                     self.local.get_or_insert_with(|| format!("spec{}", way.concat()));
                 }

@@ -120,7 +120,7 @@ impl<'a> Rendering<'a> {
             };
             let name = text(said, "name").unwrap_or_default();
             let reference = Reference::new(holder, &object.key.namespace, name);
-            if let Some(why) = self.need(&reference, "ca.crt") {
+            if let Some(why) = self.need_authority(&reference) {
                 resolved = Verdict::bad("InvalidCACertificateRef", why);
             }
             written.push(json!({ "group": "", "kind": kind, "name": reference.folder() }));

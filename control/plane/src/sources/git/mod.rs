@@ -10,7 +10,9 @@ mod tests;
 #[cfg(test)]
 mod tests_https;
 
+use std::fmt;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -120,8 +122,7 @@ impl Puller {
                 None => fault,
             }
         })?;
-        let accepted = self.accepted();
-        let old = accepted.and_then(|accepted| ObjectId::from_hex(accepted.commit.as_bytes()).ok());
+        let old = self.accepted()?;
         if old == Some(tip) && !first {
             return Ok(None);
         }
@@ -140,12 +141,25 @@ impl Puller {
         self.state.join("accepted.json")
     }
 
-    /// What was accepted before from the same place; another one has another history.
-    fn accepted(&self) -> Option<Accepted> {
-        let text = fs::read(self.state_file()).ok()?;
-        let accepted: Accepted = serde_json::from_slice(&text).ok()?;
-        let same = accepted.url == self.spec.url && accepted.reference == self.spec.reference();
-        same.then_some(accepted)
+    /// The commit that was accepted before from the same place; another one has another history. What cannot be read is
+    /// a fault: it must not pass for nothing, which any history may follow.
+    fn accepted(&self) -> Result<Option<ObjectId>, SourceFault> {
+        let file = self.state_file();
+        let fault = |why: &dyn fmt::Display| {
+            let message = format!("{}: {why}: which commit was accepted last is not known", file.display());
+            let help = "mend the file; whoever means to begin anew removes it";
+            SourceFault::new(&self.name, codes::SOURCE_UNREADABLE, message).help(help)
+        };
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(fault(&error)),
+        };
+        let accepted: Accepted = serde_json::from_slice(&text).map_err(|error| fault(&error))?;
+        if accepted.url != self.spec.url || accepted.reference != self.spec.reference() {
+            return Ok(None);
+        }
+        ObjectId::from_hex(accepted.commit.as_bytes()).map(Some).map_err(|error| fault(&error))
     }
 
     fn accept(&self, tip: ObjectId) -> Result<(), SourceFault> {

@@ -81,12 +81,36 @@ fn told(store: &Store, path: &str) -> Option<Response> {
     Some(response)
 }
 
+/// What discovery tells of kinds that are served in other versions.
+fn discovered(store: &Store, path: &str) -> Option<Response> {
+    let known = store.elsewhere();
+    let value = match path.trim_matches('/').split('/').collect::<Vec<_>>().as_slice() {
+        ["apis"] => {
+            let groups = known.iter().map(|(group, version, _)| {
+                let version = json!({ "groupVersion": format!("{group}/{version}"), "version": version });
+                json!({ "name": group, "versions": [version] })
+            });
+            json!({ "kind": "APIGroupList", "groups": groups.collect::<Vec<_>>() })
+        }
+        ["apis", group, version] if known.iter().any(|one| one.0 == *group && one.1 == *version) => {
+            let kinds = known.iter().filter(|one| one.0 == *group && one.1 == *version).map(|(.., plural)| {
+                json!({ "name": plural, "singularName": "", "namespaced": true, "kind": plural, "verbs": ["list"] })
+            });
+            let version = format!("{group}/{version}");
+            json!({ "kind": "APIResourceList", "groupVersion": version, "resources": kinds.collect::<Vec<_>>() })
+        }
+        _ => return None,
+    };
+    Some(axum::Json(value).into_response())
+}
+
 async fn answer(
     State(store): State<Arc<Store>>,
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
-    if let Some(said) = told(&store, request.uri().path()) {
+    let path = request.uri().path();
+    if let Some(said) = told(&store, path).or_else(|| discovered(&store, path)) {
         return said;
     }
     let Some(place) = place(request.uri().path()) else { return refusal((404, "NotFound")) };
@@ -146,6 +170,7 @@ fn carry_out(
             store.create(&place.collection, &at(&name), object)
         }
         ("PUT", Some(name)) => store.change(&place.collection, &at(name), status, Change::Replace(said()?)),
+        ("PATCH", Some(_)) if store.fails(&place.collection.2) => Err((500, "InternalError")),
         ("PATCH", Some(name)) => {
             // What applies an object that is not there needs to be allowed to create it as well.
             if store.get(&place.collection, &at(name)).is_err() {

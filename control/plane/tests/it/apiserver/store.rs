@@ -33,6 +33,9 @@ struct Kept {
     /// What each manager applied last: to an object, or to its status.
     applied: BTreeMap<(Collection, At, String, bool), Value>,
     absent: BTreeSet<String>,
+    failing: BTreeMap<String, usize>,
+    /// Kinds that are served in another version: group, version and plural.
+    elsewhere: BTreeSet<Collection>,
     forbidden: BTreeSet<String>,
     requests: Vec<String>,
     marks: BTreeMap<String, u64>,
@@ -240,6 +243,38 @@ impl Store {
     /// From now on the server knows no such kind.
     pub fn uninstall(&self, plural: &str) {
         self.kept.lock().unwrap().absent.insert(plural.to_owned());
+    }
+
+    /// From now on the server knows this kind in this version alone.
+    pub fn serve_as(&self, group: &str, version: &str, plural: &str) {
+        self.uninstall(plural);
+        let collection = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.kept.lock().unwrap().elsewhere.insert(collection);
+    }
+
+    /// From now on the server knows this kind as ever.
+    pub fn install(&self, plural: &str) {
+        let mut kept = self.kept.lock().unwrap();
+        kept.absent.remove(plural);
+        kept.elsewhere.retain(|(.., other)| other != plural);
+    }
+
+    /// Kinds that are served in another version than any test asks for.
+    pub fn elsewhere(&self) -> BTreeSet<Collection> {
+        self.kept.lock().unwrap().elsewhere.clone()
+    }
+
+    /// The next changes of objects of this kind fail, so many of them.
+    pub fn fail(&self, plural: &str, times: usize) {
+        self.kept.lock().unwrap().failing.insert(plural.to_owned(), times);
+    }
+
+    /// True where this change is one that fails.
+    pub fn fails(&self, plural: &str) -> bool {
+        let mut kept = self.kept.lock().unwrap();
+        let Some(left) = kept.failing.get_mut(plural).filter(|left| **left > 0) else { return false };
+        *left -= 1;
+        true
     }
 
     /// From now on requests about this kind are refused.
