@@ -4,8 +4,6 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::declared::Declared;
-use crate::whole::Folder;
 use clap::{Args, ValueEnum};
 use foregate_policy::compile::{Options, check_cases, compile};
 use foregate_policy::diagnostic::{Diagnostic, Severity, sort};
@@ -17,6 +15,7 @@ use crate::config::{Config, ConfigError};
 use crate::declared::Declared;
 use crate::inspect::{Names, inspect};
 use crate::kubernetes::reach::{ReachError, configuration};
+use crate::whole::Folder;
 
 /// Configuration refused, as `foregate check` has it.
 const REFUSED: u8 = 3;
