@@ -1,6 +1,6 @@
 //! Compiles what objects come to, and leaves out what does not compile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -43,8 +43,11 @@ pub fn judge(world: &World, references: &References) -> Outcome {
             needed.entry(reference.clone()).or_default().extend(keys.iter().cloned());
         }
         let sources = sources(&rendered);
-        let Whole { faults: diagnostics, warnings, .. } = whole(&sources, &rendered, Options::default());
+        let Whole { faults: diagnostics, warnings, files } = whole(&sources, &rendered, Options::default());
         if diagnostics.is_empty() {
+            // What nobody refers to in the end is given to nobody.
+            let used: BTreeSet<_> = files.into_iter().flatten().collect();
+            rendered.secrets.retain(|way, _| used.contains(way));
             remark(&mut rendered, &sources, &warnings);
             rendered.needed = needed;
             return Outcome { rendered, stuck: Vec::new() };

@@ -25,7 +25,7 @@ pub struct Merged {
     pub files: BTreeMap<Arc<str>, (Bytes, usize)>,
     pub endpoints: Endpoints,
     /// Sources of endpoints, and those that have the same files as a source before them.
-    pub(super) also: BTreeSet<(Arc<str>, usize)>,
+    pub also: BTreeSet<(Arc<str>, usize)>,
     pub origins: Vec<Origin>,
     pub places: Vec<Place>,
     pub warnings: Vec<Diagnostic>,

@@ -165,7 +165,7 @@ fn what_a_file_holds_is_looked_at_before_proxies_are_asked() {
     made(&files(&key(&one_key)));
     let told = refused(&files(&key(&other)));
     assert!(told.len() == 1 && told[0].contains("do not fit"), "{told:#?}");
-    let told = refused(&files("TODO"));
+    let told = refused(&files("not yet"));
     assert!(told.len() == 1 && told[0].contains("tls.key is no private key in PEM"), "{told:#?}");
     let token = upstream(
         "a",

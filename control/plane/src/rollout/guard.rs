@@ -113,9 +113,8 @@ impl Evidence {
     /// Forgets what happened long ago; `now` is since the Unix epoch.
     pub fn fade(&mut self, now: Duration) {
         self.minute = now.as_secs() / 60;
-        let oldest = self.minute.saturating_sub(MEMORY);
         for minutes in self.by_revision.values_mut() {
-            minutes.retain(|(minute, _)| *minute > oldest);
+            minutes.retain(|(minute, _)| minute + MEMORY > self.minute);
         }
     }
 

@@ -161,7 +161,7 @@ spec:\n  targetRefs: [{ group: '', kind: Service, name: other }]\n\
             ],
         )
     };
-    let outcome = held("TODO");
+    let outcome = held("not yet");
     let verdict = ancestor(&outcome, Resource::BackendTlsPolicy, "other");
     assert_eq!((verdict.ok, verdict.reason), (false, "NoValidCACertificate"));
     assert!(verdict.message.contains("ca.crt of the ConfigMap `roots`"), "{verdict:?}");

@@ -136,12 +136,10 @@ async fn what_does_not_compile_here_is_refused_shown_and_not_sent_again() {
     let control = Control::start(&domain, EVERYTHING, &[("policies.yaml", &good)]).await;
     let place = Place::new(&domain, "/ns/crm/sa/edge");
     let gateway = serving(&place, &control, &good).await;
-    // The control plane takes certificates as declared; the proxy reads them.
-    let tls = "  - { name: https, protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: edge-cert }] } }\n---";
-    let bad = marked(crm.address, "bad").replacen("---", &format!("{}\n", tls.trim_end()), 1);
-    for file in ["tls.crt", "tls.key"] {
-        control.write(&format!("secrets/edge-cert/{file}"), "nonsense");
-    }
+    // What stands on the machine of a proxy is taken as declared by the control plane.
+    let endpoints = format!("endpoints: [\"{}\"]", crm.address);
+    let there = format!("{endpoints}, tls: {{ mode: Simple, caFile: /nowhere/edge-cert.pem }}");
+    let bad = marked(crm.address, "bad").replace(&endpoints, &there);
     control.write("policies.yaml", &bad);
     let status =
         control.wait_status("the refusal", |status| status["proxies"][0]["refusal"].is_object()).await;
