@@ -103,12 +103,13 @@ impl Browser {
     async fn comes_to(&self, stage: &str) {
         for count in 1.. {
             tokio::select! {
+                biased;
+                () = self.complaints.ended() => panic!("before {stage}:\n{}", self.complaints.text()),
                 told = self.out.wait_count("its next stage", count, |line| line["stage"].is_string()) => {
                     if told.iter().any(|line| line["stage"] == stage) {
                         return;
                     }
                 }
-                () = self.complaints.ended() => panic!("before {stage}:\n{}", self.complaints.text()),
             }
         }
     }
