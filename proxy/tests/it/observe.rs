@@ -103,7 +103,7 @@ fn samples(families: &BTreeMap<String, Metric>) -> BTreeMap<&str, f64> {
 fn as_listed(families: &BTreeMap<String, Metric>) {
     let list = include_str!("../../METRICS.md");
     let rows = list.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.strip_prefix("| `")?.split(" | ").collect();
+        let cells: Vec<&str> = line.strip_prefix("| `")?.split('|').map(str::trim).collect();
         Some((cells.first()?.trim_end_matches('`'), (*cells.get(1)?, cells.get(2)?.replace('`', ""))))
     });
     let rows: BTreeMap<&str, (&str, String)> = rows.collect();

@@ -7,6 +7,7 @@ import { Command } from "../panel";
 const STATES = {
   ready: ["Ready", "good"],
   draining: ["Draining", "warn"],
+  withheld: ["Granted nothing by the control plane", "bad"],
   waiting: ["Waiting for the control plane", "warn"],
   starting: ["Starting", "warn"],
 } as const;

@@ -98,7 +98,7 @@ async fn a_request_is_recorded_and_counted_under_the_decision_that_its_response_
         assert_eq!(record[field], want, "{field}");
     }
     assert!(!record.to_string().contains("secret"), "{record}");
-    gateway.wait_sample(&served("GET", 200, "all/0"), |count| count >= 1.0).await;
+    gateway.wait_sample(&served("POST", 200, "all/0"), |count| count >= 1.0).await;
 }
 
 #[tokio::test]
