@@ -1,6 +1,6 @@
 //! The metrics of the gateway: handles, what one record does to them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ pub struct Metrics {
 /// How all requests together ended, for reports to the control plane.
 #[derive(Debug, Default)]
 pub struct OutcomeCounts {
+    /// Somebody reports them: workers that share three counters pay for it with each request.
+    reported: AtomicBool,
     requests: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
@@ -60,6 +62,9 @@ pub struct Outcomes {
 
 impl OutcomeCounts {
     fn count(&self, record: &Record) {
+        if !self.reported.load(Ordering::Relaxed) {
+            return;
+        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         if record.status >= 500 {
             self.failed.fetch_add(1, Ordering::Relaxed);
@@ -113,8 +118,9 @@ impl Metrics {
         self.listeners.find_or_make(listener, &self.families.listener_budget, make).unwrap_or_default()
     }
 
-    /// How all requests together ended.
+    /// How all requests together ended, counted from the first time that somebody asks.
     pub fn outcomes(&self) -> &OutcomeCounts {
+        self.outcomes.reported.store(true, Ordering::Relaxed);
         &self.outcomes
     }
 
