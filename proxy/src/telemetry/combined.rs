@@ -70,7 +70,7 @@ mod tests {
     use crate::telemetry::json;
     use crate::telemetry::record::{CameWith, Record};
     use crate::telemetry::testing::{full_record, record};
-    use proptest::prelude::*;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
     use serde_json::Value;
 
     fn line(record: &Record) -> String {

@@ -1,4 +1,4 @@
-//! Traces reach a collector with the right parents, and one that is in trouble troubles no request.
+//! Traces reach a collector with the right parents; its troubles reach no request.
 
 use std::time::Duration;
 

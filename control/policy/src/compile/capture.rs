@@ -206,12 +206,11 @@ impl Compilation<'_> {
                     connections.meant(served.port).filter(|it| both(*it)).collect();
                 ports.sort_unstable();
                 let Some(first) = ports.first() else { continue };
-                let which = match first {
-                    None => "any port".to_owned(),
-                    Some(_) => {
-                        let ports: Vec<String> = ports.iter().flatten().map(ToString::to_string).collect();
-                        format!("port {}", ports.join(", "))
-                    }
+                let which = if first.is_none() {
+                    "any port".to_owned()
+                } else {
+                    let ports: Vec<String> = ports.iter().flatten().map(ToString::to_string).collect();
+                    format!("port {}", ports.join(", "))
                 };
                 let message = format!(
                     "an HTTPRoute and a TCPRoute take connections to {which}: the client's first bytes choose whose rules hold"

@@ -1,4 +1,4 @@
-//! Traces: records wait in a bounded queue; a thread makes spans of them and sends them.
+//! Traces: records wait in a bounded queue; a thread sends them as spans.
 
 pub mod otlp;
 mod post;
