@@ -88,6 +88,9 @@ class Book:
                 return match[0]
             file, _, name = target.partition("#")
             file = posixpath.normpath(posixpath.join(posixpath.dirname(path), file)) if file else path
+            if file.startswith("docs/src/") and not file.endswith(".md"):
+                # A picture, which the book has beside its pages.
+                return f"[{words}]({posixpath.relpath(file.removeprefix('docs/src/'), posixpath.dirname(page) or '.')})"
             place = self.places.get((file, name or None)) or self.places.get((file, None))
             if place is None and (file, None) not in self.places:
                 index = posixpath.join(file, "README.md")

@@ -31,6 +31,8 @@ NOT_REFUSED = {
     "HeadTimeout": "what is no request yet is told by its status, and not counted",
     "HeadersTooLarge": "what is no request yet is told by its status, and not counted",
     "BackendInvalid": "what leads nowhere does not compile",
+    "GrantLost": "ends all that this proxy serves; tests of the fleet provoke it",
+    "LoopDetected": "needs redirected connections; tests of the mesh provoke it",
 }
 NOT_RAISED = {
     "ForegatePanics": "needs a defect of the gateway",

@@ -307,8 +307,7 @@ async fn dispatch<'a>(
         course.attempts = attempts.as_ref();
     }
     let reached = life.reached.clone();
-    let meant = life.connection.captured;
-    let call = Call { now: started, course, reached: reached.as_deref(), meant };
+    let call = Call { now: started, course, reached: reached.as_deref(), meant: life.connection.captured };
     let mut sending = pin!(dispatch::send(&upstream, head, body, call));
     let outcome = match limit {
         None => sending.await,

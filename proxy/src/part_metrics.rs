@@ -260,8 +260,8 @@ pub fn certificates(telemetry: &Telemetry, live: &Live) {
 /// Registers how long a version of a model runs.
 pub fn runs(telemetry: &Telemetry, model: &str, version: &str, part: &Arc<ModelScorer>) {
     let help = "Time of one row in the last 256 runs that were timed.";
-    let quantiles: [(&str, fn(&ModelScorer) -> Duration); 2] =
-        [("0.5", ModelScorer::median), ("0.99", ModelScorer::p99)];
+    type Quantile = (&'static str, fn(&ModelScorer) -> Duration);
+    let quantiles: [Quantile; 2] = [("0.5", ModelScorer::median), ("0.99", ModelScorer::p99)];
     for (quantile, read) in quantiles {
         let labels = [("model", model), ("version", version), ("quantile", quantile)];
         let name = "foregate_model_run_duration_seconds";

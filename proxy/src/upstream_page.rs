@@ -76,9 +76,9 @@ pub struct Fitness {
 /// Endpoints of every upstream of what is in force.
 pub fn fitness(live: &Live) -> Fitness {
     let mut sum = Fitness::default();
-    for upstream in live.upstreams.iter() {
+    for upstream in &live.upstreams {
         let checked = upstream.spec.balancing.check.is_some();
-        for endpoint in upstream.table().members.endpoints.iter() {
+        for endpoint in &upstream.table().members.endpoints {
             sum.all += 1;
             sum.fit += usize::from(standing(&endpoint.state, checked) == FIT);
         }

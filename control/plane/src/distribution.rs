@@ -108,7 +108,7 @@ async fn make(board: Arc<Board>, shelf: Arc<Shelf>, offering: Arc<Offering>) {
         match spawn_blocking(move || make_once(&board, &shelf, &offers, known)).await {
             Ok(digested) => before = digested,
             Err(_) => {
-                event(Level::Error, "revision not made", &[("error", "a defect while compiling".into())])
+                event(Level::Error, "revision not made", &[("error", "a defect while compiling".into())]);
             }
         }
         if changes.changed().await.is_err() {

@@ -93,7 +93,7 @@ impl Admin {
         }
         let told = self.read(&mut answer, path).await.unwrap_or_default();
         let problem: Value = serde_json::from_str(&told).unwrap_or_default();
-        match problem["detail"].as_str() {
+        match problem.get("detail").and_then(Value::as_str) {
             Some(detail) => Err(AdminError::Refused(self.admin.clone(), status, detail.to_owned())),
             None => Err(AdminError::Strange(self.admin.clone(), path)),
         }

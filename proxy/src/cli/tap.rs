@@ -46,7 +46,7 @@ pub(super) struct Tap {
     /// Refused ones alone.
     #[arg(long)]
     refused: bool,
-    /// Ends after so many.
+    /// Ends after so many, 1 or more.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// How a decision is told: a line, or all of it as a JSON object a line.

@@ -40,7 +40,6 @@ pub(super) struct TelemetryArgs {
 
 /// Where spans go, and which.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_field_names, reason = "they name options that stand among others")]
 struct TraceArgs {
     /// Collector that spans are sent to by OTLP: grpc://HOST:PORT, grpcs://HOST:PORT (with TLS), http://HOST:PORT or
     /// https://HOST:PORT; `off` for none [default: what `OTEL_EXPORTER_OTLP_ENDPOINT` names, else none].

@@ -1,5 +1,6 @@
 //! `foregate top`: how a running gateway does, in a terminal.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,10 +26,10 @@ pub(super) struct Top {
     /// Prints the numbers of now and ends, as it does where standard output is no terminal.
     #[arg(long)]
     once: bool,
-    /// Seconds between two looks.
+    /// Seconds between two looks, 1 to 3600.
     #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3_600))]
     interval: u64,
-    /// Most routes shown: those with most requests.
+    /// Most routes shown, 0 or more: those with most requests.
     #[arg(long, value_name = "N", default_value_t = 10)]
     routes: usize,
     /// How it is told: a table, or everything as a JSON object a line.
@@ -54,7 +55,7 @@ impl Top {
         let mut first = true;
         loop {
             let (text, overview) = self.admin.ask(&client, PATH, "").await?;
-            if !overview["routes"].is_array() {
+            if !overview.get("routes").is_some_and(Value::is_array) {
                 return Err(self.admin.strange(PATH));
             }
             let told = match self.format {
@@ -200,8 +201,10 @@ fn models(overview: &Value, paint: Paint) -> Vec<String> {
     let rows: Vec<_> = all
         .iter()
         .map(|it| {
-            let drift = match it["drift"]["index"].as_f64() {
-                Some(index) => format!("{index:.2} {}", text(&it["drift"]["feature"])),
+            let drift = match it.pointer("/drift/index").and_then(Value::as_f64) {
+                Some(index) => {
+                    format!("{index:.2} {}", it.pointer("/drift/feature").map(text).unwrap_or_default())
+                }
                 None => "-".to_owned(),
             };
             [text(&it["name"]), text(&it["version"]), text(&it["role"]), micros(&it["p99_us"]), drift]
@@ -223,10 +226,11 @@ fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], right: usize, pa
         let mut line = String::new();
         for (column, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
             let gap = if column == 0 { "" } else { "  " };
-            line += &if column < right {
-                format!("{gap}{cell:width$.40}")
+            // Writing to a string does not fail.
+            let _ = if column < right {
+                write!(line, "{gap}{cell:width$.40}")
             } else {
-                format!("{gap}{cell:>width$.40}")
+                write!(line, "{gap}{cell:>width$.40}")
             };
         }
         line.trim_end().to_owned()

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::admin::{AdminState, Problem};
 use crate::telemetry::filter::Filter;
@@ -73,7 +73,7 @@ pub(super) async fn stream(
 
 impl Following {
     fn new(admin: Arc<AdminState>, filter: Filter, watcher: Watcher) -> Self {
-        let mut tick = interval_at(Instant::now() + TICK, TICK);
+        let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let in_drain = admin.draining.load(Ordering::Acquire);
         Self { admin, filter, watcher, tick, left: PER_SECOND, missed: 0, in_drain }

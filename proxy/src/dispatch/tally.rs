@@ -35,11 +35,11 @@ type Read = fn(&ConnectionTally) -> f64;
 impl ConnectionTally {
     /// The part of a new shelf.
     pub fn shelf(self: &Arc<Self>) -> Arc<ShelfTally> {
-        let shelf = Arc::new(ShelfTally::new(self));
+        let part = Arc::new(ShelfTally::new(self));
         let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
         shelves.retain(|shelf| shelf.strong_count() > 0);
-        shelves.push(Arc::downgrade(&shelf));
-        shelf
+        shelves.push(Arc::downgrade(&part));
+        part
     }
 
     pub fn connected<T>(&self, outcome: &Result<T, ConnectError>) {

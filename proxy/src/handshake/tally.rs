@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustls::crypto::SupportedKxGroup;
 use rustls::{CertificateError, Error, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use crate::handshake::Established;
@@ -112,7 +113,8 @@ impl Tally {
             Some(ProtocolVersion::TLSv1_2) => "1.2",
             _ => "",
         };
-        let group = match tls.and_then(|tls| tls.negotiated_key_exchange_group()).map(|group| group.name()) {
+        let group = match tls.and_then(|tls| tls.negotiated_key_exchange_group()).map(SupportedKxGroup::name)
+        {
             Some(NamedGroup::X25519MLKEM768) => "X25519MLKEM768",
             Some(NamedGroup::X25519) => "X25519",
             Some(NamedGroup::secp256r1) => "secp256r1",

@@ -19,9 +19,12 @@ use crate::telemetry::series::{Budget, Series};
 
 type ByRule = Series<Arc<str>, Counter>;
 
-/// Handles by method and status, made on first use.
+/// Handles by status, made on first use.
+type ByStatus = [OnceLock<Arc<Histogram>>; STATUSES];
+
+/// The same by method.
 #[derive(Debug, Default)]
-struct Exchanges([OnceLock<Box<[OnceLock<Arc<Histogram>>; STATUSES]>>; METHODS]);
+struct Exchanges([OnceLock<Box<ByStatus>>; METHODS]);
 
 /// Those of one upstream.
 type ByUpstream = (Arc<str>, Exchanges);

@@ -22,7 +22,7 @@ pub const ENDPOINTS: &str = ".endpoints";
 #[derive(Debug, Default)]
 pub struct Merged {
     pub id: String,
-    pub files: BTreeMap<Arc<str>, (Bytes, usize)>,
+    pub files: Files,
     pub endpoints: Endpoints,
     /// Sources of endpoints, and those that have the same files as a source before them.
     pub also: BTreeSet<(Arc<str>, usize)>,
@@ -65,7 +65,7 @@ pub fn merge_after(states: &[SourceState], before: &Digested) -> Option<Merged> 
 
 /// Files of before, and the digest that names them.
 #[derive(Clone, Debug, Default)]
-pub struct Digested(Option<(String, BTreeMap<Arc<str>, (Bytes, usize)>)>);
+pub struct Digested(Option<(String, Files)>);
 
 impl Digested {
     /// Of what was merged.

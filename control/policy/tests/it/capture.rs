@@ -92,7 +92,7 @@ fn routes_are_found_by_the_port_that_was_meant() {
     assert_eq!(takes(8080), (Takes::Named, Takes::Any));
     assert_eq!(takes(5432), (Takes::Any, Takes::Named));
     assert_eq!(takes(1), (Takes::Any, Takes::Any));
-    let told = "FG0737 7:5 an HTTPRoute and a TCPRoute take connections to any port: the client's first bytes choose";
+    let told = "FG0737 7:7 an HTTPRoute and a TCPRoute take connections to any port: the client's first bytes choose";
     assert!(
         brief(&snapshot.warnings).iter().any(|warning| warning.starts_with(told)),
         "{:?}",
@@ -128,7 +128,7 @@ fn an_address_of_another_namespace_cannot_be_claimed() {
     // The Service has the better right, whatever the names.
     let found = faults(&[claiming("aaa", "db"), claiming("crm", "service.db.5432.tcp")]);
     assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].starts_with("FG0738 13:"), "{found:?}");
+    assert!(found[0].starts_with("FG0738 12:"), "{found:?}");
     assert!(
         found[0].ends_with("10.96.0.20:5432 belongs to `service.db.5432.tcp` of the namespace `crm`"),
         "{found:?}"

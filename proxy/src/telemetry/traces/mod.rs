@@ -257,7 +257,9 @@ impl Shared {
                 continue;
             }
             let mut spans = Vec::new();
-            batch.iter().for_each(|record| spans::write(record, &mut spans));
+            for record in &batch {
+                spans::write(record, &mut spans);
+            }
             drop(batch);
             let count = spans.len();
             if count == 0 {

@@ -135,7 +135,7 @@ impl Told<'_> {
         span.flags = u32::from(self.trace.flags)
             | if self.trace.parent.is_some() { REMOTE_PARENT } else { LOCAL_PARENT };
         let state = self.trace.state.as_ref().and_then(|state| state.to_str().ok());
-        span.trace_state = state.unwrap_or_default().to_owned();
+        state.unwrap_or_default().clone_into(&mut span.trace_state);
         span.attributes = vec![
             KeyValue::text("http.request.method", self.method()),
             KeyValue::text("url.scheme", if record.tls { "https" } else { "http" }),
