@@ -280,7 +280,7 @@ mod tests {
         let theirs = answer.blocking_recv().unwrap().unwrap().cells;
         let own = run(&Nice, &[1.0], 1).unwrap().cells;
         // 19 is the most.
-        assert_eq!(theirs[0], (own[0] + 5.0).min(19.0));
+        assert!((theirs[0] - (own[0] + 5.0).min(19.0)).abs() < 0.5, "{theirs:?} {own:?}");
     }
 
     #[test]

@@ -257,10 +257,12 @@ pub fn certificates(telemetry: &Telemetry, live: &Live) {
     }
 }
 
+/// A quantile, and what tells it.
+type Quantile = (&'static str, fn(&ModelScorer) -> Duration);
+
 /// Registers how long a version of a model runs.
 pub fn runs(telemetry: &Telemetry, model: &str, version: &str, part: &Arc<ModelScorer>) {
     let help = "Time of one row in the last 256 runs that were timed.";
-    type Quantile = (&'static str, fn(&ModelScorer) -> Duration);
     let quantiles: [Quantile; 2] = [("0.5", ModelScorer::median), ("0.99", ModelScorer::p99)];
     for (quantile, read) in quantiles {
         let labels = [("model", model), ("version", version), ("quantile", quantile)];

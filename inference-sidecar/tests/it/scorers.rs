@@ -119,18 +119,18 @@ fn a_large_body_is_read_beside_the_thread_that_asks() {
     assert_eq!(stand.begun.recv().unwrap(), 1, "its thread is taken");
     let padded = |size: usize| format!("{{\"Notes\":\"{}\",\"Lead_Score__c\":1}}", "n".repeat(size));
     runtime.block_on(async {
-        let mut scores = Vec::new();
+        let mut waiting = Vec::new();
         for (size, queued) in [(40 << 10, "queued: 0"), (1 << 10, "queued: 1")] {
             let scorer = stand.scorer.clone();
             let mut score = Box::pin(async move { scorer.submit(call(&padded(size), minute)).await });
             // What was read here waits for the thread of the model at once.
             assert!(poll_fn(|cx| Poll::Ready(score.as_mut().poll(cx).is_pending())).await);
             assert!(format!("{:?}", stand.scorer).contains(queued), "{size}");
-            scores.push(score);
+            waiting.push(score);
         }
         // Runs of the three at most.
         (0..3).for_each(|_| stand.go.send(()).unwrap());
-        for score in scores {
+        for score in waiting {
             let records = tokio::spawn(score).await.unwrap().unwrap();
             assert!(records[0].score.is_ok() && records[0].reserved.len() == 1, "{records:?}");
         }

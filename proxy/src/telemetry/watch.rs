@@ -82,20 +82,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_watcher_that_is_behind_is_told_how_much_it_missed() {
-        let watched = Watched::default();
+        let all = Watched::default();
         let record = Arc::new(record());
-        watched.tell(&record);
+        all.tell(&record);
         assert_eq!(Arc::strong_count(&record), 1, "nobody watches");
-        let mut watcher = watched.watch().unwrap();
+        let mut watcher = all.watch().unwrap();
         for _ in 0..BEHIND + 88 {
-            watched.tell(&record);
+            all.tell(&record);
         }
         assert!(matches!(watcher.next().await, Some(Seen::Missed(88))));
         for _ in 0..BEHIND {
             assert!(matches!(watcher.next().await, Some(Seen::Decision(_))));
         }
         drop(watcher);
-        watched.tell(&record);
+        all.tell(&record);
         assert_eq!(Arc::strong_count(&record), 1, "nobody watches any more");
     }
 

@@ -148,6 +148,7 @@ type Scripted<'a> = (&'a str, &'a str, Option<&'a str>, &'static str, u16, usize
 const LEAD: &str = r#"{"Title":"CFO","Country":"US"}"#;
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "one gateway, and all that it counts")]
 async fn metrics_add_up_to_the_requests_that_were_sent() {
     let (upstream, idp) = (Upstream::answering("ok").await, Idp::start().await);
     let gateway = Foregate::start(&guarded(&upstream, &idp), Options::default()).await;

@@ -293,7 +293,7 @@ async fn a_canary_whose_population_moves_is_taken_off_and_no_request_fails() {
     let (visits, records) = (moved("website_visits"), "foregate_model_trial_records_total");
     let records = format!("{records}{{model=\"lead-score\",version=\"v2\",role=\"canary\"}}");
     let windows = async |sent: usize| {
-        if sent % 100 != 0 || stand.gateway.sample(&records).await < Some(1_000.0) {
+        if !sent.is_multiple_of(100) || stand.gateway.sample(&records).await < Some(1_000.0) {
             return None;
         }
         stand.gateway.sample(&visits).await.filter(|drift| drift.is_finite())

@@ -127,9 +127,8 @@ impl Traffic {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        if tokio::time::timeout(DEADLINE, wait).await.is_err() {
-            panic!("traffic got stuck: {:?}", self.answered);
-        }
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(waited.is_ok(), "traffic got stuck: {:?}", self.answered);
     }
 
     async fn end(mut self) -> Vec<String> {
@@ -341,6 +340,10 @@ impl Changes {
     }
 }
 
+fn elapsed(begun: Duration) -> Duration {
+    clock::monotonic().saturating_sub(begun)
+}
+
 /// How long rounds go on, where an environment variable says so.
 fn duration() -> Option<Duration> {
     let seconds = std::env::var("FOREGATE_SOAK").ok()?;
@@ -363,7 +366,7 @@ async fn nothing_fails_and_nothing_grows_while_everything_changes() {
 
     let begun = clock::monotonic();
     let mut seen: Vec<(u64, usize)> = Vec::new();
-    while seen.len() < ROUNDS || duration().is_some_and(|duration| clock::monotonic() - begun < duration) {
+    while seen.len() < ROUNDS || duration().is_some_and(|duration| elapsed(begun) < duration) {
         changes.round(seen.len() + 1, &mut traffic).await;
         seen.push((changes.gateway.memory().0, changes.gateway.open_files()));
     }
@@ -378,13 +381,10 @@ async fn nothing_fails_and_nothing_grows_while_everything_changes() {
     };
     let (earlier, later) = (most(&seen[third..2 * third]), most(&seen[2 * third..]));
     let (kib, rounds) = (seen.iter().map(|it| it.0 >> 10).collect::<Vec<_>>(), seen.len());
-    println!(
-        "{rounds} rounds in {:?}, answers {answered:?}, resident KiB {kib:?}",
-        clock::monotonic() - begun
-    );
+    println!("{rounds} rounds in {:?}, answers {answered:?}, resident KiB {kib:?}", elapsed(begun));
     assert!(later.0 <= earlier.0 + earlier.0 / 20 + SLACK, "memory grew: {kib:?} KiB");
     assert!(later.1 <= earlier.1 + 16, "files stay open: {seen:?}");
-    assert_eq!(gateway.sample("foregate_request_panics_total").await.unwrap_or_default(), 0.0);
+    assert!(gateway.sample("foregate_request_panics_total").await.is_none_or(|panics| panics < 0.5));
     let unexplained: Vec<Value> = gateway
         .events()
         .all()

@@ -18,11 +18,14 @@ use crate::whole::{Contents, Files};
 /// Files whose names end so hold endpoints, and change without the policies.
 pub const ENDPOINTS: &str = ".endpoints";
 
+/// What a file holds, and the source it is from.
+pub type Found = (Bytes, usize);
+
 /// All files, each with the source it is from.
 #[derive(Debug, Default)]
 pub struct Merged {
     pub id: String,
-    pub files: Files,
+    pub files: BTreeMap<Arc<str>, Found>,
     pub endpoints: Endpoints,
     /// Sources of endpoints, and those that have the same files as a source before them.
     pub also: BTreeSet<(Arc<str>, usize)>,
@@ -65,7 +68,7 @@ pub fn merge_after(states: &[SourceState], before: &Digested) -> Option<Merged> 
 
 /// Files of before, and the digest that names them.
 #[derive(Clone, Debug, Default)]
-pub struct Digested(Option<(String, Files)>);
+pub struct Digested(Option<(String, BTreeMap<Arc<str>, Found>)>);
 
 impl Digested {
     /// Of what was merged.

@@ -389,11 +389,11 @@ async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     wait_fleet(&other, "the loss there", |now| now["withheld"].is_string()).await;
     let told = gateway.event("grant lost").await;
     assert_eq!((&told["reason"], &told["serving"]), (&why.into(), &false.into()));
-    let refuses = |status: &Value| {
+    let said_so = |status: &Value| {
         let proxy = &status["proxies"][0];
         proxy["withheld"] == why && proxy["inForce"] == ""
     };
-    control.wait_status("the proxy said so", refuses).await;
+    control.wait_status("the proxy said so", said_so).await;
     assert!(String::from_utf8(control.command(&["status"]).stdout).unwrap().contains(why));
     // Connections of before and new ones, and nothing of it depends on the control plane being there.
     let refused = async |gateway: &Foregate| {
