@@ -5,10 +5,19 @@ use std::process::{Command, Stdio};
 
 #[test]
 fn the_driver_marks_noise_writes_its_results_and_says_what_is_missing() {
+    passes("test_peers.py");
+}
+
+#[test]
+fn the_scaling_model_gives_what_is_known() {
+    passes("test_queueing.py");
+}
+
+fn passes(script: &str) {
     let python = std::env::var("FOREGATE_PYTHON")
         .expect("FOREGATE_PYTHON names no Python: run `bash .ci/test`, which makes one");
     let output = Command::new(python)
-        .args(["-B", "test_peers.py"])
+        .args(["-B", script])
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"))
         .stdin(Stdio::null())
         .output()

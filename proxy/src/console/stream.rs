@@ -74,6 +74,8 @@ pub(super) async fn stream(
 impl Following {
     fn new(admin: Arc<AdminState>, filter: Filter, watcher: Watcher) -> Self {
         let mut tick = interval(TICK);
+        // Not at once: the first allowance is for the first second.
+        tick.reset();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let in_drain = admin.draining.load(Ordering::Acquire);
         Self { admin, filter, watcher, tick, left: PER_SECOND, missed: 0, in_drain }

@@ -126,7 +126,8 @@ def under_load(browser):
     before = first.inner_text()
     until("a newer decision", first.inner_text, lambda text: text > before, page)
     until("a line over time", lambda: page.locator("#requests .plot").get_attribute("aria-label"), lambda text: "now " in text, page)
-    assert page.evaluate("window.shifted") < 0.05, page.evaluate("window.shifted")
+    # What people do not notice: https://web.dev/articles/cls.
+    assert page.evaluate("window.shifted") < 0.1, page.evaluate("window.shifted")
     page.get_by_role("button", name="Hold").click()
     held = first.inner_text()
     until("some that wait", lambda: page.locator(".bar span").first.inner_text(), lambda text: re.match(r"[1-9][\d,]* new", text), page)
