@@ -20,7 +20,7 @@ ROOT = DOCS.parent
 COMMANDS = ("foregate", "foregate-control", "foregate-inference")
 SECTION = re.compile(r"^\{\{#section ([^#}]+)(?:#([^}]+))?\}\}$", re.M)
 GENERATED = re.compile(r"^\{\{#generated (\w+)\}\}$", re.M)
-LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
+LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 
 
 def slug(heading):
