@@ -23,8 +23,8 @@ const BATCH: usize = 32;
 const BATCH_ROWS: usize = 256;
 
 /// What is added to the niceness of a thread of a model, so that whoever serves requests takes the processor from it at once.
-/// Where both have much to do it still has a third of what they have.
-const NICENESS: i32 = 5;
+/// Where both have much to do it still has a tenth of what they have.
+const NICENESS: i32 = 10;
 
 /// Threads of a model where nobody says how many: half of the processors, one at least. The others are for requests.
 pub fn default_threads() -> usize {
@@ -280,7 +280,7 @@ mod tests {
         let theirs = answer.blocking_recv().unwrap().unwrap().cells;
         let own = run(&Nice, &[1.0], 1).unwrap().cells;
         // 19 is the most.
-        assert!((theirs[0] - (own[0] + 5.0).min(19.0)).abs() < 0.5, "{theirs:?} {own:?}");
+        assert!((theirs[0] - (own[0] + 10.0).min(19.0)).abs() < 0.5, "{theirs:?} {own:?}");
     }
 
     #[test]
