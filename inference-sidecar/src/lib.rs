@@ -2,6 +2,7 @@
 
 #[cfg(feature = "server")]
 pub mod batch;
+pub mod bell;
 pub mod bench;
 pub mod bundle;
 #[cfg(feature = "server")]

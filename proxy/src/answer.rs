@@ -12,7 +12,6 @@ use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
 
 use crate::dispatch::pool::Lease;
 use crate::grpc;
@@ -21,6 +20,7 @@ use crate::life::Life;
 use crate::respond::at;
 use crate::stall;
 use crate::telemetry::record::End;
+use crate::timer::Timer;
 
 /// Why a response body broke off; the codec then resets the stream, so that half never looks whole.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +58,7 @@ enum Content {
     Upstream {
         incoming: Incoming,
         lease: Option<Lease>,
-        deadline: Option<Pin<Box<Sleep>>>,
+        deadline: Option<Timer>,
         watch: Option<Watch>,
         /// Set where repeats of the request get this answer.
         keeping: Option<Box<Keeping>>,
@@ -82,12 +82,7 @@ impl ResponseBody {
     }
 
     /// The upstream's body; the connection goes back to the pool at its end.
-    pub fn upstream(
-        incoming: Incoming,
-        lease: Lease,
-        deadline: Option<Pin<Box<Sleep>>>,
-        life: Box<Life>,
-    ) -> Self {
+    pub fn upstream(incoming: Incoming, lease: Lease, deadline: Option<Timer>, life: Box<Life>) -> Self {
         let content =
             Content::Upstream { incoming, lease: Some(lease), deadline, watch: None, keeping: None };
         let mut body = Self { content, life: Some(life) };
@@ -207,9 +202,13 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, deadline, watch, keeping, .. } => {
-                let frame = match Pin::new(incoming).poll_frame(cx) {
-                    Poll::Pending => match deadline.as_mut().map(|deadline| deadline.as_mut().poll(cx)) {
+            Content::Upstream { incoming, lease, deadline, watch, keeping } => {
+                let frame = match lease {
+                    Some(lease) => lease.poll(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)),
+                    None => Pin::new(incoming).poll_frame(cx),
+                };
+                let frame = match frame {
+                    Poll::Pending => match deadline.as_mut().map(|deadline| deadline.poll(cx)) {
                         Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
                             return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
                         }
@@ -291,8 +290,8 @@ impl Drop for ResponseBody {
         let complete = self.is_end_stream() || self.size_hint().exact() == Some(0);
         let end = if complete { End::Complete } else { End::ClientGone };
         self.finish(end);
-        if let Content::Upstream { keeping: Some(_), .. } = &self.content
-            && let Content::Upstream { incoming, lease, keeping: Some(keeping), .. } =
+        if let Content::Upstream { keeping: Some(_), lease: Some(_), .. } = &self.content
+            && let Content::Upstream { incoming, lease: Some(lease), keeping: Some(keeping), .. } =
                 std::mem::replace(&mut self.content, Content::Own(None))
         {
             keeping.read_out(incoming, lease);

@@ -19,6 +19,12 @@ pub fn monotonic() -> Duration {
     instant().saturating_duration_since(start)
 }
 
+/// The instant of a monotonic time.
+pub fn instant_of(monotonic: Duration) -> Instant {
+    let start = *START;
+    start.checked_add(monotonic).unwrap_or(start)
+}
+
 /// Reads both clocks.
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
 pub fn now() -> Moment {

@@ -22,7 +22,6 @@ use http::{HeaderValue, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
 use crate::admission::capacity::Capacity;
 use crate::admission::overloaded;
@@ -54,6 +53,7 @@ use crate::streams::tally::StreamTally;
 use crate::telemetry::Telemetry;
 use crate::telemetry::traces::spans::AttemptLog;
 use crate::timeouts::{late, time_for_body, time_for_course};
+use crate::timer::within;
 use crate::upgrade;
 
 /// What all requests share.
@@ -312,7 +312,7 @@ async fn dispatch<'a>(
     let outcome = match limit {
         None => sending.await,
         Some(limit) => {
-            let Ok(outcome) = timeout(limit, sending.as_mut()).await else {
+            let Some(outcome) = within(started.saturating_add(limit), sending.as_mut()).await else {
                 life.upstream_time = Some(limit);
                 if life.still_sends() {
                     permit.forget();

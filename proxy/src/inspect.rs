@@ -10,12 +10,12 @@ use foregate_filters::step::Step;
 use foregate_filters::validate::{BodyCheck, MAX_RESPONSE, Matched, Responses};
 use foregate_filters::verdict::Reply;
 use http::{Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::admission::bodies::Share;
 use crate::dispatch::Answer;
+use crate::dispatch::pool::Lease;
 use crate::life::Life;
 use crate::respond::at;
 
@@ -77,7 +77,7 @@ pub async fn meet(life: &mut Life, answer: Answer, limit: Duration) -> Result<In
         return Err(at(Step::Respond)(Reply::new(Reason::Internal)));
     };
     let share = life.connection.gateway.capacity.bodies.share();
-    let whole = match timeout(limit, hold(body, matched, share)).await {
+    let whole = match timeout(limit, hold(&mut lease, body, matched, share)).await {
         Ok(whole) => whole,
         Err(_) => Err(matched.unchecked("the body was not complete in time")),
     };
@@ -94,9 +94,14 @@ pub async fn meet(life: &mut Life, answer: Answer, limit: Duration) -> Result<In
 }
 
 /// The whole body, within the bound of one and of all together. Trailers are left behind.
-async fn hold(mut body: Incoming, matched: &Matched, mut share: Share) -> Result<Bytes, Box<Reply>> {
+async fn hold(
+    lease: &mut Lease,
+    mut body: Incoming,
+    matched: &Matched,
+    mut share: Share,
+) -> Result<Bytes, Box<Reply>> {
     let mut held = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = lease.frame(&mut body).await {
         let frame = frame.map_err(|error| matched.unchecked(&format!("the upstream broke off: {error}")))?;
         let Ok(data) = frame.into_data() else { continue };
         if held.len() + data.len() > MAX_RESPONSE {

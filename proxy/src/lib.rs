@@ -70,6 +70,7 @@ pub mod stream;
 pub mod streams;
 pub mod telemetry;
 mod timeouts;
+mod timer;
 pub mod tls;
 pub mod trials;
 pub mod upgrade;

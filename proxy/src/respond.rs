@@ -12,10 +12,8 @@ use foregate_policy::route::{Action, Route, WeightedBackend};
 use http::header::{CONTENT_LENGTH, LOCATION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::sleep;
 
 use crate::answer::ResponseBody;
-use crate::clock;
 use crate::dispatch::Answer;
 use crate::gateway::Admitted;
 use crate::grpc;
@@ -23,6 +21,7 @@ use crate::idempotency;
 use crate::life::Life;
 use crate::problem;
 use crate::shape;
+use crate::timer::Timer;
 use crate::upgrade;
 
 /// How a request that nothing refused goes on.
@@ -147,7 +146,7 @@ fn answered(
     let end = end.map(|limit| life.moment().monotonic.saturating_add(limit));
     // That of a call is no later than the route's.
     let end = life.grpc.and_then(|call| call.deadline).or(end);
-    let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(clock::monotonic()))));
+    let deadline = end.map(Timer::until);
     response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life).kept(keeping))
 }
 

@@ -2,22 +2,18 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 
+use crate::bell::Bell;
 use crate::clock::Stopwatch;
 
-/// Time that streams which have just come may take of their connection's task at once; the rest of them run elsewhere.
+/// Time that streams may take of their connection's task at once; the rest of them run elsewhere.
 const TURN: Duration = Duration::from_micros(500);
-
-/// How often a connection is looked at in one turn: it reads, it writes, and what comes meanwhile is taken along.
-const PASSES: usize = 4;
 
 type Stream = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -71,7 +67,13 @@ impl<C> Together<C> {
                 self.waiting.push(stream);
             }
         }
-        while let Poll::Ready(Some(())) = self.waiting.poll_next_unpin(cx) {}
+        while let Poll::Ready(Some(())) = self.waiting.poll_next_unpin(cx) {
+            if watch.elapsed() > self.turn {
+                for stream in std::mem::take(&mut self.waiting) {
+                    tokio::spawn(stream);
+                }
+            }
+        }
     }
 }
 
@@ -81,55 +83,21 @@ impl<C: Future> Future for Together<C> {
     /// Reads requests, runs their streams, and writes what these have given.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let this = self.get_mut();
-        this.bell.task.register(cx.waker());
-        let waker = Waker::from(Arc::clone(&this.bell));
-        let mut own = Context::from_waker(&waker);
-        for _ in 0..PASSES {
-            this.bell.state.store(POLLED, Ordering::SeqCst);
-            if let Poll::Ready(end) = this.connection.as_mut().poll(&mut own) {
-                return Poll::Ready(end);
+        let bell = Arc::clone(&this.bell);
+        bell.poll(cx, |cx| {
+            let end = this.connection.as_mut().poll(cx);
+            if end.is_pending() {
+                this.run(cx);
             }
-            this.run(&mut own);
-            if this.bell.state.compare_exchange(POLLED, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                return Poll::Pending;
-            }
-        }
-        // Others have their turn.
-        this.bell.state.store(0, Ordering::SeqCst);
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-/// What connection and streams wake. A task that is being polled need not be queued anew, which may wake another thread: it
-/// looks once more.
-#[derive(Default)]
-struct Bell {
-    /// [`POLLED`] and [`RUNG`].
-    state: AtomicU8,
-    task: AtomicWaker,
-}
-
-/// The task is being polled.
-const POLLED: u8 = 1;
-/// Something has happened since then.
-const RUNG: u8 = 2;
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.fetch_or(RUNG, Ordering::SeqCst) & POLLED == 0 {
-            self.task.wake();
-        }
+            end
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Intake, PASSES, Together};
+    use super::{Intake, Together};
+    use crate::bell::PASSES;
     use crate::clock::Stopwatch;
     use hyper::rt::Executor;
     use std::future::{pending, poll_fn};
@@ -260,18 +228,52 @@ mod tests {
         assert_eq!(stand.queued(), 1);
     }
 
+    fn burn() {
+        let watch = Stopwatch::start();
+        while watch.elapsed() <= SHORT {}
+    }
+
+    /// What tells the task on which it runs.
+    fn task() -> (impl Future<Output = ()> + Send, oneshot::Receiver<Option<tokio::task::Id>>) {
+        let (tell, told) = oneshot::channel();
+        (async move { assert!(tell.send(tokio::task::try_id()).is_ok()) }, told)
+    }
+
+    async fn assert_apart(told: oneshot::Receiver<Option<tokio::task::Id>>) {
+        let id = tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap();
+        assert!(id.is_some() && id != tokio::task::try_id(), "it has no task of its own");
+    }
+
     #[tokio::test]
     async fn streams_beyond_a_turn_run_beside_the_connection() {
         let mut stand = Stand::new(SHORT);
-        stand.intake.execute(async {
-            let watch = Stopwatch::start();
-            while watch.elapsed() <= SHORT {}
-        });
-        let (tell, told) = oneshot::channel();
-        stand.intake.execute(async move { assert!(tell.send(tokio::task::try_id()).is_ok()) });
+        stand.intake.execute(async { burn() });
+        let (tells, told) = task();
+        stand.intake.execute(tells);
         stand.poll();
-        let id = tokio::time::timeout(Duration::from_secs(30), told).await.unwrap().unwrap();
-        assert!(id.is_some() && id != tokio::task::try_id(), "it has no task of its own");
+        assert_apart(told).await;
+    }
+
+    #[tokio::test]
+    async fn streams_that_have_waited_have_one_turn_as_well() {
+        let mut stand = Stand::new(SHORT);
+        let (wake, woken) = oneshot::channel::<()>();
+        let (go, gone) = oneshot::channel::<()>();
+        stand.intake.execute(async move {
+            woken.await.unwrap();
+            burn();
+        });
+        let (tells, told) = task();
+        stand.intake.execute(async move {
+            gone.await.unwrap();
+            tells.await;
+        });
+        stand.poll();
+        wake.send(()).unwrap();
+        stand.poll();
+        // What its own task now waits for.
+        go.send(()).unwrap();
+        assert_apart(told).await;
     }
 
     #[test]

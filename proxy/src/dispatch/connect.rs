@@ -7,13 +7,13 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls_pki_types::{InvalidDnsNameError, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::capture::own;
+use crate::dispatch::driven::Driven;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::Sender;
 use crate::dispatch::upstream::UpstreamState;
@@ -21,8 +21,12 @@ use crate::maybe_tls::MaybeTls;
 use crate::proxy_protocol;
 use crate::proxy_protocol::header::Ends;
 
-/// Largest response head, in bytes.
+/// Largest response head of HTTP/2, in bytes.
 const MAX_HEAD: u32 = 64 * 1024;
+
+/// Most that is read of an HTTP/1 response at once, in bytes; a larger head is refused. The codec begins with 8 KiB, and
+/// doubles what it reads as long as that is filled: large bodies take a quarter of the reads and writes that 64 KiB would.
+const MOST_READ: usize = 256 * 1024;
 
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const HTTP2_PING: Duration = Duration::from_secs(20);
@@ -69,17 +73,15 @@ async fn connect_unbounded(
     endpoint: &Endpoint,
     ends: Option<Ends>,
 ) -> Result<Sender, ConnectError> {
-    match open(upstream, endpoint, ends, None).await? {
-        Opened::Plain(stream) => handshake(upstream, stream).await,
-        Opened::Tls(stream) => {
-            let agreed_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            if upstream.is_http2() && !agreed_http2 {
-                let error = io::Error::other("the upstream does not speak HTTP/2 (ALPN)");
-                return Err(ConnectError::Tls(error));
-            }
-            handshake(upstream, stream).await
-        }
+    let stream = open(upstream, endpoint, ends, None).await?;
+    if let Opened::Tls(stream) = &stream
+        && upstream.is_http2()
+        && stream.get_ref().1.alpn_protocol() != Some(b"h2")
+    {
+        let error = io::Error::other("the upstream does not speak HTTP/2 (ALPN)");
+        return Err(ConnectError::Tls(error));
     }
+    handshake(upstream, stream).await
 }
 
 /// Opens a connection: TCP, the header of the PROXY protocol, TLS. `name` is what the client asked for in TLS.
@@ -108,10 +110,7 @@ pub async fn open(
     Ok(Opened::Tls(Box::new(stream)))
 }
 
-async fn handshake<S>(upstream: &UpstreamState, stream: S) -> Result<Sender, ConnectError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn handshake(upstream: &UpstreamState, stream: Opened) -> Result<Sender, ConnectError> {
     let io = TokioIo::new(stream);
     let counted = upstream.roster.connections.open.enter();
     if upstream.is_http2() {
@@ -129,14 +128,10 @@ where
         });
         return Ok(Sender::Http2(sender));
     }
-    let (sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD as usize)
-        .handshake(io)
-        .await
-        .map_err(ConnectError::Http)?;
-    tokio::spawn(async move {
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(MOST_READ).handshake(io).await.map_err(ConnectError::Http)?;
+    Ok(Sender::Http1(Driven::new(sender, async move {
         let _ = connection.with_upgrades().await;
         drop(counted);
-    });
-    Ok(Sender::Http1(sender))
+    })))
 }

@@ -9,7 +9,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::body::RequestBody;
 use crate::clock;
@@ -22,6 +22,7 @@ use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable, u
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
 use crate::telemetry::traces::spans::{Attempt, AttemptLog};
+use crate::timer::within;
 
 /// Endpoints tried for one request where none can be connected to.
 const CONNECT_ATTEMPTS: usize = 3;
@@ -277,11 +278,11 @@ impl<'a> Attempts<'a> {
         let lease =
             Lease::new(Arc::clone(upstream), Arc::clone(endpoint), sender, progress.clone()).counted();
         let exchanging = exchange(lease, address, request, self.reached);
-        let outcome = match self.left(started) {
-            None => Ok(exchanging.await),
-            Some(left) => timeout(left, exchanging).await,
+        let outcome = match self.until(started) {
+            None => Some(exchanging.await),
+            Some(end) => within(end, exchanging).await,
         };
-        let Ok(outcome) = outcome else {
+        let Some(outcome) = outcome else {
             let limit = clock::monotonic().saturating_sub(started);
             let late = DispatchError::Late { endpoint: address, limit };
             // A client that still sends its body is to blame itself.
@@ -306,19 +307,18 @@ impl<'a> Attempts<'a> {
     async fn connect(&self, endpoint: &Endpoint) -> Result<pool::Sender, ConnectError> {
         // Boxed: handshakes are large and rare.
         let connecting = Box::pin(connect::connect(self.upstream, endpoint, self.ends));
-        let sender = match self.left(clock::monotonic()) {
-            Some(limit) => timeout(limit, connecting).await.unwrap_or(Err(ConnectError::Timeout))?,
+        let sender = match self.until(clock::monotonic()) {
+            Some(end) => within(end, connecting).await.unwrap_or(Err(ConnectError::Timeout))?,
             None => connecting.await?,
         };
         pool::share(self.upstream, endpoint, &sender);
         Ok(sender)
     }
 
-    /// What is left of the time for an attempt that began then.
-    fn left(&self, started: Duration) -> Option<Duration> {
-        let now = clock::monotonic();
-        let one = self.course.limit.map(|limit| limit.saturating_sub(now.saturating_sub(started)));
-        [one, self.left_of_all(now)].into_iter().flatten().min()
+    /// When an attempt that began then has to end.
+    fn until(&self, started: Duration) -> Option<Duration> {
+        let one = self.course.limit.map(|limit| started.saturating_add(limit));
+        [one, self.end].into_iter().flatten().min()
     }
 
     fn left_of_all(&self, now: Duration) -> Option<Duration> {

@@ -6,6 +6,7 @@ pub mod budget;
 pub mod circuit;
 pub mod connect;
 pub mod course;
+pub mod driven;
 pub mod endpoint;
 pub mod ewma;
 pub mod maglev;
@@ -19,8 +20,9 @@ pub mod tls;
 pub mod unwanted;
 pub mod upstream;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -236,8 +238,17 @@ fn exchange(
     let before = reached.is_some_and(|reached| reached.swap(true, Ordering::Relaxed));
     let sent = lease.send(request);
     async move {
-        match sent.await {
-            Ok(response) => Ok(Answer { response, lease, endpoint }),
+        let mut sent = pin!(sent);
+        match poll_fn(|cx| lease.poll(cx, |cx| sent.as_mut().poll(cx))).await {
+            Ok(response) => {
+                // What still goes up must not wait for a client to take what comes down; a tunnel is neither.
+                if progress.is_some_and(|progress| !progress.done())
+                    || response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    lease.part();
+                }
+                Ok(Answer { response, lease, endpoint })
+            }
             Err(mut failed) => {
                 lease.abandon();
                 let unsent = failed.take_message().map(Box::new);

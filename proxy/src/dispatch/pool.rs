@@ -2,20 +2,25 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::Either;
 use http::{Request, Response};
+use http_body::{Body, Frame};
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{TrySendError, http2};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::body::RequestBody;
 use crate::clock;
+use crate::dispatch::driven::Driven;
 use crate::dispatch::endpoint::{Endpoint, Outstanding};
 use crate::dispatch::tally::ShelfTally;
 use crate::dispatch::upstream::UpstreamState;
@@ -27,7 +32,7 @@ const SWEEP_EVERY: u32 = 256;
 /// The sending half of an upstream connection.
 #[derive(Debug)]
 pub enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Driven),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -73,6 +78,8 @@ struct Pool {
     seen: u64,
     /// True once a task of this thread waits for those that leave.
     waits: bool,
+    /// That of this task, once it runs.
+    waker: Option<Waker>,
 }
 
 /// Counts times that upstreams or endpoints left, so that threads look for their connections.
@@ -115,12 +122,42 @@ impl Pool {
     fn wait(&mut self) {
         if let (false, Ok(runtime)) = (self.waits, Handle::try_current()) {
             self.waits = true;
-            let mut told = TOLD.subscribe();
-            runtime.spawn(async move {
-                while told.changed().await.is_ok() {
+            runtime.spawn(async {
+                let mut told = TOLD.subscribe();
+                loop {
+                    let mut changed = pin!(told.changed());
+                    let changed = poll_fn(|cx| {
+                        POOL.with_borrow_mut(|pool| pool.heed(cx));
+                        changed.as_mut().poll(cx)
+                    });
+                    if changed.await.is_err() {
+                        return;
+                    }
                     POOL.with_borrow_mut(Pool::forget_left);
                 }
             });
+        }
+    }
+
+    /// Looks at the idle connections on which something has happened, at all of them when first asked: one that its upstream
+    /// has closed is not kept.
+    fn heed(&mut self, cx: &mut Context<'_>) {
+        let first = self.waker.is_none();
+        if first {
+            self.waker = Some(cx.waker().clone());
+        }
+        for shelf in self.shelves.values_mut() {
+            let before = shelf.idle.len();
+            shelf.idle.retain_mut(|idle| match &mut idle.sender {
+                Sender::Http1(driven) if first || driven.has_rung() => {
+                    driven.rest(cx);
+                    driven.is_ready()
+                }
+                Sender::Http1(_) | Sender::Http2(_) => true,
+            });
+            if shelf.idle.len() < before {
+                shelf.tally.holds(shelf.idle.len());
+            }
         }
     }
 }
@@ -147,9 +184,14 @@ pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Opt
                 return None;
             }
             match found.sender {
-                Sender::Http1(sender) if sender.is_ready() => {
-                    shelf.tally.taken();
-                    return Some((Sender::Http1(sender), idle));
+                Sender::Http1(mut driven) => {
+                    if driven.has_rung() {
+                        driven.rest(&mut Context::from_waker(Waker::noop()));
+                    }
+                    if driven.is_ready() {
+                        shelf.tally.taken();
+                        return Some((Sender::Http1(driven), idle));
+                    }
                 }
                 Sender::Http2(sender) if sender.is_ready() => {
                     shelf.tally.taken();
@@ -158,7 +200,7 @@ pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Opt
                     shelf.tally.holds(shelf.idle.len());
                     return Some((Sender::Http2(sender), idle));
                 }
-                Sender::Http1(_) | Sender::Http2(_) => {}
+                Sender::Http2(_) => {}
             }
         }
         None
@@ -166,7 +208,7 @@ pub fn take(upstream: &UpstreamState, endpoint: &Endpoint, now: Duration) -> Opt
 }
 
 /// Keeps a connection for the next request.
-fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
+fn put(upstream: &UpstreamState, endpoint: &Endpoint, mut sender: Sender) {
     // With the PROXY protocol a connection is that of one client.
     if upstream.spec.proxy_protocol.is_some() {
         return;
@@ -195,6 +237,10 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, sender: Sender) {
             shelf.gone = Arc::clone(&endpoint.gone);
         }
         if shelf.idle.len() < upstream.idle_each() {
+            if let Sender::Http1(driven) = &mut sender {
+                let waker = pool.waker.as_ref().unwrap_or(Waker::noop());
+                driven.rest(&mut Context::from_waker(waker));
+            }
             shelf.idle.push(Idle { sender, since: now });
             shelf.tally.holds(shelf.idle.len());
         }
@@ -246,10 +292,34 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
         match &mut self.sender {
-            Some(Sender::Http1(sender)) => Either::Left(Either::Left(sender.try_send_request(request))),
+            Some(Sender::Http1(driven)) => Either::Left(Either::Left(driven.send(request))),
             Some(Sender::Http2(sender)) => Either::Left(Either::Right(sender.try_send_request(request))),
             // Unreachable by construction: only `complete` and `abandon` take the sender, and both end the lease.
             None => Either::Right(pending()),
+        }
+    }
+
+    /// Waits for something that the connection gives: it gives nothing otherwise.
+    pub fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut asks: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        match &mut self.sender {
+            Some(Sender::Http1(driven)) => driven.poll(cx, asks),
+            Some(Sender::Http2(_)) | None => asks(cx),
+        }
+    }
+
+    /// The next piece of the answer.
+    pub async fn frame(&mut self, body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
+        poll_fn(|cx| self.poll(cx, |cx| Pin::new(&mut *body).poll_frame(cx))).await
+    }
+
+    /// From now on the connection gives what it has without being waited for.
+    pub fn part(&mut self) {
+        if let Some(Sender::Http1(driven)) = &mut self.sender {
+            driven.part();
         }
     }
 

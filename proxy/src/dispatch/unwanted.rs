@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use http_body::Body;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::dispatch::Answer;
+use crate::dispatch::pool::Lease;
 
 /// Most that is read of one: a new connection costs less than more of it.
 const MOST: usize = 64 << 10;
@@ -17,7 +17,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// Lets go of an answer. Nobody waits for its end; where that comes soon and small, the connection is kept.
 pub fn release(answer: Answer) {
-    let Answer { response, lease, .. } = answer;
+    let Answer { response, mut lease, .. } = answer;
     let body = response.into_body();
     if body.is_end_stream() {
         return lease.complete();
@@ -26,16 +26,16 @@ pub fn release(answer: Answer) {
         return;
     }
     tokio::spawn(async move {
-        if timeout(LONGEST, ends(body)).await.unwrap_or(false) {
+        if timeout(LONGEST, ends(&mut lease, body)).await.unwrap_or(false) {
             lease.complete();
         }
     });
 }
 
-async fn ends(mut body: Incoming) -> bool {
+async fn ends(lease: &mut Lease, mut body: Incoming) -> bool {
     let mut left = MOST;
     loop {
-        match body.frame().await {
+        match lease.frame(&mut body).await {
             None => return true,
             Some(Err(_)) => return false,
             Some(Ok(frame)) => match left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) {

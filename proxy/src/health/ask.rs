@@ -7,6 +7,7 @@ use foregate_policy::balancing::CheckKind;
 use http::header::{HOST, USER_AGENT};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 
 use crate::body::RequestBody;
 use crate::dispatch::connect;
@@ -70,7 +71,10 @@ fn request(
 
 async fn send(sender: Sender, request: Request<RequestBody>) -> Result<Response<Incoming>, String> {
     let sent = match sender {
-        Sender::Http1(mut sender) => sender.send_request(request).await,
+        Sender::Http1(mut driven) => {
+            driven.part();
+            driven.send(request).await.map_err(TrySendError::into_error)
+        }
         Sender::Http2(mut sender) => sender.send_request(request).await,
     };
     sent.map_err(|error| error.to_string())

@@ -8,7 +8,6 @@ use foregate_filters::idempotency::First;
 use foregate_filters::idempotency::answer::{Answer, Fate, Terms};
 use foregate_filters::idempotency::ledger::Claim;
 use http::{HeaderMap, StatusCode};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::runtime::Handle;
@@ -86,17 +85,17 @@ impl Keeping {
     }
 
     /// Reads an answer to its end that its client did not wait for.
-    pub fn read_out(self: Box<Self>, incoming: Incoming, lease: Option<Lease>) {
+    pub fn read_out(self: Box<Self>, incoming: Incoming, lease: Lease) {
         // Without a runtime the process is ending.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(self.rest(incoming, lease));
         }
     }
 
-    async fn rest(mut self: Box<Self>, mut incoming: Incoming, mut lease: Option<Lease>) {
+    async fn rest(mut self: Box<Self>, mut incoming: Incoming, mut lease: Lease) {
         let left = self.until.saturating_sub(clock::monotonic());
         let whole = timeout(left, async {
-            while let Some(frame) = incoming.frame().await {
+            while let Some(frame) = lease.frame(&mut incoming).await {
                 let kept = frame.is_ok_and(|frame| frame.data_ref().is_some_and(|data| self.push(data)));
                 if !kept {
                     return false;
@@ -105,13 +104,11 @@ impl Keeping {
             true
         });
         let whole = whole.await.unwrap_or(false);
-        match (whole, lease.take()) {
-            (true, Some(lease)) => lease.complete(),
-            (false, Some(mut lease)) => lease.abandon(),
-            (_, None) => {}
-        }
         if whole {
+            lease.complete();
             self.finish();
+        } else {
+            lease.abandon();
         }
     }
 }

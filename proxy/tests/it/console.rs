@@ -102,14 +102,13 @@ impl Browser {
     /// Waits until it comes to this stage, as long as it comes to others before.
     async fn comes_to(&self, stage: &str) {
         for count in 1.. {
-            tokio::select! {
-                biased;
-                () = self.complaints.ended() => panic!("before {stage}:\n{}", self.complaints.text()),
-                told = self.out.wait_count("its next stage", count, |line| line["stage"].is_string()) => {
-                    if told.iter().any(|line| line["stage"] == stage) {
-                        return;
-                    }
-                }
+            let told = self.out.find_count("its next stage", count, |line| line["stage"].is_string()).await;
+            let Some(told) = told else {
+                self.complaints.ended().await;
+                panic!("before {stage}:\n{}", self.complaints.text());
+            };
+            if told.iter().any(|line| line["stage"] == stage) {
+                return;
             }
         }
     }

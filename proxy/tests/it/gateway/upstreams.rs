@@ -289,3 +289,59 @@ async fn a_client_that_goes_away_takes_its_upstream_request_with_it() {
     }
     gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
 }
+
+#[tokio::test]
+async fn a_kept_connection_that_its_upstream_closes_is_let_go_at_once() {
+    let (close, closes) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::raw(move |mut stream, _| {
+        let mut closes = closes.clone();
+        async move {
+            let _ = read_head(&mut stream).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+            let _ = closes.wait_for(|close| *close).await;
+        }
+    })
+    .await;
+    let gateway = Foregate::start(&policies::plain(upstream.address), Options::default()).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    assert_eq!(client.get("/").await.text(), "ok");
+    let count = |state: &str| format!("foregate_upstream_connections{{upstream=\"crm\",state=\"{state}\"}}");
+    for state in ["open", "idle"] {
+        gateway.wait_sample(&count(state), |held| (held - 1.0).abs() < 0.5).await;
+    }
+    // Nothing is asked of the gateway meanwhile: it learns of the end by itself.
+    close.send(true).unwrap();
+    for state in ["open", "idle"] {
+        gateway.wait_sample(&count(state), |held| held == 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_goes_on_to_its_upstream_while_its_client_takes_nothing_of_the_answer() {
+    const BYTES: usize = 48 << 20;
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        let _ = read_head(&mut stream).await;
+        let (mut reads, mut writes) = stream.split();
+        let answers = async {
+            let _ = writes
+                .write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n").as_bytes())
+                .await;
+            let _ = writes.write_all(&vec![b'x'; BYTES]).await;
+        };
+        let takes = async { while matches!(reads.read(&mut [0; 65_536]).await, Ok(bytes) if bytes > 0) {} };
+        tokio::select! {
+            () = answers => {}
+            () = takes => {}
+        }
+    })
+    .await;
+    let gateway = Foregate::start(&policies::plain(upstream.address), Options::default()).await;
+    let mut client = raw::RawClient::connect(gateway.address("edge/http")).await;
+    client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n\r\n")).await;
+    let head = client.head().await.unwrap();
+    assert_eq!(head.status, 200);
+    for _ in 0..48 {
+        client.send(vec![b'y'; BYTES / 48]).await;
+    }
+    assert_eq!(client.bytes(BYTES).await.len(), BYTES);
+}

@@ -55,6 +55,17 @@ impl Lines {
 
     /// The first `count` lines that fit; waits for them.
     pub async fn wait_count(&self, what: &str, count: usize, fits: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let found = self.find_count(what, count, fits).await;
+        found.unwrap_or_else(|| panic!("the process ended before {what}:\n{}", self.text()))
+    }
+
+    /// The first `count` lines that fit; waits for them. None where the pipe ends before.
+    pub async fn find_count(
+        &self,
+        what: &str,
+        count: usize,
+        fits: impl Fn(&Value) -> bool,
+    ) -> Option<Vec<Value>> {
         let mut seen = self.seen.clone();
         let wait = async {
             loop {
@@ -62,9 +73,11 @@ impl Lines {
                 let found: Vec<Value> =
                     self.all().into_iter().filter(|line| fits(line)).take(count).collect();
                 if found.len() == count {
-                    return found;
+                    return Some(found);
                 }
-                assert!(!ended, "the process ended before {what}:\n{}", self.text());
+                if ended {
+                    return None;
+                }
                 // The sender gone means the end, which it has told before.
                 let _ = seen.changed().await;
             }
