@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod document;
 pub mod documents;
 pub mod edit;
+pub mod files;
 pub mod fleet;
 pub mod lease;
 pub mod load;

@@ -7,12 +7,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use foregate_policy::files;
 use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
 use log::Level;
 use prost::Message;
 
 use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, document_version, file_version, hex};
-use crate::fleet::disk;
 use crate::telemetry::event::event;
 use sha2::{Digest, Sha256};
 
@@ -61,7 +61,7 @@ impl Keep {
     /// Where the folder cannot be used.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         for below in ["trees", "endpoints"] {
-            disk::make_folder(&folder.join(below))?;
+            files::make_folder(&folder.join(below))?;
         }
         let mut keep = Self {
             folder,
@@ -130,7 +130,7 @@ impl Keep {
     /// Where that cannot be kept; it holds for this process all the same.
     pub fn withhold(&mut self, why: &str) -> io::Result<()> {
         self.withheld = Some(why.into());
-        disk::replace(&self.withheld_file(), why.as_bytes())
+        files::replace(&self.withheld_file(), why.as_bytes())
     }
 
     /// As long as a change is tried on, what is granted is not withheld; gives what was said before.
@@ -156,7 +156,7 @@ impl Keep {
     /// For the process that holds the lock alone: what another one tries on looks like a remnant.
     fn tidy(&self) -> io::Result<()> {
         if self.tree != 0 {
-            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))?;
+            files::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))?;
             self.sweep();
         }
         Ok(())
@@ -243,7 +243,7 @@ impl Keep {
 
     fn write_manifest(&self) -> io::Result<()> {
         let manifest = self.tree_folder(self.tree).join(MANIFEST);
-        disk::replace(&manifest, &manifest_of(&self.revision, &self.holding))
+        files::replace(&manifest, &manifest_of(&self.revision, &self.holding))
     }
 
     /// Files of endpoints keep their place, whatever tree leads to them.
@@ -290,14 +290,14 @@ impl Keep {
             };
             holding.insert(name, (version, held));
         }
-        disk::make_folder(folder)?;
+        files::make_folder(folder)?;
         let before = texts(&self.holding);
         for (path, text) in texts(&holding) {
             let at = place(folder, &path)?;
             // What did not change is on disk already.
             let same = before.get(&path).is_some_and(|before| *before == text);
             if !same || fs::hard_link(self.tree_folder(self.tree).join(&path), &at).is_err() {
-                disk::write(&at, text.as_bytes())?;
+                files::write(&at, text.as_bytes())?;
             }
         }
         let mut endpoints = Vec::new();
@@ -321,7 +321,7 @@ impl Keep {
                 fs::hard_link(self.tree_folder(self.tree).join(name), &place)?;
             }
         }
-        disk::write(&folder.join(MANIFEST), &manifest_of(&change.revision, &holding))?;
+        files::write(&folder.join(MANIFEST), &manifest_of(&change.revision, &holding))?;
         Ok(Candidate { tree, revision: change.revision, holding, endpoints })
     }
 
@@ -330,7 +330,7 @@ impl Keep {
     /// # Errors
     /// Where the link cannot be changed.
     pub fn try_on(&self, candidate: &Candidate) -> io::Result<()> {
-        disk::point(&self.current(), &Path::new("trees").join(candidate.tree.to_string()))
+        files::point(&self.current(), &Path::new("trees").join(candidate.tree.to_string()))
     }
 
     /// Goes back to what was in force, and forgets the candidate.
@@ -338,7 +338,7 @@ impl Keep {
         let restored = if self.tree == 0 {
             fs::remove_file(self.current())
         } else {
-            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))
+            files::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))
         };
         if let Err(error) = restored {
             event(Level::Error, "kept policies not restored", &[("error", error.to_string().into())]);
@@ -355,7 +355,7 @@ impl Keep {
             fs::rename(spool, place)?;
         }
         (self.tree, self.revision, self.holding) = (candidate.tree, candidate.revision, candidate.holding);
-        disk::replace(&self.accepted_file(), self.tree.to_string().as_bytes())?;
+        files::replace(&self.accepted_file(), self.tree.to_string().as_bytes())?;
         self.sweep();
         Ok(())
     }
@@ -411,7 +411,7 @@ fn check(folder: &Path, holding: &mut Holding) -> io::Result<()> {
 fn place(folder: &Path, name: &str) -> Result<PathBuf, ArrivalError> {
     let place = folder.join(name);
     if let Some(parent) = place.parent() {
-        disk::make_folder(parent)?;
+        files::make_folder(parent)?;
     }
     if place.symlink_metadata().is_ok() {
         return Err(ArrivalError::Path(name.to_owned()));

@@ -4,7 +4,6 @@ pub mod arrival;
 pub mod backoff;
 pub mod call;
 pub mod channel;
-pub mod disk;
 pub mod endpoint;
 pub mod follow;
 pub mod keep;
