@@ -17,6 +17,7 @@ pub mod load;
 pub mod model;
 pub mod node;
 pub mod parse;
+pub mod redirect;
 pub mod redis_store;
 pub mod references;
 pub mod render;
