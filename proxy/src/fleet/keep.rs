@@ -1,6 +1,6 @@
 //! Policies of the fleet on disk, so that a proxy can start without anybody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,27 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use foregate_policy::files;
-use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
 use log::Level;
-use prost::Message;
-
-use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, document_version, file_version, hex};
-use crate::telemetry::event::event;
 use sha2::{Digest, Sha256};
 
-/// What a tree is made of; hidden, so that nobody takes it for a policy.
-const MANIFEST: &str = ".manifest";
-
-/// One resource that is held.
-#[derive(Clone, Debug, PartialEq)]
-enum Held {
-    Document(Document),
-    /// Of so many bytes.
-    File(u64),
-}
-
-/// Versions and contents, by name.
-type Holding = BTreeMap<String, (String, Held)>;
+use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, hex};
+use crate::fleet::tree::{self, Held, Holding, MANIFEST, manifest, texts};
+use crate::telemetry::event::event;
 
 /// The folder: `current` leads to a tree below `trees`, files of endpoints lie in `endpoints`.
 #[derive(Debug)]
@@ -196,18 +181,8 @@ impl Keep {
             read => read?,
         };
         let tree: u64 = accepted.trim().parse().map_err(io::Error::other)?;
-        let folder = self.tree_folder(tree);
-        let manifest = PolicyResponse::decode(fs::read(folder.join(MANIFEST))?.as_slice())?;
-        let mut holding = Holding::new();
-        for resource in manifest.changed {
-            let held = match resource.content {
-                Some(Content::Document(document)) => Held::Document(document),
-                _ => Held::File(resource.size),
-            };
-            holding.insert(resource.name, (resource.version, held));
-        }
-        check(&folder, &mut holding)?;
-        (self.tree, self.revision, self.holding) = (tree, manifest.revision, holding);
+        let (revision, holding) = tree::read(&self.tree_folder(tree))?;
+        (self.tree, self.revision, self.holding) = (tree, revision, holding);
         Ok(())
     }
 
@@ -243,7 +218,7 @@ impl Keep {
 
     fn write_manifest(&self) -> io::Result<()> {
         let manifest = self.tree_folder(self.tree).join(MANIFEST);
-        files::replace(&manifest, &manifest_of(&self.revision, &self.holding))
+        files::replace(&manifest, &manifest(&self.revision, &self.holding))
     }
 
     /// Files of endpoints keep their place, whatever tree leads to them.
@@ -321,7 +296,7 @@ impl Keep {
                 fs::hard_link(self.tree_folder(self.tree).join(name), &place)?;
             }
         }
-        files::write(&folder.join(MANIFEST), &manifest_of(&change.revision, &holding))?;
+        files::write(&folder.join(MANIFEST), &manifest(&change.revision, &holding))?;
         Ok(Candidate { tree, revision: change.revision, holding, endpoints })
     }
 
@@ -377,36 +352,6 @@ impl Keep {
     }
 }
 
-/// Compares the tree with what it is said to be made of. Endpoints that differ are asked for again.
-fn check(folder: &Path, holding: &mut Holding) -> io::Result<()> {
-    let damaged = |path: &Path| io::Error::other(format!("{} is not what was kept", path.display()));
-    for (path, text) in texts(holding) {
-        let path = folder.join(path);
-        if fs::read(&path)? != text.as_bytes() {
-            return Err(damaged(&path));
-        }
-    }
-    for (name, (version, held)) in &mut *holding {
-        match held {
-            Held::Document(document) if document_version(document) != *version => {
-                return Err(damaged(&folder.join(&document.path)));
-            }
-            Held::Document(_) => {}
-            Held::File(_) => {
-                let found = file_version(&folder.join(name));
-                if found.as_ref().is_ok_and(|found| found == version) {
-                    continue;
-                }
-                if !name.ends_with(ENDPOINTS) {
-                    return Err(damaged(&folder.join(name)));
-                }
-                version.clear();
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Where a file stands in a tree; its folder is made.
 fn place(folder: &Path, name: &str) -> Result<PathBuf, ArrivalError> {
     let place = folder.join(name);
@@ -417,52 +362,6 @@ fn place(folder: &Path, name: &str) -> Result<PathBuf, ArrivalError> {
         return Err(ArrivalError::Path(name.to_owned()));
     }
     Ok(place)
-}
-
-/// The text of every policy file: each document on the lines where its source has it, so that diagnostics name those.
-fn texts(holding: &Holding) -> BTreeMap<String, String> {
-    let mut files: BTreeMap<&str, Vec<&Document>> = BTreeMap::new();
-    for (_, held) in holding.values() {
-        if let Held::Document(document) = held {
-            files.entry(&document.path).or_default().push(document);
-        }
-    }
-    let text = |mut documents: Vec<&Document>| {
-        documents.sort_by_key(|document| document.line);
-        let (mut text, mut line) = (String::new(), 1);
-        for document in documents {
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-                line += 1;
-            }
-            // Comments: an empty line might belong to the text before it.
-            for _ in line..document.line {
-                text.push_str("#\n");
-            }
-            line = line.max(document.line);
-            text.push_str(&document.text);
-            line += u32::try_from(document.text.matches('\n').count()).unwrap_or(u32::MAX);
-        }
-        text
-    };
-    files.into_iter().map(|(path, documents)| (path.to_owned(), text(documents))).collect()
-}
-
-fn manifest_of(revision: &str, holding: &Holding) -> Vec<u8> {
-    let resource = |(name, (version, held)): (&String, &(String, Held))| {
-        let (content, size) = match held {
-            Held::Document(document) => (Some(Content::Document(document.clone())), 0),
-            Held::File(size) => (None, *size),
-        };
-        Resource { name: name.clone(), version: version.clone(), content, offset: 0, size }
-    };
-    let manifest = PolicyResponse {
-        revision: revision.to_owned(),
-        changed: holding.iter().map(resource).collect(),
-        last: true,
-        ..PolicyResponse::default()
-    };
-    manifest.encode_to_vec()
 }
 
 #[cfg(test)]
@@ -523,22 +422,6 @@ mod tests {
     }
 
     #[test]
-    fn documents_stand_on_the_lines_of_their_source() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut keep = open(folder.path());
-        let all = vec![
-            document("b", 9, "---\nb: |+\n  text\n"),
-            document("a", 3, "---\na: 1\n"),
-            document("c", 14, "---\nc: 1"),
-        ];
-        take(&mut keep, "1", all, &[], true);
-        assert_eq!(
-            read(&keep, "teams/a.yaml"),
-            "#\n#\n---\na: 1\n#\n#\n#\n#\n---\nb: |+\n  text\n#\n#\n---\nc: 1"
-        );
-    }
-
-    #[test]
     fn what_was_accepted_is_taken_up_again_and_what_was_not_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let mut keep = open(folder.path());
@@ -591,13 +474,8 @@ mod tests {
     fn what_is_damaged_is_asked_for_again() {
         let folder = tempfile::tempdir().unwrap();
         let mut keep = open(folder.path());
-        take(
-            &mut keep,
-            "1",
-            vec![document("a", 1, "a: 1\n"), file("x.endpoints", "endpoints: []")],
-            &[],
-            true,
-        );
+        let all = vec![document("a", 1, "a: 1\n"), file("x.endpoints", "endpoints: []")];
+        take(&mut keep, "1", all, &[], true);
         fs::write(keep.current().join("x.endpoints"), "torn").unwrap();
         let again = open(folder.path());
         assert_eq!((again.revision.as_str(), again.known()["x.endpoints"].as_str()), ("1", ""));

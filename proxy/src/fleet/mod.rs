@@ -8,3 +8,4 @@ pub mod endpoint;
 pub mod follow;
 pub mod keep;
 pub mod status;
+mod tree;
