@@ -34,29 +34,20 @@ impl HeaderEdit {
     }
 }
 
-/// Headers that frame, route or authenticate a message, or that the gateway itself sets: no policy
-/// hands a claim or a score on in one of them.
-const RESERVED: &[&str] = &[
+/// Headers that frame or route a message, or that the gateway itself sets.
+const FRAMING: &[&str] = &[
     "accept-encoding",
-    "authorization",
     "connection",
     "content-encoding",
     "content-length",
-    "content-range",
     "content-type",
-    "cookie",
     "expect",
     "forwarded",
     "host",
     "http2-settings",
     "keep-alive",
     "max-forwards",
-    "origin",
-    "proxy-authenticate",
-    "proxy-authorization",
     "proxy-connection",
-    "range",
-    "set-cookie",
     "te",
     "traceparent",
     "tracestate",
@@ -64,17 +55,34 @@ const RESERVED: &[&str] = &[
     "transfer-encoding",
     "upgrade",
     "via",
+    "x-request-id",
+];
+
+/// Other headers that no policy hands a claim or a score on in: they authenticate, or say what a message is about.
+const RESERVED: &[&str] = &[
+    "authorization",
+    "content-range",
+    "cookie",
+    "origin",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "range",
+    "set-cookie",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-proto",
     "x-real-ip",
-    "x-request-id",
 ];
+
+/// True for a header that frames or routes a message, or that the gateway itself sets: it carries no credential.
+pub fn is_framing(name: &HeaderName) -> bool {
+    FRAMING.contains(&name.as_str())
+}
 
 /// True for a header that no filter may set.
 pub fn is_reserved(name: &HeaderName) -> bool {
-    RESERVED.contains(&name.as_str())
+    is_framing(name) || RESERVED.contains(&name.as_str())
 }
 
 /// Replaces `range` of the request body by `with`; an empty range inserts.

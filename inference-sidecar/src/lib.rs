@@ -18,6 +18,7 @@ pub mod onnx;
 pub mod output;
 pub mod pool;
 pub mod protocol;
+mod put;
 pub mod rank;
 pub mod reasons;
 pub mod remote;

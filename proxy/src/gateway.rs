@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use foregate_filters::body_memory::BodyMemory;
 use foregate_filters::chain::Refusal;
 use foregate_filters::filter::BodyNeed;
+use foregate_filters::org_quota::pool::Ticket;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
@@ -24,7 +25,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::watch;
 
 use crate::admission::capacity::Capacity;
-use crate::admission::overloaded;
+use crate::admission::{Permit, overloaded};
 use crate::answer::ResponseBody;
 use crate::body::{RequestBody, collect, discard};
 use crate::clock;
@@ -40,6 +41,7 @@ use crate::inspect::{self, Inspected};
 use crate::life::Life;
 use crate::live::Live;
 use crate::mirror;
+use crate::oauth::credential::Shown;
 use crate::open::{Asked, Publications};
 use crate::org_quota;
 use crate::panics;
@@ -76,6 +78,27 @@ pub struct Gateway {
 struct Chosen<'a> {
     backend: &'a WeightedBackend,
     answer: Answer,
+}
+
+/// What a request that is forwarded is bound for.
+struct Bound<'a> {
+    route: &'a Route,
+    forward: &'a Forward,
+    hop: &'a HopByHop,
+    backend: &'a WeightedBackend,
+    /// The key of its session.
+    session: Option<u64>,
+}
+
+/// A request as it goes to its upstream, with what it holds there.
+struct Shaped<'a> {
+    head: Parts,
+    body: RequestBody,
+    ticket: Option<Box<Ticket>>,
+    permit: Permit<'a>,
+    /// The credential that it carries.
+    shown: Option<Shown>,
+    course: Option<Course<'a>>,
 }
 
 /// A request that everything lets pass, before it is forwarded.
@@ -252,7 +275,7 @@ async fn read_body(
 
 async fn dispatch<'a>(
     life: &mut Life,
-    mut head: Parts,
+    head: Parts,
     (body, left): (RequestBody, &mut Option<Incoming>),
     route: &Route,
     forward: &'a Forward,
@@ -264,34 +287,9 @@ async fn dispatch<'a>(
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
-    let (mut ticket, mut permit) = match enter(life, &upstream).await {
-        Ok(entered) => entered,
-        Err(refusal) => {
-            *left = body.unread();
-            return Err(refusal);
-        }
-    };
-
-    // Before the head is shaped and moved out.
-    life.asked = Asked::keep(&head, life.rare, hop, life.metrics.as_ref());
-    let shown = credential(life, &upstream).await?;
-    let mut course = course(life, &head, route, &upstream, session);
-
-    // shape: all edits, once.
-    let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
-    let copies = mirror::copies(life, &head, route, forward, hop);
-    let carried =
-        upstream.credential.as_deref().zip(shown.as_ref()).map(|(it, shown)| (&it.header, &shown.value));
-    shape::request(&mut head, life, route, &forward.rewrite, backend, carried, wire)
-        .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
-    let body = copies.send_with(shaped_body(life, &mut head, body)?);
-    if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
-        upgrade::ask(&mut head.headers, protocol);
-    }
-
-    if upstream.spec.proxy_protocol.is_some() {
-        head.extensions.insert(life.connection.ends());
-    }
+    let bound = Bound { route, forward, hop, backend, session };
+    let Shaped { head, body, mut ticket, mut permit, shown, mut course } =
+        shaped(life, head, (body, left), &bound, &upstream).await?;
 
     // dispatch: one endpoint, within the time of the route.
     life.progress = body.progress();
@@ -333,6 +331,44 @@ async fn dispatch<'a>(
         credential.refused(shown, clock::monotonic());
     }
     Ok(Chosen { backend, answer })
+}
+
+/// Enters the upstream, and applies all edits, once.
+async fn shaped<'a>(
+    life: &mut Life,
+    mut head: Parts,
+    (body, left): (RequestBody, &mut Option<Incoming>),
+    &Bound { route, forward, hop, backend, session }: &Bound<'a>,
+    upstream: &'a UpstreamState,
+) -> Result<Shaped<'a>, Refusal> {
+    let (ticket, permit) = match enter(life, upstream).await {
+        Ok(entered) => entered,
+        Err(refusal) => {
+            *left = body.unread();
+            return Err(refusal);
+        }
+    };
+
+    // Before the head is shaped and moved out.
+    life.asked = Asked::keep(&head, life.rare, hop, life.metrics.as_ref());
+    let shown = credential(life, upstream).await?;
+    let course = course(life, &head, route, upstream, session);
+
+    // shape: all edits, once.
+    let wire = Wire { http2: upstream.is_http2(), tls: upstream.tls.is_some(), trailers: hop.trailers };
+    let copies = mirror::copies(life, &head, route, forward, hop);
+    let carried =
+        upstream.credential.as_deref().zip(shown.as_ref()).map(|(it, shown)| (&it.header, &shown.value));
+    shape::request(&mut head, life, route, &forward.rewrite, backend, carried, wire)
+        .map_err(|error| at(Step::Shape)(Reply::new(Reason::Internal).detail(error.to_string())))?;
+    let body = copies.send_with(shaped_body(life, &mut head, body)?);
+    if let (Some(protocol), false) = (&hop.upgrade, wire.http2) {
+        upgrade::ask(&mut head.headers, protocol);
+    }
+    if upstream.spec.proxy_protocol.is_some() {
+        head.extensions.insert(life.connection.ends());
+    }
+    Ok(Shaped { head, body, ticket, permit, shown, course })
 }
 
 /// Sends the copy of a request, shaped already, to an upstream that mirrors.

@@ -77,7 +77,7 @@ impl Call {
     /// Tells the upstream how much of its time is left.
     pub fn pass_on(self, headers: &mut HeaderMap, now: Duration) {
         if let Some(left) = self.left(now) {
-            headers.insert(GRPC_TIMEOUT, write(left));
+            headers.insert(GRPC_TIMEOUT, timeout(left));
         }
     }
 }
@@ -87,8 +87,8 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
-/// In the finest unit for which eight digits suffice, never more than `time`.
-fn write(time: Duration) -> HeaderValue {
+/// A value of `grpc-timeout`: in the finest unit for which eight digits suffice, never more than `time`.
+pub fn timeout(time: Duration) -> HeaderValue {
     const TOO_MANY: u128 = 100_000_000;
     let secs = u128::from(time.as_secs());
     let units = [
@@ -129,7 +129,7 @@ pub fn trailers(reason: Reason) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use super::{Call, GRPC_TIMEOUT, refusal, trailers, write};
+    use super::{Call, GRPC_TIMEOUT, refusal, timeout, trailers};
     use foregate_filters::reason::Reason;
     use foregate_filters::verdict::Reply;
     use http::{HeaderMap, Request, Version};
@@ -162,7 +162,7 @@ mod tests {
             (Duration::from_hours(48), "172800S"),
             (Duration::MAX, "99999999H"),
         ] {
-            assert_eq!(write(time), text);
+            assert_eq!(timeout(time), text);
         }
     }
 

@@ -57,6 +57,7 @@ pub mod redirect;
 pub mod reload;
 pub mod respond;
 mod routing;
+pub mod rpc;
 pub mod secrets;
 pub mod server;
 mod services;

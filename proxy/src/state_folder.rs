@@ -1,7 +1,7 @@
-//! Files of the state folder: held by one process, replaced whole, set aside where unsound.
+//! Files of the state folder: held by one process, set aside where unsound.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,6 @@ pub fn lock(folder: &Path, name: &str) -> io::Result<File> {
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join(name))?;
     lock.lock()?;
     Ok(lock)
-}
-
-/// Writes a file for this user alone, in the place of one that may be there: a crash leaves the one or the other.
-pub fn replace(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let new = folder.join(format!("{name}.new"));
-    let mut out = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&new, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }
 
 /// Renames a file that is no sound one; gives where it is then.

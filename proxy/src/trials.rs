@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use foregate_inference::rollout::trial::{Breach, Event, Guardrail, Role};
+use foregate_policy::files;
 use log::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
-use crate::state_folder::{lock, replace, set_aside};
+use crate::state_folder::{lock, set_aside};
 use crate::telemetry::event::event;
 
 /// The file in the folder.
@@ -181,7 +182,7 @@ fn read(folder: &Path) -> io::Result<Vec<Held>> {
 }
 
 fn write(folder: &Path, held: &[Held]) -> io::Result<()> {
-    replace(folder, FILE, &serde_json::to_vec(&Written { format: FORMAT, held: held.to_vec() })?)
+    files::replace(&folder.join(FILE), &serde_json::to_vec(&Written { format: FORMAT, held: held.to_vec() })?)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ pub mod crds;
 pub mod declared;
 pub mod distribution;
 pub mod event;
-pub mod files;
 pub mod fleet;
 pub mod grants;
 pub mod hex;

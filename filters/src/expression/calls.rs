@@ -21,26 +21,16 @@ use crate::fault::{Code, closest};
 /// Bytes a compiled pattern may take: patterns come from policies, not from callers.
 const PATTERN_BYTES: usize = 1 << 20;
 
-const METHODS: [&str; 15] = [
-    "startsWith",
-    "endsWith",
-    "contains",
-    "matches",
-    "lowerAscii",
-    "upperAscii",
-    "size",
-    "getFullYear",
-    "getMonth",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getHours",
-    "getMinutes",
-    "getSeconds",
-];
+/// Methods, besides [`PARTS`].
+const METHODS: [&str; 7] =
+    ["startsWith", "endsWith", "contains", "matches", "lowerAscii", "upperAscii", "size"];
 const FUNCTIONS: [&str; 10] =
     ["has", "size", "string", "int", "double", "timestamp", "inCidr", "matches", "pathMatches", "pathParam"];
 const MACROS: [&str; 3] = ["all", "exists", "exists_one"];
+
+fn is_method(name: &str) -> bool {
+    METHODS.contains(&name) || PARTS.contains(&name)
+}
 
 impl Compiler<'_> {
     pub(super) fn function(
@@ -52,7 +42,7 @@ impl Compiler<'_> {
     ) -> Option<Node> {
         let range = syntax.range(expr);
         let name = call.func_name.as_str();
-        let known = if target.is_some() { METHODS.contains(&name) } else { FUNCTIONS.contains(&name) };
+        let known = if target.is_some() { is_method(name) } else { FUNCTIONS.contains(&name) };
         if !known {
             return self.unknown_function(name, syntax, expr, target);
         }
@@ -93,16 +83,16 @@ impl Compiler<'_> {
             let instead = format!("write list.{name}(x, condition on x)");
             return self.unsupported(spot, &format!("{name}() in this form"), &instead);
         }
-        let known: &[&str] = if target.is_some() { &METHODS } else { &FUNCTIONS };
-        let other: &[&str] = if target.is_some() { &FUNCTIONS } else { &METHODS };
-        let help = if other.contains(&name) && target.is_some() {
+        let methods: Vec<&str> = METHODS.into_iter().chain(PARTS).collect();
+        let known: &[&str] = if target.is_some() { &methods } else { &FUNCTIONS };
+        let help = if target.is_some() && FUNCTIONS.contains(&name) {
             format!("write {name}(..) instead of ..{name}()")
-        } else if other.contains(&name) {
+        } else if target.is_none() && is_method(name) {
             format!("write text.{name}(..)")
         } else if let Some(near) = closest(name, known.iter().chain(&MACROS).copied()) {
             format!("did you mean {near}?")
         } else {
-            format!("there are {}, {}", FUNCTIONS.join(", "), METHODS.join(", "))
+            format!("there are {}, {}", FUNCTIONS.join(", "), methods.join(", "))
         };
         self.unsupported(spot, &format!("the function {name}()"), &help)
     }

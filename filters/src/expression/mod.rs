@@ -17,6 +17,7 @@ mod tests;
 mod time;
 mod types;
 mod value;
+mod valued;
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
@@ -26,12 +27,13 @@ use http::request;
 use crate::chain::Built;
 use crate::context::RequestContext;
 use crate::fault::{Fault, Path};
-use compile::{Compiler, Frame, Test, Thunk};
+use compile::{Compiler, Frame, Test};
 use gate::Gate;
 use inputs::Input;
 use probe::KeyGate;
 use types::Type;
 use value::Constant;
+use valued::Valued;
 
 /// An `enrich` rule that expressions may name, and what of it they may read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,13 +116,7 @@ pub struct BoolExpression {
 }
 
 /// An expression whose value, as text, is a key.
-pub struct KeyExpression {
-    source: Box<str>,
-    constants: Box<[Constant]>,
-    thunk: Thunk,
-    reads: Reads,
-    inputs: Vec<Input>,
-}
+pub struct KeyExpression(Valued);
 
 impl Reads {
     pub const NOTHING: Self = Self(0);
@@ -211,33 +207,27 @@ impl BoolExpression {
 impl KeyExpression {
     /// Reads an expression whose value can be a key: string, int, bool, double, or a claim.
     pub fn new(source: &str, environment: &Environment, at: &Path) -> Built<Self> {
-        let mut compiler = Compiler::new(source, environment, at);
-        let node = compiler.read().and_then(|(node, _)| compiler.keyed(node));
-        let reads = compiler.reads;
-        let Some(node) = node else { return Err(compiler.faults) };
-        let thunk = compiler.thunk(node);
-        let inputs = std::mem::take(&mut compiler.inputs);
-        Ok(Self { source: source.into(), constants: compiler.constants.into(), thunk, reads, inputs })
+        Valued::new(source, environment, at, Compiler::keyed).map(Self)
     }
 
     pub const fn reads(&self) -> Reads {
-        self.reads
+        self.0.reads
     }
 
     /// The expression as written.
     pub fn source(&self) -> &str {
-        &self.source
+        &self.0.source
     }
 
     /// The names it reads, each once.
     pub fn inputs(&self) -> &[Input] {
-        &self.inputs
+        &self.0.inputs
     }
 
     /// Hands the key of one request, as text, to `with`. A key that is empty, null, a list or a map
     /// is an error.
     pub fn evaluate<T>(&self, scope: &Scope<'_>, with: impl FnOnce(&str) -> T) -> Result<T, EvaluationError> {
-        let value = (self.thunk)(&Frame { scope: *scope, constants: &self.constants, local: None })?;
+        let value = self.0.evaluate(scope)?;
         let text = value.key()?;
         if text.is_empty() { Err(EvaluationError::EmptyKey) } else { Ok(with(&text)) }
     }
@@ -251,6 +241,6 @@ impl fmt::Debug for BoolExpression {
 
 impl fmt::Debug for KeyExpression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("KeyExpression").field(&self.source).finish()
+        f.debug_tuple("KeyExpression").field(&self.0.source).finish()
     }
 }

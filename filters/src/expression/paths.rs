@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::percent;
+
 /// A pattern, compiled when the expression is read.
 ///
 /// Segments are compared with their percent-encoding undone on both sides, so that no spelling of a segment
@@ -93,7 +95,7 @@ impl Pattern {
         let Some(path) = path.strip_prefix('/') else { return false };
         let mut parts = path.split('/');
         for (index, segment) in self.segments.iter().enumerate() {
-            let Some(part) = parts.next().and_then(decode) else { return false };
+            let Some(part) = parts.next().and_then(|part| percent::decode(part, false)) else { return false };
             match segment {
                 Segment::Literal(text) if **text == *part => {}
                 Segment::Any(_) if !part.is_empty() => {}
@@ -126,27 +128,8 @@ fn segment(part: &str, may_be_empty: bool) -> Result<Segment, &'static str> {
     if part == "." || part == ".." {
         return Err("no path holds . or ..");
     }
-    let bytes = decode(part).ok_or("the percent-encoding is not valid")?;
+    let bytes = percent::decode(part, false).ok_or("the percent-encoding is not valid")?;
     Ok(Segment::Literal(bytes.into_owned().into()))
-}
-
-/// Undoes the percent-encoding of one segment.
-fn decode(part: &str) -> Option<Cow<'_, [u8]>> {
-    if !part.contains('%') {
-        return Some(Cow::Borrowed(part.as_bytes()));
-    }
-    let mut bytes = part.bytes();
-    let mut decoded = Vec::with_capacity(part.len());
-    while let Some(byte) = bytes.next() {
-        let byte = if byte == b'%' {
-            let mut digit = || bytes.next().and_then(|digit| char::from(digit).to_digit(16));
-            u8::try_from(digit()? << 4 | digit()?).ok()?
-        } else {
-            byte
-        };
-        decoded.push(byte);
-    }
-    Some(Cow::Owned(decoded))
 }
 
 #[cfg(test)]

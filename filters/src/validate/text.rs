@@ -1,22 +1,11 @@
 //! Text of URIs.
 
+use crate::percent;
+
 /// Resolves percent-escapes; with `plus`, a plus is a space, as forms write it. `None` where an escape is not whole,
 /// or the result is not UTF-8.
 pub fn percent_decode(text: &str, plus: bool) -> Option<String> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'%' => {
-                let mut digit = || char::from(bytes.next()?).to_digit(16);
-                let (high, low) = (digit()?, digit()?);
-                out.push(u8::try_from(high << 4 | low).ok()?);
-            }
-            b'+' if plus => out.push(b' '),
-            byte => out.push(byte),
-        }
-    }
-    String::from_utf8(out).ok()
+    String::from_utf8(percent::decode(text, plus)?.into_owned()).ok()
 }
 
 #[cfg(test)]

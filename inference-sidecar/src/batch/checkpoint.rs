@@ -1,7 +1,7 @@
 //! How far a run came, beside its output, so that it can be resumed.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Tally;
 use super::rows::Place;
 use crate::bundle::hex;
+use crate::put::put;
 
 /// The form of the file.
 const VERSION: u32 = 1;
@@ -104,9 +105,7 @@ impl Checkpoint {
         let mut fresh = file.as_os_str().to_owned();
         fresh.push(".new");
         let text = serde_json::to_vec(self).map_err(|error| fault(error.into()))?;
-        let mut written = File::create(&fresh).map_err(fault)?;
-        written.write_all(&text).and_then(|()| written.sync_data()).map_err(fault)?;
-        fs::rename(&fresh, file).map_err(fault)
+        fs::write(&fresh, &text).and_then(|()| put(fresh.as_ref(), file)).map_err(fault)
     }
 
     /// Reads the input up to where the run came, and makes sure that it is what was scored.

@@ -1,5 +1,7 @@
 //! Where in the shape of a Salesforce body the reader stands.
 
+use foregate_filters::percent::decode_leniently;
+
 use super::trie::Node;
 
 /// One open container.
@@ -53,28 +55,11 @@ pub(super) struct Request {
 /// Names compare without case, as Salesforce does; percent-encoding is resolved so that it hides nothing.
 pub(super) fn names_object(url: &str, object: &str) -> bool {
     let path = url.split(['?', '#']).next().unwrap_or_default();
-    let path = percent_decoded(path);
+    let path = decode_leniently(path, false);
     let mut segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
     if !segments.any(|segment| segment.eq_ignore_ascii_case(b"sobjects")) {
         return false;
     }
     segments.next().is_some_and(|segment| segment.eq_ignore_ascii_case(object.as_bytes()))
         && segments.count() <= 2
-}
-
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let digit = |at: usize| tail.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        let decoded = digit(0).zip(digit(1)).and_then(|(high, low)| u8::try_from(high << 4 | low).ok());
-        if let Some(decoded) = decoded.filter(|_| byte == b'%') {
-            out.push(decoded);
-            rest = tail.get(2..).unwrap_or_default();
-        } else {
-            out.push(byte);
-            rest = tail;
-        }
-    }
-    out
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use crate::put::put;
 
 /// Held by whoever writes; nobody who reads waits for it.
 const LOCK: &str = "lock";
@@ -73,12 +74,7 @@ impl<'a> Beside<'a> {
 
     /// Puts it in the place of the store: who opens the path gets the one or the other, each whole.
     pub(super) fn put(self) -> Result<(), StoreError> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let put = File::open(&self.new)
-            .and_then(|new| new.sync_all())
-            .and_then(|()| fs::rename(&self.new, self.path))
-            .and_then(|()| File::open(folder)?.sync_all());
-        put.map_err(|error| self.told(&error))
+        put(&self.new, self.path).map_err(|error| self.told(&error))
     }
 
     fn told(&self, error: &io::Error) -> StoreError {

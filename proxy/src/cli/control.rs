@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use foregate_filters::units::TimeSpan;
 
-use crate::fleet::endpoint::{ControlOptions, Endpoint};
+use crate::fleet::endpoint::ControlOptions;
+use crate::rpc::endpoint::Endpoint;
 
 /// The control plane of this proxy.
 #[derive(Debug, Args)]

@@ -1,13 +1,11 @@
 //! `foregate decisions`: proves and shows decision logs, makes their keys.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use foregate_filters::units::ByteSize;
+use foregate_policy::files;
 use serde_json::{Value, json};
 
 use crate::cli::output::{self, TextFormat};
@@ -243,7 +241,6 @@ impl Key {
 
 /// Writes a key into a file that does not exist yet, readable by its owner only.
 pub(super) fn put(file: &Path, text: &str) -> Result<(), KeyError> {
-    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    made.and_then(|mut out: std::fs::File| out.write_all(text.as_bytes()).and_then(|()| out.sync_all()))
-        .map_err(|error: io::Error| KeyError::Read(KeyRef::File(file.to_owned()), error.to_string()))
+    files::write_new(file, text.as_bytes())
+        .map_err(|error| KeyError::Read(KeyRef::File(file.to_owned()), error.to_string()))
 }

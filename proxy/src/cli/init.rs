@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use foregate_policy::redirect::{Ports, subnets};
 use ipnet::IpNet;
 
 use crate::cli::{USAGE, output};
 use crate::redirect::backend::{Backend, apply, scripts, undo};
-use crate::redirect::ports::Ports;
-use crate::redirect::{Inbound, Rules, subnets};
+use crate::redirect::{Inbound, Rules};
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]

@@ -1,14 +1,14 @@
 //! `foregate token`: tokens and keys for development.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use foregate_filters::units::TimeSpan;
+use foregate_policy::files;
 use serde_json::{Map, Value};
 
 use crate::cli::token_key::TokenKey;
@@ -149,12 +149,6 @@ fn read(file: &Path) -> io::Result<String> {
 fn make(file: &Path) -> Result<String, TokenError> {
     let pem = generate_pem()?;
     let jwks = Issuer::from_pem("", &pem)?.jwks();
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .and_then(|mut out| out.write_all(pem.as_bytes()))
-        .map_err(|error| TokenError::File(file.to_owned(), error))?;
+    files::write_new(file, pem.as_bytes()).map_err(|error| TokenError::File(file.to_owned(), error))?;
     Ok(jwks.to_string())
 }

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use foregate_policy::files;
 use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
 use sha2::{Digest, Sha256};
 
@@ -101,7 +102,7 @@ impl Arrival {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        super::disk::make_folder(&folder)?;
+        files::make_folder(&folder)?;
         Ok(Self { folder, change: Change::default(), open: None, bytes: 0, files: 0 })
     }
 

@@ -5,25 +5,23 @@ use std::sync::{Arc, Mutex as Lock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::{Request, Response, StatusCode};
+use http::Response;
 use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http2::SendRequest;
 use prost::Message;
-use rustls::pki_types::ServerName;
 use rustls::{CertificateError, OtherError};
-use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::TlsConnector;
 
 use crate::clock;
 use crate::fleet::backoff::Backoff;
-use crate::fleet::call::{Answers, Call, CallError, Outgoing, causes, many, once, refusal};
+use crate::fleet::call::{Answers, Call, CallError, Outgoing, many, once, only};
 use crate::fleet::endpoint::ControlOptions;
 use crate::identity::Identity;
 use crate::identity::certificate::{Role, svid};
 use crate::identity::set::Set;
+use crate::rpc::connect::{self, Pings};
+use crate::rpc::{self, causes};
 
 /// Time to connect and shake hands.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -31,8 +29,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Time for the head of an answer.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// How often a silent control plane is asked whether it lives, and how long it may think about it.
-const PING: Duration = Duration::from_secs(20);
+/// How a silent control plane is found out.
+const PINGS: Pings = Pings { every: Duration::from_secs(20), within: Duration::from_secs(20), idle: false };
 
 /// Pause after a first attempt that failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -117,15 +115,7 @@ impl Channel {
         path: &str,
         request: &Q,
     ) -> Result<A, CallError> {
-        let call = async {
-            let mut answers: Answers<A> = self.call(path, once(request)).await?;
-            let missing = || CallError::Malformed { at: self.at(), fault: "there is no message".to_owned() };
-            let answer = answers.next().await?.ok_or_else(missing)?;
-            match answers.next().await? {
-                None => Ok(answer),
-                Some(_) => Err(CallError::Malformed { at: self.at(), fault: "a second message".to_owned() }),
-            }
-        };
+        let call = async { only(&self.at(), self.call(path, once(request)).await?).await };
         let late = || CallError::Broken { at: self.at(), fault: format!("no answer within {HEAD:?}") };
         timeout(self.options.retry + CONNECT + HEAD, call).await.unwrap_or_else(|_| Err(late()))
     }
@@ -139,7 +129,7 @@ impl Channel {
         path: &str,
         request: &Q,
     ) -> Result<Answers<A>, CallError> {
-        self.call(path, once(request)).await
+        Answers::of(self.at(), self.call(path, once(request)).await?)
     }
 
     /// A call with many messages each way. `first` is sent with it: a server may wait for it before it answers.
@@ -153,29 +143,19 @@ impl Channel {
     ) -> Result<Call<Q, A>, CallError> {
         let (requests, body) = many();
         requests.send(first).await;
-        Ok(Call { requests, answers: self.call(path, body).await? })
+        Ok(Call { requests, answers: Answers::of(self.at(), self.call(path, body).await?)? })
     }
 
-    async fn call<A: Message + Default>(&self, path: &str, body: Outgoing) -> Result<Answers<A>, CallError> {
+    async fn call(&self, path: &str, body: Outgoing) -> Result<Response<Incoming>, CallError> {
         let at = self.at();
         let broken = |fault: String| CallError::Broken { at: at.clone(), fault };
-        let request = Request::post(format!("{at}{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(body)
-            .map_err(|error| broken(error.to_string()))?;
+        let request = rpc::request(&format!("{at}{path}")).body(body);
+        let request = request.map_err(|error| broken(error.to_string()))?;
         let mut sender = self.sender().await?;
         sender.ready().await.map_err(|error| broken(causes(&error)))?;
         let response = timeout(HEAD, sender.send_request(request)).await;
         let response = response.map_err(|_| broken(format!("no answer within {HEAD:?}")))?;
-        let response: Response<Incoming> = response.map_err(|error| broken(causes(&error)))?;
-        if response.status() != StatusCode::OK {
-            return Err(CallError::Malformed { at, fault: format!("HTTP status {}", response.status()) });
-        }
-        match refusal(&at, response.headers()) {
-            Some(refused) => Err(refused),
-            None => Ok(Answers::new(at, response.into_body())),
-        }
+        response.map_err(|error| broken(causes(&error)))
     }
 
     /// A connection that is open and shows what is to be shown. After a fault there is a pause first, longer each
@@ -214,28 +194,15 @@ impl Channel {
     }
 
     async fn connect(&self, set: Option<&Set>) -> Result<SendRequest<Outgoing>, String> {
-        let said = |error: &dyn std::error::Error| causes(error);
-        let tls = self.options.tls(set).map_err(|error| said(&error))?;
-        let endpoint = &self.options.endpoint;
-        let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| said(&error))?;
-        let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
-        let stream = stream.map_err(|error| said(&error))?;
-        let _ = stream.set_nodelay(true);
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| refused(&error))?;
+        let config = self.options.tls(set).map_err(|error| causes(&error))?;
+        let stream = connect::tls(&self.options.endpoint, config).await.map_err(|error| refused(&error))?;
         let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let id = leaf.and_then(|leaf| svid(leaf, Role::Server).ok());
         *self.trust_domain.lock().unwrap_or_else(PoisonError::into_inner) =
             id.map(|id| id.trust_domain().into());
-        let handshake = Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .handshake(TokioIo::new(stream))
-            .await;
-        let (sender, connection) = handshake.map_err(|error| said(&error))?;
         // How it ended is told to the calls on it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(sender)
+        let opened = connect::open(stream, PINGS).await.map_err(|error| causes(&error))?;
+        Ok(opened.sender)
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use foregate_policy::codes;
 use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::files;
 use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse, Refusal, Report};
 use log::Level;
 use tokio::sync::watch;
@@ -419,7 +420,7 @@ pub fn node_id(state: &Path) -> io::Result<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host: String = host.trim().chars().take(200).collect();
     let id = format!("{host}-{:08x}", crate::telemetry::random::next() >> 32);
-    fleet::disk::make_folder(state)?;
-    fleet::disk::replace(&file, id.as_bytes())?;
+    files::make_folder(state)?;
+    files::replace(&file, id.as_bytes())?;
     Ok(id)
 }

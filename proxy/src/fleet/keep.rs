@@ -1,34 +1,19 @@
 //! Policies of the fleet on disk, so that a proxy can start without anybody.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use foregate_policy::fleet::{Content, Document, PolicyResponse, Resource};
+use foregate_policy::files;
 use log::Level;
-use prost::Message;
-
-use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, document_version, file_version, hex};
-use crate::fleet::disk;
-use crate::telemetry::event::event;
 use sha2::{Digest, Sha256};
 
-/// What a tree is made of; hidden, so that nobody takes it for a policy.
-const MANIFEST: &str = ".manifest";
-
-/// One resource that is held.
-#[derive(Clone, Debug, PartialEq)]
-enum Held {
-    Document(Document),
-    /// Of so many bytes.
-    File(u64),
-}
-
-/// Versions and contents, by name.
-type Holding = BTreeMap<String, (String, Held)>;
+use crate::fleet::arrival::{ArrivalError, Arrived, Change, ENDPOINTS, hex};
+use crate::fleet::tree::{self, Held, Holding, MANIFEST, manifest, texts};
+use crate::telemetry::event::event;
 
 /// The folder: `current` leads to a tree below `trees`, files of endpoints lie in `endpoints`.
 #[derive(Debug)]
@@ -61,7 +46,7 @@ impl Keep {
     /// Where the folder cannot be used.
     pub fn open(folder: PathBuf) -> io::Result<Self> {
         for below in ["trees", "endpoints"] {
-            disk::make_folder(&folder.join(below))?;
+            files::make_folder(&folder.join(below))?;
         }
         let mut keep = Self {
             folder,
@@ -130,7 +115,7 @@ impl Keep {
     /// Where that cannot be kept; it holds for this process all the same.
     pub fn withhold(&mut self, why: &str) -> io::Result<()> {
         self.withheld = Some(why.into());
-        disk::replace(&self.withheld_file(), why.as_bytes())
+        files::replace(&self.withheld_file(), why.as_bytes())
     }
 
     /// As long as a change is tried on, what is granted is not withheld; gives what was said before.
@@ -156,7 +141,7 @@ impl Keep {
     /// For the process that holds the lock alone: what another one tries on looks like a remnant.
     fn tidy(&self) -> io::Result<()> {
         if self.tree != 0 {
-            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))?;
+            files::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))?;
             self.sweep();
         }
         Ok(())
@@ -196,18 +181,8 @@ impl Keep {
             read => read?,
         };
         let tree: u64 = accepted.trim().parse().map_err(io::Error::other)?;
-        let folder = self.tree_folder(tree);
-        let manifest = PolicyResponse::decode(fs::read(folder.join(MANIFEST))?.as_slice())?;
-        let mut holding = Holding::new();
-        for resource in manifest.changed {
-            let held = match resource.content {
-                Some(Content::Document(document)) => Held::Document(document),
-                _ => Held::File(resource.size),
-            };
-            holding.insert(resource.name, (resource.version, held));
-        }
-        check(&folder, &mut holding)?;
-        (self.tree, self.revision, self.holding) = (tree, manifest.revision, holding);
+        let (revision, holding) = tree::read(&self.tree_folder(tree))?;
+        (self.tree, self.revision, self.holding) = (tree, revision, holding);
         Ok(())
     }
 
@@ -243,7 +218,7 @@ impl Keep {
 
     fn write_manifest(&self) -> io::Result<()> {
         let manifest = self.tree_folder(self.tree).join(MANIFEST);
-        disk::replace(&manifest, &manifest_of(&self.revision, &self.holding))
+        files::replace(&manifest, &manifest(&self.revision, &self.holding))
     }
 
     /// Files of endpoints keep their place, whatever tree leads to them.
@@ -290,14 +265,14 @@ impl Keep {
             };
             holding.insert(name, (version, held));
         }
-        disk::make_folder(folder)?;
+        files::make_folder(folder)?;
         let before = texts(&self.holding);
         for (path, text) in texts(&holding) {
             let at = place(folder, &path)?;
             // What did not change is on disk already.
             let same = before.get(&path).is_some_and(|before| *before == text);
             if !same || fs::hard_link(self.tree_folder(self.tree).join(&path), &at).is_err() {
-                disk::write(&at, text.as_bytes())?;
+                files::write(&at, text.as_bytes())?;
             }
         }
         let mut endpoints = Vec::new();
@@ -321,7 +296,7 @@ impl Keep {
                 fs::hard_link(self.tree_folder(self.tree).join(name), &place)?;
             }
         }
-        disk::write(&folder.join(MANIFEST), &manifest_of(&change.revision, &holding))?;
+        files::write(&folder.join(MANIFEST), &manifest(&change.revision, &holding))?;
         Ok(Candidate { tree, revision: change.revision, holding, endpoints })
     }
 
@@ -330,7 +305,7 @@ impl Keep {
     /// # Errors
     /// Where the link cannot be changed.
     pub fn try_on(&self, candidate: &Candidate) -> io::Result<()> {
-        disk::point(&self.current(), &Path::new("trees").join(candidate.tree.to_string()))
+        files::point(&self.current(), &Path::new("trees").join(candidate.tree.to_string()))
     }
 
     /// Goes back to what was in force, and forgets the candidate.
@@ -338,7 +313,7 @@ impl Keep {
         let restored = if self.tree == 0 {
             fs::remove_file(self.current())
         } else {
-            disk::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))
+            files::point(&self.current(), &Path::new("trees").join(self.tree.to_string()))
         };
         if let Err(error) = restored {
             event(Level::Error, "kept policies not restored", &[("error", error.to_string().into())]);
@@ -355,7 +330,7 @@ impl Keep {
             fs::rename(spool, place)?;
         }
         (self.tree, self.revision, self.holding) = (candidate.tree, candidate.revision, candidate.holding);
-        disk::replace(&self.accepted_file(), self.tree.to_string().as_bytes())?;
+        files::replace(&self.accepted_file(), self.tree.to_string().as_bytes())?;
         self.sweep();
         Ok(())
     }
@@ -377,92 +352,16 @@ impl Keep {
     }
 }
 
-/// Compares the tree with what it is said to be made of. Endpoints that differ are asked for again.
-fn check(folder: &Path, holding: &mut Holding) -> io::Result<()> {
-    let damaged = |path: &Path| io::Error::other(format!("{} is not what was kept", path.display()));
-    for (path, text) in texts(holding) {
-        let path = folder.join(path);
-        if fs::read(&path)? != text.as_bytes() {
-            return Err(damaged(&path));
-        }
-    }
-    for (name, (version, held)) in &mut *holding {
-        match held {
-            Held::Document(document) if document_version(document) != *version => {
-                return Err(damaged(&folder.join(&document.path)));
-            }
-            Held::Document(_) => {}
-            Held::File(_) => {
-                let found = file_version(&folder.join(name));
-                if found.as_ref().is_ok_and(|found| found == version) {
-                    continue;
-                }
-                if !name.ends_with(ENDPOINTS) {
-                    return Err(damaged(&folder.join(name)));
-                }
-                version.clear();
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Where a file stands in a tree; its folder is made.
 fn place(folder: &Path, name: &str) -> Result<PathBuf, ArrivalError> {
     let place = folder.join(name);
     if let Some(parent) = place.parent() {
-        disk::make_folder(parent)?;
+        files::make_folder(parent)?;
     }
     if place.symlink_metadata().is_ok() {
         return Err(ArrivalError::Path(name.to_owned()));
     }
     Ok(place)
-}
-
-/// The text of every policy file: each document on the lines where its source has it, so that diagnostics name those.
-fn texts(holding: &Holding) -> BTreeMap<String, String> {
-    let mut files: BTreeMap<&str, Vec<&Document>> = BTreeMap::new();
-    for (_, held) in holding.values() {
-        if let Held::Document(document) = held {
-            files.entry(&document.path).or_default().push(document);
-        }
-    }
-    let text = |mut documents: Vec<&Document>| {
-        documents.sort_by_key(|document| document.line);
-        let (mut text, mut line) = (String::new(), 1);
-        for document in documents {
-            if !text.is_empty() && !text.ends_with('\n') {
-                text.push('\n');
-                line += 1;
-            }
-            // Comments: an empty line might belong to the text before it.
-            for _ in line..document.line {
-                text.push_str("#\n");
-            }
-            line = line.max(document.line);
-            text.push_str(&document.text);
-            line += u32::try_from(document.text.matches('\n').count()).unwrap_or(u32::MAX);
-        }
-        text
-    };
-    files.into_iter().map(|(path, documents)| (path.to_owned(), text(documents))).collect()
-}
-
-fn manifest_of(revision: &str, holding: &Holding) -> Vec<u8> {
-    let resource = |(name, (version, held)): (&String, &(String, Held))| {
-        let (content, size) = match held {
-            Held::Document(document) => (Some(Content::Document(document.clone())), 0),
-            Held::File(size) => (None, *size),
-        };
-        Resource { name: name.clone(), version: version.clone(), content, offset: 0, size }
-    };
-    let manifest = PolicyResponse {
-        revision: revision.to_owned(),
-        changed: holding.iter().map(resource).collect(),
-        last: true,
-        ..PolicyResponse::default()
-    };
-    manifest.encode_to_vec()
 }
 
 #[cfg(test)]
@@ -523,22 +422,6 @@ mod tests {
     }
 
     #[test]
-    fn documents_stand_on_the_lines_of_their_source() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut keep = open(folder.path());
-        let all = vec![
-            document("b", 9, "---\nb: |+\n  text\n"),
-            document("a", 3, "---\na: 1\n"),
-            document("c", 14, "---\nc: 1"),
-        ];
-        take(&mut keep, "1", all, &[], true);
-        assert_eq!(
-            read(&keep, "teams/a.yaml"),
-            "#\n#\n---\na: 1\n#\n#\n#\n#\n---\nb: |+\n  text\n#\n#\n---\nc: 1"
-        );
-    }
-
-    #[test]
     fn what_was_accepted_is_taken_up_again_and_what_was_not_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let mut keep = open(folder.path());
@@ -591,13 +474,8 @@ mod tests {
     fn what_is_damaged_is_asked_for_again() {
         let folder = tempfile::tempdir().unwrap();
         let mut keep = open(folder.path());
-        take(
-            &mut keep,
-            "1",
-            vec![document("a", 1, "a: 1\n"), file("x.endpoints", "endpoints: []")],
-            &[],
-            true,
-        );
+        let all = vec![document("a", 1, "a: 1\n"), file("x.endpoints", "endpoints: []")];
+        take(&mut keep, "1", all, &[], true);
         fs::write(keep.current().join("x.endpoints"), "torn").unwrap();
         let again = open(folder.path());
         assert_eq!((again.revision.as_str(), again.known()["x.endpoints"].as_str()), ("1", ""));

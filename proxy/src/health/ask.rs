@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use foregate_policy::balancing::CheckKind;
 use http::header::{HOST, USER_AGENT};
 use http::{Request, Response, Uri};
@@ -78,21 +77,4 @@ async fn send(sender: Sender, request: Request<RequestBody>) -> Result<Response<
         Sender::Http2(mut sender) => sender.send_request(request).await,
     };
     sent.map_err(|error| error.to_string())
-}
-
-/// An answer that is larger than this says nothing more.
-pub const MAX_ANSWER: usize = 64 << 10;
-
-/// Reads a short body and the status in its trailers.
-pub async fn read(mut body: Incoming) -> Result<(Bytes, Option<http::HeaderMap>), String> {
-    use http_body_util::BodyExt;
-    let (mut all, mut trailers) = (bytes::BytesMut::new(), None);
-    while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| error.to_string())?.into_data() {
-            Ok(data) if all.len() + data.len() <= MAX_ANSWER => all.extend_from_slice(&data),
-            Ok(_) => return Err("the answer is too large".to_owned()),
-            Err(frame) => trailers = frame.into_trailers().ok(),
-        }
-    }
-    Ok((all.freeze(), trailers))
 }

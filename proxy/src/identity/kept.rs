@@ -1,13 +1,14 @@
 //! Certificate, key and roots on disk, so that a start needs no control plane.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use foregate_policy::files;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
@@ -78,7 +79,7 @@ pub fn read(folder: &Path) -> io::Result<Option<Kept>> {
 /// # Errors
 /// Where it cannot be written; it is as it was then.
 pub fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    files::make_folder(folder)?;
     let all = |all: &[CertificateDer<'_>]| all.iter().map(|der| STANDARD.encode(der)).collect();
     let key = STANDARD.encode(&*kept.key);
     let renew = kept.renew.as_secs();
@@ -86,16 +87,7 @@ pub fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
     let text = serde_json::to_vec(&written).map(Zeroizing::new);
     written.key.zeroize();
     let text = text?;
-    let new = folder.join(format!("{FILE}.{}", std::process::id()));
-    let _ = fs::remove_file(&new);
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&new, folder.join(FILE))?;
-        File::open(folder)?.sync_all()
-    };
-    write().inspect_err(|_| drop(fs::remove_file(&new)))
+    files::replace(&folder.join(FILE), &text)
 }
 
 #[cfg(test)]

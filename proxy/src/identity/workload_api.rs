@@ -3,17 +3,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::pin::Pin;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use foregate_filters::peer::{SpiffeId, is_trust_domain};
-use http::{Request, Response};
-use http_body::Body;
+use foregate_inference::protocol::framed;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use tokio::net::UnixStream;
@@ -23,6 +19,9 @@ use tokio::time::timeout;
 use crate::clock;
 use crate::identity::set::{Parts, Set};
 use crate::identity::{Source, SourceError};
+use crate::rpc::answer::Messages;
+use crate::rpc::connect::{self, Opened, Pings};
+use crate::rpc::{self, causes};
 
 /// The call that gives X.509-SVIDs, and again whenever they change (SPIFFE Workload API, section 5).
 const METHOD: &str = "http://workload/SpiffeWorkloadAPI/FetchX509SVID";
@@ -34,10 +33,10 @@ const SECURITY_HEADER: (&str, &str) = ("workload.spiffe.io", "true");
 const MAX_MESSAGE: usize = 16 << 20;
 
 /// Time for the socket to answer at all; the call may then take as long as attestation does.
-const CONNECT: std::time::Duration = std::time::Duration::from_secs(5);
+const CONNECT: Duration = Duration::from_secs(5);
 
-/// How often a silent agent is asked whether it lives: updates may be hours apart.
-const PING: std::time::Duration = std::time::Duration::from_secs(30);
+/// How a silent agent is found out: updates may be hours apart.
+const PINGS: Pings = Pings { every: Duration::from_secs(30), within: Duration::from_secs(20), idle: false };
 
 #[derive(Clone, PartialEq, Message)]
 struct X509SvidRequest {}
@@ -80,10 +79,9 @@ pub struct WorkloadApi {
 
 /// The answers of one call.
 struct Updates {
-    body: Pin<Box<Incoming>>,
-    buffer: BytesMut,
+    messages: Messages,
     /// Ends with the call.
-    connection: JoinHandle<()>,
+    connection: JoinHandle<String>,
 }
 
 impl fmt::Debug for X509Svid {
@@ -117,38 +115,18 @@ impl WorkloadApi {
     async fn call(&self) -> Result<Updates, String> {
         let connect = async {
             let stream = UnixStream::connect(&self.socket).await.map_err(|error| error.to_string())?;
-            http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(PING)
-                .handshake(TokioIo::new(stream))
-                .await
-                .map_err(|error| error.to_string())
+            connect::open(stream, PINGS).await.map_err(|error| causes(&error))
         };
         let connected = timeout(CONNECT, connect).await;
-        let (mut sender, connection) = connected.map_err(|_| "no answer in time".to_owned())??;
-        let connection = tokio::spawn(async move {
-            // How it ended is told to the call on it.
-            let _ = connection.await;
-        });
-        // One message, not compressed: the empty request.
-        let message = X509SvidRequest {}.encode_to_vec();
-        let mut frame = vec![0, 0, 0, 0, 0];
-        frame.extend(message);
-        let request = Request::post(METHOD)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
+        // How the connection ended is told to the call on it.
+        let Opened { mut sender, connection } = connected.map_err(|_| "no answer in time".to_owned())??;
+        let request = rpc::request(METHOD)
             .header(SECURITY_HEADER.0, SECURITY_HEADER.1)
-            .body(Full::new(Bytes::from(frame)))
+            .body(Full::new(framed(&X509SvidRequest {})))
             .map_err(|error| error.to_string())?;
-        let response: Response<Incoming> =
-            sender.send_request(request).await.map_err(|error| error.to_string())?;
-        if !response.status().is_success() {
-            return Err(format!("status {}", response.status()));
-        }
-        if let Some(refused) = grpc_status(response.headers()) {
-            return Err(refused);
-        }
-        Ok(Updates { body: Box::pin(response.into_body()), buffer: BytesMut::new(), connection })
+        let response = sender.send_request(request).await.map_err(|error| causes(&error))?;
+        let messages = Messages::of(response, MAX_MESSAGE).map_err(|fault| fault.to_string())?;
+        Ok(Updates { messages, connection })
     }
 
     async fn message(&mut self) -> Result<Bytes, String> {
@@ -156,50 +134,15 @@ impl WorkloadApi {
             self.stream = Some(self.call().await?);
         }
         let Some(updates) = &mut self.stream else { return Err("there is no call".to_owned()) };
-        let outcome = updates.message().await;
+        let outcome = match updates.messages.next().await {
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => Err("the stream of updates ended".to_owned()),
+            Err(fault) => Err(fault.to_string()),
+        };
         if outcome.is_err() {
             self.stream = None;
         }
         outcome
-    }
-}
-
-/// What a gRPC status other than OK says.
-fn grpc_status(headers: &http::HeaderMap) -> Option<String> {
-    let status = headers.get("grpc-status")?.to_str().unwrap_or("?");
-    let message = headers.get("grpc-message").and_then(|message| message.to_str().ok()).unwrap_or_default();
-    (status != "0").then(|| format!("gRPC status {status} {message}"))
-}
-
-impl Updates {
-    /// The next message, whole. Bytes that were read stay in the buffer where the wait is given up.
-    async fn message(&mut self) -> Result<Bytes, String> {
-        loop {
-            if let Some(head) = self.buffer.first_chunk::<5>() {
-                let [compressed, length @ ..] = *head;
-                let length = u32::from_be_bytes(length) as usize;
-                if compressed != 0 || length > MAX_MESSAGE {
-                    return Err("a message is compressed or too large".to_owned());
-                }
-                if self.buffer.len() >= 5 + length {
-                    self.buffer.advance(5);
-                    return Ok(self.buffer.split_to(length).freeze());
-                }
-            }
-            let frame = std::future::poll_fn(|cx| self.body.as_mut().poll_frame(cx)).await;
-            match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => self.buffer.extend_from_slice(&data),
-                    Err(frame) => {
-                        if let Some(refused) = frame.trailers_ref().and_then(grpc_status) {
-                            return Err(refused);
-                        }
-                    }
-                },
-                Some(Err(error)) => return Err(error.to_string()),
-                None => return Err("the stream of updates ended".to_owned()),
-            }
-        }
     }
 }
 

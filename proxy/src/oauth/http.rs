@@ -10,6 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Response, Url};
 
 use crate::oauth::form::Form;
+use crate::rpc::causes;
 
 /// For a whole exchange: requests wait for it.
 pub const TOTAL: Duration = Duration::from_secs(5);
@@ -195,14 +196,7 @@ fn http_error(error: reqwest::Error) -> HttpError {
     if error.is_timeout() {
         return HttpError::Timeout;
     }
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    HttpError::Http(text)
+    HttpError::Http(causes(&error.without_url()))
 }
 
 #[cfg(test)]

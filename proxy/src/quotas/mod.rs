@@ -7,7 +7,7 @@ use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -18,11 +18,12 @@ use std::time::{Duration, SystemTime};
 use aws_lc_rs::rand;
 use foregate_filters::rate_limit::calendar::Calendar;
 use foregate_filters::rate_limit::windows::{CAPACITY, WindowCounter};
+use foregate_policy::files;
 use log::Level;
 
 use self::file::{Entry, Id, State};
 use crate::clock;
-use crate::state_folder::{lock, replace, set_aside};
+use crate::state_folder::{lock, set_aside};
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
 use crate::telemetry::sources::Kind;
@@ -112,7 +113,7 @@ impl Quotas {
     /// # Errors
     /// Where the folder cannot be made, read or written: better no start than a state that is lost.
     pub fn open(folder: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        files::make_folder(folder)?;
         let mut quotas = Self { folder: Some(folder.to_owned()), ..Self::default() };
         let held = lock(folder, LOCK)?;
         if let Some(state) = quotas.read(folder)? {
@@ -253,8 +254,9 @@ impl Quotas {
             );
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
-        replace(folder, FILE, &state.encode())?;
-        self.known().seen = mark(&folder.join(FILE));
+        let file = folder.join(FILE);
+        files::replace(&file, &state.encode())?;
+        self.known().seen = mark(&file);
         self.written.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

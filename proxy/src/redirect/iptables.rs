@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::redirect::ports::Ports;
+use foregate_policy::redirect::Ports;
+
 use crate::redirect::{Family, Inbound, Rules};
 
 /// The chains of ours, and the chain of the kernel that leads to each.
@@ -100,7 +101,9 @@ fn each(ports: &Ports, mut then: impl FnMut(&str)) {
 #[cfg(test)]
 mod tests {
     use super::{There, script, there, undo};
-    use crate::redirect::{Family, Inbound, Rules, subnets};
+    use foregate_policy::redirect::subnets;
+
+    use crate::redirect::{Family, Inbound, Rules};
 
     #[test]
     fn each_family_has_a_script_of_its_own() {

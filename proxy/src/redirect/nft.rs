@@ -59,7 +59,9 @@ pub fn script(rules: &Rules) -> String {
 #[cfg(test)]
 mod tests {
     use super::script;
-    use crate::redirect::{Inbound, Rules, subnets};
+    use foregate_policy::redirect::subnets;
+
+    use crate::redirect::{Inbound, Rules};
 
     #[test]
     fn the_script_says_what_the_rules_say() {

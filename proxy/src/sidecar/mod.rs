@@ -22,7 +22,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock;
 use crate::identity::Identity;
-use crate::sidecar::link::{CallError, Link, Opened};
+use crate::rpc::endpoint::Endpoint;
+use crate::sidecar::link::{Link, Opened};
 use crate::sidecar::target::Target;
 use crate::telemetry::event::event;
 
@@ -45,7 +46,7 @@ pub enum Place {
     /// A unix socket: the files of the system say who may ask.
     Socket(PathBuf),
     /// TCP with mutual TLS.
-    Tls { host: Box<str>, port: u16 },
+    Tls(Endpoint),
 }
 
 /// How the sidecar is asked.
@@ -137,15 +138,8 @@ impl FromStr for Place {
                 "a socket is named by its absolute path, such as unix:/run/inference.sock".to_owned()
             });
         }
-        let expected = || "expected unix:SOCKET or https://HOST:PORT".to_owned();
-        let authority = text.strip_prefix("https://").ok_or_else(expected)?;
-        let authority: http::uri::Authority = authority.parse().map_err(|_| expected())?;
-        let port = authority.port_u16().ok_or_else(expected)?;
-        if authority.as_str().contains('@') || port == 0 {
-            return Err(expected());
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').into();
-        Ok(Self::Tls { host, port })
+        let expected = |_| "expected unix:SOCKET or https://HOST:PORT".to_owned();
+        text.parse().map(Self::Tls).map_err(expected)
     }
 }
 
@@ -153,8 +147,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => write!(f, "unix:{}", path.display()),
-            Self::Tls { host, port } if host.contains(':') => write!(f, "https://[{host}]:{port}"),
-            Self::Tls { host, port } => write!(f, "https://{host}:{port}"),
+            Self::Tls(at) => write!(f, "{at}"),
         }
     }
 }
@@ -168,9 +161,9 @@ impl SidecarOptions {
         match (&self.place, &self.peer, identity) {
             (Place::Socket(_), None, _) => Ok(None),
             (Place::Socket(_), Some(_), _) => Err(SidecarError::NoTls),
-            (Place::Tls { .. }, None, _) => Err(SidecarError::Peer),
-            (Place::Tls { .. }, _, None) => Err(SidecarError::Identity),
-            (Place::Tls { .. }, Some(peer), Some(identity)) => {
+            (Place::Tls(_), None, _) => Err(SidecarError::Peer),
+            (Place::Tls(_), _, None) => Err(SidecarError::Identity),
+            (Place::Tls(_), Some(peer), Some(identity)) => {
                 let shown = Shown::Workload { peers: vec![peer.clone()] };
                 let (server_name, ca_files, alt_names) = Default::default();
                 let tls = UpstreamTls { server_name, ca_files, alt_names, shown };
@@ -300,10 +293,10 @@ impl Sidecar {
     async fn connect(&self) -> Result<Opened, String> {
         let opened = match (&self.place, &self.tls) {
             (Place::Socket(path), _) => link::unix(path).await,
-            (Place::Tls { host, port }, Some((tls, identity))) => {
-                link::tls(host, *port, tls, identity.current().as_deref()).await
+            (Place::Tls(at), Some((tls, identity))) => {
+                link::tls(at, tls, identity.current().as_deref()).await
             }
-            (Place::Tls { .. }, None) => Err(SidecarError::Identity.to_string()),
+            (Place::Tls(_), None) => Err(SidecarError::Identity.to_string()),
         }?;
         match opened.link.is_ready().await {
             Ok(true) => Ok(opened),
@@ -369,13 +362,13 @@ async fn another(identity: &mut Option<watch::Receiver<u64>>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, SidecarError, SidecarOptions};
+    use super::{Endpoint, Place, SidecarError, SidecarOptions};
     use foregate_filters::peer::PeerPattern;
 
     #[test]
     fn a_place_is_a_socket_or_a_port_with_tls() {
         let socket = |path: &str| Ok(Place::Socket(path.into()));
-        let tls = |host: &str, port| Ok(Place::Tls { host: host.into(), port });
+        let tls = |host: &str, port| Ok(Place::Tls(Endpoint { host: host.to_owned(), port }));
         assert_eq!("unix:/run/i.sock".parse(), socket("/run/i.sock"));
         assert_eq!("unix:///run/i.sock".parse(), socket("/run/i.sock"));
         assert_eq!("https://inference.internal:8001".parse(), tls("inference.internal", 8001));

@@ -10,7 +10,8 @@ use foregate_inference::protocol::{DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUS
 use foregate_inference::remote::{Columns, Contract, Remote};
 use tokio::sync::oneshot;
 
-use super::{CallError, Kind, Link, Sidecar, State, tell_misfit};
+use super::{Kind, Link, Sidecar, State, tell_misfit};
+use crate::rpc::answer::{Fault, Refusal};
 
 /// A model that the sidecar runs for us.
 #[derive(Debug)]
@@ -37,19 +38,19 @@ impl Target {
         let contract = &self.contract;
         let answer = match link.metadata(contract.ask_metadata(true)).await {
             // Which versions are there instead is worth another question.
-            Err(CallError::Refused { code: NOT_FOUND, .. }) => {
+            Err(Fault::Refused(Refusal { code: NOT_FOUND, .. })) => {
                 link.metadata(contract.ask_metadata(false)).await
             }
             answer => answer,
         };
         let misfit: Option<Box<str>> = match answer {
             Ok(message) => contract.check_metadata(message).err().map(|fault| fault.to_string().into()),
-            Err(CallError::Refused { code: NOT_FOUND, .. }) => {
+            Err(Fault::Refused(Refusal { code: NOT_FOUND, .. })) => {
                 Some(format!("the sidecar has no model `{}`", contract.name).into())
             }
             // That says nothing of the model.
-            Err(CallError::Broken(_) | CallError::Refused { code: RESOURCE_EXHAUSTED, .. }) => return None,
-            Err(error) => Some(error.to_string().into()),
+            Err(Fault::Broken(_) | Fault::Refused(Refusal { code: RESOURCE_EXHAUSTED, .. })) => return None,
+            Err(fault) => Some(told(&fault)),
         };
         let new = note(&self.misfit, misfit.as_deref());
         misfit.filter(|_| new)
@@ -67,19 +68,24 @@ fn note(known: &Mutex<Option<Box<str>>>, misfit: Option<&str>) -> bool {
 }
 
 /// What a call that failed means for the scores.
-fn fault(error: &CallError, misfit: &Mutex<Option<Box<str>>>) -> (Kind, ScoreFault) {
-    let model = |kind, text: &str| (kind, ScoreFault::Model(text.into()));
-    match error {
-        CallError::Refused { code: DEADLINE_EXCEEDED, .. } => (Kind::Late, ScoreFault::Late),
-        CallError::Refused { code: RESOURCE_EXHAUSTED, .. } => (Kind::Busy, ScoreFault::Busy),
-        CallError::Refused { code: NOT_FOUND, .. } => {
+fn meaning(fault: &Fault, misfit: &Mutex<Option<Box<str>>>) -> (Kind, ScoreFault) {
+    let kind = match fault {
+        Fault::Refused(Refusal { code: DEADLINE_EXCEEDED, .. }) => return (Kind::Late, ScoreFault::Late),
+        Fault::Refused(Refusal { code: RESOURCE_EXHAUSTED, .. }) => return (Kind::Busy, ScoreFault::Busy),
+        Fault::Refused(Refusal { code: NOT_FOUND, .. }) => {
             let misfit = misfit.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            model(Kind::Refused, &misfit.unwrap_or_else(|| error.to_string().into()))
+            return (Kind::Refused, ScoreFault::Model(misfit.unwrap_or_else(|| told(fault))));
         }
-        CallError::Refused { .. } => model(Kind::Refused, &error.to_string()),
-        CallError::Broken(_) => model(Kind::Unavailable, &error.to_string()),
-        CallError::Malformed(_) => model(Kind::Answer, &error.to_string()),
-    }
+        Fault::Refused(_) => Kind::Refused,
+        Fault::Broken(_) => Kind::Unavailable,
+        Fault::Malformed(_) => Kind::Answer,
+    };
+    (kind, ScoreFault::Model(told(fault)))
+}
+
+/// A fault, with whose it is.
+fn told(fault: &Fault) -> Box<str> {
+    format!("the sidecar: {fault}").into()
 }
 
 impl Remote for Target {
@@ -123,7 +129,7 @@ impl Remote for Target {
                     }
                     (if of_bundle { Kind::Bundle } else { Kind::Answer }, ScoreFault::Model(why.into()))
                 }),
-                Ok(Err(error)) => Err(fault(&error, &misfit)),
+                Ok(Err(fault)) => Err(meaning(&fault, &misfit)),
                 Err(_) => Err((Kind::Late, ScoreFault::Late)),
             };
             if let Err((kind, _)) = &columns {

@@ -1,12 +1,13 @@
 //! Request bodies: asked for, collected within bounds, spliced, or refused.
 
+use http::Request;
 use http_body_util::BodyExt;
 
 use crate::support::client::Client;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::raw::{self, RawClient};
-use crate::support::upstream::{Upstream, fed, full};
+use crate::support::upstream::{Body, Upstream, fed, full};
 
 /// The bound of collected bodies where a policy says nothing else.
 const BOUND: usize = 1 << 20;
@@ -46,6 +47,10 @@ fn lead(bytes: usize) -> Vec<u8> {
     [start.as_bytes(), &vec![b'x'; filler], end.as_bytes()].concat()
 }
 
+fn posting(client: &Client, body: Body) -> Request<Body> {
+    client.request("POST", "/lead").header("content-type", "application/json").body(body).unwrap()
+}
+
 #[tokio::test]
 async fn a_body_up_to_the_bound_is_scored_and_keeps_every_byte() {
     let upstream = Upstream::answering("created").await;
@@ -67,15 +72,7 @@ async fn a_body_up_to_the_bound_is_scored_and_keeps_every_byte() {
                 });
                 body
             };
-            let reply = client
-                .send(
-                    client
-                        .request("POST", "/lead")
-                        .header("content-type", "application/json")
-                        .body(body)
-                        .unwrap(),
-                )
-                .await;
+            let reply = client.send(posting(&client, body)).await;
             assert_eq!(reply.status, 200, "{}", reply.text());
             let received = upstream.last();
             let length = received.body.len();
@@ -107,15 +104,7 @@ async fn a_body_over_the_bound_is_refused_announced_or_not() {
             let mut client = if http2 { Client::http2(address).await } else { Client::http1(address).await };
             let body =
                 if announced { full(lead(bytes)) } else { full(lead(bytes)).map_frame(|f| f).boxed_unsync() };
-            let reply = client
-                .send(
-                    client
-                        .request("POST", "/lead")
-                        .header("content-type", "application/json")
-                        .body(body)
-                        .unwrap(),
-                )
-                .await;
+            let reply = client.send(posting(&client, body)).await;
             assert_eq!((reply.status, reply.reason().as_str()), (413, "BodyTooLarge"), "{bytes} {announced}");
         }
     }
@@ -214,8 +203,7 @@ async fn a_body_that_filters_wait_for_has_a_deadline() {
 
     let mut client = Client::http2(gateway.address("edge/http")).await;
     let (feed, body) = fed();
-    let request =
-        client.request("POST", "/lead").header("content-type", "application/json").body(body).unwrap();
+    let request = posting(&client, body);
     assert!(feed.data("{").await);
     let reply = client.send(request).await;
     assert_eq!((reply.status, reply.reason().as_str()), (408, "BodyTimeout"));

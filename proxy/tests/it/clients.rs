@@ -1,14 +1,12 @@
 //! Clients that others wrote, through the gateway: curl, h2load, a WebSocket and an SSE client.
 
 use std::io::Write;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use http::Response;
 use tokio::sync::mpsc;
 
 use crate::support::command::program;
-use crate::support::lines::Lines;
+use crate::support::grpc::Peer;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Upstream, fed};
@@ -16,32 +14,6 @@ use crate::support::within;
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// A process of `web_peer.py`, ended with its test.
-struct Peer {
-    child: Child,
-    lines: Lines,
-}
-
-impl Peer {
-    fn start(args: &[&str]) -> Self {
-        let python = std::env::var("FOREGATE_PYTHON")
-            .expect("FOREGATE_PYTHON names no Python with websockets: run `bash .ci/test`, which makes one");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/web_peer.py");
-        let mut command = Command::new(python);
-        command.arg(script).args(args).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let lines = Lines::read(child.stdout.take().unwrap());
-        Self { child, lines }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[tokio::test]
@@ -82,12 +54,12 @@ async fn curl_uploads_what_is_larger_than_its_patience() {
 
 #[tokio::test]
 async fn a_websocket_client_and_server_of_others_agree_through_the_gateway() {
-    let server = Peer::start(&["echo"]);
+    let server = Peer::run("web_peer.py", &["echo"]);
     let told = server.lines.wait("the port of the echo", |line| line["port"].is_u64()).await;
     let port = u16::try_from(told["port"].as_u64().unwrap()).unwrap();
     let gateway = Foregate::start(&policies::to(format!("127.0.0.1:{port}"), ""), Options::default()).await;
     let url = format!("ws://{}/socket", gateway.address("edge/http"));
-    let client = Peer::start(&["socket", &url]);
+    let client = Peer::run("web_peer.py", &["socket", &url]);
     let told = client.lines.wait("what came back", |line| line["same"].is_array()).await;
     assert!(told["same"].as_array().unwrap().iter().all(|same| same == true), "{told}");
     assert_eq!((&told["code"], &told["compressed"]), (&1000.into(), &true.into()), "{told}");
@@ -103,7 +75,10 @@ async fn an_sse_client_gets_each_event_when_it_is_sent() {
     })
     .await;
     let gateway = Foregate::start(&policies::to(upstream.address, ""), Options::default()).await;
-    let client = Peer::start(&["events", &format!("http://{}/events", gateway.address("edge/http")), "3"]);
+    let client = Peer::run(
+        "web_peer.py",
+        &["events", &format!("http://{}/events", gateway.address("edge/http")), "3"],
+    );
     let feed = within("the request", feeds.recv()).await.unwrap();
     for number in 1..=3 {
         // The next is sent when this one has come: nothing holds an event back.

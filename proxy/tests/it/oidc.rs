@@ -14,7 +14,7 @@ use crate::support::certificates::Authority;
 use crate::support::client::{Client, Reply};
 use crate::support::guarded::{guarded, policy, routes};
 use crate::support::oidc::{Oidc, SECRET, client};
-use crate::support::policies::{GATEWAY, upstream as upstream_document};
+use crate::support::policies::{GATEWAY, route_below, upstream as upstream_document};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::Upstream;
 use crate::support::within;
@@ -32,22 +32,6 @@ fn introspection(oidc: &Oidc, auth: &str) -> String {
   clientAuth: {auth}
 {READERS}",
         oidc.url()
-    )
-}
-
-/// A route of the gateway `edge` to the upstream of its own name.
-fn route(name: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{ name: {name} }}
-spec:
-  parentRefs: [{{ name: edge }}]
-  rules:
-  - matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
-    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: {name} }}]
----"
     )
 }
 
@@ -211,7 +195,7 @@ async fn a_token_for_the_upstream_is_had_by_every_method() {
             oidc.url()
         );
         documents += &upstream_document(name, upstream.address, &more);
-        documents += &route(name);
+        documents += &route_below(name, name);
         documents += &policy(name, "insecure: { anonymous: true }");
     }
     let options = Options::default().file("secret", SECRET).file("key.pem", pem);

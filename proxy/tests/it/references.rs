@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::support::client::Client;
 use crate::support::guarded::policy;
-use crate::support::policies::{GATEWAY, upstream as upstream_document};
+use crate::support::policies::{GATEWAY, route_below, upstream as upstream_document};
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::{Received, Upstream, full};
 
@@ -36,20 +36,8 @@ async fn server() -> Upstream {
 
 /// A route, its policy and its upstream, with these credentials.
 fn served(name: &str, server: &Upstream, spec: &str, credentials: &str) -> String {
-    let route = format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{ name: {name} }}
-spec:
-  parentRefs: [{{ name: edge }}]
-  rules:
-  - matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
-    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: {name} }}]
----"
-    );
     let upstream = upstream_document(name, server.address, &format!("credentials: {{ {credentials} }}"));
-    [route, upstream, policy(name, spec)].concat()
+    [route_below(name, name), upstream, policy(name, spec)].concat()
 }
 
 fn documents(server: &Upstream) -> String {

@@ -2,7 +2,6 @@
 //!
 //! A few rounds by default. `FOREGATE_SOAK=3600` goes on for that many seconds.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -21,7 +20,7 @@ use crate::mtls::identified;
 use crate::support::client::{Client, HOST, Reply, connect};
 use crate::support::guarded::{bundle, golden, model, policy};
 use crate::support::idp::Idp;
-use crate::support::policies::upstream;
+use crate::support::policies::{route_below, upstream};
 use crate::support::process::Foregate;
 use crate::support::upstream::{Body, Speak, Upstream, empty, full};
 use crate::support::workloads::{Domain, Folder};
@@ -235,27 +234,12 @@ spec: {{ endpoints: [{}], circuitBreaker: {{ consecutiveFailures: 2 }} }}
         ("large", "steady", "insecure: { anonymous: true }".to_owned()),
     ];
     for (name, backend, spec) in specs {
-        let retry = if backend == "flaky" {
-            "\n    timeouts: { request: 20s, backendRequest: 2s }\n    retry: { attempts: 3 }"
-        } else {
-            ""
-        };
-        write!(
-            text,
-            "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{ name: {name} }}
-spec:
-  parentRefs: [{{ name: edge }}]
-  rules:
-  - name: rule
-    matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
-    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: {backend} }}]{retry}
----{}",
-            policy(name, &spec)
-        )
-        .unwrap();
+        let mut route = route_below(name, backend);
+        if backend == "flaky" {
+            let retry = "    timeouts: { request: 20s, backendRequest: 2s }\n    retry: { attempts: 3 }\n---";
+            route = route.replace("---", retry);
+        }
+        text += &(route + &policy(name, &spec));
     }
     text
 }

@@ -1,17 +1,17 @@
 //! What an authority must know after a restart, in one file.
 
 use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use foregate_policy::files;
 use rcgen::KeyPair;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 /// Largest file, in bytes.
@@ -143,14 +143,7 @@ pub fn read<T: for<'a> Deserialize<'a>>(file: &Path) -> io::Result<Option<T>> {
 /// # Errors
 /// Where it cannot be written; the file is as it was then.
 pub fn write(file: &Path, value: &impl Serialize) -> io::Result<()> {
-    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let text = Zeroizing::new(serde_json::to_vec(value)?);
-    // For this user alone from its first byte.
-    let mut new = NamedTempFile::new_in(folder)?;
-    new.write_all(&text)?;
-    new.as_file().sync_all()?;
-    new.persist(file).map_err(|error| error.error)?;
-    fs::File::open(folder)?.sync_all()
+    files::replace(file, &Zeroizing::new(serde_json::to_vec(value)?))
 }
 
 /// Makes the state folder where it is missing, for this user alone, and holds it: two processes must not share it.

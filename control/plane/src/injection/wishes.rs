@@ -1,9 +1,8 @@
 //! What a pod asks for by its annotations.
 
 use std::fmt;
-use std::net::IpAddr;
 
-use ipnet::IpNet;
+use foregate_policy::redirect::{Ports, subnets};
 use serde_json::{Value, json};
 
 use crate::injection::settings::{Injection, Interception};
@@ -31,10 +30,6 @@ const KNOWN: [&str; 13] = [
     "status",
     "probes",
 ];
-
-/// Networks that `foregate init` takes, and ranges of ports that may stand beside the one of probes.
-const MAX_SUBNETS: usize = 256;
-const MAX_RANGES: usize = 63;
 
 /// The wishes of one pod, over what is the same for all.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,12 +116,8 @@ impl Wishes {
     pub fn redirects(&self, port: u64) -> bool {
         let listed = |name: &str| {
             let at = self.init.iter().position(|argument| argument == name)?;
-            let mut parts = self.init.get(at + 1)?.split(',');
-            Some(parts.any(|part| {
-                let (first, last) = part.split_once('-').unwrap_or((part, part));
-                first.parse().is_ok_and(|first: u64| first <= port)
-                    && last.parse().is_ok_and(|last: u64| port <= last)
-            }))
+            let ports: Ports = self.init.get(at + 1)?.parse().ok()?;
+            Some(u16::try_from(port).is_ok_and(|port| ports.contains(port)))
         };
         listed("--inbound-only-ports").unwrap_or_else(|| listed("--skip-inbound-ports") != Some(true))
     }
@@ -153,7 +144,7 @@ fn init<'a>(said: &impl Fn(&str) -> Option<&'a str>, settings: &Injection) -> Re
         let mut skipped = ports.probes.to_string();
         if let Some(more) = said("skip-inbound-ports") {
             let more = port_list("skip-inbound-ports", more)?;
-            skipped = format!("{skipped},{more}");
+            skipped = port_list("skip-inbound-ports", &format!("{skipped},{more}"))?;
         }
         arguments.extend(["--skip-inbound-ports".to_owned(), skipped]);
     }
@@ -166,49 +157,28 @@ fn init<'a>(said: &impl Fn(&str) -> Option<&'a str>, settings: &Injection) -> Re
     Ok(arguments)
 }
 
-/// Networks and addresses, as strictly as `foregate init` reads them: it would fail in the pod for ever.
+/// Networks and addresses, as `foregate init` reads them: it would fail in the pod for ever.
 fn subnet_list(text: &str) -> Result<String, Unclear> {
-    let unclear = |message: String| unclear("skip-subnets", message);
-    let mut kept = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let net = part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from));
-        let net =
-            net.map_err(|_| unclear(format!("`{part}` is not a network such as 10.0.0.0/8 or fd00::/8")))?;
-        if net != net.trunc() {
-            return Err(unclear(format!("`{part}` has bits beyond its prefix; write {}", net.trunc())));
-        }
-        kept.push(part);
+    match subnets(text) {
+        Ok(subnets) if subnets.is_empty() => Err(unclear("skip-subnets", "it names no subnet")),
+        Ok(_) => Ok(parts(text)),
+        Err(message) => Err(unclear("skip-subnets", message)),
     }
-    if kept.len() > MAX_SUBNETS {
-        return Err(unclear(format!(
-            "there are {} networks, and at most {MAX_SUBNETS} are skipped",
-            kept.len()
-        )));
-    }
-    Ok(kept.join(","))
 }
 
-/// Ports and ranges of ports, checked.
+/// Ports and ranges of ports, as `foregate init` reads them.
 fn port_list(annotation: &str, text: &str) -> Result<String, Unclear> {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = |text: &str| text.parse::<u16>().ok().filter(|port| digits(text) && *port > 0);
-    let mut kept = Vec::new();
-    for part in text.split(',').map(str::trim) {
-        let good = match part.split_once('-') {
-            Some((first, last)) => number(first).zip(number(last)).is_some_and(|(first, last)| first <= last),
-            None => number(part).is_some(),
-        };
-        if !good {
-            let message = format!("`{part}` is not a port such as 9000, or a range such as 15020-15021");
-            return Err(unclear(annotation, message));
-        }
-        kept.push(part);
+    match text.parse::<Ports>() {
+        Ok(ports) if ports.is_empty() => Err(unclear(annotation, "it names no port")),
+        Ok(_) => Ok(parts(text)),
+        Err(error) => Err(unclear(annotation, error.to_string())),
     }
-    if kept.len() > MAX_RANGES {
-        let message = format!("there are {} ranges of ports, and at most {MAX_RANGES} are taken", kept.len());
-        return Err(unclear(annotation, message));
-    }
-    Ok(kept.join(","))
+}
+
+/// A list as an argument: without what may stand around its parts.
+fn parts(text: &str) -> String {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    parts.join(",")
 }
 
 fn resources<'a>(said: &impl Fn(&str) -> Option<&'a str>, settings: &Injection) -> Result<Value, Unclear> {

@@ -10,12 +10,12 @@ use foregate_policy::codes;
 use foregate_policy::compile::Options;
 use foregate_policy::diagnostic::{Diagnostic, sort};
 use foregate_policy::document::Document;
+use foregate_policy::files;
 use foregate_policy::load::{Sources, load_folder};
 use foregate_policy::parse::split;
 use foregate_policy::source::SourceFile;
 
 use crate::clock;
-use crate::files;
 use crate::revision::closure::Objects;
 use crate::revision::merge::Merged;
 use crate::revision::{Label, Resource, Revision, document_name};

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foregate_policy::diagnostic::Diagnostic;
+use foregate_policy::files;
 
-use crate::files;
 use crate::revision::build::{build, compile_tree, discard};
 use crate::revision::merge::Merged;
 use crate::revision::{ID_LENGTH, Label, Revision};
@@ -62,7 +62,7 @@ impl Shelf {
         };
         // The same content may be there from before, and is the same.
         discard(&place);
-        if fs::rename(&beside, &place).and_then(|()| files::sync_folder(&self.folder)).is_err() {
+        if files::put(&beside, &place).is_err() {
             discard(&beside);
         }
         made

@@ -9,11 +9,11 @@ use std::time::Duration;
 use foregate_filters::peer::SpiffeId;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::document::ObjectName;
+use foregate_policy::files;
 use log::Level;
 use tokio::sync::watch;
 
 use crate::event::event;
-use crate::files;
 use crate::grants::Grants;
 use crate::revision::merge::{ENDPOINTS, Merged};
 use crate::revision::{Endpoints, Resource, Revision};

@@ -208,17 +208,21 @@ fn annotations_change_what_is_added_and_unclear_ones_are_refused() {
     );
     assert_eq!(pod["spec"]["containers"][0], app());
     // What `foregate init` would refuse in the pod, for ever.
-    let many_ports = (1..=64).map(|port| (port * 2).to_string()).collect::<Vec<_>>().join(",");
+    let many_ports = (1..=65).map(|port| (port * 2).to_string()).collect::<Vec<_>>().join(",");
     let many_subnets =
         (0..=256).map(|net| format!("10.{}.{}.0/24", net / 256, net % 256)).collect::<Vec<_>>().join(",");
     for (annotation, value, wrong) in [
-        ("skip-inbound-ports", "80-", "`80-` is not a port"),
-        ("skip-outbound-ports", "0", "`0` is not a port"),
-        ("skip-outbound-ports", "+80", "`+80` is not a port"),
-        ("skip-outbound-ports", &many_ports, "at most 63"),
-        ("skip-subnets", "10.0.0.256", "`10.0.0.256` is not a network"),
+        ("skip-inbound-ports", "80-", "`80-` is no port"),
+        ("skip-outbound-ports", "0", "`0` is no port"),
+        ("skip-outbound-ports", "+80", "`+80` is no port"),
+        ("skip-outbound-ports", &many_ports, "more than 64"),
+        // With the one of probes.
+        ("skip-inbound-ports", many_ports.rsplit_once(',').unwrap().0, "more than 64"),
+        ("inbound-only-ports", " ,", "it names no port"),
+        ("skip-subnets", "", "it names no subnet"),
+        ("skip-subnets", "10.0.0.256", "`10.0.0.256` is no subnet"),
         ("skip-subnets", "10.0.0.1/8", "write 10.0.0.0/8"),
-        ("skip-subnets", &many_subnets, "at most 256"),
+        ("skip-subnets", &many_subnets, "more than 256"),
         ("memory-limit", "lots", "`lots` is not a quantity"),
         ("cpu-limit", "-1", "`-1` is not a quantity"),
         ("interception", "all", "write redirect or none"),

@@ -125,7 +125,7 @@ async fn pods_are_patched_and_unclear_ones_refused() {
     assert_eq!(response["allowed"], false);
     let message = response["status"]["message"].as_str().unwrap();
     assert!(
-        message.contains("metadata.annotations[foregate.dev/skip-subnets]: `all` is not a network"),
+        message.contains("metadata.annotations[foregate.dev/skip-subnets]: `all` is no subnet"),
         "{message}"
     );
     let mut host = pod;

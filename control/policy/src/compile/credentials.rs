@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use foregate_filters::client_auth::{asymmetric, endpoint, is_loopback};
+use foregate_filters::edits::is_framing;
 use foregate_filters::fault::{Code, Fault, Path};
 use foregate_filters::units::TimeSpan;
 use http::HeaderName;
@@ -14,30 +15,6 @@ use crate::documents::upstream;
 
 /// Bounds of a lifetime that a policy names.
 const LIFETIME: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(24));
-
-/// Headers that frame or route a message, or that the gateway sets itself.
-const NOT_CREDENTIALS: [&str; 20] = [
-    "accept-encoding",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "expect",
-    "forwarded",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "max-forwards",
-    "te",
-    "traceparent",
-    "tracestate",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-    "proxy-connection",
-    "x-request-id",
-];
 
 /// Checks credentials whose paths are anchored; gives every fault.
 pub fn check(said: &Credentials, at: &Path, materials: &dyn Materials) -> Vec<Fault> {
@@ -82,9 +59,10 @@ fn jwt_bearer(said: &JwtBearer, at: &Path, faults: &mut Vec<Fault>) {
 fn static_secret(said: &Fixed, at: &Path, faults: &mut Vec<Fault>) {
     let name = said.header.to_ascii_lowercase();
     let ours = name.starts_with("x-forwarded-") || name.starts_with("x-foregate-");
-    if HeaderName::from_bytes(name.as_bytes()).is_err() {
+    let header = HeaderName::from_bytes(name.as_bytes());
+    if header.is_err() {
         faults.push(Fault::new(Code::VALUE, at.key("header"), "this is not a header name"));
-    } else if ours || NOT_CREDENTIALS.contains(&name.as_str()) {
+    } else if ours || header.is_ok_and(|header| is_framing(&header)) {
         let message = format!("a credential must not set `{name}`");
         let fault = Fault::new(Code::CONFLICT, at.key("header"), message);
         faults.push(fault.help("use Authorization, or a header of the service, as x-api-key"));

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use foregate_filters::cors;
+use foregate_filters::percent::decode_leniently;
 use http::{HeaderMap, HeaderName, Method, request};
 use regex::{Regex, RegexBuilder};
 
@@ -100,38 +101,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>
 
 /// The first value of a query parameter, decoded; `None` where the name is not there.
 fn parameter<'a>(query: &'a str, name: &str) -> Option<Cow<'a, [u8]>> {
+    let decode = |text: &'a str| decode_leniently(text, true);
     query.split('&').find_map(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (*decode(key) == *name.as_bytes()).then(|| decode(value))
     })
-}
-
-/// Decodes `%2F` and `+`; a percent sign that starts no escape stands for itself.
-fn decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text.as_bytes());
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        match (first, tail) {
-            (b'+', _) => decoded.push(b' '),
-            (b'%', [high, low, tail @ ..]) => match (digit(*high), digit(*low)) {
-                (Some(high), Some(low)) => {
-                    decoded.push(high << 4 | low);
-                    rest = tail;
-                }
-                _ => decoded.push(b'%'),
-            },
-            (byte, _) => decoded.push(*byte),
-        }
-    }
-    Cow::Owned(decoded)
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 
 #[cfg(test)]

@@ -6,22 +6,13 @@ use foregate_policy::routes::{Door, Takes};
 use foregate_policy::snapshot::{Captured, Clients, Speaks};
 use http::Request;
 
-use crate::materials::{brief, compiled};
+use crate::materials::{self, brief, compiled};
 
 const INBOUND: &str = "{ name: in, protocol: foregate.dev/Inbound, port: 15006 }";
 const OUTBOUND: &str = "{ name: out, protocol: foregate.dev/Outbound, port: 15001 }";
 
 fn gateway(listeners: &[&str]) -> String {
-    let listeners = listeners.iter().fold(String::new(), |all, listener| all + "  - " + listener + "\n");
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{ name: pod }}
-spec:
-  gatewayClassName: foregate
-  listeners:
-{listeners}"
-    )
+    materials::gateway("pod", listeners)
 }
 
 fn route(kind: &str, name: &str, parent: &str, upstream: &str) -> String {

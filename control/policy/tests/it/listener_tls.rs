@@ -5,20 +5,12 @@ use std::time::Duration;
 
 use foregate_policy::snapshot::{ClientAuthorities, Clients, Shown};
 
-use crate::materials::{brief, compiled};
+use crate::materials::{self, brief, compiled};
 
 /// A gateway with one HTTPS listener on port 443 with this `tls`, and what the gateway says more.
 fn gateway(tls: &str, more: &str) -> String {
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{ name: edge }}
-spec:
-  gatewayClassName: foregate
-  listeners:
-  - {{ name: https, protocol: HTTPS, port: 443, tls: {tls} }}
-{more}"
-    )
+    let listener = format!("{{ name: https, protocol: HTTPS, port: 443, tls: {tls} }}");
+    materials::gateway("edge", &[&listener]) + more
 }
 
 fn policy(insecure: &str, target: &str) -> String {

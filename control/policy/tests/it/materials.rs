@@ -208,3 +208,17 @@ pub fn route(name: &str, spec: &str) -> String {
 
 /// The one backend of [`BASE`].
 pub const CRM: &str = "backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
+
+/// A gateway with these listeners, each in braces.
+pub fn gateway(name: &str, listeners: &[&str]) -> String {
+    let listeners = listeners.iter().fold(String::new(), |all, listener| all + "  - " + listener + "\n");
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{ name: {name} }}
+spec:
+  gatewayClassName: foregate
+  listeners:
+{listeners}"
+    )
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foregate_policy::snapshot::{Protocol, ProxyVersion, Speaks};
 
-use crate::materials::{brief, compiled};
+use crate::materials::{self, brief, compiled};
 
 const TCP: &str = "{ name: tcp, protocol: TCP, port: 5432 }";
 const HTTP: &str = "{ name: http, protocol: HTTP, port: 80 }";
@@ -12,16 +12,7 @@ const THROUGH: &str = "{ name: tls, protocol: TLS, port: 443, tls: { mode: Passt
 const ALL: &str = "authorize: [{ name: all, allow: 'true' }]";
 
 fn gateway(listeners: &[&str]) -> String {
-    let listeners = listeners.iter().fold(String::new(), |all, listener| all + "  - " + listener + "\n");
-    format!(
-        "apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{ name: edge }}
-spec:
-  gatewayClassName: foregate
-  listeners:
-{listeners}"
-    )
+    materials::gateway("edge", listeners)
 }
 
 fn route(kind: &str, name: &str, more: &str) -> String {

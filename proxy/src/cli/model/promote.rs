@@ -9,6 +9,7 @@ use clap::Args;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::document::{Document, Kind, ObjectName};
 use foregate_policy::edit;
+use foregate_policy::files::Beside;
 use foregate_policy::load::{Sources, load_folder};
 use foregate_policy::model::{Model, Rollout};
 use foregate_policy::node::Node;
@@ -162,22 +163,13 @@ fn off_trial(rollout: &Rollout, place: usize, changes: &mut Vec<Change<'_>>, tol
 /// Puts a new text in the place of the old one, whole or not at all; an error where the file has changed since.
 fn replace(path: &Path, old: &str, text: &str) -> std::io::Result<()> {
     let path = fs::canonicalize(path)?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = path.with_file_name(name);
-    let written = fs::File::create_new(&new).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.set_permissions(fs::metadata(&path)?.permissions())?;
-        file.sync_all()?;
-        if fs::read_to_string(&path)? != old {
-            return Err(std::io::Error::other("somebody has changed it meanwhile: say it again"));
-        }
-        fs::rename(&new, &path)
-    });
-    if written.as_ref().is_err_and(|error| error.kind() != std::io::ErrorKind::AlreadyExists) {
-        let _ = fs::remove_file(&new);
+    let mut beside = Beside::private(&path)?;
+    beside.file().write_all(text.as_bytes())?;
+    beside.file().set_permissions(fs::metadata(&path)?.permissions())?;
+    if fs::read_to_string(&path)? != old {
+        return Err(std::io::Error::other("somebody has changed it meanwhile: say it again"));
     }
-    written
+    beside.put()
 }
 
 /// Makes the changes, and tells of them.

@@ -1,6 +1,6 @@
 //! `foregate model sign` and `key`: detached signatures of bundles.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use clap::Args;
 use foregate_inference::bundle::error::BundleError;
 use foregate_inference::bundle::manifest::MANIFEST;
 use foregate_inference::bundle::{Bundle, SIGNATURE};
+use foregate_policy::files::Beside;
 use sha2::{Digest, Sha256};
 
 use crate::cli::REFUSED;
@@ -79,11 +80,9 @@ impl Sign {
 
 /// Writes a file whole, in the place of one that may be there: a gateway that reloads meanwhile finds one or the other.
 fn replace(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = file.with_extension("sig.new");
-    let mut out = File::create(&new)?;
-    out.write_all(bytes)?;
-    out.sync_all()?;
-    fs::rename(&new, file)
+    let mut beside = Beside::public(file)?;
+    beside.file().write_all(bytes)?;
+    beside.put()
 }
 
 impl Key {

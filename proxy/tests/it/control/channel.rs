@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use foregate::fleet::call::CallError;
 use foregate::fleet::channel::Channel;
-use foregate::fleet::endpoint::{ControlOptions, Endpoint};
+use foregate::fleet::endpoint::ControlOptions;
+use foregate::rpc::endpoint::Endpoint;
 use foregate_policy::fleet::{SignRequest, SignResponse};
 use rcgen::{CertificateParams, SanType};
 use tempfile::NamedTempFile;

@@ -7,21 +7,8 @@ use super::{once, order, replayed, start};
 use crate::support::client::{Client, Reply};
 use crate::support::gate::Gate;
 use crate::support::process::Foregate;
-use crate::support::upstream::{Upstream, fed, full};
+use crate::support::upstream::{Upstream, fed};
 use crate::support::within;
-
-/// Answers once the gate is open.
-async fn gated(gate: &Gate) -> Upstream {
-    let gate = gate.clone();
-    Upstream::start(move |_| {
-        let gate = gate.clone();
-        async move {
-            gate.passed().await;
-            Response::builder().status(201).body(full("made")).unwrap()
-        }
-    })
-    .await
-}
 
 /// Sends the same request so often on each of so many connections; replies come as they arrive.
 fn storm(gateway: &Foregate, http2: bool, connections: usize, each: usize) -> mpsc::UnboundedReceiver<Reply> {
@@ -59,7 +46,7 @@ async fn next(replies: &mut mpsc::UnboundedReceiver<Reply>) -> Reply {
 async fn of_many_at_once_one_reaches_the_upstream_and_the_rest_are_told_to_come_again() {
     for (http2, connections, each) in [(false, 100, 1), (true, 5, 40)] {
         let gate = Gate::closed();
-        let upstream = gated(&gate).await;
+        let upstream = gate.upstream(201, "made").await;
         let (gateway, mut client) = start(&upstream, &once("")).await;
         let mut replies = storm(&gateway, http2, connections, each);
         // All but the first: it is held up, and the others know nothing of its answer.
@@ -80,7 +67,7 @@ async fn of_many_at_once_one_reaches_the_upstream_and_the_rest_are_told_to_come_
 async fn where_the_policy_says_so_repeats_wait_for_the_first_answer() {
     for (http2, connections, each) in [(false, 60, 1), (true, 3, 40)] {
         let gate = Gate::closed();
-        let upstream = gated(&gate).await;
+        let upstream = gate.upstream(201, "made").await;
         let (gateway, _) = start(&upstream, &once(", concurrent: Wait")).await;
         let mut replies = storm(&gateway, http2, connections, each);
         upstream.wait_received(1).await;

@@ -10,7 +10,7 @@ use crate::support::client::{Client, connect};
 use crate::support::gate::Gate;
 use crate::support::guarded::guarded;
 use crate::support::process::{Foregate, Options};
-use crate::support::upstream::{Body, Feed, Upstream, fed, full};
+use crate::support::upstream::{Body, Feed, Upstream, fed};
 use crate::support::within;
 
 const KEPT: &str = "foregate_idempotency_answers_total{end=\"kept\"}";
@@ -48,17 +48,7 @@ async fn leave(gateway: &Foregate, upstream: &Upstream, http2: bool) {
 async fn a_client_that_leaves_before_the_answer_finds_it_when_it_comes_again() {
     for http2 in [false, true] {
         let gate = Gate::closed();
-        let upstream = {
-            let gate = gate.clone();
-            Upstream::start(move |_| {
-                let gate = gate.clone();
-                async move {
-                    gate.passed().await;
-                    Response::builder().status(201).body(full("made")).unwrap()
-                }
-            })
-            .await
-        };
+        let upstream = gate.upstream(201, "made").await;
         let (gateway, _) = start(&upstream, &once("")).await;
         leave(&gateway, &upstream, http2).await;
         let mut other = client(&gateway, http2).await;

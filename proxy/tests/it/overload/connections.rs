@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::client::Client;
+use crate::support::gate::Gate;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::raw::RawClient;
@@ -92,22 +93,15 @@ async fn a_connection_that_has_brought_its_requests_is_asked_to_end() {
 
 #[tokio::test]
 async fn streams_over_the_bound_wait_at_their_client() {
-    let (release, released) = tokio::sync::watch::channel(false);
-    let upstream = Upstream::start(move |_| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.wait_for(|released| *released).await;
-            http::Response::new(crate::support::upstream::full("done"))
-        }
-    })
-    .await;
+    let gate = Gate::closed();
+    let upstream = gate.upstream(200, "done").await;
     let options = Options::default().args(&["--max-streams", "3"]);
     let gateway = Foregate::start(&policies::plain(upstream.address), options).await;
     let mut client = Client::http2(gateway.address("edge/http")).await;
     // Once an answer has come, the client knows the bound.
-    release.send_replace(true);
+    gate.open();
     assert_eq!(client.get("/").await.status, 200);
-    release.send_replace(false);
+    gate.close();
     upstream.forget();
     let requests: Vec<_> =
         (0..8).map(|_| client.request("GET", "/").body(crate::support::upstream::empty()).unwrap()).collect();
@@ -116,7 +110,7 @@ async fn streams_over_the_bound_wait_at_their_client() {
         upstream.wait_received(4).await;
         gateway.wait_sample("http_server_active_requests", |count| (count - 3.0).abs() < 0.5).await;
         let received = upstream.received().len();
-        release.send_replace(true);
+        gate.open();
         received
     };
     let (replies, received) = tokio::join!(sending, looking);

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::overload::{Backend, Crowd};
 use crate::support::client::Client;
+use crate::support::gate::Gate;
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::upstream::Upstream;
@@ -139,15 +140,8 @@ async fn at_twice_the_load_the_backend_stays_busy_and_the_rest_is_told_at_once()
 
 #[tokio::test]
 async fn a_refusal_names_the_upstream_and_the_queue_is_served_when_there_is_room() {
-    let (release, released) = tokio::sync::watch::channel(false);
-    let upstream = Upstream::start(move |_| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.wait_for(|released| *released).await;
-            http::Response::new(crate::support::upstream::full("done"))
-        }
-    })
-    .await;
+    let gate = Gate::closed();
+    let upstream = gate.upstream(200, "done").await;
     let concurrency = "concurrency: { max: 2, adaptive: false, queue: { size: 1, wait: 10s } }";
     let gateway = Foregate::start(&policies::to(upstream.address, concurrency), Options::default()).await;
     let crowd = Crowd::connect(gateway.address("edge/http"), 1).await;
@@ -169,7 +163,7 @@ async fn a_refusal_names_the_upstream_and_the_queue_is_served_when_there_is_room
     assert_eq!(record["foregate.rule"], "crm", "{record}");
     assert_eq!(record["foregate.step"], "dispatch", "{record}");
     upstream.wait_received(2).await;
-    release.send_replace(true);
+    gate.open();
     assert_eq!(within("the one that waited", later).await.unwrap().status, 200);
     while let Some(reply) = sending.join_next().await {
         assert_eq!(reply.unwrap().status, 200);

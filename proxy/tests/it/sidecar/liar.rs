@@ -204,7 +204,7 @@ fn lies() -> Vec<(Lie, &'static str, &'static str)> {
         (Lie::Body(b"\0\0\0\0\x07garbage"), "answer", "no message of the protocol"),
         (Lie::Size(1 << 20), "answer", "too large"),
         (Lie::NoStatus, "answer", "no gRPC status"),
-        (Lie::Http(500), "answer", "HTTP status is not 200"),
+        (Lie::Http(500), "answer", "HTTP status 500"),
         (Lie::Status("13"), "refused", "gRPC status 13"),
         (Lie::Status("5"), "refused", "other tensors"),
         (Lie::Status("yes"), "refused", "gRPC status 2"),

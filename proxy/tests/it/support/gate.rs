@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use http::Response;
 use tokio::sync::watch;
 
+use crate::support::upstream::{Upstream, full};
 use crate::support::within;
 
-/// Closed until it is opened; then open for good.
+/// Closed until it is opened.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<watch::Sender<bool>>);
 
@@ -17,6 +19,23 @@ impl Gate {
 
     pub fn open(&self) {
         self.0.send_replace(true);
+    }
+
+    pub fn close(&self) {
+        self.0.send_replace(false);
+    }
+
+    /// An upstream that answers so once it is open.
+    pub async fn upstream(&self, status: u16, text: &'static str) -> Upstream {
+        let gate = self.clone();
+        Upstream::start(move |_| {
+            let gate = gate.clone();
+            async move {
+                gate.passed().await;
+                Response::builder().status(status).body(full(text)).unwrap()
+            }
+        })
+        .await
     }
 
     /// Waits until it is open.

@@ -11,9 +11,9 @@ use crate::support::lines::Lines;
 
 /// A process of the script.
 #[derive(Debug)]
-pub(super) struct Peer {
+pub struct Peer {
     child: Child,
-    pub(super) lines: Lines,
+    pub lines: Lines,
 }
 
 impl Peer {
@@ -22,9 +22,10 @@ impl Peer {
     }
 
     /// Starts a script of `tests/peers` that ends with its input.
-    pub(super) fn run(script: &str, args: &[&str]) -> Self {
-        let python = std::env::var("FOREGATE_PYTHON")
-            .expect("FOREGATE_PYTHON names no Python with grpcio: run `bash .ci/test`, which makes one");
+    pub fn run(script: &str, args: &[&str]) -> Self {
+        let python = std::env::var("FOREGATE_PYTHON").expect(
+            "FOREGATE_PYTHON names no Python with what the peers need: run `bash .ci/test`, which makes one",
+        );
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
         let mut child = Command::new(python)
             .arg(script)

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::policies::{GATEWAY, upstream};
+use crate::support::policies::{GATEWAY, closed_route, route_below, upstream};
 
 /// Everything to one HTTP/1.1 upstream under one policy, `rules`; `spec` is its spec without targets.
 pub fn guarded(endpoint: impl Display, spec: &str) -> String {
     let rules = "  - name: rule\n    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]\n";
-    let documents = [GATEWAY, &route("all", rules), &upstream("crm", endpoint, ""), &policy("all", spec)];
+    let documents =
+        [GATEWAY, &closed_route("all", rules), &upstream("crm", endpoint, ""), &policy("all", spec)];
     documents.concat()
 }
 
@@ -19,27 +20,9 @@ pub fn guarded(endpoint: impl Display, spec: &str) -> String {
 pub fn routes(endpoint: impl Display, specs: &[(&str, &str)]) -> String {
     let mut text = [GATEWAY, &upstream("crm", endpoint, "")].concat();
     for (name, spec) in specs {
-        let rules = format!(
-            "  - name: rule
-    matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
-    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: crm }}]\n"
-        );
-        write!(text, "{}{}", route(name, &rules), policy(name, spec)).unwrap();
+        write!(text, "{}{}", route_below(name, "crm"), policy(name, spec)).unwrap();
     }
     text
-}
-
-fn route(name: &str, rules: &str) -> String {
-    format!(
-        "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {{ name: {name} }}
-spec:
-  parentRefs: [{{ name: edge }}]
-  rules:
-{rules}---"
-    )
 }
 
 /// The policy of a route, with the name of the route.

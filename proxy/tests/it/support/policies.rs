@@ -57,7 +57,12 @@ spec:
 
 /// A route of the gateway `edge` with these rules (YAML, indented by two), open to everybody.
 pub fn route(name: &str, rules: &str) -> String {
-    let anonymous = anonymous(name);
+    closed_route(name, rules) + &anonymous(name)
+}
+
+/// A route of the gateway `edge` with these rules (YAML, indented by two), open to whom a policy lets.
+pub fn closed_route(name: &str, rules: &str) -> String {
+    let rules = rules.trim_end_matches('\n');
     format!(
         "
 apiVersion: gateway.networking.k8s.io/v1
@@ -67,7 +72,19 @@ spec:
   parentRefs: [{{ name: edge }}]
   rules:
 {rules}
----{anonymous}"
+---"
+    )
+}
+
+/// A route of the gateway `edge` from `/<name>` to an upstream, open to whom a policy lets.
+pub fn route_below(name: &str, upstream: &str) -> String {
+    closed_route(
+        name,
+        &format!(
+            "  - name: rule
+    matches: [{{ path: {{ type: PathPrefix, value: /{name} }} }}]
+    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: {upstream} }}]"
+        ),
     )
 }
 

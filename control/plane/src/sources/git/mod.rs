@@ -18,13 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use foregate_policy::codes;
+use foregate_policy::{codes, files};
 use gix::ObjectId;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::files;
 use crate::sources::spec::{GitSpec, Limits};
 use crate::sources::{Source, SourceFault, Tree};
 
@@ -170,6 +169,7 @@ impl Puller {
         };
         let text = serde_json::to_vec(&accepted).map_err(|error| self.fault(error.to_string()))?;
         let file: &Path = &self.state_file();
-        files::replace(file, &text).map_err(|error| self.fault(format!("{}: {error}", file.display())))
+        let written = files::make_folder(&self.state).and_then(|()| files::replace(file, &text));
+        written.map_err(|error| self.fault(format!("{}: {error}", file.display())))
     }
 }

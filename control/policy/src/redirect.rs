@@ -1,25 +1,42 @@
-//! Sets of ports, read strictly.
+//! Ports and subnets of redirection, as the init container and injection read them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
+
+use ipnet::IpNet;
 
 /// Ranges that are taken: each is looked at for every new connection.
 const MOST: usize = 64;
+
+/// Subnets that are taken: each is looked at for every new connection.
+const MOST_SUBNETS: usize = 256;
 
 /// A set of ports: ranges in ascending order that neither overlap nor touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(Vec<(u16, u16)>);
 
 /// Why a text is no set of ports.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortsError {
-    #[error("`{0}` is no port from 1 to 65535 and no range such as 8000-8100")]
     Malformed(String),
-    #[error("the range `{0}` ends before it begins")]
     Backwards(String),
-    #[error("more than {MOST} ranges of ports")]
     TooMany,
 }
+
+impl fmt::Display for PortsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(part) => {
+                write!(f, "`{part}` is no port from 1 to 65535 and no range such as 8000-8100")
+            }
+            Self::Backwards(part) => write!(f, "the range `{part}` ends before it begins"),
+            Self::TooMany => write!(f, "more than {MOST} ranges of ports"),
+        }
+    }
+}
+
+impl std::error::Error for PortsError {}
 
 impl Ports {
     pub fn is_empty(&self) -> bool {
@@ -80,9 +97,34 @@ impl fmt::Display for Ports {
     }
 }
 
+/// Reads a list of subnets such as `10.0.0.0/8,fd00::/8`; an address stands for itself.
+///
+/// # Errors
+/// Names the first that is none.
+pub fn subnets(text: &str) -> Result<Vec<IpNet>, String> {
+    let mut read = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let subnet = match part.parse::<IpNet>() {
+            Ok(subnet) => subnet,
+            Err(_) => part
+                .parse::<IpAddr>()
+                .map(IpNet::from)
+                .map_err(|_| format!("`{part}` is no subnet such as 10.0.0.0/8 or fd00::/8"))?,
+        };
+        if subnet != subnet.trunc() {
+            return Err(format!("`{part}` has bits beyond its prefix: write {}", subnet.trunc()));
+        }
+        read.push(subnet);
+    }
+    if read.len() > MOST_SUBNETS {
+        return Err(format!("more than {MOST_SUBNETS} subnets"));
+    }
+    Ok(IpNet::aggregate(&read))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Ports, PortsError};
+    use super::{Ports, PortsError, subnets};
 
     #[test]
     fn ports_are_read_strictly_and_put_together() {
@@ -110,5 +152,27 @@ mod tests {
         assert_eq!(many.join(",").parse::<Ports>(), Err(PortsError::TooMany));
         let some: Ports = "80,8000-8100".parse().unwrap();
         assert!(some.contains(8_050) && some.contains(80) && !some.contains(81) && !some.is_empty());
+    }
+
+    #[test]
+    fn subnets_are_read_strictly_and_put_together() {
+        let read = |text: &str| {
+            subnets(text).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "))
+        };
+        assert_eq!(read("").as_deref(), Ok(""));
+        assert_eq!(read("10.1.0.0/16, 10.0.0.0/8,192.0.2.7").as_deref(), Ok("10.0.0.0/8 192.0.2.7/32"));
+        assert_eq!(read("fd00::/8,::1").as_deref(), Ok("::1/128 fd00::/8"));
+        for (text, part) in [
+            ("10.0.0.1/8", "write 10.0.0.0/8"),
+            ("10.0.0.0/33", "no subnet"),
+            ("example.com", "no subnet"),
+            ("10.0.0.0/8; flush ruleset", "no subnet"),
+            ("10.0.0.0/8\nflush ruleset", "no subnet"),
+            ("fe80::1%eth0", "no subnet"),
+        ] {
+            assert!(subnets(text).unwrap_err().contains(part), "{text}");
+        }
+        let many: Vec<String> = (0..300).map(|n| format!("10.{}.{}.0/32", n / 200, n % 200)).collect();
+        assert!(subnets(&many.join(",")).unwrap_err().contains("more than 256"));
     }
 }
