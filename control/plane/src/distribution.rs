@@ -20,6 +20,7 @@ use crate::sources::board::{Board, Place};
 use crate::sources::kubernetes::{self, KubernetesSource};
 use crate::stream::offering::{Offering, Refused, one_line};
 use crate::stream::proxies::Proxies;
+use crate::withdrawn::Withdrawn;
 
 /// Trees that come close together make one revision.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -31,6 +32,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub enum DistributionError {
     #[error("grants: {0}")]
     Grants(String),
+    #[error("identity.withdrawn: {0}")]
+    Withdrawn(String),
     #[error("{0}")]
     State(#[from] io::Error),
 }
@@ -57,7 +60,10 @@ impl Distribution {
         process: &Process,
     ) -> Result<Self, DistributionError> {
         let Config { sources, grants, rollout, state_dir: state, .. } = config;
-        let (grants, rollout) = (Grants::new(grants).map_err(DistributionError::Grants)?, rollout.clone());
+        let withdrawn = Withdrawn::new(&config.identity.withdrawn, &config.trust_domain);
+        let withdrawn = withdrawn.map_err(DistributionError::Withdrawn)?;
+        let grants = Grants::new(grants).map_err(DistributionError::Grants)?.without(withdrawn);
+        let rollout = rollout.clone();
         let most = usize::try_from(rollout.history).unwrap_or(usize::MAX);
         let shelf = Arc::new(Shelf::open(state.join("revisions"), most)?);
         let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json"))?);

@@ -299,6 +299,9 @@ impl Offering {
 
     /// What a proxy is to have now.
     pub fn offer(&self, node: &str, id: &SpiffeId, labels: &HashMap<String, String>) -> Offered {
+        if self.grants.withdrawn(id) {
+            return Offered::Withheld(self.grants.why_nothing(id, labels));
+        }
         let mut inner = self.lock();
         let revision = inner.plan.revision(node).and_then(|wanted| inner.revisions.get(wanted));
         let Some(revision) = revision.map(Arc::clone) else { return Offered::Nothing };

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod apiserver;
 #[cfg(test)]
+mod attested;
+#[cfg(test)]
 mod authority;
 #[cfg(test)]
 mod book;
