@@ -52,6 +52,8 @@ mod kubernetes_types;
 #[cfg(test)]
 mod mesh;
 #[cfg(test)]
+mod secrets;
+#[cfg(test)]
 mod serve;
 #[cfg(test)]
 mod sign;
