@@ -122,11 +122,7 @@ async fn run(config: Config) -> Result<(), RunError> {
     let listener = listen("listen", config.listen).await?;
     let socket = operate::socket::open(&config.state_dir).map_err(folder)?;
     let bound = [("admin listening", admin.local_addr()?), ("listening", listener.local_addr()?)];
-    let withdrawn = Withdrawn::new(&config.identity.withdrawn, &config.trust_domain);
-    let terms = identity::Terms {
-        reattest: config.identity.reattest,
-        withdrawn: withdrawn.map_err(RunError::Withdrawn)?,
-    };
+    let terms = terms(&config)?;
     let issuance = Issuance::new(Arc::clone(&authority), tokens.clone(), reviews, terms, &process);
     let cluster = match config.kubernetes.clone() {
         Some(part) => Some(part.start(&process, operate::follow_roots(&authority)).await?),
@@ -174,6 +170,12 @@ async fn run(config: Config) -> Result<(), RunError> {
         let _ = cluster.ended.await;
     }
     Ok(())
+}
+
+fn terms(config: &Config) -> Result<identity::Terms, RunError> {
+    let withdrawn = Withdrawn::new(&config.identity.withdrawn, &config.trust_domain);
+    let withdrawn = withdrawn.map_err(RunError::Withdrawn)?;
+    Ok(identity::Terms { reattest: config.identity.reattest, withdrawn })
 }
 
 fn authority(config: &Config) -> Result<Authority, RunError> {
