@@ -8,6 +8,7 @@ use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
 use foregate_policy::snapshot::Snapshot;
 
+use crate::capture::Index;
 use crate::dispatch::upstream::UpstreamState;
 use crate::owned::Owned;
 use crate::telemetry::route_metrics::RouteMetrics;
@@ -25,6 +26,8 @@ pub struct Live {
     pub unrouted: Arc<RouteMetrics>,
     /// As [`Snapshot::upstreams`].
     pub upstreams: Vec<Arc<UpstreamState>>,
+    /// What redirected connections of the application mean.
+    pub meant: Index,
     /// Request headers that the filters of any route set.
     pub owned: Arc<Owned>,
     /// Certificates of the ports that speak TLS, and what they ask clients for.
@@ -51,6 +54,7 @@ impl Live {
             metrics: Vec::new(),
             unrouted: Arc::clone(&self.unrouted),
             upstreams: Vec::new(),
+            meant: Index::default(),
             owned: Arc::clone(&self.owned),
             tls: self.tls.clone(),
             withheld: Some(why.into()),

@@ -16,6 +16,7 @@ use log::Level;
 use tokio::time::timeout;
 
 use crate::admin::{AdminState, ConfigStatus, ReloadFailure};
+use crate::capture::Index;
 use crate::clock;
 use crate::connection::Entry;
 use crate::discovery::resolve;
@@ -104,7 +105,8 @@ impl Policies {
         let snapshot = Arc::new(snapshot);
         let unrouted = self.telemetry.route("");
         let number = Live::next_number();
-        Ok(Live { number, owned, metrics, unrouted, upstreams, tls, snapshot, withheld: None })
+        let meant = Index::default();
+        Ok(Live { number, owned, metrics, unrouted, upstreams, meant, tls, snapshot, withheld: None })
     }
 
     /// The identity of this workload, where it has one.
@@ -131,6 +133,7 @@ impl Policies {
             owned: Arc::clone(&live.owned),
             tls: tls.collect(),
             upstreams: upstreams.collect(),
+            meant: Index::default(),
             withheld: live.withheld.clone(),
         })
     }

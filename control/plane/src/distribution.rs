@@ -14,12 +14,13 @@ use crate::config::Config;
 use crate::event::event;
 use crate::grants::Grants;
 use crate::process::Process;
-use crate::revision::merge::{Digested, merge_after};
+use crate::revision::merge::{Digested, Merged, merge_after};
 use crate::revision::shelf::Shelf;
 use crate::sources::board::{Board, Place};
 use crate::sources::kubernetes::{self, KubernetesSource};
 use crate::stream::offering::{Offering, Refused, one_line};
 use crate::stream::proxies::Proxies;
+use crate::withdrawn::Withdrawn;
 
 /// Trees that come close together make one revision.
 const DEBOUNCE: Duration = Duration::from_millis(50);
@@ -31,6 +32,8 @@ const TICK: Duration = Duration::from_millis(200);
 pub enum DistributionError {
     #[error("grants: {0}")]
     Grants(String),
+    #[error("identity.withdrawn: {0}")]
+    Withdrawn(String),
     #[error("{0}")]
     State(#[from] io::Error),
 }
@@ -57,7 +60,10 @@ impl Distribution {
         process: &Process,
     ) -> Result<Self, DistributionError> {
         let Config { sources, grants, rollout, state_dir: state, .. } = config;
-        let (grants, rollout) = (Grants::new(grants).map_err(DistributionError::Grants)?, rollout.clone());
+        let withdrawn = Withdrawn::new(&config.identity.withdrawn, &config.trust_domain);
+        let withdrawn = withdrawn.map_err(DistributionError::Withdrawn)?;
+        let grants = Grants::new(grants).map_err(DistributionError::Grants)?.without(withdrawn);
+        let rollout = rollout.clone();
         let most = usize::try_from(rollout.history).unwrap_or(usize::MAX);
         let shelf = Arc::new(Shelf::open(state.join("revisions"), most)?);
         let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json"))?);
@@ -74,7 +80,7 @@ impl Distribution {
             connected: process.metrics.gauge("proxies", "Proxies whose stream of policies is open"),
             in_force: process.metrics.gauge("policies_in_force", "1 once there is a revision for proxies"),
         };
-        tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&proxies), told));
+        tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&shelf), Arc::clone(&proxies), told));
         Ok(Self { board, offering, proxies, shelf, _tasks: tasks })
     }
 }
@@ -124,29 +130,50 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering, before: Digested
     let digested = Digested::new(&merged);
     let endpoints = std::mem::take(&mut merged.endpoints);
     let plan = offering.plan();
-    let refused = offering.refused().is_some_and(|refused| refused.id == merged.id);
+    let refused = offering
+        .refused()
+        .is_some_and(|refused| (&refused.id, &refused.secrets) == (&merged.id, &merged.secrets));
     let known = plan.newest.as_deref() == Some(&*merged.id) && plan.current.is_some();
-    if known || (refused && merged.faults.is_empty()) {
-        if known {
+    let same = known && offering.has_secrets(&merged);
+    if same || (refused && merged.faults.is_empty()) {
+        if same {
             offering.found_same();
-            offering.set_secrets(&merged);
         }
         offering.set_endpoints(endpoints);
         return digested;
     }
-    let made = shelf.make(&merged);
+    // Secrets that are others are looked at with the policies, and make no other revision of them.
+    let made = if known { shelf.again(&merged) } else { shelf.make(&merged) };
     let now = clock::now().unix;
     // Whoever gets the new revision gets the endpoints that belong to it.
     offering.set_endpoints(endpoints);
     match made {
+        Ok(revision) if known => {
+            offering.renew(revision);
+            offering.set_secrets(&merged);
+            keep_secrets(shelf, offering);
+        }
         Ok(revision) => {
             offering.set_secrets(&merged);
+            // Before a plan is kept that needs them.
+            keep_secrets(shelf, offering);
             offering.adopt(revision, now);
             shelf.prune(&offering.plan().used());
         }
-        Err(diagnostics) => offering.refuse(Refused { at: now, id: merged.id, diagnostics }),
+        Err(diagnostics) => {
+            let Merged { id, secrets, .. } = merged;
+            offering.refuse(Refused { at: now, id, secrets, diagnostics });
+        }
     }
     digested
+}
+
+/// What no revision in use needs any more is gone from the disk.
+fn keep_secrets(shelf: &Shelf, offering: &Offering) {
+    let kept = offering.secrets_in_use().map(|secrets| shelf.keep_secrets(secrets));
+    if let Some(Err(error)) = kept {
+        event(Level::Error, "secrets not kept", &[("error", error.to_string().into())]);
+    }
 }
 
 /// What metrics tell. Readiness waits for none of it: identities and webhooks are needed also while policies are not in
@@ -158,12 +185,19 @@ struct Told {
 }
 
 /// Moves rollouts on, counts proxies, and tells when there is something to offer.
-async fn look_after(offering: Arc<Offering>, proxies: Arc<Proxies>, told: Told) {
+async fn look_after(offering: Arc<Offering>, shelf: Arc<Shelf>, proxies: Arc<Proxies>, told: Told) {
+    let mut plans = offering.plans();
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         offering.tick(clock::now().unix);
+        let decided = offering.plans();
+        if decided != plans {
+            plans = decided;
+            let (shelf, offering) = (Arc::clone(&shelf), Arc::clone(&offering));
+            let _ = spawn_blocking(move || keep_secrets(&shelf, &offering)).await;
+        }
         told.connected.set(i64::try_from(proxies.connected()).unwrap_or(i64::MAX));
         told.in_force.set(i64::from(offering.plan().current.is_some()));
     }

@@ -6,6 +6,8 @@ use foregate_filters::peer::{PeerPattern, SpiffeId};
 use foregate_policy::document::ObjectName;
 use serde::Deserialize;
 
+use crate::withdrawn::Withdrawn;
+
 /// A label with which a proxy asks for one of its gateways alone: `namespace/name`, or `name`.
 pub const GATEWAY_LABEL: &str = "gateway";
 
@@ -36,9 +38,12 @@ struct Grant {
     labels: BTreeMap<String, String>,
 }
 
-/// All grants.
+/// All grants, and the workloads that none is for.
 #[derive(Clone, Debug, Default)]
-pub struct Grants(Vec<Grant>);
+pub struct Grants {
+    grants: Vec<Grant>,
+    withdrawn: Withdrawn,
+}
 
 fn fits(pattern: &str, text: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == text, |start| text.starts_with(start))
@@ -83,7 +88,18 @@ impl Grants {
                 labels: spec.labels.clone(),
             })
         });
-        grants.collect::<Result<_, _>>().map(Self)
+        Ok(Self { grants: grants.collect::<Result<_, _>>()?, withdrawn: Withdrawn::default() })
+    }
+
+    /// The same, and nothing for these.
+    #[must_use]
+    pub fn without(self, withdrawn: Withdrawn) -> Self {
+        Self { withdrawn, ..self }
+    }
+
+    /// True where this workload gets nothing, whatever there is.
+    pub fn withdrawn(&self, id: &SpiffeId) -> bool {
+        self.withdrawn.names(id)
     }
 
     /// The grants that are about this proxy.
@@ -92,7 +108,8 @@ impl Grants {
         id: &'s SpiffeId,
         labels: &'s HashMap<String, String>,
     ) -> impl Iterator<Item = &'s Grant> {
-        self.0
+        let grants = if self.withdrawn(id) { &[] } else { self.grants.as_slice() };
+        grants
             .iter()
             .filter(|grant| grant.identities.iter().any(|pattern| pattern.matches(id)))
             .filter(|grant| grant.labels.iter().all(|(name, value)| labels.get(name) == Some(value)))
@@ -100,6 +117,12 @@ impl Grants {
 
     /// Says why this proxy has none, where it has.
     pub fn why_nothing(&self, id: &SpiffeId, labels: &HashMap<String, String>) -> String {
+        if self.withdrawn(id) {
+            return format!(
+                "{} is withdrawn: `identity.withdrawn` of the control plane names it",
+                id.as_str()
+            );
+        }
         let asked = labels.get(GATEWAY_LABEL).map(|name| format!(" and label {GATEWAY_LABEL}={name}"));
         let asked = asked.unwrap_or_default();
         if self.with(id, labels).next().is_some() {
@@ -111,7 +134,8 @@ impl Grants {
 
     /// True where some grant is for this workload, whatever its labels.
     pub fn name(&self, id: &SpiffeId) -> bool {
-        self.0.iter().any(|grant| grant.identities.iter().any(|pattern| pattern.matches(id)))
+        let of = |grant: &Grant| grant.identities.iter().any(|pattern| pattern.matches(id));
+        !self.withdrawn(id) && self.grants.iter().any(of)
     }
 
     /// Those of `gateways` that this proxy may have, and asks for.
@@ -144,6 +168,7 @@ mod tests {
     use foregate_policy::document::ObjectName;
 
     use super::{GrantSpec, Grants};
+    use crate::withdrawn::Withdrawn;
 
     fn granted(id: &str, labels: &[(&str, &str)]) -> Vec<String> {
         let spec = |identity: &str, gateway: &str, labels: &[(&str, &str)]| GrantSpec {
@@ -186,6 +211,26 @@ mod tests {
         let grants = Grants::new(&[spec]).unwrap();
         let name = |id: &str| grants.name(&SpiffeId::parse(id).unwrap());
         assert!(name("spiffe://example.org/ns/a/sa/x") && !name("spiffe://example.org/ns/ab/sa/x"));
+    }
+
+    #[test]
+    fn a_withdrawn_workload_is_granted_nothing_and_told_why() {
+        let spec = GrantSpec {
+            identities: vec!["spiffe://example.org/ns/a/*".to_owned()],
+            gateways: vec!["a/*".to_owned()],
+            labels: BTreeMap::default(),
+        };
+        let withdrawn =
+            Withdrawn::new(&["spiffe://example.org/ns/a/sa/x".to_owned()], "example.org").unwrap();
+        let grants = Grants::new(&[spec]).unwrap().without(withdrawn);
+        let gateways = [ObjectName::new(Some("a"), "one")];
+        for (id, count) in [("spiffe://example.org/ns/a/sa/x", 0), ("spiffe://example.org/ns/a/sa/y", 1)] {
+            let id = SpiffeId::parse(id).unwrap();
+            assert_eq!(grants.of(&id, &HashMap::new(), gateways.iter()).len(), count);
+            assert_eq!(grants.name(&id), count == 1);
+        }
+        let id = SpiffeId::parse("spiffe://example.org/ns/a/sa/x").unwrap();
+        assert!(grants.why_nothing(&id, &HashMap::new()).contains("identity.withdrawn"));
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foregate_filters::peer::SpiffeId;
+use foregate_filters::units::TimeSpan;
 use foregate_policy::fleet::{Bundle, BundleRequest, Proof, SignRequest, SignResponse};
 use futures_util::{Stream, StreamExt, stream};
 use log::Level;
@@ -15,6 +17,7 @@ use crate::attest::is_workload;
 use crate::attest::join::{JoinError, Tokens};
 use crate::attest::pace::{Pace, TooOften};
 use crate::attest::review::{ReviewError, Reviews};
+use crate::authority::certificate::Facts;
 use crate::authority::csr::{self, CsrError};
 use crate::authority::signer::Subject;
 use crate::authority::{Authority, AuthorityError};
@@ -24,6 +27,7 @@ use crate::fleet::identity::identity_server::Identity;
 use crate::metrics::Counters;
 use crate::process::Process;
 use crate::serve::peer::Peer;
+use crate::withdrawn::Withdrawn;
 
 /// Largest request, in bytes: a certificate request and a token.
 pub const MAX_REQUEST: usize = 32 << 10;
@@ -34,9 +38,25 @@ pub struct Issuance {
     authority: Arc<Authority>,
     tokens: Option<Arc<Tokens>>,
     reviews: Option<Arc<dyn Reviews>>,
+    terms: Terms,
     pace: Pace,
     decisions: Counters,
     process: Process,
+}
+
+/// How long workloads are believed, and which are not at all.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// How long after a token has proved it a workload may renew its certificate with the one at hand.
+    pub reattest: TimeSpan,
+    pub withdrawn: Withdrawn,
+}
+
+/// A workload, and when a token proved it, since the epoch.
+#[derive(Debug)]
+struct Attested {
+    id: SpiffeId,
+    at: Duration,
 }
 
 /// Why nothing was signed.
@@ -57,7 +77,14 @@ enum Refusal {
     #[error("there is no proof: neither a token nor a client certificate")]
     NoProof,
     #[error("the client certificate is below no root that is trusted")]
-    Withdrawn,
+    Untrusted,
+    #[error("{0} is withdrawn: `identity.withdrawn` of the control plane names it")]
+    Withdrawn(SpiffeId),
+    #[error(
+        "a token proved this workload last at {at}, and a certificate is renewed with itself for {bound} after that \
+         (`identity.reattest` of the control plane): put a valid token into the file of --control-token"
+    )]
+    Unattested { at: String, bound: TimeSpan },
     #[error("{0} is not the id of a workload")]
     NoWorkload(String),
     #[error(transparent)]
@@ -71,11 +98,12 @@ impl Issuance {
         authority: Arc<Authority>,
         tokens: Option<Arc<Tokens>>,
         reviews: Option<Arc<dyn Reviews>>,
+        terms: Terms,
         process: &Process,
     ) -> Self {
         let help = "Requests for certificates, by the proof that came with them and how they were decided";
         let decisions = process.metrics.counters("certificates", help);
-        Self { authority, tokens, reviews, pace: Pace::default(), decisions, process: process.clone() }
+        Self { authority, tokens, reviews, terms, pace: Pace::default(), decisions, process: process.clone() }
     }
 
     async fn decide(&self, peer: &Peer, request: SignRequest) -> Result<SignResponse, Refusal> {
@@ -84,14 +112,15 @@ impl Issuance {
         self.pace.attempt(address, clock::monotonic())?;
         let csr = csr::Request::read(&request.csr)?;
         // Read first: a request that is refused uses no token up.
-        let id = self.attest(peer, request.proof, &csr).await?;
+        let Attested { id, at } = self.attest(peer, request.proof, &csr).await?;
         csr.is_for(&id)?;
-        let subject = Subject { id, names: Vec::new(), addresses: Vec::new() };
+        let subject = Subject { id, names: Vec::new(), addresses: Vec::new(), attested: Some(at) };
         let issued = self.authority.issue(&csr.key, &subject, clock::now().unix)?;
         let fields = [
             ("spiffe_id", subject.id.to_string().into()),
             ("peer", peer.address.to_string().into()),
             ("expires", rfc3339(issued.expires).into()),
+            ("attested", rfc3339(at).into()),
         ];
         event(Level::Info, "certificate signed", &fields);
         let bundle = self.authority.bundles().borrow().message();
@@ -104,31 +133,62 @@ impl Issuance {
         peer: &Peer,
         proof: Option<Proof>,
         csr: &csr::Request,
-    ) -> Result<SpiffeId, Refusal> {
-        let path = match proof {
+    ) -> Result<Attested, Refusal> {
+        let now = clock::now().unix;
+        let id = match proof {
             Some(Proof::JoinToken(token)) => {
                 let tokens = Arc::clone(self.tokens.as_ref().ok_or(Refusal::NoJoin)?);
-                let now = clock::now().unix;
-                let path = tokens.path(&token, now)?;
-                let id = self.authority.id(&path).map_err(|_| Refusal::NoWorkload(path))?;
+                let id = self.workload(tokens.path(&token, now)?)?;
                 csr.is_for(&id)?;
+                // Who is this workload already only proves it anew, which uses nothing up: others may have yet to join.
+                if self.shown(peer, now).is_ok_and(|shown| shown == id) {
+                    return Ok(Attested { id, at: now });
+                }
                 // Written to disk, which may take its time.
-                spawn_blocking(move || tokens.spend(&token, now)).await.map_err(|_| Refusal::Defect)??
+                let spend = spawn_blocking(move || tokens.spend(&token, now));
+                self.workload(spend.await.map_err(|_| Refusal::Defect)??)?
             }
             Some(Proof::ServiceAccountToken(token)) => {
                 let reviews = self.reviews.as_ref().ok_or(Refusal::NoReview)?;
-                reviews.review(&token).await?
+                self.workload(reviews.review(&token).await?)?
             }
-            None => {
-                let id = peer.id.clone().ok_or(Refusal::NoProof)?;
-                // The connection may be older than the roots in force.
-                let bundle = Arc::clone(&self.authority.bundles().borrow());
-                let now = UnixTime::since_unix_epoch(clock::now().unix);
-                bundle.verify(&peer.chain, now).map_err(|_| Refusal::Withdrawn)?;
-                return if is_workload(&id) { Ok(id) } else { Err(Refusal::NoWorkload(id.to_string())) };
-            }
+            None => return self.renewed(peer, now),
         };
-        self.authority.id(&path).map_err(|_| Refusal::NoWorkload(path))
+        Ok(Attested { id, at: now })
+    }
+
+    /// The workload that the certificate of the connection proves, as long as a token has proved it not too long ago.
+    fn renewed(&self, peer: &Peer, now: Duration) -> Result<Attested, Refusal> {
+        let id = self.shown(peer, now)?;
+        if !is_workload(&id) {
+            return Err(Refusal::NoWorkload(id.to_string()));
+        }
+        let facts = peer.chain.first().and_then(|leaf| Facts::read(leaf)).ok_or(Refusal::NoProof)?;
+        // A clock that was set back makes nobody younger than the certificate.
+        let at = facts.attested().min(now);
+        let bound = self.terms.reattest;
+        if now.saturating_sub(at) > bound.0 {
+            return Err(Refusal::Unattested { at: rfc3339(at), bound });
+        }
+        Ok(Attested { id: self.admitted(id)?, at })
+    }
+
+    /// Whom the certificate of the connection names, if a root in force vouches for it: the connection may be older.
+    fn shown(&self, peer: &Peer, now: Duration) -> Result<SpiffeId, Refusal> {
+        let id = peer.id.clone().ok_or(Refusal::NoProof)?;
+        let bundle = Arc::clone(&self.authority.bundles().borrow());
+        let now = UnixTime::since_unix_epoch(now);
+        bundle.verify(&peer.chain, now).map_err(|_| Refusal::Untrusted)?;
+        Ok(id)
+    }
+
+    /// The workload of a path.
+    fn workload(&self, path: String) -> Result<SpiffeId, Refusal> {
+        self.admitted(self.authority.id(&path).map_err(|_| Refusal::NoWorkload(path))?)
+    }
+
+    fn admitted(&self, id: SpiffeId) -> Result<SpiffeId, Refusal> {
+        if self.terms.withdrawn.names(&id) { Err(Refusal::Withdrawn(id)) } else { Ok(id) }
     }
 
     fn count(&self, proof: &'static str, outcome: &'static str) {
@@ -146,7 +206,9 @@ impl Refusal {
             Self::NoJoin | Self::NoReview => "not taken",
             Self::Review(error) => error.label(),
             Self::NoProof => "no proof",
-            Self::Withdrawn => "withdrawn",
+            Self::Untrusted => "untrusted",
+            Self::Withdrawn(_) => "withdrawn",
+            Self::Unattested { .. } => "unattested",
             Self::NoWorkload(_) => "no workload",
             Self::Authority(_) | Self::Defect => "failed",
         }
@@ -170,8 +232,10 @@ impl Refusal {
             }
             Self::Review(_) => Status::unauthenticated("the service account token is not valid here"),
             Self::NoJoin | Self::NoReview => Status::failed_precondition(self.to_string()),
-            Self::NoProof | Self::Withdrawn => Status::unauthenticated(self.to_string()),
-            Self::NoWorkload(_) => Status::permission_denied(self.to_string()),
+            Self::NoProof | Self::Untrusted | Self::Unattested { .. } => {
+                Status::unauthenticated(self.to_string())
+            }
+            Self::NoWorkload(_) | Self::Withdrawn(_) => Status::permission_denied(self.to_string()),
             Self::Authority(_) | Self::Defect => Status::unavailable("nothing can be signed now"),
         }
     }
@@ -215,7 +279,8 @@ impl Identity for Issuance {
         &self,
         request: Request<BundleRequest>,
     ) -> Result<Response<Self::BundlesStream>, Status> {
-        Peer::required(&request)?;
+        let id = Peer::required(&request)?;
+        self.admitted(id).map_err(|refusal| refusal.status())?;
         let mut bundles = self.authority.bundles();
         bundles.mark_changed();
         let told = stream::unfold(bundles, |mut bundles| async move {

@@ -28,3 +28,4 @@ pub mod serve;
 pub mod sources;
 pub mod stream;
 pub mod whole;
+pub mod withdrawn;

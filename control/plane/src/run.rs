@@ -23,7 +23,7 @@ use crate::distribution::{Distribution, DistributionError};
 use crate::event::{self, event};
 use crate::fleet::identity::identity_server::IdentityServer;
 use crate::fleet::policies::policies_server::PoliciesServer;
-use crate::identity::{Issuance, MAX_REQUEST};
+use crate::identity::{self, Issuance, MAX_REQUEST};
 use crate::kubernetes::part::PartError;
 use crate::operate::{self, Operated};
 use crate::process::Process;
@@ -35,6 +35,7 @@ use crate::serve::tls::{self, Shown};
 use crate::sources::kubernetes::KubernetesSource;
 use crate::stream::acknowledged;
 use crate::stream::session::PolicyStreams;
+use crate::withdrawn::Withdrawn;
 
 /// Configuration refused, as `foregate` has it.
 const REFUSED: u8 = 3;
@@ -73,6 +74,8 @@ enum RunError {
     Own(#[from] OwnError),
     #[error("{what} {address}: {source}")]
     Listen { what: &'static str, address: String, source: io::Error },
+    #[error("identity.withdrawn: {0}")]
+    Withdrawn(String),
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
     #[error(transparent)]
@@ -119,7 +122,8 @@ async fn run(config: Config) -> Result<(), RunError> {
     let listener = listen("listen", config.listen).await?;
     let socket = operate::socket::open(&config.state_dir).map_err(folder)?;
     let bound = [("admin listening", admin.local_addr()?), ("listening", listener.local_addr()?)];
-    let issuance = Issuance::new(Arc::clone(&authority), tokens.clone(), reviews, &process);
+    let terms = terms(&config)?;
+    let issuance = Issuance::new(Arc::clone(&authority), tokens.clone(), reviews, terms, &process);
     let cluster = match config.kubernetes.clone() {
         Some(part) => Some(part.start(&process, operate::follow_roots(&authority)).await?),
         None => None,
@@ -166,6 +170,12 @@ async fn run(config: Config) -> Result<(), RunError> {
         let _ = cluster.ended.await;
     }
     Ok(())
+}
+
+fn terms(config: &Config) -> Result<identity::Terms, RunError> {
+    let withdrawn = Withdrawn::new(&config.identity.withdrawn, &config.trust_domain);
+    let withdrawn = withdrawn.map_err(RunError::Withdrawn)?;
+    Ok(identity::Terms { reattest: config.identity.reattest, withdrawn })
 }
 
 fn authority(config: &Config) -> Result<Authority, RunError> {

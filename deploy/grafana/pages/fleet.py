@@ -38,7 +38,7 @@ ROWS = [
             ),
             lines("Gateways by revision", "How many gateways obey which revision: roll-outs are seen here.", "none", (REVISION, "{{revision}}"), stacked=True),
             states("Connected to the control plane", "Whether each gateway has its stream of policies.", f"foregate_control_connected{{{PROCESS}}}", "{{instance}}", {"0": "lost", "1": "connected"}, runbook="ForegateControlPlaneLost"),
-            states("Granted by the control plane", "Whether each gateway is granted policies; one that is not refuses everything.", f"foregate_control_withheld{{{PROCESS}}}", "{{instance}}", {"0": "granted", "1": "nothing"}, runbook="ForegateControlPlaneLost"),
+            states("Granted by the control plane", "Whether each gateway is granted policies; one that is not refuses everything.", f"foregate_control_withheld{{{PROCESS}}}", "{{instance}}", {"0": "granted", "1": "nothing"}, runbook="ForegateGrantLost"),
         ],
     ),
     (

@@ -50,6 +50,7 @@ ROWS = [
             table("Certificates of listeners", "Time until each expires.", ["listener", "certificate"], [("time left", f"min by (listener, certificate) ({EXPIRES} - time())", "s")], width=12, runbook="ForegateCertificateExpires"),
             lines("Identity of the workload: time left", "Until the certificate that this process shows other workloads expires; it is renewed long before.", "s", (f"min by (instance) ({IDENTITY} - time())", "{{instance}}"), thresholds=(3600,), falling=True, runbook="ForegateIdentityExpires", bounds=(None, None)),
             lines("Identity of the workload: renewals", "Looks at the identity, by how they went.", "none", (rate("foregate_identity_updates_succeeded_total"), "succeeded"), (rate("foregate_identity_updates_failed_total"), "failed"), runbook="ForegateIdentityExpires"),
+            lines("Identity of the workload: last proved", "Time since a token last proved each process to the control plane, which renews its certificate for `identity.reattest` after that.", "s", (f"max by (instance) (time() - foregate_identity_attested_timestamp_seconds{{{PROCESS}}})", "{{instance}}"), thresholds=(21 * 86400,), runbook="ForegateIdentityUnproved"),
             lines("Plain connections to mesh listeners", "Who still comes without TLS where `insecure` lets them, for a migration.", "none", (rate("foregate_plain_connections_total", by="client"), "{{client}}")),
         ],
     ),

@@ -25,7 +25,7 @@ use crate::gateway::Gateway;
 use crate::streams::life::StreamLife;
 use crate::telemetry::occupancy::Occupied;
 
-pub use known::{passes_unknown, stream_route};
+pub use known::{Index, passes_unknown, stream_route};
 
 /// A redirected connection, as it was accepted.
 struct Arrival {

@@ -81,6 +81,14 @@ const MAX_MEANT: usize = 256;
 /// Counts shelves in pools, so that each has a number of its own.
 static NEXT_POOL: AtomicU64 = AtomicU64::new(0);
 
+/// Counts changes of endpoints, of all upstreams.
+static MOVES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that grows whenever an upstream has other endpoints.
+pub fn moves() -> u64 {
+    MOVES.load(Ordering::Acquire)
+}
+
 impl UpstreamState {
     /// Endpoints that are IP addresses can be used at once; names wait for their first resolution.
     pub fn new(
@@ -198,10 +206,9 @@ impl UpstreamState {
         Some(self.meant.load().get(&address).map_or(new, Arc::clone))
     }
 
-    /// True where redirected connections to this address mean the upstream as it is now.
-    pub fn is_meant_by(&self, address: SocketAddr) -> bool {
-        self.spec.virtual_addresses.contains(&address)
-            || self.table.load().members.endpoints.iter().any(|endpoint| endpoint.address() == address)
+    /// The addresses by which redirected connections mean the upstream as it is now.
+    pub fn meant_by(&self) -> Vec<SocketAddr> {
+        self.spec.virtual_addresses.iter().copied().chain(self.addresses()).collect()
     }
 
     /// Makes the table anew; one thread does it for all, and the others go on with the old one meanwhile.
@@ -226,7 +233,7 @@ impl UpstreamState {
 
     /// Takes over what the sources found. What was in use stays in its pool, with all that is known about it; what
     /// is new starts slowly where starts are slow, but not where all is new.
-    fn resolved(&self, mut found: Vec<Address>, now: Duration) {
+    pub fn resolved(&self, mut found: Vec<Address>, now: Duration) {
         let _renewing = self.renewing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = Arc::clone(&self.table.load().members);
         found.truncate(MAX_ENDPOINTS);
@@ -258,6 +265,7 @@ impl UpstreamState {
         let how = &self.spec.balancing;
         let members = Arc::new(Members::new(endpoints, how, self.zone.as_deref()));
         self.table.store(Arc::new(Table::new(members, how, self.roster.changes())));
+        MOVES.fetch_add(1, Ordering::Release);
         pool::leave(&left);
     }
 

@@ -10,6 +10,8 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+/// When a token last proved the workload, as the control plane has it: 2.25.5739218406193482117.
+const ATTESTED: &[u8] = &[0x69, 0xcf, 0xd2, 0xf3, 0x97, 0xb9, 0xac, 0xaf, 0x93, 0x05];
 /// What a key may be used for (RFC 5280, section 4.2.1.12).
 const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
 const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
@@ -44,6 +46,8 @@ pub struct Facts<'a> {
     pub not_before: Duration,
     /// Since the epoch.
     pub not_after: Duration,
+    /// When a token last proved the workload, since the epoch; the control plane says so.
+    pub attested: Option<Duration>,
     authority: bool,
     digital_signature: bool,
     /// True where the key may sign certificates or revocation lists.
@@ -117,6 +121,12 @@ impl<'a> Facts<'a> {
                 let mut constraints = Der(Der(value).take(SEQUENCE)?);
                 self.authority =
                     constraints.skip(BOOLEAN).is_some_and(|set| set.first().is_some_and(|set| *set != 0));
+            }
+            ATTESTED => {
+                // Shown to operators alone: what cannot be read makes the certificate no other.
+                let bytes = Der(value).take(INTEGER).filter(|bytes| bytes.len() <= 8);
+                let seconds = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                self.attested = bytes.map(seconds).map(Duration::from_secs);
             }
             EXTENDED_KEY_USAGE => {
                 let mut purposes = Der(Der(value).take(SEQUENCE)?);

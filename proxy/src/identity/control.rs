@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::fleet::backoff::jittered;
-use crate::fleet::call::{Answers, CallError};
+use crate::fleet::call::{Answers, CallError, UNAUTHENTICATED};
 use crate::fleet::channel::Channel;
 use crate::fleet::endpoint::ControlOptions;
 use crate::identity::certificate::Facts;
@@ -33,6 +33,14 @@ const BUNDLES: &str = "/foregate.fleet.v1.Identity/Bundles";
 
 /// How a join token begins; any other is that of a service account.
 const JOIN: &str = "fgj.";
+
+/// What was taken as a proof.
+const TOKEN: &str = "token";
+const CERTIFICATE: &str = "certificate";
+
+/// What to do about a token that proves nothing any more.
+const UNTAKEN: &str = "the certificate is renewed with itself, as long as `identity.reattest` of the control plane allows: put a \
+                       valid token into the file of --control-token";
 
 /// Largest token, in bytes.
 const MAX_TOKEN: u64 = 16 << 10;
@@ -63,6 +71,8 @@ pub struct Control {
     /// Shows the certificate of this workload.
     channel: Arc<Channel>,
     held: Option<Held>,
+    /// A token that proves nothing: not shown again while there is a certificate.
+    refused: Option<Zeroizing<String>>,
     bundles: Option<Answers<Bundle>>,
     begun: bool,
 }
@@ -113,25 +123,19 @@ impl Control {
         Ok(set)
     }
 
-    /// Asks for a certificate: with the one that is there, or else with the token.
+    /// Asks for a certificate: with the token, which proves the workload anew, or else with the certificate that is there.
     async fn sign(&mut self) -> Result<Set, SourceError> {
         let key = KeyPair::generate().map_err(fault)?;
         let csr = CertificateParams::new(Vec::new()).and_then(|params| params.serialize_request(&key));
         let csr = csr.map_err(fault)?.der().to_vec();
         let now = clock::now().unix;
-        let renewed = match &self.held {
-            Some(held) if held.expires > now => Some(self.ask(&self.channel, &csr, None).await),
-            _ => None,
-        };
-        let response = match renewed {
-            Some(Ok(response)) => response,
-            // Nobody is there to be shown a token.
-            Some(Err(error @ CallError::Connect { .. })) => return Err(fault(error)),
-            Some(Err(error)) => self.join(&csr).await.map_err(|_| fault(error))?,
-            None => self.join(&csr).await?,
+        let (response, proof) = if self.held.as_ref().is_some_and(|held| held.expires > now) {
+            self.renew(&csr).await?
+        } else {
+            (self.join(&csr).await?, TOKEN)
         };
         let held = Self::received(response, &key)?;
-        let (expires, renew) = (held.expires, held.renew);
+        let (expires, renew, attested) = (held.expires, held.renew, held.attested());
         if let Some(folder) = &self.settings.state_dir
             && let Err(error) = kept::write(folder, &held.kept())
         {
@@ -143,25 +147,74 @@ impl Control {
         // The stream of roots goes on over a connection that shows the new certificate: the old one ends with its own.
         self.bundles = None;
         let at = |time| Timestamp(time).to_string();
-        let fields = [("expires", at(expires).into()), ("renewed", at(renew).into())];
+        let fields = [
+            ("expires", at(expires).into()),
+            ("renewed", at(renew).into()),
+            ("proof", proof.into()),
+            ("attested", attested.map(at).into()),
+        ];
         event(Level::Info, "certificate received", &fields);
         self.publish()
     }
 
+    /// Asks on a connection that shows the certificate at hand: with the token besides where there is one, and without it
+    /// where it is not taken. Gives also what was taken as a proof.
+    async fn renew(&mut self, csr: &[u8]) -> Result<(SignResponse, &'static str), SourceError> {
+        let mut untaken = None;
+        if self.settings.token.is_some() {
+            match self.token() {
+                Ok(token) if self.refused.as_ref() == Some(&token) => {
+                    untaken = Some("it was refused before".to_owned());
+                }
+                Ok(token) => match self.ask(&self.channel, csr, Some(proof(&token))).await {
+                    Ok(response) => return Ok((response, TOKEN)),
+                    // Nobody is there to be shown anything.
+                    Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
+                    Err(error) => {
+                        untaken = Some(error.to_string());
+                        self.refused = (error.code() == Some(UNAUTHENTICATED)).then_some(token);
+                        event(
+                            Level::Warn,
+                            "token not taken",
+                            &[("error", error.to_string().into()), ("help", UNTAKEN.into())],
+                        );
+                    }
+                },
+                Err(error) => untaken = Some(error.to_string()),
+            }
+        }
+        let error = match self.ask(&self.channel, csr, None).await {
+            Ok(response) => return Ok((response, CERTIFICATE)),
+            Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
+            Err(error) => error,
+        };
+        // The certificate may be what is wrong: it proves nothing any more once its root is withdrawn.
+        if self.settings.token.is_some()
+            && self.refused.is_none()
+            && let Ok(response) = self.join(csr).await
+        {
+            return Ok((response, TOKEN));
+        }
+        Err(fault(match untaken {
+            Some(why) => format!("{error}; nor was the token taken: {why}"),
+            None => error.to_string(),
+        }))
+    }
+
     /// Asks with the token, on a connection that shows no certificate.
     async fn join(&self, csr: &[u8]) -> Result<SignResponse, SourceError> {
+        let token = self.token()?;
+        let stranger = Channel::new(self.options.clone());
+        self.ask(&stranger, csr, Some(proof(&token))).await.map_err(fault)
+    }
+
+    /// The token, as it is now.
+    fn token(&self) -> Result<Zeroizing<String>, SourceError> {
         let file = self.settings.token.as_ref();
         let file = file.ok_or_else(|| {
             fault("there is neither a certificate nor a token (--control-token) to ask with")
         })?;
-        let token = token(file).map_err(|error| fault(format!("{}: {error}", file.display())))?;
-        let proof = if token.starts_with(JOIN) {
-            Proof::JoinToken(token.to_string())
-        } else {
-            Proof::ServiceAccountToken(token.to_string())
-        };
-        let stranger = Channel::new(self.options.clone());
-        self.ask(&stranger, csr, Some(proof)).await.map_err(fault)
+        token(file).map_err(|error| fault(format!("{}: {error}", file.display())))
     }
 
     async fn ask(
@@ -287,6 +340,11 @@ impl Held {
         Set::new(parts, now)
     }
 
+    /// When a token last proved the workload, where the certificate says so.
+    fn attested(&self) -> Option<Duration> {
+        Facts::read(self.chain.first()?)?.attested
+    }
+
     fn kept(&self) -> Kept {
         Kept {
             chain: self.chain.clone(),
@@ -316,6 +374,14 @@ fn certificates(all: Vec<bytes::Bytes>) -> Result<Vec<CertificateDer<'static>>, 
         )));
     }
     Ok(all.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect())
+}
+
+fn proof(token: &str) -> Proof {
+    if token.starts_with(JOIN) {
+        Proof::JoinToken(token.to_owned())
+    } else {
+        Proof::ServiceAccountToken(token.to_owned())
+    }
 }
 
 /// The token in a file, without the space around it.

@@ -96,6 +96,9 @@ pub struct IdentityStatus {
     pub spiffe_id: Option<String>,
     #[serde(serialize_with = "expiry")]
     pub expires: Duration,
+    /// When a token last proved the workload to the control plane; it is to be proved again in time.
+    #[serde(serialize_with = "moment", skip_serializing_if = "Option::is_none")]
+    pub attested: Option<Duration>,
     pub trust_domains: Vec<String>,
     /// Lists of revoked certificates in force.
     pub revocation_lists: usize,
@@ -106,6 +109,11 @@ pub struct IdentityStatus {
 
 fn expiry<S: serde::Serializer>(unix: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     Timestamp(*unix).serialize(serializer)
+}
+
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+fn moment<S: serde::Serializer>(unix: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    unix.map(Timestamp).serialize(serializer)
 }
 
 impl FromStr for Origin {
@@ -182,6 +190,7 @@ impl Identity {
         IdentityStatus {
             spiffe_id: current.as_ref().map(|set| set.id.as_str().to_owned()),
             expires: current.as_ref().map(|set| set.expires).unwrap_or_default(),
+            attested: current.as_ref().and_then(|set| set.attested),
             trust_domains: trust
                 .map(|trust| trust.domains().map(str::to_owned).collect())
                 .unwrap_or_default(),
@@ -199,6 +208,17 @@ impl Identity {
             "When the certificate of this workload expires, since the Unix epoch.",
             &[],
             move || identity.current().map_or(f64::NAN, |set| set.expires.as_secs_f64()),
+        );
+        let identity = Arc::clone(self);
+        telemetry.register_source(
+            Kind::Gauge,
+            "foregate_identity_attested_timestamp_seconds",
+            "When a token last proved this workload to the control plane, since the Unix epoch.",
+            &[],
+            move || {
+                let attested = identity.current().and_then(|set| set.attested);
+                attested.map_or(f64::NAN, |attested| attested.as_secs_f64())
+            },
         );
         for (name, help, count) in [
             (

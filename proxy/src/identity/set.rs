@@ -34,6 +34,8 @@ pub struct Set {
     pub id: SpiffeId,
     /// `notAfter` of the certificate, since the epoch.
     pub expires: Duration,
+    /// When a token last proved the workload to the control plane, since the epoch, where the certificate says so.
+    pub attested: Option<Duration>,
     pub key: Arc<CertifiedKey>,
     pub trust: Arc<Trust>,
     /// Equal for equal certificates, keys apart.
@@ -96,9 +98,9 @@ impl Set {
         for certificate in &chain {
             hash.update(certificate);
         }
-        let expires = facts.not_after;
+        let (expires, attested) = (facts.not_after, facts.attested);
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(SetError::Key)?;
-        Ok(Self { id, expires, key: Arc::new(key), trust, certificate: hash.finalize().into() })
+        Ok(Self { id, expires, attested, key: Arc::new(key), trust, certificate: hash.finalize().into() })
     }
 
     /// A hash of what is shown and who is trusted.

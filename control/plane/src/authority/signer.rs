@@ -7,14 +7,14 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use foregate_filters::peer::SpiffeId;
 use rcgen::{
-    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType, SerialNumber,
-    date_time_ymd,
+    CertificateParams, CustomExtension, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData, SanType,
+    SerialNumber, date_time_ymd,
 };
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::authority::bundle::Bundle;
-use crate::authority::certificate::Facts;
+use crate::authority::certificate::{self, ATTESTED, Facts};
 use crate::authority::state::Kept;
 
 /// How long before it is signed a certificate begins: clocks differ.
@@ -47,6 +47,8 @@ pub struct Subject {
     /// Where it is reached; workloads have none.
     pub names: Vec<String>,
     pub addresses: Vec<IpAddr>,
+    /// When a token last proved it, since the epoch; `None` where it needs no proof.
+    pub attested: Option<Duration>,
 }
 
 /// Why an issuer cannot be used.
@@ -129,7 +131,7 @@ impl Signer {
     /// Signs for a key that nobody has, and looks which roots vouch for that.
     fn prove(&mut self, roots: &[CertificateDer<'static>], now: Duration) -> Result<(), SignerError> {
         let id = SpiffeId::parse("spiffe://test/test").map_err(|_| SignerError::Empty)?;
-        let subject = Subject { id, names: Vec::new(), addresses: Vec::new() };
+        let subject = Subject { id, names: Vec::new(), addresses: Vec::new(), attested: None };
         let until = now + Duration::from_mins(1);
         let leaf = self.sign(&KeyPair::generate()?, &subject, now, until)?;
         let mut last = webpki::Error::UnknownIssuer;
@@ -171,6 +173,10 @@ impl Signer {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        params.custom_extensions.extend(subject.attested.map(|attested| {
+            // Not critical: whoever verifies the certificate has no use for it.
+            CustomExtension::from_oid_content(ATTESTED, certificate::integer(attested.as_secs()))
+        }));
         params.serial_number = Some(serial()?);
         let epoch = date_time_ymd(1970, 1, 1);
         params.not_before = epoch + Duration::from_secs(from.as_secs());

@@ -29,7 +29,7 @@ fn terms() -> Terms {
 }
 
 fn subject() -> Subject {
-    Subject { id: SpiffeId::parse(ID).unwrap(), names: Vec::new(), addresses: Vec::new() }
+    Subject { id: SpiffeId::parse(ID).unwrap(), names: Vec::new(), addresses: Vec::new(), attested: None }
 }
 
 fn open(folder: &Path, material: Option<Material>, now: Duration) -> Authority {

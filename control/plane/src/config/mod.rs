@@ -1,6 +1,7 @@
 //! `control.yaml`: what the control plane is told when it starts.
 
 pub mod authority;
+pub mod identity;
 pub mod tokens;
 
 use std::fs;
@@ -12,6 +13,7 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use crate::config::authority::AuthorityConfig;
+use crate::config::identity::IdentityConfig;
 use crate::config::tokens::{JoinTokens, TokenReview};
 use crate::grants::{GrantSpec, Grants};
 use crate::kubernetes::part::KubernetesConfig;
@@ -43,6 +45,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     #[serde(default)]
     pub authority: AuthorityConfig,
+    #[serde(default)]
+    pub identity: IdentityConfig,
     /// Lets workloads identify themselves with tokens made by `foregate-control token create`.
     pub join_tokens: Option<JoinTokens>,
     /// Lets workloads identify themselves with tokens of Kubernetes service accounts.
@@ -190,6 +194,7 @@ impl Config {
             return fault(&["connections", "calls"], message, "1 to 1000");
         }
         self.authority.check(self.insecure)?;
+        self.identity.check(&self.trust_domain, self.authority.lifetime)?;
         self.check_policies()?;
         self.join_tokens.as_ref().map_or(Ok(()), JoinTokens::check)?;
         self.token_review.as_ref().map_or(Ok(()), TokenReview::check)
@@ -304,6 +309,26 @@ insecure: { generateAuthority: true }
                 "insecure:",
                 "authority:\n  lifetime: 1s\ninsecure:",
                 "control.yaml:6:3: certificates would live for 1s",
+            ),
+            (
+                "insecure:",
+                "identity:\n  reattest: 1s\ninsecure:",
+                "control.yaml:6:3: workloads would be attested again after 1s",
+            ),
+            (
+                "insecure:",
+                "identity:\n  reattest: 8761h\ninsecure:",
+                "control.yaml:6:3: workloads would be attested again after 31539600s",
+            ),
+            (
+                "insecure:",
+                "identity:\n  reattest: 1h\ninsecure:",
+                "control.yaml:6:3: 3600s is shorter than certificates live, which is 86400s",
+            ),
+            (
+                "insecure:",
+                "identity:\n  withdrawn: [\"spiffe://a.test/ns/a/sa/b\"]\ninsecure:",
+                "control.yaml:6:3: `spiffe://a.test/ns/a/sa/b` is of another trust domain",
             ),
         ] {
             let said = refused(&GOOD.replacen(from, to, 1));

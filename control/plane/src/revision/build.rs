@@ -18,6 +18,7 @@ use foregate_policy::source::SourceFile;
 use crate::clock;
 use crate::revision::closure::Objects;
 use crate::revision::merge::Merged;
+use crate::revision::secrets::is_secret;
 use crate::revision::{Label, Resource, Revision, document_name};
 use crate::whole::{Whole, whole};
 
@@ -48,7 +49,8 @@ pub fn build(merged: &Merged, folder: &Path) -> Result<Revision, Vec<Diagnostic>
 fn write_tree(merged: &Merged, tree: &Path) -> io::Result<()> {
     files::make_folder(tree)?;
     let mut made = BTreeSet::new();
-    for (way, (content, _)) in &merged.files {
+    // Secrets are kept apart: a key that is replaced must not lie in each revision of before.
+    for (way, (content, _)) in merged.files.iter().filter(|(way, _)| !is_secret(way)) {
         let path = tree.join(&**way);
         let folder = path.parent().unwrap_or(tree).to_owned();
         if made.insert(folder.clone()) {

@@ -11,6 +11,7 @@ use foregate_policy::codes;
 use foregate_policy::diagnostic::Diagnostic;
 
 use crate::hex::hex;
+use crate::revision::secrets::{Secrets, is_secret};
 use crate::revision::{Endpoints, ID_LENGTH, Origin, Resource};
 use crate::sources::board::{Place, SourceState};
 use crate::whole::{Contents, Files};
@@ -24,7 +25,10 @@ pub type Found = (Bytes, usize);
 /// All files, each with the source it is from.
 #[derive(Debug, Default)]
 pub struct Merged {
+    /// Digest of all files; of secrets, of their ways alone.
     pub id: String,
+    /// Digest of what the secrets hold.
+    pub secrets: String,
     pub files: BTreeMap<Arc<str>, Found>,
     pub endpoints: Endpoints,
     /// Sources of endpoints, and those that have the same files as a source before them.
@@ -62,29 +66,32 @@ pub fn merge_after(states: &[SourceState], before: &Digested) -> Option<Merged> 
             merged.add(way, content.clone(), index);
         }
     }
-    merged.id = before.of(&merged.files).unwrap_or_else(|| merged.digest());
+    (merged.id, merged.secrets) = before.of(&merged.files).unwrap_or_else(|| merged.digests());
     Some(merged)
 }
 
-/// Files of before, and the digest that names them.
+/// Files of before, and the digests of these.
 #[derive(Clone, Debug, Default)]
-pub struct Digested(Option<(String, BTreeMap<Arc<str>, Found>)>);
+pub struct Digested(Option<(Digests, BTreeMap<Arc<str>, Found>)>);
+
+/// What names the policies, and what tells one state of secrets from another.
+type Digests = (String, String);
 
 impl Digested {
     /// Of what was merged.
     pub fn new(merged: &Merged) -> Self {
-        Self(Some((merged.id.clone(), merged.files.clone())))
+        Self(Some(((merged.id.clone(), merged.secrets.clone()), merged.files.clone())))
     }
 
-    /// The digest of these files, where they are the very same: not by content, which would have to be read.
-    fn of(&self, files: &BTreeMap<Arc<str>, (Bytes, usize)>) -> Option<String> {
-        let (id, before) = self.0.as_ref()?;
+    /// The digests of these files, where they are the very same: not by content, which would have to be read.
+    fn of(&self, files: &BTreeMap<Arc<str>, (Bytes, usize)>) -> Option<Digests> {
+        let (digests, before) = self.0.as_ref()?;
         let same = before.len() == files.len()
             && before
                 .iter()
                 .zip(files)
                 .all(|((way, (old, _)), (other, (new, _)))| way == other && is_same(old, new));
-        same.then(|| id.clone())
+        same.then(|| digests.clone())
     }
 }
 
@@ -144,17 +151,31 @@ impl Merged {
         place.namespaces.is_empty() || sources.any(|source| self.places.get(source).is_some_and(bound))
     }
 
-    fn digest(&self) -> String {
-        let mut hash = Context::new(&SHA256);
+    /// What its secrets hold.
+    pub fn secrets(&self) -> Secrets {
+        let all = self.files.iter().filter(|(way, _)| is_secret(way));
+        all.map(|(way, (content, _))| (Arc::clone(way), content.clone())).collect()
+    }
+
+    /// Proxies have the secrets of today whatever revision they have, so that one that was renewed makes no other revision.
+    fn digests(&self) -> Digests {
+        let (mut policies, mut secrets) = (Context::new(&SHA256), Context::new(&SHA256));
+        let add = |hash: &mut Context, part: &[u8]| {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
         for (way, (content, _)) in &self.files {
-            for part in [way.as_bytes(), content] {
-                hash.update(&(part.len() as u64).to_be_bytes());
-                hash.update(part);
+            add(&mut policies, way.as_bytes());
+            if is_secret(way) {
+                add(&mut secrets, way.as_bytes());
+                add(&mut secrets, content);
+            } else {
+                add(&mut policies, content);
             }
         }
-        let mut digest = hex(hash.finish().as_ref());
-        digest.truncate(ID_LENGTH);
-        digest
+        let mut id = hex(policies.finish().as_ref());
+        id.truncate(ID_LENGTH);
+        (id, hex(secrets.finish().as_ref()))
     }
 }
 

@@ -4,6 +4,7 @@ pub mod build;
 pub mod closure;
 pub mod files_of;
 pub mod merge;
+pub mod secrets;
 pub mod shelf;
 #[cfg(test)]
 mod tests;

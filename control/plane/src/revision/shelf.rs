@@ -11,9 +11,9 @@ use foregate_policy::files;
 
 use crate::revision::build::{build, compile_tree, discard};
 use crate::revision::merge::Merged;
+use crate::revision::secrets::{self, Secrets, unbounded};
 use crate::revision::{ID_LENGTH, Label, Revision};
 use crate::sources::folder;
-use crate::sources::spec::Limits;
 
 /// The folder of revisions. What is written and what is read whole wait for each other: operators read beside what is made.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Shelf {
     /// How many are kept, besides those in use.
     most: usize,
     busy: Mutex<()>,
+    /// Those that were kept last.
+    kept: Mutex<Option<Secrets>>,
 }
 
 impl Shelf {
@@ -35,7 +37,10 @@ impl Shelf {
                 discard(&entry.path());
             }
         }
-        Ok(Self { folder, most, busy: Mutex::default() })
+        let this = Self { folder, most, busy: Mutex::default(), kept: Mutex::default() };
+        let ids: Vec<String> = this.labels().into_iter().map(|label| label.id).collect();
+        secrets::settle(&this.folder, &ids)?;
+        Ok(this)
     }
 
     fn busy(&self) -> MutexGuard<'_, ()> {
@@ -68,6 +73,35 @@ impl Shelf {
         made
     }
 
+    /// Compiles a revision that is kept with secrets that are others by now, and is the same revision with them.
+    ///
+    /// # Errors
+    /// Every fault; what is kept stays as it is.
+    pub fn again(&self, merged: &Merged) -> Result<Revision, Vec<Diagnostic>> {
+        let place = self.place(&merged.id).filter(|_| merged.faults.is_empty());
+        let Some((place, label)) = place.and_then(|place| label(&place).map(|label| (place, label))) else {
+            return self.make(merged);
+        };
+        let _busy = self.busy();
+        let label = Label { origins: merged.origins.clone(), ..label };
+        compile_tree(merged, &place.join("tree"), label)
+    }
+
+    /// Keeps these secrets for revisions that are read, and no others.
+    ///
+    /// # Errors
+    /// What the system says; then what was kept before still is.
+    pub fn keep_secrets(&self, secrets: Secrets) -> io::Result<()> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.as_ref() == Some(&secrets) {
+            return Ok(());
+        }
+        let _busy = self.busy();
+        secrets::write(&self.folder, &secrets)?;
+        *kept = Some(secrets);
+        Ok(())
+    }
+
     /// What is kept, the newest first.
     pub fn labels(&self) -> Vec<Label> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
@@ -76,7 +110,7 @@ impl Shelf {
         labels
     }
 
-    /// Reads a revision that is kept.
+    /// Reads a revision that is kept, with the secrets of today.
     ///
     /// # Errors
     /// What is wrong with it now, such as another version of this program that refuses what the last one took.
@@ -89,14 +123,13 @@ impl Shelf {
         let place = self.place(id).ok_or_else(missing)?;
         let label = label(&place).ok_or_else(missing)?;
         let tree = place.join("tree");
-        let limits = Limits {
-            size: Some(foregate_filters::units::ByteSize(u64::MAX)),
-            files: Some(u32::MAX),
-            depth: None,
-        };
-        let read = folder::read(id, &tree, limits).map_err(|fault| fault.0)?;
-        let files: BTreeMap<_, _> =
-            read.files.into_iter().map(|(way, content)| (way, (content, 0))).collect();
+        let read = folder::read(id, &tree, unbounded()).map_err(|fault| fault.0)?;
+        let secrets = secrets::read(&self.folder).map_err(|error| {
+            let message = format!("the secrets that it refers to cannot be read: {error}");
+            vec![Diagnostic::file(Path::new(id), foregate_policy::codes::SOURCE_UNREADABLE, message)]
+        })?;
+        let all = read.files.into_iter().chain(secrets);
+        let files: BTreeMap<_, _> = all.map(|(way, content)| (way, (content, 0))).collect();
         let merged = Merged { id: id.to_owned(), files, ..Merged::default() };
         compile_tree(&merged, &tree, label)
     }

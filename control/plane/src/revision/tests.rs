@@ -38,6 +38,7 @@ fn made(merged: &Merged) -> Revision {
     let folder = tempfile::tempdir().unwrap();
     let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
     let made = shelf.make(merged).unwrap_or_else(|faults| panic!("{faults:#?}"));
+    shelf.keep_secrets(merged.secrets()).unwrap();
     let read = shelf.read(&made.label.id).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert_eq!(read.label, made.label);
     assert_eq!(read.resources, made.resources, "what is read again is the same");
@@ -144,6 +145,104 @@ fn a_source_with_namespaces_gets_no_files_of_others() {
     // A source for all namespaces has all.
     let all = source("all", Place::default(), &[("edge.yaml", &mine)]);
     made(&merge(&[source("platform", Place::default(), &[secret]), all]).unwrap());
+}
+
+/// A gateway whose certificate is a secret.
+const SECURE: &str = "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: { name: edge }
+spec:
+  gatewayClassName: foregate
+  listeners: [{ name: https, protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: edge }] } }]
+";
+
+/// A certificate and its key.
+fn pair() -> (String, String) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain = rcgen::CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    (chain.self_signed(&key).unwrap().pem(), key.serialize_pem())
+}
+
+fn secure(chain: &str, key: &str) -> Merged {
+    one(&[("edge.yaml", SECURE), ("secrets/edge/tls.crt", chain), ("secrets/edge/tls.key", key)])
+}
+
+/// Ways of the files below a folder that hold this.
+fn holding(folder: &std::path::Path, text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(holding(&path, text));
+        } else if std::fs::read_to_string(&path).is_ok_and(|content| content.contains(text)) {
+            found.push(path.display().to_string());
+        }
+    }
+    found
+}
+
+#[test]
+fn keys_lie_apart_from_revisions_and_none_of_before_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("revisions");
+    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    let (old, new) = (pair(), pair());
+    let (before, after) = (secure(&old.0, &old.1), secure(&new.0, &new.1));
+    assert_eq!(before.id, after.id, "a key that was renewed makes no other revision");
+    assert_ne!(before.secrets, after.secrets);
+    let revision = shelf.make(&before).unwrap();
+    shelf.keep_secrets(before.secrets()).unwrap();
+    assert_eq!(holding(folder.path(), &old.1), [place.join("secrets/edge/tls.key").display().to_string()]);
+    let renewed = shelf.again(&after).unwrap();
+    assert_eq!((&renewed.label.id, renewed.label.made), (&revision.label.id, revision.label.made));
+    shelf.keep_secrets(after.secrets()).unwrap();
+    assert!(holding(folder.path(), &old.1).is_empty() && holding(folder.path(), &old.0).is_empty());
+    let read = |shelf: &Shelf| shelf.read(&before.id).unwrap().resources["secrets/edge/tls.key"].clone();
+    let key = crate::revision::Resource::file("secrets/edge/tls.key", Bytes::from(new.1.clone()));
+    assert_eq!(*read(&shelf), key, "read with the key of today");
+    // A pair that does not fit is found before anybody has it.
+    let faults = shelf.again(&secure(&new.0, &old.1)).unwrap_err();
+    assert!(faults[0].message.contains("do not fit"), "{faults:#?}");
+    // What was cut off is mended.
+    drop(shelf);
+    std::fs::rename(place.join("secrets"), place.join("secrets.old")).unwrap();
+    std::fs::create_dir(place.join("secrets.new")).unwrap();
+    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    assert_eq!(*read(&shelf), key);
+    assert!(!place.join("secrets.old").exists() && !place.join("secrets.new").exists());
+    // Whose secret is gone cannot be gone back to, and the reason is told.
+    shelf.keep_secrets(crate::revision::secrets::Secrets::new()).unwrap();
+    let faults = shelf.read(&before.id).unwrap_err();
+    assert!(faults.iter().any(|fault| fault.message.contains("edge")), "{faults:#?}");
+}
+
+#[test]
+fn keys_that_earlier_versions_kept_in_revisions_are_taken_out_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("revisions");
+    let merged = secure(&pair().0, "");
+    let (old, new) = (pair(), pair());
+    {
+        let shelf = Shelf::open(place.clone(), 10).unwrap();
+        shelf.make(&secure(&old.0, &old.1)).unwrap();
+    }
+    let within = place.join(&merged.id).join("tree/secrets/edge");
+    std::fs::create_dir_all(&within).unwrap();
+    std::fs::write(within.join("tls.crt"), &new.0).unwrap();
+    std::fs::write(within.join("tls.key"), &new.1).unwrap();
+    // An older one, with another key.
+    let other = place.join("0123456789ab");
+    std::fs::create_dir_all(other.join("tree/secrets/edge")).unwrap();
+    std::fs::write(other.join("tree/secrets/edge/tls.key"), &old.1).unwrap();
+    let label = std::fs::read_to_string(place.join(&merged.id).join("revision.json")).unwrap();
+    let label: serde_json::Value = serde_json::from_str(&label).unwrap();
+    let label = serde_json::json!({ "id": "0123456789ab", "made": 1, "origins": label["origins"] });
+    std::fs::write(other.join("revision.json"), label.to_string()).unwrap();
+
+    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    assert!(holding(folder.path(), &old.1).is_empty());
+    assert_eq!(holding(folder.path(), &new.1), [place.join("secrets/edge/tls.key").display().to_string()]);
+    assert!(shelf.read(&merged.id).is_ok(), "it starts from what it had");
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub enum OwnError {
 pub fn renew(authority: &Authority, config: &Config, shown: &Shown) -> Result<Duration, OwnError> {
     let now = clock::now().unix;
     let (addresses, names) = config.split_names();
-    let subject = Subject { id: authority.id(PATH).map_err(|_| OwnError::Id)?, names, addresses };
+    let subject =
+        Subject { id: authority.id(PATH).map_err(|_| OwnError::Id)?, names, addresses, attested: None };
     let key = KeyPair::generate()?;
     let issued = authority.issue(&key, &subject, now)?;
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));

@@ -16,12 +16,10 @@ use tokio::sync::watch;
 use crate::event::event;
 use crate::grants::Grants;
 use crate::revision::merge::{ENDPOINTS, Merged};
-use crate::revision::{Endpoints, Resource, Revision};
+use crate::revision::secrets::{Secrets, is_secret};
+use crate::revision::{Content, Endpoints, Resource, Revision};
 use crate::rollout::guard::{Evidence, Tally};
 use crate::rollout::{Happened, Plan, Rollout, RolloutSpec};
-
-/// Below this, files are secrets.
-const SECRETS: &str = "secrets/";
 
 /// What one set of gateways needs of one revision; shared by all proxies that have both.
 #[derive(Debug)]
@@ -50,6 +48,8 @@ pub enum Offered {
 pub struct Refused {
     pub at: Duration,
     pub id: String,
+    /// Digest of what their secrets hold.
+    pub secrets: String,
     pub diagnostics: Vec<Diagnostic>,
 }
 
@@ -59,7 +59,7 @@ struct Inner {
     plan: Plan,
     evidence: Evidence,
     endpoints: Arc<Endpoints>,
-    /// Of the newest trees that are in order, and the digest of these.
+    /// Of the newest trees that are in order, and the digest of what they hold.
     secrets: BTreeMap<Arc<str>, Arc<Resource>>,
     secrets_of: String,
     offers: HashMap<(Arc<str>, BTreeSet<ObjectName>), Arc<Offer>>,
@@ -193,17 +193,58 @@ impl Offering {
     /// replaced, and one that was renewed waits for no roll-out.
     pub fn set_secrets(&self, merged: &Merged) {
         let mut inner = self.lock();
-        if inner.secrets_of == merged.id {
+        if inner.secrets_of == merged.secrets {
             return;
         }
-        let all = merged.files.iter().filter(|(way, _)| way.starts_with(SECRETS));
-        let secrets =
-            all.map(|(way, (content, _))| (Arc::clone(way), Arc::new(Resource::file(way, content.clone()))));
-        inner.secrets = secrets.collect();
-        inner.secrets_of.clone_from(&merged.id);
+        let all = merged.secrets().into_iter();
+        inner.secrets = all
+            .map(|(way, content)| {
+                let resource = Arc::new(Resource::file(&way, content));
+                (way, resource)
+            })
+            .collect();
+        inner.secrets_of.clone_from(&merged.secrets);
         inner.offers.clear();
         drop(inner);
         self.tell();
+    }
+
+    /// True where these are the secrets that proxies have.
+    pub fn has_secrets(&self, merged: &Merged) -> bool {
+        self.lock().secrets_of == merged.secrets
+    }
+
+    /// A revision that is known, compiled with other secrets: none of it but these differs, so that it goes through no steps.
+    pub fn renew(&self, revision: Revision) {
+        let id: Arc<str> = revision.label.id.as_str().into();
+        let mut inner = self.lock();
+        inner.refused = None;
+        if let Some(known) = inner.revisions.get_mut(&id) {
+            *known = Arc::new(revision);
+        }
+        drop(inner);
+        event(Level::Info, "secrets renewed", &[("revision", id.as_ref().into())]);
+    }
+
+    /// The secrets that a start needs: those of today, and of what revisions in use refer to besides, those they came with. `None`
+    /// while those of today are not known.
+    pub fn secrets_in_use(&self) -> Option<Secrets> {
+        let inner = self.lock();
+        if inner.secrets_of.is_empty() {
+            return None;
+        }
+        let of_revisions = inner.revisions.values().flat_map(|revision| &revision.resources);
+        let besides = of_revisions.filter(|(way, _)| is_secret(way) && !inner.secrets.contains_key(*way));
+        let all = besides.chain(&inner.secrets).filter_map(|(way, resource)| match &resource.content {
+            Content::File(content) => Some((Arc::clone(way), content.clone())),
+            Content::Document { .. } => None,
+        });
+        Some(all.collect())
+    }
+
+    /// Counts what was decided about revisions.
+    pub fn plans(&self) -> u64 {
+        self.lock().plans
     }
 
     /// Rolls out a revision that is loaded, in these steps.
@@ -299,6 +340,9 @@ impl Offering {
 
     /// What a proxy is to have now.
     pub fn offer(&self, node: &str, id: &SpiffeId, labels: &HashMap<String, String>) -> Offered {
+        if self.grants.withdrawn(id) {
+            return Offered::Withheld(self.grants.why_nothing(id, labels));
+        }
         let mut inner = self.lock();
         let revision = inner.plan.revision(node).and_then(|wanted| inner.revisions.get(wanted));
         let Some(revision) = revision.map(Arc::clone) else { return Offered::Nothing };
@@ -447,6 +491,35 @@ spec:
         assert_eq!(key(&after).content, Content::File(Bytes::from(replaced.1)));
         assert_eq!(after.policies.len(), before.policies.len());
         assert_ne!(after.fingerprint, before.fingerprint, "it is sent, whatever was refused");
+    }
+
+    #[test]
+    fn a_renewed_key_goes_through_no_steps_and_what_revisions_in_use_need_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let spec = RolloutSpec { steps: vec![50.0], ..RolloutSpec::default() };
+        let offering = Offering::new(Grants::default(), spec, folder.path().join("rollout.json")).unwrap();
+        assert!(offering.secrets_in_use().is_none(), "nothing is known of today");
+        let ((old_chain, old_key), (chain, key)) = (pair(), pair());
+        let before = merged(&old_chain, &old_key);
+        offering.set_secrets(&before);
+        offering.adopt(shelf.make(&before).unwrap_or_else(|faults| panic!("{faults:#?}")), Duration::ZERO);
+        let plan = offering.plan();
+        let after = merged(&chain, &key);
+        assert!(!offering.has_secrets(&after));
+        offering.renew(shelf.again(&after).unwrap_or_else(|faults| panic!("{faults:#?}")));
+        offering.set_secrets(&after);
+        assert_eq!(offering.plan(), plan, "no roll-out begins");
+        assert_eq!(offering.secrets_in_use().unwrap(), after.secrets());
+        let revision = offering.revision(&after.id).unwrap();
+        let held = &revision.resources["secrets/edge/tls.key"].content;
+        assert_eq!(*held, Content::File(Bytes::from(key)), "nor is the old key in memory");
+        // The newest trees have it no more, and the revision in use still needs it.
+        let mut gone = merged(&chain, "");
+        gone.files.clear();
+        gone.secrets = "none".to_owned();
+        offering.set_secrets(&gone);
+        assert_eq!(offering.secrets_in_use().unwrap(), after.secrets());
     }
 
     #[test]

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod apiserver;
 #[cfg(test)]
+mod attested;
+#[cfg(test)]
 mod authority;
 #[cfg(test)]
 mod book;
@@ -49,6 +51,8 @@ mod kubernetes_scale;
 mod kubernetes_types;
 #[cfg(test)]
 mod mesh;
+#[cfg(test)]
+mod secrets;
 #[cfg(test)]
 mod serve;
 #[cfg(test)]

@@ -37,6 +37,11 @@ impl Destinations {
         taken
     }
 
+    /// All that is known, by port of the listener.
+    pub fn listeners(&self) -> impl Iterator<Item = (u16, &[Known])> {
+        self.ports.iter().map(|(port, all)| (*port, all.as_slice()))
+    }
+
     /// Whatever connections to `port` may mean that came in on this port of a listener.
     pub fn of(&self, listener: u16, port: u16) -> impl Iterator<Item = Known> + '_ {
         let all = self.ports.get(&listener).map(Vec::as_slice).unwrap_or_default();

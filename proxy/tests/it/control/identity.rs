@@ -175,6 +175,40 @@ async fn a_gateway_starts_without_the_control_plane_from_what_it_kept() {
 }
 
 #[tokio::test]
+async fn a_gateway_proves_itself_with_its_token_and_says_what_to_do_once_that_is_none() {
+    let control = ControlPlane::start_with("lifetime: 6s", "identity: { reattest: 6s }").await;
+    let text = policies::to(crate::support::unused_address().await, "");
+    let token = control.token("ns/crm/sa/front");
+    let gateway = Foregate::start(&text, options(&control.args(&token))).await;
+    let begun = identity(&gateway).await["attested"].as_str().unwrap().to_owned();
+    // The token is used up: the certificate is renewed with itself.
+    let events = gateway.events();
+    let untaken =
+        events.wait("a word about the token", |event| event["event.name"] == "token not taken").await;
+    assert!(untaken["help"].as_str().unwrap().contains("--control-token"), "{untaken}");
+    let by =
+        |proof: &'static str| move |event: &Value| event["event.name"] == RENEWED && event["proof"] == proof;
+    let renewed = events.wait("a renewal", by("certificate")).await;
+    assert_eq!(renewed["attested"], begun.as_str(), "the same proof as before");
+    // And then not any more.
+    let said = |event: &Value| {
+        event["event.name"] == "identity not renewed" && event["error"].as_str().unwrap().contains("reattest")
+    };
+    events.wait("what to do", said).await;
+    let failure = identity(&gateway).await["failure"].as_str().unwrap_or_default().to_owned();
+    assert!(failure.contains("identity.reattest") && failure.contains("--control-token"), "{failure}");
+    assert!(failure.contains("nor was the token taken"), "{failure}");
+    // A new one mends it, from now on with the token each time, which uses none of it up.
+    control.token_of("ns/crm/sa/front", &["--uses", "2"]);
+    let tokens = gateway.events().all().iter().filter(|event| by("token")(event)).count();
+    gateway.events().wait_count("certificates", tokens + 3, by("token")).await;
+    let status = identity(&gateway).await;
+    assert!(status["failure"].is_null() && status["attested"].as_str().unwrap() > begun.as_str(), "{status}");
+    let attested = gateway.sample("foregate_identity_attested_timestamp_seconds").await;
+    assert!(attested.is_some_and(|at| at > 1.7e9), "{attested:?}");
+}
+
+#[tokio::test]
 async fn what_the_control_plane_is_must_be_said_whole() {
     let text = policies::to(crate::support::unused_address().await, "");
     for (args, want) in [

@@ -22,6 +22,11 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Starts with these terms of its authority, such as `lifetime: 6s, overlap: 1s`.
     pub async fn start(terms: &str) -> Self {
+        Self::start_with(terms, "").await
+    }
+
+    /// The same, with more sections.
+    pub async fn start_with(terms: &str, more: &str) -> Self {
         let settings = format!(
             "trustDomain: mesh.test
 admin: 127.0.0.1:0
@@ -30,6 +35,7 @@ stateDir: state
 authority: {{ {terms} }}
 joinTokens: {{}}
 insecure: {{ generateAuthority: true }}
+{more}
 "
         );
         let folder = tempfile::tempdir().unwrap();
@@ -89,7 +95,12 @@ insecure: {{ generateAuthority: true }}
 
     /// A file with a new token for a workload.
     pub fn token(&self, identity: &str) -> PathBuf {
-        let output = self.command(&["token", "create"], &["--identity", identity]);
+        self.token_of(identity, &[])
+    }
+
+    /// The same, made with more arguments.
+    pub fn token_of(&self, identity: &str, args: &[&str]) -> PathBuf {
+        let output = self.command(&["token", "create"], &[&["--identity", identity], args].concat());
         let file = self.folder.path().join(identity.replace('/', "-"));
         std::fs::write(&file, output.stdout).unwrap();
         file

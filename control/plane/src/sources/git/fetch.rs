@@ -169,17 +169,23 @@ pub fn mend(why: &str, spec: &GitSpec) -> Option<&'static str> {
 
 /// Tells a fetch to stop that takes too long, or too much room.
 #[derive(Debug)]
-pub struct Watchdog(Arc<AtomicBool>);
+pub struct Watchdog {
+    over: Arc<AtomicBool>,
+    large: Arc<AtomicBool>,
+}
 
 impl Watchdog {
     /// Watches until it is dropped.
     pub fn start(folder: &Path, most: u64, limit: Duration, stop: &Arc<AtomicBool>) -> Self {
-        let over = Arc::new(AtomicBool::new(false));
+        let (over, large) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let saw = Arc::clone(&large);
         let (told, stop, folder) = (Arc::clone(&over), Arc::clone(stop), folder.join("objects"));
         let began = clock::monotonic();
         let watch = move || {
             while !told.load(Ordering::Acquire) {
-                if clock::monotonic().saturating_sub(began) > limit || size(&folder, 0) > most {
+                let is_large = size(&folder, 0) > most;
+                if is_large || clock::monotonic().saturating_sub(began) > limit {
+                    saw.store(is_large, Ordering::Release);
                     stop.store(true, Ordering::Release);
                     return;
                 }
@@ -188,18 +194,23 @@ impl Watchdog {
         };
         // Where no thread can be had, the limit of the caller remains.
         let _ = thread::Builder::new().name("git watch".to_owned()).spawn(watch);
-        Self(over)
+        Self { over, large }
+    }
+
+    /// True where it told the fetch to stop as that took too much room.
+    pub fn saw_too_much(&self) -> bool {
+        self.large.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Watchdog {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Release);
+        self.over.store(true, Ordering::Release);
     }
 }
 
 /// Bytes of all files below a folder; folders deeper than git makes them are not looked at.
-fn size(folder: &Path, depth: usize) -> u64 {
+pub fn size(folder: &Path, depth: usize) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let sizes = entries.flatten().map(|entry| match entry.metadata() {
         Ok(metadata) if metadata.is_dir() && depth < 2 => size(&entry.path(), depth + 1),

@@ -41,10 +41,13 @@ pub fn verify(
     let between = match old {
         Some(old) if old != new => {
             let reached = ancestors(repository, new).map_err(defect)?;
-            let before = ancestors(repository, old).map_err(defect)?;
             if !reached.contains(&old) {
+                // A repository that was taken afresh has only what the new commit follows.
+                let before = repository.has_object(old).then(|| ancestors(repository, old));
+                let before = before.transpose().map_err(defect)?.unwrap_or_default();
                 return Err(rewritten(name, spec, old, new, before.contains(&new)));
             }
+            let before = ancestors(repository, old).map_err(defect)?;
             reached.difference(&before).copied().collect()
         }
         _ => vec![new],

@@ -5,6 +5,7 @@ mod fetch;
 mod history;
 pub mod signers;
 pub mod sshsig;
+mod store;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -15,7 +16,6 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foregate_policy::{codes, files};
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
+use crate::sources::git::store::Store;
 use crate::sources::spec::{GitSpec, Limits};
 use crate::sources::{Source, SourceFault, Tree};
 
@@ -43,6 +44,7 @@ struct Puller {
     spec: GitSpec,
     limits: Limits,
     state: PathBuf,
+    store: Store,
 }
 
 /// What was accepted last, kept over restarts.
@@ -56,8 +58,7 @@ struct Accepted {
 
 impl GitSource {
     pub fn new(name: &str, spec: GitSpec, limits: Limits, state: PathBuf) -> Self {
-        let puller = Puller { name: name.to_owned(), spec, limits, state };
-        Self { puller: Arc::new(puller), late: None, pulled: false }
+        Self { puller: Arc::new(Puller::new(name, spec, limits, state)), late: None, pulled: false }
     }
 
     fn fault(&self, message: impl Into<String>) -> SourceFault {
@@ -98,29 +99,18 @@ impl Source for GitSource {
 }
 
 impl Puller {
+    fn new(name: &str, spec: GitSpec, limits: Limits, state: PathBuf) -> Self {
+        let store = Store::new(state.clone());
+        Self { name: name.to_owned(), spec, limits, state, store }
+    }
+
     fn fault(&self, message: impl Into<String>) -> SourceFault {
         SourceFault::new(&self.name, codes::SOURCE_UNREADABLE, message)
     }
 
     /// Pulls once. `None` where nothing is new since the last one; the `first` always gives what is there.
     fn pull(&self, first: bool, limit: Duration) -> Result<Option<Tree>, SourceFault> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let folder = self.state.join("repository");
-        let _watched = fetch::Watchdog::start(&folder, self.limits.size().saturating_mul(4), limit, &stop);
-        let repository = fetch::open(&folder).map_err(|error| self.fault(error))?;
-        let tip = fetch::fetch(&repository, &self.spec, &stop).map_err(|error| {
-            if stop.load(Ordering::Acquire) {
-                let message = "the repository is larger, or takes longer, than is allowed";
-                let fault = SourceFault::new(&self.name, codes::SOURCE_LIMIT, message);
-                return fault.help("see `limits` and `git.timeout` of the source");
-            }
-            let mend = fetch::mend(&error, &self.spec);
-            let fault = self.fault(error);
-            match mend {
-                Some(mend) => fault.help(mend),
-                None => fault,
-            }
-        })?;
+        let (repository, tip) = self.store.fetch(&self.name, (&self.spec, self.limits), limit)?;
         let old = self.accepted()?;
         if old == Some(tip) && !first {
             return Ok(None);

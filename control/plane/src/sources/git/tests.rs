@@ -103,7 +103,7 @@ impl Fixture {
     }
 
     pub fn puller(&self, spec: GitSpec, limits: Limits) -> Puller {
-        Puller { name: "policies".to_owned(), spec, limits, state: self.folder.path().join("state") }
+        Puller::new("policies", spec, limits, self.folder.path().join("state"))
     }
 
     fn pull(&self, signed: bool) -> Result<Option<Tree>, SourceFault> {
@@ -326,4 +326,120 @@ fn a_pull_that_was_cut_off_is_begun_anew() {
     let broken: &Path = &repository.folder.path().join("state/repository/objects");
     fs::create_dir_all(broken).unwrap();
     assert!(repository.pull(false).unwrap().is_some());
+}
+
+/// Text that hardly compresses, other for each seed.
+fn noise(seed: u64, bytes: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+    let letter = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(letters[usize::try_from(state % 64).unwrap()])
+    };
+    std::iter::repeat_with(letter).take(bytes).collect()
+}
+
+/// A bound of 256 KiB on disk.
+fn small() -> Limits {
+    Limits { size: Some(foregate_filters::units::ByteSize(1 << 16)), ..Limits::default() }
+}
+
+fn stored(repository: &Fixture) -> u64 {
+    super::fetch::size(&repository.folder.path().join("state/repository/objects"), 0)
+}
+
+/// What is in the state of whoever pulls.
+fn state_names(repository: &Fixture) -> Vec<String> {
+    let entries = fs::read_dir(repository.folder.path().join("state")).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_store_that_outgrows_its_bound_is_taken_afresh_and_no_commit_is_missed() {
+    let repository = Fixture::new();
+    let ada = repository.key("ada", &["ed25519"]);
+    repository.signers(&[format!("ada {ada}")]);
+    let puller = repository.puller(repository.spec(true), small());
+    let text = noise(1, 48 << 10);
+    let (mut sizes, mut shrunk) = (vec![0], 0);
+    for change in 0..24 {
+        repository.write("large.txt", &format!("change {change}\n{text}"));
+        let commit = repository.commit(Some("ada"));
+        let tree = puller.pull(false, LIMIT).unwrap().unwrap();
+        assert_eq!(tree.revision, commit);
+        let size = stored(&repository);
+        assert!(size <= 256 << 10, "{size} after {change}");
+        shrunk += u32::from(size < *sizes.last().unwrap());
+        sizes.push(size);
+    }
+    assert!(shrunk > 0, "it grew with each pull, and was taken afresh: {sizes:?}");
+    assert_eq!(state_names(&repository), ["accepted.json", "repository"]);
+}
+
+#[test]
+fn a_store_that_is_taken_afresh_lets_nothing_in_that_the_old_one_would_not_have() {
+    let repository = Fixture::new();
+    let ada = repository.key("ada", &["ed25519"]);
+    repository.signers(&[format!("ada {ada}")]);
+    let grown = || {
+        let junk = repository.folder.path().join("state/repository/objects/pack/junk");
+        fs::write(junk, vec![0; 300 << 10]).unwrap();
+    };
+    let pull = || repository.puller(repository.spec(true), small()).pull(false, LIMIT);
+    let refused = || {
+        let fault = pull().unwrap_err();
+        (fault.0[0].code.to_string(), fault.0[0].message.clone())
+    };
+    repository.write("edge.yaml", "a: 1\n");
+    let first = repository.commit(Some("ada"));
+    assert!(pull().unwrap().is_some());
+    // One in between is not signed.
+    let unsigned = repository.commit(None);
+    repository.commit(Some("ada"));
+    grown();
+    let (code, message) = refused();
+    assert!(code == "FG0758" && message.contains(&unsigned), "{code} {message}");
+    assert!(stored(&repository) < 200 << 10, "it was taken afresh all the same");
+    // Nor is a history let in that does not follow.
+    repository.git(&["checkout", "-q", "--orphan", "other"]);
+    repository.commit(Some("ada"));
+    repository.git(&["branch", "-q", "-M", "main"]);
+    grown();
+    let (code, message) = refused();
+    assert!(code == "FG0759" && message.contains("does not follow") && message.contains(&first), "{message}");
+    assert_eq!(refused(), (code, message), "again");
+    // What follows is.
+    repository.git(&["reset", "-q", "--hard", &first]);
+    let next = repository.commit(Some("ada"));
+    grown();
+    assert_eq!(pull().unwrap().unwrap().revision, next);
+    assert_eq!(state_names(&repository), ["accepted.json", "repository"]);
+}
+
+#[test]
+fn a_history_that_is_too_large_even_afresh_is_told_and_not_taken_each_time() {
+    let repository = Fixture::new();
+    repository.write("edge.yaml", "a: 1\n");
+    let first = repository.commit(None);
+    let puller = repository.puller(repository.spec(false), small());
+    assert_eq!(puller.pull(false, LIMIT).unwrap().unwrap().revision, first);
+    repository.write("large.txt", &noise(2, 600 << 10));
+    repository.commit(None);
+    fs::remove_file(repository.work().join("large.txt")).unwrap();
+    repository.commit(None);
+    for _ in 0..2 {
+        let fault = puller.pull(false, LIMIT).unwrap_err();
+        assert_eq!(fault.0[0].code.to_string(), "FG0755");
+        let said = fault.to_string();
+        assert!(said.contains("256 KiB") && said.contains("limits.size"), "{said}");
+        assert_eq!(state_names(&repository), ["accepted.json", "repository"]);
+    }
+    // A larger bound takes it up.
+    let larger = Limits { size: Some(foregate_filters::units::ByteSize(1 << 20)), ..Limits::default() };
+    let tree = repository.puller(repository.spec(false), larger).pull(false, LIMIT).unwrap().unwrap();
+    assert_eq!(names(&tree), ["edge.yaml"]);
 }
