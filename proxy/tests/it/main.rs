@@ -75,6 +75,8 @@ mod open;
 #[cfg(test)]
 mod org_quota;
 #[cfg(test)]
+mod otlp_logs;
+#[cfg(test)]
 mod overload;
 #[cfg(test)]
 mod panics;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use foregate_filters::step::Step;
 
 use crate::telemetry::labels::{OUTCOMES, method, outcome};
+use crate::telemetry::otlp::message::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
 use crate::telemetry::random;
 use crate::telemetry::record::{End, Record};
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::otlp::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
 
 /// The parent is of another process (opentelemetry-proto, `SpanFlags`): it is known whether it is, and it is.
 const REMOTE_PARENT: u32 = 0x300;
@@ -231,10 +231,10 @@ impl Told<'_> {
 #[cfg(test)]
 mod tests {
     use super::{Attempt, LOCAL_PARENT, REMOTE_PARENT, count, write};
+    use crate::telemetry::otlp::message::{ERROR, Span, Value};
     use crate::telemetry::record::Record;
     use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
     use crate::telemetry::trace_context::TraceContext;
-    use crate::telemetry::traces::otlp::{ERROR, Span, Value};
     use http::Method;
     use prost::Message;
     use std::time::Duration;
