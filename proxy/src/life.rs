@@ -33,7 +33,7 @@ use crate::telemetry::random;
 use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Protocol, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::spans::Attempt;
+use crate::telemetry::traces::attempts::AttemptLog;
 
 /// The status of a request whose client left before there was an answer, as other proxies record it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -73,8 +73,8 @@ pub struct Life {
     pub endpoint: Option<SocketAddr>,
     /// How often endpoints were asked; 0 where there was nothing to count.
     pub tries: u32,
-    /// Each of them, where that is to be told.
-    pub attempts: Vec<Attempt>,
+    /// Notes each of them, where that is to be told.
+    pub attempts: Option<Arc<AttemptLog>>,
     pub upstream_time: Option<Duration>,
     /// What it answered; 0 where nothing.
     pub upstream_status: u16,
@@ -171,7 +171,7 @@ impl Life {
             upstream: None,
             endpoint: None,
             tries: 0,
-            attempts: Vec::new(),
+            attempts: None,
             upstream_time: None,
             upstream_status: 0,
             dispatched: None,
@@ -331,7 +331,7 @@ impl Life {
             endpoint: self.endpoint,
             upstream_status: self.upstream_status,
             attempts: self.tries.max(u32::from(self.upstream_time.is_some())),
-            tries: std::mem::take(&mut self.attempts),
+            tries: self.attempts.take().map(|log| log.take()).unwrap_or_default(),
             durations: self.durations(now),
             bytes_received: self.received.saturating_add(streamed),
             bytes_sent: self.sent,

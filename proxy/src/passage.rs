@@ -111,15 +111,7 @@ pub fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course {
-        retry: route.retry.as_ref(),
-        limit,
-        total,
-        of_caller: false,
-        key,
-        tries: None,
-        attempts: None,
-    })
+    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key, tries: None })
 }
 
 /// What came of the exchange, and what it says of the upstream.
@@ -134,6 +126,9 @@ pub fn settled(
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);
     life.upstream_status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
+    if let Some(attempts) = &life.attempts {
+        attempts.end(life.upstream_status, outcome.as_ref().err().map(DispatchError::reason), now);
+    }
     match &outcome {
         // What a client does to its body says nothing of the upstream.
         Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),

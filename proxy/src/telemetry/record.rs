@@ -23,7 +23,7 @@ use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::spans::Attempt;
+use crate::telemetry::traces::attempts::Attempt;
 
 /// Names the decision in the response and nowhere else; a client's copy is never passed on.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-decision");
@@ -157,7 +157,7 @@ pub struct Record {
     pub upstream_status: u16,
     /// How often it was tried to have an answer; 0 where it came to none.
     pub attempts: u32,
-    /// Each of them, where the trace is sampled and it may be tried more than once.
+    /// Each of them, where the trace is sampled.
     pub tries: Vec<Attempt>,
     pub durations: Durations,
     /// Bytes of the request body.

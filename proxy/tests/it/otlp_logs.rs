@@ -17,7 +17,7 @@ const RULES: &str = "authorize: [{ name: readers, allow: 'request.method == \"GE
 
 /// A gateway that sends its access log there, with a rule that lets GET through alone.
 async fn logged(upstream: &Upstream, url: &str, options: Options) -> Foregate {
-    let options = options.args(&["--logs", url]).env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+    let options = options.args(&["--logs", url]);
     Foregate::start(&guarded(upstream.address, RULES), options).await
 }
 
@@ -211,7 +211,8 @@ async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
         Some(collector) => collector.url(scheme),
         None => format!("{scheme}://{}", unused_address().await),
     };
-    let gateway = logged(upstream, &url, Options::default()).await;
+    let options = Options::default().env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
+    let gateway = logged(upstream, &url, options).await;
     let mut client = Client::http1(gateway.address("edge/http")).await;
     for _ in 0..50 {
         let started = clock::monotonic();

@@ -203,12 +203,6 @@ impl KeyValue {
         Self::of(key, Value::Int(value.try_into().unwrap_or(i64::MAX)))
     }
 
-    /// A list of one kind of values.
-    pub fn list(key: &str, values: impl IntoIterator<Item = Value>) -> Self {
-        let values = values.into_iter().map(|value| AnyValue { value: Some(value) }).collect();
-        Self::of(key, Value::Array(ArrayValue { values }))
-    }
-
     pub fn of(key: &str, value: Value) -> Self {
         Self { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }) }
     }

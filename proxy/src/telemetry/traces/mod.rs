@@ -1,5 +1,6 @@
 //! Traces: which are sampled, which refusals are told besides; sent by OTLP.
 
+pub mod attempts;
 pub mod spans;
 
 use std::io;
