@@ -1,5 +1,6 @@
 //! The place where the clock is read.
 
+use std::future::Future;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,6 +18,13 @@ fn instant() -> Instant {
 pub fn monotonic() -> Duration {
     let start = *START;
     instant().saturating_duration_since(start)
+}
+
+/// What comes of waiting, and how long it took.
+pub async fn timed<F: Future>(waiting: F) -> (F::Output, Duration) {
+    let before = monotonic();
+    let output = waiting.await;
+    (output, monotonic().saturating_sub(before))
 }
 
 /// Reads both clocks.

@@ -123,7 +123,9 @@ async fn serve(
             if let Some(body) =
                 body.filter(|_| http1 && !expects && refusal.reply.reason != Reason::BodyTimeout)
             {
-                life.unread = !discard(body).await;
+                let (done, took) = clock::timed(discard(body)).await;
+                life.unread = !done;
+                life.waited += took;
             }
             refuse(life, refusal)
         }
@@ -237,9 +239,9 @@ async fn read_body(
     }
     let Some(incoming) = body else { return Ok(RequestBody::Empty) };
     let Gateway { deadlines, capacity, .. } = &*life.connection.gateway;
-    let before = clock::monotonic();
-    let whole = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share()).await;
-    life.body_time = clock::monotonic().saturating_sub(before);
+    let collecting = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share());
+    let (whole, took) = clock::timed(collecting).await;
+    life.waited += took;
     let whole = whole.map_err(at(Step::Enrich))?;
     life.unread = false;
     life.received(whole.len() as u64);

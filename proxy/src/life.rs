@@ -30,7 +30,7 @@ use crate::stream::Deadlines;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
-use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Protocol, Record};
+use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Marks, Protocol, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::trace_context::TraceContext;
 use crate::telemetry::traces::attempts::AttemptLog;
@@ -80,8 +80,10 @@ pub struct Life {
     pub upstream_status: u16,
     /// When it was first sent; monotonic.
     pub dispatched: Option<Duration>,
-    /// Time waited for a body that filters read.
-    pub body_time: Duration,
+    /// When the head of the response was ready; monotonic.
+    pub responded: Option<Duration>,
+    /// Time waited for client or upstream, or on purpose, while the request was not with the upstream.
+    pub waited: Duration,
     pub enrich_time: Option<Duration>,
     /// What a request with a key met.
     pub once: Option<&'static str>,
@@ -175,7 +177,8 @@ impl Life {
             upstream_time: None,
             upstream_status: 0,
             dispatched: None,
-            body_time: Duration::ZERO,
+            responded: None,
+            waited: Duration::ZERO,
             enrich_time: None,
             once: None,
             reached: None,
@@ -276,15 +279,19 @@ impl Life {
 
     /// What it took until now, which is monotonic.
     fn durations(&self, now: Duration) -> Durations {
-        let began = self.ctx.moment.monotonic;
-        let dispatched = self.dispatched.map(|at| at.saturating_sub(began));
-        let own = dispatched.unwrap_or(now.saturating_sub(began));
+        let marks = Marks {
+            began: self.ctx.moment.monotonic,
+            dispatched: self.dispatched,
+            upstream: self.upstream_time,
+            responded: self.responded,
+            waited: self.waited,
+        };
         Durations {
-            total: now.saturating_sub(began),
+            total: now.saturating_sub(marks.began),
             upstream: self.upstream_time,
             enrich: self.enrich_time,
-            added: own.saturating_sub(self.body_time),
-            dispatched,
+            added: marks.added(),
+            dispatched: self.dispatched.map(|at| at.saturating_sub(marks.began)),
         }
     }
 

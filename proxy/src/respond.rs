@@ -109,6 +109,7 @@ fn seen<B>(
     route.chain.respond(&head, &mut life.ctx);
     shape::response(&mut head.headers, life, Some(route), backend);
     life.status = head.status.as_u16();
+    life.responded = Some(clock::monotonic());
     Response::from_parts(head, body)
 }
 
@@ -147,7 +148,8 @@ fn answered(
     let end = end.map(|limit| life.moment().monotonic.saturating_add(limit));
     // That of a call is no later than the route's.
     let end = life.grpc.and_then(|call| call.deadline).or(end);
-    let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(clock::monotonic()))));
+    let now = life.responded.unwrap_or_else(clock::monotonic);
+    let deadline = end.map(|end| Box::pin(sleep(end.saturating_sub(now))));
     response.map(|incoming| ResponseBody::upstream(incoming, lease, deadline, life).kept(keeping))
 }
 
@@ -173,6 +175,7 @@ pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
     }
     shape::response(&mut head.headers, &life, None, None);
     life.status = head.status.as_u16();
+    life.responded = Some(clock::monotonic());
     // A preflight is answered, and nobody is refused.
     life.refusal = (!preflight).then_some(refusal);
     Response::from_parts(head, ResponseBody::own(body, life))

@@ -93,7 +93,7 @@ impl Default for Families {
             ),
             added: Histograms::new(
                 "foregate_added_duration_seconds",
-                "Time until dispatch or refusal, without waiting for the body of the client",
+                "Time until dispatch and from the upstream's answer to the response head, waits for both sides left out",
                 REQUEST_BOUNDS,
                 MAX_ROUTES,
             ),

@@ -98,8 +98,10 @@ impl RouteMetrics {
         if let Some(series) = self.requests.series(&record.method, record.status, make) {
             series.observe(record.durations.total, exemplar);
         }
-        let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
-        self.added.get_or_init(added).observe(record.durations.added, None);
+        if let Some(time) = record.durations.added {
+            let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
+            self.added.get_or_init(added).observe(time, None);
+        }
         if let (Some(upstream), Some(time)) = (&record.upstream, record.durations.upstream) {
             let make = |method, status| {
                 let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(upstream) };

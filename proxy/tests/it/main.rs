@@ -1,6 +1,8 @@
 //! The gateway over real sockets, and the house it is built in.
 
 #[cfg(test)]
+mod added;
+#[cfg(test)]
 mod addresses;
 #[cfg(test)]
 mod api_keys;
