@@ -26,6 +26,7 @@ pub mod sources;
 pub(crate) mod testing;
 pub mod trace_context;
 pub mod traces;
+pub mod values;
 pub mod watch;
 
 use std::io;
@@ -277,9 +278,13 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::access_log::AccessLog;
-    use super::record::End;
+    use super::record::{End, Record};
     use super::testing::{full_record, record};
     use super::{Telemetry, TelemetryOptions};
+    use foregate_filters::context::{LimitFact, ShadowFact, ShadowVerdict};
+    use foregate_filters::rate_limit::OnError;
+    use foregate_filters::reason::Reason;
+    use foregate_filters::step::Step;
     use std::fs;
     use std::time::Duration;
 
@@ -356,6 +361,46 @@ mod tests {
     fn a_log_that_cannot_be_opened_is_an_error() {
         let access_log = AccessLog::File("/nonexistent/folder/access.log".into());
         assert!(Telemetry::new(TelemetryOptions { access_log, ..Default::default() }).is_err());
+    }
+
+    #[test]
+    fn what_is_only_counted_allocates_nothing() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0, ..Default::default() };
+        let telemetry = Telemetry::new(options).unwrap();
+        let route = telemetry.route("leads");
+        // All that can be found out about a request, each time from the same rules.
+        let full = || {
+            let mut full = full_record();
+            full.limits.push(LimitFact { unavailable: Some(OnError::Local), ..full.limits[0].clone() });
+            let verdict = ShadowVerdict::Refuse {
+                step: Step::Admit,
+                reason: Reason::RateLimited,
+                rule: "per-org".into(),
+            };
+            for verdict in [ShadowVerdict::Allow, ShadowVerdict::Undecided, verdict] {
+                full.shadows.push(ShadowFact { policy: "next".into(), verdict, allowed: true });
+            }
+            let mut scored = full.scores[0].clone();
+            scored.fault = None;
+            full.scores.push(scored);
+            full
+        };
+        let revoked = || Record { end: End::Revoked, ..full() };
+        let broke = || Record { end: End::UpstreamBroke, ..record() };
+        let all = || [record(), full(), revoked(), broke()];
+        for record in all() {
+            telemetry.record(record, &route);
+        }
+        let records: Vec<Record> = (0..10).flat_map(|_| all()).collect();
+        let counted = allocation_counter::measure(|| {
+            for record in records {
+                telemetry.record(record, &route);
+            }
+        });
+        assert_eq!(counted.count_total, 0, "{counted:?}");
+        assert!(telemetry.exposition(false).contains("foregate_policy_shadow_total{policy=\"next\""));
+        // The measure does measure.
+        assert!(allocation_counter::measure(|| drop(record())).count_total > 0);
     }
 
     #[test]
