@@ -270,7 +270,7 @@ impl Shared {
             {
                 size += batch.add(&record);
             }
-            let count = batch.len();
+            let count = batch.count();
             (count > 0).then(|| (batch.message(resource), count))
         })
     }

@@ -95,7 +95,7 @@ impl Batch {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         match self {
             Self::Spans(all) => all.len(),
             Self::Logs(all) => all.len(),
