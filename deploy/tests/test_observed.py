@@ -117,6 +117,7 @@ class Stage:
         words += ["--inference-sidecar", f"unix:{folder}/inference.sock", "--head-timeout", "1s", "--body-timeout", "1s"]
         words += ["--max-body-memory", "4MiB", "--decision-sample", "1/1", "--drain-timeout", "1s", "--drain-notice", "0s"]
         words += ["--traces", f"http://127.0.0.1:{self.collector.port}", "--trace-sample", "1"]
+        words += ["--logs", f"http://127.0.0.1:{self.collector.port}"]
         self.log = folder / "log"
         self.log.mkdir()
         materials.said(binary("foregate"), "decisions", "key", "--seal", folder / "log.key")
@@ -311,9 +312,11 @@ class Stage:
     def spans(self):
         """The collector refuses what it is sent."""
         self.prometheus.until("foregate_spans_exported_total > 0")
+        self.prometheus.until("foregate_logs_exported_total > 0")
         self.collector.refuses = True
         self.http.many(20, "/open/ok")
         self.prometheus.until('foregate_spans_dropped_total{reason="refused"} > 0')
+        self.prometheus.until('foregate_logs_dropped_total{reason="refused"} > 0')
 
     def flood(self):
         """More requests than the queue of the access log has room for."""

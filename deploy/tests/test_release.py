@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 import subprocess
 import tarfile
 import tempfile
@@ -195,13 +196,35 @@ class Release(unittest.TestCase):
             ours = name.startswith(("foregate", "libz-ng-sys"))
             self.assertEqual("hashes" in one, not ours, f"{name}: every package of a registry has its digest")
             self.assertTrue(one["licenses"][0]["expression"], name)
+        self.bundled_is_listed(bill)
         known = {one["bom-ref"] for one in bill["components"]} | {"foregate"}
         for one in bill["dependencies"]:
             self.assertLessEqual({one["ref"], *one["dependsOn"]}, known)
         notices = gzip.decompress((self.root / "usr/share/doc/foregate/THIRD-PARTY.gz").read_bytes()).decode()
         for name, one in components.items():
-            if "hashes" in one:
+            if "hashes" in one and one["purl"].startswith("pkg:cargo/"):
                 self.assertIn(f"\n{name} {one['version']} (", notices)
+
+    def bundled_is_listed(self, bill):
+        """The libraries that the page of the console was bundled with, which the bundler has written down, are in it."""
+        page = (ROOT / "proxy" / "console" / "dist" / "THIRD-PARTY.txt").read_text()
+        bundled = set(re.findall(r"^(\S+) (\d\S*) \((\S+)\)$", page, re.M))
+        self.assertGreater(len(bundled), 2)
+        listed = [one for one in bill["components"] if one["purl"].startswith("pkg:npm/")]
+        named = {("/".join(filter(None, (one.get("group"), one["name"]))), one["version"], one["licenses"][0]["expression"]) for one in listed}
+        self.assertEqual(named, bundled)
+        for one in listed:
+            whole = "/".join(filter(None, (one.get("group", "").replace("@", "%40"), one["name"])))
+            self.assertEqual(one["purl"], f"pkg:npm/{whole}@{one['version']}")
+            self.assertEqual([hash_["alg"] for hash_ in one["hashes"]], ["SHA-512"])
+        needs = {one["ref"]: one["dependsOn"] for one in bill["dependencies"]}
+        (gateway,) = (one["bom-ref"] for one in bill["components"] if one["name"] == "foregate")
+        reached, todo = set(), [gateway]
+        while todo:
+            one = todo.pop()
+            todo += set(needs[one]) - reached
+            reached |= set(needs[one])
+        self.assertLessEqual({one["bom-ref"] for one in listed}, reached, "they are in the command that serves them")
 
 
 def options(page):

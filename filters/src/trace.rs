@@ -27,12 +27,19 @@ pub struct Timing {
     pub spent: SmallVec<[Duration; 8]>,
     /// When each of them was asked.
     pub began: SmallVec<[Duration; 8]>,
+    /// When each score was there, or known to be missing.
+    pub scored: SmallVec<[Duration; 2]>,
 }
 
 impl Trace {
     /// Measures time with this monotonic clock, which the caller lends.
     pub fn time(&mut self, clock: fn() -> Duration) {
-        self.timing = Some(Box::new(Timing { clock, spent: SmallVec::new(), began: SmallVec::new() }));
+        self.timing = Some(Box::new(Timing {
+            clock,
+            spent: SmallVec::new(),
+            began: SmallVec::new(),
+            scored: SmallVec::new(),
+        }));
     }
 
     /// The next filter is asked; gives the time where it is measured.
@@ -48,6 +55,14 @@ impl Trace {
             let spent = (timing.clock)().saturating_sub(started);
             timing.spent.push(spent);
             timing.began.push(started);
+        }
+    }
+
+    /// A model was asked, and its score is there or known to be missing.
+    pub(crate) fn score(&mut self) {
+        if let Some(timing) = &mut self.timing {
+            let now = (timing.clock)();
+            timing.scored.push(now);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The place where the clock is read.
 
+use std::future::Future;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +24,13 @@ pub fn monotonic() -> Duration {
 pub fn instant_of(monotonic: Duration) -> Instant {
     let start = *START;
     start.checked_add(monotonic).unwrap_or(start)
+}
+
+/// What comes of waiting, and how long it took.
+pub async fn timed<F: Future>(waiting: F) -> (F::Output, Duration) {
+    let before = monotonic();
+    let output = waiting.await;
+    (output, monotonic().saturating_sub(before))
 }
 
 /// Reads both clocks.

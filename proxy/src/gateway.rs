@@ -53,7 +53,7 @@ use crate::shape::{self, Wire};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
 use crate::telemetry::Telemetry;
-use crate::telemetry::traces::spans::AttemptLog;
+use crate::telemetry::traces::attempts::AttemptLog;
 use crate::timeouts::{late, time_for_body, time_for_course};
 use crate::timer::within;
 use crate::upgrade;
@@ -146,7 +146,9 @@ async fn serve(
             if let Some(body) =
                 body.filter(|_| http1 && !expects && refusal.reply.reason != Reason::BodyTimeout)
             {
-                life.unread = !discard(body).await;
+                let (done, took) = clock::timed(discard(body)).await;
+                life.unread = !done;
+                life.waited += took;
             }
             refuse(life, refusal)
         }
@@ -260,9 +262,9 @@ async fn read_body(
     }
     let Some(incoming) = body else { return Ok(RequestBody::Empty) };
     let Gateway { deadlines, capacity, .. } = &*life.connection.gateway;
-    let before = clock::monotonic();
-    let whole = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share()).await;
-    life.body_time = clock::monotonic().saturating_sub(before);
+    let collecting = collect(incoming, route.body_limit, deadlines.body, capacity.bodies.share());
+    let (whole, took) = clock::timed(collecting).await;
+    life.waited += took;
     let whole = whole.map_err(at(Step::Enrich))?;
     life.unread = false;
     life.received(whole.len() as u64);
@@ -299,13 +301,19 @@ async fn dispatch<'a>(
     org_quota::sent(ticket.as_deref_mut());
     let limit = time_for_course(life, route, course.as_mut(), started)?;
     let tries = AtomicU32::new(0);
-    let attempts = life.connection.gateway.telemetry.tells(&life.trace).then(AttemptLog::default);
     if let Some(course) = &mut course {
         course.tries = Some(&tries);
-        course.attempts = attempts.as_ref();
     }
-    let reached = life.reached.clone();
-    let call = Call { now: started, course, reached: reached.as_deref(), meant: life.connection.captured };
+    let told = life.connection.gateway.telemetry.tells(&life.trace);
+    life.attempts = told.then(|| Arc::new(AttemptLog::new(&life.trace)));
+    let (reached, attempts) = (life.reached.clone(), life.attempts.clone());
+    let call = Call {
+        now: started,
+        course,
+        reached: reached.as_deref(),
+        meant: life.connection.captured,
+        attempts: attempts.as_deref(),
+    };
     let mut sending = pin!(dispatch::send(&upstream, head, body, call));
     let outcome = match limit {
         None => sending.await,
@@ -321,7 +329,6 @@ async fn dispatch<'a>(
         }
     };
     life.tries = tries.load(Ordering::Relaxed);
-    life.attempts = attempts.as_ref().map(AttemptLog::take).unwrap_or_default();
     org_quota::settle(life, &upstream, ticket, &outcome);
     let answer = settled(life, &upstream, permit, started, outcome)?;
     life.endpoint = Some(answer.endpoint);
@@ -380,16 +387,8 @@ pub async fn send_copy(
     head: Parts,
     body: RequestBody,
 ) -> Result<Answer, DispatchError> {
-    let course = Course {
-        retry: None,
-        limit: None,
-        total: None,
-        of_caller: false,
-        key: None,
-        tries: None,
-        attempts: None,
-    };
+    let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None, tries: None };
     let course = upstream.is_balanced().then_some(course);
-    let call = Call { now: clock::monotonic(), course, reached: None, meant: None };
+    let call = Call { now: clock::monotonic(), course, reached: None, meant: None, attempts: None };
     Box::pin(dispatch::send(upstream, head, body, call)).await
 }

@@ -7,6 +7,7 @@ use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
 use tokio::time::sleep;
 
+use crate::clock;
 use crate::life::Life;
 use crate::telemetry::random;
 
@@ -14,14 +15,15 @@ use crate::telemetry::random;
 ///
 /// # Errors
 /// The refusal, where the fault is one.
-pub async fn meet(life: &Life, injection: &Injection) -> Result<(), Refusal> {
+pub async fn meet(life: &mut Life, injection: &Injection) -> Result<(), Refusal> {
     if random::next() % 100 >= u64::from(injection.percent) {
         return Ok(());
     }
     let metrics = life.connection.gateway.telemetry.metrics();
     if !injection.delay.is_zero() {
         metrics.injected(&injection.rule, "delay");
-        sleep(injection.delay).await;
+        let ((), took) = clock::timed(sleep(injection.delay)).await;
+        life.waited += took;
     }
     if !injection.abort {
         return Ok(());

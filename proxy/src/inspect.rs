@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use crate::admission::bodies::Share;
+use crate::clock;
 use crate::dispatch::Answer;
 use crate::dispatch::pool::Lease;
 use crate::life::Life;
@@ -77,7 +78,9 @@ pub async fn meet(life: &mut Life, answer: Answer, limit: Duration) -> Result<In
         return Err(at(Step::Respond)(Reply::new(Reason::Internal)));
     };
     let share = life.connection.gateway.capacity.bodies.share();
-    let whole = match timeout(limit, hold(&mut lease, body, matched, share)).await {
+    let (whole, took) = clock::timed(timeout(limit, hold(&mut lease, body, matched, share))).await;
+    life.waited += took;
+    let whole = match whole {
         Ok(whole) => whole,
         Err(_) => Err(matched.unchecked("the body was not complete in time")),
     };

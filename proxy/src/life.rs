@@ -30,10 +30,10 @@ use crate::stream::Deadlines;
 use crate::telemetry::explain::{self, Explanation, HeaderFact};
 use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
-use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Protocol, Record};
+use crate::telemetry::record::{self, CameWith, DecisionId, Durations, End, Marks, Protocol, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::spans::Attempt;
+use crate::telemetry::traces::attempts::AttemptLog;
 
 /// The status of a request whose client left before there was an answer, as other proxies record it.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -73,15 +73,17 @@ pub struct Life {
     pub endpoint: Option<SocketAddr>,
     /// How often endpoints were asked; 0 where there was nothing to count.
     pub tries: u32,
-    /// Each of them, where that is to be told.
-    pub attempts: Vec<Attempt>,
+    /// Notes each of them, where that is to be told.
+    pub attempts: Option<Arc<AttemptLog>>,
     pub upstream_time: Option<Duration>,
     /// What it answered; 0 where nothing.
     pub upstream_status: u16,
     /// When it was first sent; monotonic.
     pub dispatched: Option<Duration>,
-    /// Time waited for a body that filters read.
-    pub body_time: Duration,
+    /// When the head of the response was ready; monotonic.
+    pub responded: Option<Duration>,
+    /// Time waited for client or upstream, or on purpose, while the request was not with the upstream.
+    pub waited: Duration,
     pub enrich_time: Option<Duration>,
     /// What a request with a key met.
     pub once: Option<&'static str>,
@@ -171,11 +173,12 @@ impl Life {
             upstream: None,
             endpoint: None,
             tries: 0,
-            attempts: Vec::new(),
+            attempts: None,
             upstream_time: None,
             upstream_status: 0,
             dispatched: None,
-            body_time: Duration::ZERO,
+            responded: None,
+            waited: Duration::ZERO,
             enrich_time: None,
             once: None,
             reached: None,
@@ -276,15 +279,19 @@ impl Life {
 
     /// What it took until now, which is monotonic.
     fn durations(&self, now: Duration) -> Durations {
-        let began = self.ctx.moment.monotonic;
-        let dispatched = self.dispatched.map(|at| at.saturating_sub(began));
-        let own = dispatched.unwrap_or(now.saturating_sub(began));
+        let marks = Marks {
+            began: self.ctx.moment.monotonic,
+            dispatched: self.dispatched,
+            upstream: self.upstream_time,
+            responded: self.responded,
+            waited: self.waited,
+        };
         Durations {
-            total: now.saturating_sub(began),
+            total: now.saturating_sub(marks.began),
             upstream: self.upstream_time,
             enrich: self.enrich_time,
-            added: own.saturating_sub(self.body_time),
-            dispatched,
+            added: marks.added(),
+            dispatched: self.dispatched.map(|at| at.saturating_sub(marks.began)),
         }
     }
 
@@ -331,7 +338,7 @@ impl Life {
             endpoint: self.endpoint,
             upstream_status: self.upstream_status,
             attempts: self.tries.max(u32::from(self.upstream_time.is_some())),
-            tries: std::mem::take(&mut self.attempts),
+            tries: self.attempts.take().map(|log| log.take()).unwrap_or_default(),
             durations: self.durations(now),
             bytes_received: self.received.saturating_add(streamed),
             bytes_sent: self.sent,

@@ -32,7 +32,16 @@ pub async fn enter<'a>(
     upstream: &'a UpstreamState,
 ) -> Result<(Option<Box<Ticket>>, Permit<'a>), Refusal> {
     let ticket = org_quota::admit(life, upstream)?;
-    let permit = upstream.admission.admit(life.ctx.tenant.as_deref()).await;
+    let permit = match upstream.admission.at_once() {
+        Some(permit) => Ok(permit),
+        None => {
+            // Boxed: waiting is rare, and every request would carry its room.
+            let waiting = Box::pin(upstream.admission.wait(life.ctx.tenant.as_deref()));
+            let (permit, took) = clock::timed(waiting).await;
+            life.waited += took;
+            permit
+        }
+    };
     let permit = permit.map_err(|shed| at(Step::Dispatch)(shed.reply(&upstream.spec.name)))?;
     Ok((ticket, permit))
 }
@@ -53,7 +62,7 @@ pub fn chosen<'a>(
 }
 
 /// What the upstream is shown; a request is not sent without it.
-pub async fn credential(life: &Life, upstream: &UpstreamState) -> Result<Option<Shown>, Refusal> {
+pub async fn credential(life: &mut Life, upstream: &UpstreamState) -> Result<Option<Shown>, Refusal> {
     let Some(credential) = &upstream.credential else {
         // Without what the document asks for nothing is sent, least of all what the client showed.
         return if upstream.spec.credentials.is_none() {
@@ -67,7 +76,9 @@ pub async fn credential(life: &Life, upstream: &UpstreamState) -> Result<Option<
         return Ok(Some(shown));
     }
     // Boxed: waiting is rare, and every request would carry its room.
-    Box::pin(credential.wait()).await.map(Some).map_err(|error| {
+    let (shown, took) = clock::timed(Box::pin(credential.wait())).await;
+    life.waited += took;
+    shown.map(Some).map_err(|error| {
         let reply = Reply::new(Reason::CredentialUnavailable).rule(&upstream.spec.name);
         at(Step::Shape)(reply.detail(error.to_string()))
     })
@@ -111,15 +122,7 @@ pub fn course<'a>(
     let on = |limit: &Duration| !limit.is_zero();
     let limit = route.timeouts.backend_request.filter(on);
     let total = Some(route.timeouts.request.unwrap_or(DEFAULT_REQUEST_TIMEOUT)).filter(on);
-    Some(Course {
-        retry: route.retry.as_ref(),
-        limit,
-        total,
-        of_caller: false,
-        key,
-        tries: None,
-        attempts: None,
-    })
+    Some(Course { retry: route.retry.as_ref(), limit, total, of_caller: false, key, tries: None })
 }
 
 /// What came of the exchange, and what it says of the upstream.
@@ -134,6 +137,9 @@ pub fn settled(
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);
     life.upstream_status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
+    if let Some(attempts) = &life.attempts {
+        attempts.end(life.upstream_status, outcome.as_ref().err().map(DispatchError::reason), now);
+    }
     match &outcome {
         // What a client does to its body says nothing of the upstream.
         Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),

@@ -14,6 +14,7 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::ResponseBody;
+use crate::clock;
 use crate::dispatch::Answer;
 use crate::gateway::Admitted;
 use crate::grpc;
@@ -108,6 +109,7 @@ fn seen<B>(
     route.chain.respond(&head, &mut life.ctx);
     shape::response(&mut head.headers, life, Some(route), backend);
     life.status = head.status.as_u16();
+    life.responded = Some(clock::monotonic());
     Response::from_parts(head, body)
 }
 
@@ -172,6 +174,7 @@ pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
     }
     shape::response(&mut head.headers, &life, None, None);
     life.status = head.status.as_u16();
+    life.responded = Some(clock::monotonic());
     // A preflight is answered, and nobody is refused.
     life.refusal = (!preflight).then_some(refusal);
     Response::from_parts(head, ResponseBody::own(body, life))

@@ -26,7 +26,7 @@ ROWS = [
                 'max(job:foregate_failed:ratio_rate1h{job=~"$job"}) / 0.001', (1, 6), "ForegateAvailabilityBudgetBurns",
             ),
             stat(
-                "Added latency, p99", "What the gateway adds to 99 of 100 requests: the time until they are sent on or refused, without the waiting for clients' bodies. The objective is that 99 % stay under 5 ms.", "s",
+                "Added latency, p99", "What the gateway adds to 99 of 100 requests: the time until they are sent on or refused, and that between the upstream's response and the gateway's; waiting for clients and upstreams is left out. The objective is that 99 % stay under 5 ms.", "s",
                 quantile(0.99, ADDED, ROUTE), (0.0025, 0.005), "ForegateLatencyBudgetBurns",
             ),
             stat("In flight", "Requests between their head and the end of their response.", "none", total("http_server_active_requests")),

@@ -131,7 +131,7 @@ class Issuer(Service):
 
 
 class Collector(Service):
-    """Takes spans by OTLP over HTTP, until it is told to refuse them."""
+    """Takes spans and logs by OTLP over HTTP, until it is told to refuse them."""
 
     class Handler(_Handler):
         def answer(self, body):

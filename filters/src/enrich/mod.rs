@@ -310,6 +310,7 @@ impl Rule {
         let version = decided.unwrap_or_else(|| self.version.clone());
         let (rule, model) = (self.name.clone(), self.model.clone());
         ctx.scores.push(ScoreFact { rule, model, version, scores: values, fault, beside });
+        ctx.trace.score();
         Ok(())
     }
 
@@ -339,6 +340,7 @@ impl Rule {
             fault: Some(fault.clone()),
             beside: None,
         });
+        ctx.trace.score();
         let reason = match fault {
             ScoreFault::Body { .. } | ScoreFault::Feature(_) => Reason::BodyUnreadable,
             ScoreFault::Late | ScoreFault::Busy | ScoreFault::Model(_) => Reason::ScoreUnavailable,

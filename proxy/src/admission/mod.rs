@@ -85,16 +85,9 @@ impl Admission {
         }
     }
 
-    /// Takes a place, after a wait where all are taken.
-    ///
-    /// # Errors
-    /// Where none was free in time, or too many wait.
-    pub async fn admit(&self, tenant: Option<&Tenant>) -> Result<Permit<'_>, Shed> {
-        if self.enter() {
-            return Ok(Permit { admission: self, sent: Duration::ZERO, answered: false });
-        }
-        // Boxed: waiting is rare, and every request would carry its room.
-        Box::pin(self.wait(tenant)).await
+    /// Takes a place, where one is free and nobody waits for it.
+    pub fn at_once(&self) -> Option<Permit<'_>> {
+        self.enter().then(|| Permit { admission: self, sent: Duration::ZERO, answered: false })
     }
 
     /// Takes a place where one is free and nobody waits for it.
@@ -123,7 +116,11 @@ impl Admission {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn wait(&self, tenant: Option<&Tenant>) -> Result<Permit<'_>, Shed> {
+    /// Waits for a place.
+    ///
+    /// # Errors
+    /// Where none was free in time, or too many wait.
+    pub async fn wait(&self, tenant: Option<&Tenant>) -> Result<Permit<'_>, Shed> {
         if self.bounds.queue == 0 {
             return Err(self.refuse());
         }
@@ -264,25 +261,32 @@ mod tests {
     use foregate_filters::fairness::Tenant;
     use foregate_policy::snapshot::Concurrency;
 
-    use super::Admission;
+    use super::{Admission, Permit, Shed};
 
     fn admission(max: u32, queue: u32, wait: Duration) -> Arc<Admission> {
         Arc::new(Admission::new(Concurrency { max, min: max, adaptive: false, queue, wait }))
     }
 
+    async fn admit(admission: &Admission) -> Result<Permit<'_>, Shed> {
+        match admission.at_once() {
+            Some(permit) => Ok(permit),
+            None => admission.wait(None).await,
+        }
+    }
+
     #[tokio::test]
     async fn no_more_than_the_limit_are_under_way_and_the_rest_wait_or_go() {
         let admission = admission(2, 1, Duration::from_mins(1));
-        let first = admission.admit(None).await.unwrap();
-        let second = admission.admit(None).await.unwrap();
+        let first = admit(&admission).await.unwrap();
+        let second = admit(&admission).await.unwrap();
         let one = Arc::clone(&admission);
-        let waiting = tokio::spawn(async move { one.admit(None).await.map(drop) });
+        let waiting = tokio::spawn(async move { admit(&one).await.map(drop) });
         while admission.waiting() == 0 {
             tokio::task::yield_now().await;
         }
         // The queue is full: whoever has waited longest gives way to whoever comes.
         let one = Arc::clone(&admission);
-        let later = tokio::spawn(async move { one.admit(None).await.map(drop) });
+        let later = tokio::spawn(async move { admit(&one).await.map(drop) });
         let shed = waiting.await.unwrap().unwrap_err();
         assert_eq!((shed.under_way, shed.limit), (2, 2));
         drop(first);
@@ -296,10 +300,10 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_too_long_is_refused_and_leaves_no_trace() {
         let admission = admission(1, 10, Duration::from_millis(5));
-        let first = admission.admit(None).await.unwrap();
-        assert!(admission.admit(None).await.is_err());
+        let first = admit(&admission).await.unwrap();
+        assert!(admit(&admission).await.is_err());
         drop(first);
-        drop(admission.admit(None).await.unwrap());
+        drop(admit(&admission).await.unwrap());
         assert_eq!((admission.under_way(), admission.waiting()), (0, 0));
         assert_eq!(admission.shed(), 1);
     }
@@ -307,17 +311,17 @@ mod tests {
     #[tokio::test]
     async fn without_a_queue_the_answer_comes_at_once() {
         let admission = admission(1, 0, Duration::from_mins(1));
-        let _first = admission.admit(None).await.unwrap();
-        assert!(admission.admit(None).await.is_err());
+        let _first = admit(&admission).await.unwrap();
+        assert!(admit(&admission).await.is_err());
     }
 
     #[tokio::test]
     async fn a_place_given_to_whoever_has_gone_is_not_lost() {
         let admission = admission(1, 10, Duration::from_mins(1));
         for _ in 0..100 {
-            let first = admission.admit(None).await.unwrap();
+            let first = admit(&admission).await.unwrap();
             let one = Arc::clone(&admission);
-            let waiting = tokio::spawn(async move { one.admit(None).await.map(drop) });
+            let waiting = tokio::spawn(async move { admit(&one).await.map(drop) });
             while admission.waiting() == 0 {
                 tokio::task::yield_now().await;
             }

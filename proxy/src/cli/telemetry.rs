@@ -1,6 +1,6 @@
-//! How `foregate run` is watched: access log, decisions, metrics, traces.
+//! How `foregate run` is watched: access log, decisions, metrics, and what goes by OTLP.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -8,8 +8,10 @@ use crate::cli::decisions::DecisionLogArgs;
 use crate::telemetry::TelemetryOptions;
 use crate::telemetry::access_log::{AccessLog, LogFormat};
 use crate::telemetry::compat::Compat;
+use crate::telemetry::otlp::Destination;
+use crate::telemetry::otlp::signal::Signal;
+use crate::telemetry::otlp::target::{Said, Target, headers_of};
 use crate::telemetry::traces::TraceOptions;
-use crate::telemetry::traces::target::{Said, Target, headers_of};
 
 #[derive(Debug, Args)]
 pub(super) struct TelemetryArgs {
@@ -36,6 +38,8 @@ pub(super) struct TelemetryArgs {
     metrics_compat: Vec<Compat>,
     #[command(flatten)]
     traces: TraceArgs,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 /// Where spans go, and which.
@@ -59,23 +63,63 @@ struct TraceArgs {
     traces_headers: Option<PathBuf>,
 }
 
+/// Where the access log is sent.
+#[derive(Debug, Args)]
+struct LogArgs {
+    /// Collector that the access log is sent to by OTLP, besides where it is written, with the same sampling:
+    /// grpc://HOST:PORT, grpcs://HOST:PORT (with TLS), http://HOST:PORT or https://HOST:PORT; `off` for none [default: what
+    /// `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` names, `OTEL_EXPORTER_OTLP_ENDPOINT` with `OTEL_LOGS_EXPORTER=otlp`, else none].
+    #[arg(long, value_name = "URL")]
+    logs: Option<String>,
+    /// PEM file of the authorities that this collector is known by, in place of those of the system.
+    #[arg(long, value_name = "FILE")]
+    logs_ca: Option<PathBuf>,
+    /// File with headers for this collector, `name: value` on each line; they may be secret.
+    #[arg(long, value_name = "FILE")]
+    logs_headers: Option<PathBuf>,
+}
+
 impl TraceArgs {
     /// The options, with what the environment says; what is wrong with them in words for whoever wrote them.
-    fn options(&self, said: &Said) -> Result<Option<TraceOptions>, String> {
-        let target = match self.traces.as_deref() {
-            Some("off") => None,
-            Some(url) => Some(Target::parse(url).map_err(|error| format!("--traces: {error}"))?),
-            None => Target::of_environment(said)?,
-        };
-        let Some(mut target) = target else { return Ok(None) };
-        (target.headers, target.limit) = (said.call_headers()?, said.limit()?);
-        if let Some(file) = &self.traces_headers {
-            target.headers.extend(headers_of(file).map_err(|error| format!("--traces-headers: {error}"))?);
-        }
-        target.ca.clone_from(&self.traces_ca);
-        let resource = said.attributes()?;
-        Ok(Some(TraceOptions { target, ratio: self.trace_sample, refusals: self.trace_refusals, resource }))
+    fn options(&self) -> Result<Option<TraceOptions>, String> {
+        let to = destination(
+            Signal::Traces,
+            self.traces.as_deref(),
+            self.traces_ca.as_deref(),
+            self.traces_headers.as_deref(),
+        )?;
+        let (ratio, refusals) = (self.trace_sample, self.trace_refusals);
+        Ok(to.map(|to| TraceOptions { to, ratio, refusals }))
     }
+}
+
+impl LogArgs {
+    /// The same for logs.
+    fn options(&self) -> Result<Option<Destination>, String> {
+        destination(Signal::Logs, self.logs.as_deref(), self.logs_ca.as_deref(), self.logs_headers.as_deref())
+    }
+}
+
+/// Where a signal goes: to the collector of the flag, or that of the environment.
+fn destination(
+    signal: Signal,
+    url: Option<&str>,
+    ca: Option<&Path>,
+    headers: Option<&Path>,
+) -> Result<Option<Destination>, String> {
+    let (said, name) = (Said::read(signal), signal.name());
+    let target = match url {
+        Some("off") => None,
+        Some(url) => Some(Target::parse(url, signal).map_err(|error| format!("--{name}: {error}"))?),
+        None => Target::of_environment(&said)?,
+    };
+    let Some(mut target) = target else { return Ok(None) };
+    (target.headers, target.limit) = (said.call_headers()?, said.limit()?);
+    if let Some(file) = headers {
+        target.headers.extend(headers_of(file).map_err(|error| format!("--{name}-headers: {error}"))?);
+    }
+    target.ca = ca.map(Path::to_owned);
+    Ok(Some(Destination { target, resource: said.attributes()? }))
 }
 
 fn parse_ratio(text: &str) -> Result<f64, String> {
@@ -105,7 +149,8 @@ impl TelemetryArgs {
             sample: self.decision_sample,
             decision_log: self.decision_log.clone().options(),
             compat: self.metrics_compat.clone(),
-            traces: self.traces.options(&Said::read())?,
+            traces: self.traces.options()?,
+            logs: self.logs.options()?,
         })
     }
 }

@@ -18,10 +18,10 @@ use crate::dispatch::connect::{self, ConnectError};
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::{self, Lease};
 use crate::dispatch::upstream::{UpstreamState, Want};
-use crate::dispatch::{Answer, DispatchError, exchange, may_repeat, repeatable, unwanted};
+use crate::dispatch::{Answer, Call, DispatchError, exchange, may_repeat, repeatable, unwanted};
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
-use crate::telemetry::traces::spans::{Attempt, AttemptLog};
+use crate::telemetry::traces::attempts::AttemptLog;
 use crate::timer::within;
 
 /// Endpoints tried for one request where none can be connected to.
@@ -51,8 +51,6 @@ pub struct Course<'a> {
     pub key: Option<u64>,
     /// Counts how often it was tried, for whoever is told of it.
     pub tries: Option<&'a AtomicU32>,
-    /// Notes each attempt, where the trace is sampled.
-    pub attempts: Option<&'a AttemptLog>,
 }
 
 /// An attempt that brought no response.
@@ -86,8 +84,10 @@ struct Attempts<'a> {
     end: Option<Duration>,
     /// For upstreams that want to know whose connection it is.
     ends: Option<Ends>,
-    /// See [`crate::dispatch::Call::reached`].
+    /// See [`Call::reached`].
     reached: Option<&'a AtomicBool>,
+    /// See [`Call::attempts`].
+    log: Option<&'a AttemptLog>,
 }
 
 /// Sends the request until there is an answer to give, or nothing is left to try.
@@ -95,15 +95,15 @@ pub async fn send(
     upstream: &Arc<UpstreamState>,
     mut request: Request<RequestBody>,
     course: Course<'_>,
-    (now, reached): (Duration, Option<&AtomicBool>),
+    call: Call<'_>,
 ) -> Result<Answer, DispatchError> {
+    let mut now = call.now;
     upstream.roster.budget.request(&upstream.spec.balancing.budget, now);
     let mut attempts = Attempts::new(upstream, course, may_repeat(&request), now);
     attempts.ends = request.extensions().get().copied();
-    attempts.reached = reached;
+    (attempts.reached, attempts.log) = (call.reached, call.attempts);
     let mut again: Option<Arc<Endpoint>> = None;
     let mut last = DispatchError::NoEndpoint;
-    let mut now = now;
     loop {
         let fresh = again.is_some();
         let (endpoint, trial) = match again.take() {
@@ -114,9 +114,11 @@ pub async fn send(
             },
         };
         let copy = if attempts.safe { repeatable(&request) } else { None };
+        if let Some(log) = attempts.log {
+            log.begin(request.headers_mut(), endpoint.address(), now);
+        }
         let outcome = attempts.one(&endpoint, request, fresh, now).await;
         attempts.count(&outcome);
-        attempts.note(&endpoint, &outcome, now);
         match outcome {
             Ok(answer) => {
                 let over = attempts.over(clock::monotonic());
@@ -170,22 +172,27 @@ impl<'a> Attempts<'a> {
             end: course.total.map(|total| now.saturating_add(total)),
             ends: None,
             reached: None,
+            log: None,
         }
     }
 
-    /// Counts what an endpoint was asked, or could not be.
+    /// Counts and notes what an endpoint was asked, or could not be.
     fn count(&self, outcome: &Result<Answer, Failed>) {
         if let (Some(tries), false) = (self.course.tries, matches!(outcome, Err(Failed::Closed(_)))) {
             tries.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Notes an attempt that began then.
-    fn note(&self, endpoint: &Endpoint, outcome: &Result<Answer, Failed>, began: Duration) {
-        let Some(attempts) = self.course.attempts else { return };
-        let status = outcome.as_ref().map_or(0, |answer| answer.response.status().as_u16());
-        let took = clock::monotonic().saturating_sub(began);
-        attempts.push(Attempt { endpoint: endpoint.address(), began, took, status });
+        let Some(log) = self.log else { return };
+        match outcome {
+            Ok(answer) => log.end(answer.response.status().as_u16(), None, clock::monotonic()),
+            Err(Failed::Closed(_)) => log.forget(),
+            Err(
+                Failed::Unsent(_, error)
+                | Failed::Stale(error)
+                | Failed::Broke(error)
+                | Failed::Began(error)
+                | Failed::Client(error),
+            ) => log.end(0, Some(error.reason()), clock::monotonic()),
+        }
     }
 
     /// The next endpoint, and whether this request tries it again after an ejection.

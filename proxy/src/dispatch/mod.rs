@@ -33,12 +33,14 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use crate::body::RequestBody;
+use crate::clock;
 use crate::dispatch::connect::ConnectError;
 use crate::dispatch::course::Course;
 use crate::dispatch::endpoint::Endpoint;
 use crate::dispatch::pool::Lease;
 use crate::dispatch::upstream::UpstreamState;
 use crate::proxy_protocol::header::Ends;
+use crate::telemetry::traces::attempts::AttemptLog;
 
 /// A pooled connection idle for longer may meet its peer's close: such a request keeps a copy of its head.
 /// Under load, connections are taken again sooner, and no request pays for a copy.
@@ -124,6 +126,8 @@ pub struct Call<'a> {
     pub reached: Option<&'a AtomicBool>,
     /// Where the client's connection meant to go, where it was redirected.
     pub meant: Option<SocketAddr>,
+    /// Notes each attempt, where the trace is sampled. The end of the last one is noted by whoever called.
+    pub attempts: Option<&'a AttemptLog>,
 }
 
 /// Sends the request and waits for the response head.
@@ -143,23 +147,35 @@ pub async fn send(
     let mut request = Request::from_parts(head, body);
     if let Some(course) = call.course {
         // Boxed: it is large, and requests to a single endpoint need none of it.
-        return Box::pin(course::send(upstream, request, course, (call.now, call.reached))).await;
+        return Box::pin(course::send(upstream, request, course, call)).await;
     }
     let endpoint = match upstream.spec.captured {
         None => upstream.only(),
         Some(_) => upstream.meant(call.meant),
     };
     let endpoint = endpoint.ok_or(DispatchError::NoEndpoint)?;
+    let address = endpoint.address();
+    if let Some(attempts) = call.attempts {
+        attempts.begin(request.headers_mut(), address, call.now);
+    }
     if let Some((sender, idle)) = pool::take(upstream, &endpoint, call.now) {
         let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
         let lease =
             Lease::new(Arc::clone(upstream), Arc::clone(&endpoint), sender, request.body().progress());
-        match exchange(lease, endpoint.address(), request, call.reached).await {
+        match exchange(lease, address, request, call.reached).await {
             Ok(answer) => return Ok(answer),
+            // The attempt goes on: nothing of it was sent.
             Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
             Err(failure) => match copy.filter(|_| !failure.answered) {
-                Some(copy) => request = copy,
-                None => return Err(failure.told(endpoint.address())),
+                Some(copy) => {
+                    request = copy;
+                    if let Some(attempts) = call.attempts {
+                        let now = clock::monotonic();
+                        attempts.end(0, Some(failure.told(address).reason()), now);
+                        attempts.begin(request.headers_mut(), address, now);
+                    }
+                }
+                None => return Err(failure.told(address)),
             },
         }
     }

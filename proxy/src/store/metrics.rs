@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus_client::metrics::histogram::Histogram;
-
 use crate::store::Store;
 use crate::store::error::StoreError;
 use crate::telemetry::Telemetry;
 use crate::telemetry::sources::Kind;
+use crate::telemetry::values::Values;
 
 /// What happened to requests to one store.
 #[derive(Debug, Default)]
@@ -22,11 +21,11 @@ pub struct Stats {
     returned: AtomicU64,
     lost: AtomicU64,
     /// Set where somebody reads it.
-    latency: std::sync::OnceLock<Histogram>,
+    latency: std::sync::OnceLock<Values>,
 }
 
 impl Stats {
-    pub fn with_latency(&self, histogram: Histogram) {
+    pub fn with_latency(&self, histogram: Values) {
         // The first one stays: it is the same.
         let _ = self.latency.set(histogram);
     }

@@ -117,7 +117,7 @@ impl StreamLife {
             durations: Durations {
                 total: now.saturating_sub(self.ctx.moment.monotonic),
                 upstream: self.upstream_time,
-                added: Duration::ZERO,
+                added: None,
                 dispatched: None,
                 enrich: None,
             },

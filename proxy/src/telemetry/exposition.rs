@@ -171,7 +171,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
         ("foregate_added_duration_seconds", |it| it.added.refused()),
         ("foregate_refusals_total", |it| it.refusal_budget.refused()),
         ("foregate_audits_total", |it| it.audit_budget.refused()),
-        ("foregate_policy_shadow_total", |it| it.shadow_budget.refused()),
+        ("foregate_policy_shadow_total", |it| it.shadow_budget.refused() + it.shadow_kind_budget.refused()),
         ("foregate_scores_total", |it| it.model_budget.refused()),
         ("foregate_limit_decisions_total", |it| it.limit_budget.refused()),
         ("foregate_connections_open", |it| it.listener_budget.refused()),

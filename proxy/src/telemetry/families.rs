@@ -9,7 +9,6 @@ use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
 
 use crate::telemetry::histogram::{Histograms, NoLabels, REQUEST_BOUNDS, STEP_BOUNDS};
 use crate::telemetry::labels::{
@@ -19,6 +18,7 @@ use crate::telemetry::labels::{
 };
 use crate::telemetry::occupancy::Occupancy;
 use crate::telemetry::series::Budget;
+use crate::telemetry::values::Values;
 
 /// Bounds of the score histogram.
 const SCORES: [f64; 13] = [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0];
@@ -50,9 +50,9 @@ pub(crate) struct Families {
     pub(crate) injections: Family<InjectionLabels, Counter>,
     pub(crate) revocations: Family<RevocationLabels, Counter>,
     pub(crate) scores: Family<ScoreLabels, Counter>,
-    pub(crate) score_values: Family<ModelLabels, Histogram, fn() -> Histogram>,
+    pub(crate) score_values: Family<ModelLabels, Values, fn() -> Values>,
     pub(crate) enrich: Histograms<NoLabels>,
-    pub(crate) stores: Family<StoreLabels, Histogram, fn() -> Histogram>,
+    pub(crate) stores: Family<StoreLabels, Values, fn() -> Values>,
     pub(crate) limits: Family<LimitLabels, Counter>,
     pub(crate) unavailable: Family<UnavailableLabels, Counter>,
     pub(crate) connections: Family<ListenerLabels, Gauge>,
@@ -66,6 +66,8 @@ pub(crate) struct Families {
     pub(crate) refusal_budget: Budget,
     pub(crate) audit_budget: Budget,
     pub(crate) shadow_budget: Budget,
+    /// Policies with their verdicts, below which the series are.
+    pub(crate) shadow_kind_budget: Budget,
     pub(crate) model_budget: Budget,
     pub(crate) limit_budget: Budget,
     pub(crate) listener_budget: Budget,
@@ -93,7 +95,7 @@ impl Default for Families {
             ),
             added: Histograms::new(
                 "foregate_added_duration_seconds",
-                "Time until dispatch or refusal, without waiting for the body of the client",
+                "Time until dispatch and from the upstream's answer to the response head, waits for both sides left out",
                 REQUEST_BOUNDS,
                 MAX_ROUTES,
             ),
@@ -131,6 +133,7 @@ impl Default for Families {
             refusal_budget: Budget::new(MAX_RULES),
             audit_budget: Budget::new(MAX_RULES),
             shadow_budget: Budget::new(MAX_RULES),
+            shadow_kind_budget: Budget::new(MAX_RULES),
             model_budget: Budget::new(MAX_NAMES),
             limit_budget: Budget::new(MAX_NAMES),
             listener_budget: Budget::new(MAX_NAMES),
@@ -142,10 +145,10 @@ impl Default for Families {
     }
 }
 
-fn seconds() -> Histogram {
-    Histogram::new(REQUEST_BOUNDS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64()))
+fn seconds() -> Values {
+    Values::new(REQUEST_BOUNDS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64()))
 }
 
-fn score_values() -> Histogram {
-    Histogram::new(SCORES)
+fn score_values() -> Values {
+    Values::new(SCORES)
 }

@@ -9,7 +9,6 @@ use foregate_filters::rate_limit::OnError;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::histogram::Histogram;
 
 use crate::mirror::Outcome;
 use crate::telemetry::families::Families;
@@ -22,6 +21,7 @@ use crate::telemetry::occupancy::Occupancy;
 use crate::telemetry::record::{End, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::series::{Budget, Series};
+use crate::telemetry::values::Values;
 
 /// Every handle. One for the process; it outlives snapshots.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub struct Metrics {
     models: Series<Arc<str>, Arc<ModelMetrics>>,
     limits: Series<Arc<str>, Arc<LimitMetrics>>,
     listeners: Series<Arc<str>, Occupancy>,
-    shadows: Series<ShadowLabels, Counter>,
+    shadows: Series<ShadowKind, Arc<Series<Arc<str>, Counter>>>,
     mirrors: Series<MirrorLabels, Counter>,
     injections: Series<InjectionLabels, Counter>,
     failures: Series<(Arc<str>, Reason), Counter>,
@@ -82,16 +82,21 @@ impl OutcomeCounts {
     }
 }
 
+/// Policy, its verdict, and the real one.
+type ShadowKind = (Arc<str>, &'static str, &'static str);
+
 #[derive(Debug)]
 struct LimitMetrics {
     admitted: Counter,
     refused: Counter,
+    /// By what was done instead; made on first use, for stores are there most of the time.
+    unavailable: [OnceLock<Counter>; 3],
 }
 
 #[derive(Debug)]
 struct ModelMetrics {
     outcomes: [Counter; OUTCOMES.len()],
-    values: Histogram,
+    values: Values,
 }
 
 impl Metrics {
@@ -156,7 +161,7 @@ impl Metrics {
     }
 
     /// How long a store takes to answer.
-    pub fn store_latency(&self, store: &Arc<str>) -> Histogram {
+    pub fn store_latency(&self, store: &Arc<str>) -> Values {
         self.families.stores.get_or_create_owned(&StoreLabels { store: Arc::clone(store) })
     }
 
@@ -254,14 +259,23 @@ impl Metrics {
     }
 
     fn observe_shadow(&self, fact: &ShadowFact) {
+        let families = &self.families;
         let rule = match &fact.verdict {
-            ShadowVerdict::Refuse { rule, .. } => rule.as_ref().into(),
-            ShadowVerdict::Allow | ShadowVerdict::Undecided => Arc::from(""),
+            ShadowVerdict::Refuse { rule, .. } => &**rule,
+            ShadowVerdict::Allow | ShadowVerdict::Undecided => "",
         };
         let real = if fact.allowed { "allow" } else { "refuse" };
-        let labels = ShadowLabels { policy: fact.policy.clone(), verdict: fact.verdict.name(), real, rule };
-        let make = || (labels.clone(), self.families.shadows.get_or_create_owned(&labels));
-        if let Some(counter) = self.shadows.find_or_make(&labels, &self.families.shadow_budget, make) {
+        let kind: ShadowKind = (Arc::clone(&fact.policy), fact.verdict.name(), real);
+        let make = || (kind.clone(), Arc::default());
+        let Some(rules) = self.shadows.find_or_make(&kind, &families.shadow_kind_budget, make) else {
+            return;
+        };
+        let make = || {
+            let (rule, (policy, verdict, real)) = (Arc::<str>::from(rule), kind.clone());
+            let labels = ShadowLabels { policy, verdict, real, rule: Arc::clone(&rule) };
+            (rule, families.shadows.get_or_create_owned(&labels))
+        };
+        if let Some(counter) = rules.find_or_make(rule, &families.shadow_budget, make) {
             counter.inc();
         }
     }
@@ -274,19 +288,33 @@ impl Metrics {
             };
             (
                 fact.rule.clone(),
-                Arc::new(LimitMetrics { admitted: counter("true"), refused: counter("false") }),
+                Arc::new(LimitMetrics {
+                    admitted: counter("true"),
+                    refused: counter("false"),
+                    unavailable: Default::default(),
+                }),
             )
         };
         let Some(limit) = self.limits.find_or_make(&*fact.rule, &families.limit_budget, make) else { return };
-        if let Some(done) = fact.unavailable {
-            // Rare, and of few names: those that have series of their own.
-            let labels = UnavailableLabels { rule: fact.rule.clone(), outcome: done.name() };
-            families.unavailable.get_or_create_owned(&labels).inc();
+        if let Some(done) = fact.unavailable
+            && let Some(counter) = limit.unavailable.get(place(done))
+        {
+            let labels = || UnavailableLabels { rule: fact.rule.clone(), outcome: done.name() };
+            counter.get_or_init(|| families.unavailable.get_or_create_owned(&labels())).inc();
         }
         if fact.unavailable.is_none_or(|done| done == OnError::Local) {
             let counter = if fact.admitted { &limit.admitted } else { &limit.refused };
             counter.inc();
         }
+    }
+}
+
+/// Where what was done instead is counted.
+const fn place(done: OnError) -> usize {
+    match done {
+        OnError::Reject => 0,
+        OnError::Continue => 1,
+        OnError::Local => 2,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod json;
 mod labels;
 pub mod metrics;
 pub mod occupancy;
+pub mod otlp;
 mod process;
 pub mod random;
 pub mod record;
@@ -25,6 +26,7 @@ pub mod sources;
 pub(crate) mod testing;
 pub mod trace_context;
 pub mod traces;
+pub mod values;
 pub mod watch;
 
 use std::io;
@@ -39,6 +41,7 @@ use crate::telemetry::compat::Compat;
 use crate::telemetry::decisions::{Decisions, SAMPLE};
 use crate::telemetry::exposition::Exposition;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::{Destination, Exporter};
 use crate::telemetry::record::{CameWith, DecisionId, End, Record};
 use crate::telemetry::route_metrics::RouteMetrics;
 use crate::telemetry::sources::{Kind, Sources};
@@ -62,6 +65,8 @@ pub struct TelemetryOptions {
     pub compat: Vec<Compat>,
     /// Where spans go; nothing is traced without.
     pub traces: Option<TraceOptions>,
+    /// Where the access log goes by OTLP, whether or not it is written too.
+    pub logs: Option<Destination>,
 }
 
 /// All that watches requests. One for the process.
@@ -74,6 +79,7 @@ pub struct Telemetry {
     log_sample: u32,
     decision_log: Option<DecisionLog>,
     traces: Option<Traces>,
+    log_exporter: Option<Exporter>,
     sources: Arc<Sources>,
     exposition: Exposition,
 }
@@ -89,6 +95,7 @@ impl Default for TelemetryOptions {
             decision_log: None,
             compat: Vec::new(),
             traces: None,
+            logs: None,
         }
     }
 }
@@ -110,8 +117,9 @@ impl Telemetry {
             log.export(&sources);
         }
         let traces = options.traces.map(Traces::start).transpose()?;
-        if let Some(traces) = &traces {
-            traces.export(&sources);
+        let log_exporter = options.logs.map(Exporter::start).transpose()?;
+        for exporter in traces.as_ref().map(Traces::exporter).into_iter().chain(&log_exporter) {
+            exporter.export(&sources);
         }
         let watched = Watched::default();
         let log_sample = options.log_sample;
@@ -123,6 +131,7 @@ impl Telemetry {
             log_sample,
             decision_log,
             traces,
+            log_exporter,
             sources,
             exposition,
         }))
@@ -144,12 +153,13 @@ impl Telemetry {
     }
 
     fn keep(&self, mut record: Record, keep: bool) {
-        let logged = !self.log.is_off() && self.logs(&record);
+        let logged = (!self.log.is_off() || self.log_exporter.is_some()) && self.is_logged(&record);
         if !keep && !record.traced && !logged && self.decision_log.is_none() {
             return;
         }
         record.bound();
-        if keep || record.traced {
+        // These hold on to it for longer than it takes to write a line.
+        if keep || record.traced || (logged && self.log_exporter.is_some()) {
             record.forget_claims();
         }
         let record = Arc::new(record);
@@ -163,13 +173,16 @@ impl Telemetry {
         if let Some(log) = &self.decision_log {
             log.push(record.clone());
         }
+        if let Some(exporter) = self.log_exporter.as_ref().filter(|_| logged) {
+            exporter.push(record.clone());
+        }
         if logged {
             self.log.push(record);
         }
     }
 
     /// True where the access log has this record: it refuses, audits or failed, or is one of the sample.
-    fn logs(&self, record: &Record) -> bool {
+    fn is_logged(&self, record: &Record) -> bool {
         let telling = || record.refusal.is_some() || !record.audits.is_empty() || record.status >= 500;
         let failed = || matches!(record.end, End::UpstreamBroke | End::Revoked);
         self.log_sample <= 1 || record.id.draw(self.log_sample) || telling() || failed()
@@ -250,12 +263,14 @@ impl Telemetry {
         self.log.flush(within)
     }
 
-    /// Flushes, sends the spans that wait, and closes the decision log with its last checkpoint; what comes later is not in it.
+    /// Flushes, sends the spans and logs that wait, and closes the decision log with its last checkpoint; what comes
+    /// later is not in it.
     pub fn close(&self, within: Duration) -> bool {
         let closed = self.decision_log.as_ref().is_none_or(|log| log.close(within));
-        if let Some(traces) = &self.traces {
-            traces.close(within);
-        }
+        let exporters = || self.traces.as_ref().map(Traces::exporter).into_iter().chain(&self.log_exporter);
+        // Both send at the same time.
+        exporters().for_each(Exporter::end);
+        exporters().for_each(|exporter| exporter.close(within));
         self.flush(within) && closed
     }
 }
@@ -263,9 +278,13 @@ impl Telemetry {
 #[cfg(test)]
 mod tests {
     use super::access_log::AccessLog;
-    use super::record::End;
+    use super::record::{End, Record};
     use super::testing::{full_record, record};
     use super::{Telemetry, TelemetryOptions};
+    use foregate_filters::context::{LimitFact, ShadowFact, ShadowVerdict};
+    use foregate_filters::rate_limit::OnError;
+    use foregate_filters::reason::Reason;
+    use foregate_filters::step::Step;
     use std::fs;
     use std::time::Duration;
 
@@ -342,6 +361,46 @@ mod tests {
     fn a_log_that_cannot_be_opened_is_an_error() {
         let access_log = AccessLog::File("/nonexistent/folder/access.log".into());
         assert!(Telemetry::new(TelemetryOptions { access_log, ..Default::default() }).is_err());
+    }
+
+    #[test]
+    fn what_is_only_counted_allocates_nothing() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, decisions: 0, ..Default::default() };
+        let telemetry = Telemetry::new(options).unwrap();
+        let route = telemetry.route("leads");
+        // All that can be found out about a request, each time from the same rules.
+        let full = || {
+            let mut full = full_record();
+            full.limits.push(LimitFact { unavailable: Some(OnError::Local), ..full.limits[0].clone() });
+            let verdict = ShadowVerdict::Refuse {
+                step: Step::Admit,
+                reason: Reason::RateLimited,
+                rule: "per-org".into(),
+            };
+            for verdict in [ShadowVerdict::Allow, ShadowVerdict::Undecided, verdict] {
+                full.shadows.push(ShadowFact { policy: "next".into(), verdict, allowed: true });
+            }
+            let mut scored = full.scores[0].clone();
+            scored.fault = None;
+            full.scores.push(scored);
+            full
+        };
+        let revoked = || Record { end: End::Revoked, ..full() };
+        let broke = || Record { end: End::UpstreamBroke, ..record() };
+        let all = || [record(), full(), revoked(), broke()];
+        for record in all() {
+            telemetry.record(record, &route);
+        }
+        let records: Vec<Record> = (0..10).flat_map(|_| all()).collect();
+        let counted = allocation_counter::measure(|| {
+            for record in records {
+                telemetry.record(record, &route);
+            }
+        });
+        assert_eq!(counted.count_total, 0, "{counted:?}");
+        assert!(telemetry.exposition(false).contains("foregate_policy_shadow_total{policy=\"next\""));
+        // The measure does measure.
+        assert!(allocation_counter::measure(|| drop(record())).count_total > 0);
     }
 
     #[test]

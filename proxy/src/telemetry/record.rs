@@ -23,7 +23,7 @@ use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::spans::Attempt;
+use crate::telemetry::traces::attempts::Attempt;
 
 /// Names the decision in the response and nowhere else; a client's copy is never passed on.
 pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-decision");
@@ -106,10 +106,37 @@ pub struct Durations {
     pub upstream: Option<Duration>,
     /// Spent on features and scores.
     pub enrich: Option<Duration>,
-    /// Until dispatch or refusal, without waiting for the body of the client.
-    pub added: Duration,
+    /// See [`Marks::added`].
+    pub added: Option<Duration>,
     /// From the head of the request to its dispatch.
     pub dispatched: Option<Duration>,
+}
+
+/// When a request was where; monotonic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    pub began: Duration,
+    /// It was first sent to an upstream.
+    pub dispatched: Option<Duration>,
+    /// From then to the response head, or to its failure.
+    pub upstream: Option<Duration>,
+    /// The head of the response was ready.
+    pub responded: Option<Duration>,
+    /// Time before `responded` in which the gateway waited for the client or the upstream, or on purpose, and which is
+    /// not within `upstream`.
+    pub waited: Duration,
+}
+
+impl Marks {
+    /// What the gateway added: until dispatch, and from the answer of the upstream until the head of the response was
+    /// ready, or until it was where nothing was sent. `None` where the client left before either.
+    pub fn added(&self) -> Option<Duration> {
+        let until = self.dispatched.or(self.responded)?;
+        let answered = self.dispatched.zip(self.upstream).map(|(at, took)| at.saturating_add(took));
+        let since = self.responded.zip(answered).map(|(at, since)| at.saturating_sub(since));
+        let added = until.saturating_sub(self.began).saturating_add(since.unwrap_or_default());
+        Some(added.saturating_sub(self.waited))
+    }
 }
 
 /// Headers that a request came with and that some logs tell.
@@ -157,7 +184,7 @@ pub struct Record {
     pub upstream_status: u16,
     /// How often it was tried to have an answer; 0 where it came to none.
     pub attempts: u32,
-    /// Each of them, where the trace is sampled and it may be tried more than once.
+    /// Each of them, where the trace is sampled.
     pub tries: Vec<Attempt>,
     pub durations: Durations,
     /// Bytes of the request body.
@@ -377,7 +404,7 @@ fn beside(beside: &Beside) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{CameWith, DecisionId, Record, request_id};
+    use super::{CameWith, DecisionId, Marks, Record, request_id};
     use crate::telemetry::testing::{MOMENT, full_record, record};
     use foregate_filters::moment::Moment;
     use foregate_filters::principal::{Claims, Principal};
@@ -442,6 +469,26 @@ mod tests {
         assert_eq!((came.agent.len(), &*came.referer), (512, "https://a.example/b"));
         headers.insert("user-agent", HeaderValue::from_bytes(b"\xff\xfe").unwrap());
         assert_eq!(&*CameWith::of(&headers).agent, "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn what_was_added_is_what_the_gateway_did_before_and_after_the_upstream() {
+        let ms = Duration::from_millis;
+        let began = Marks { began: ms(1_000), ..Marks::default() };
+        let sent = Marks { dispatched: Some(ms(1_007)), ..began };
+        let answered = Marks { upstream: Some(ms(200)), responded: Some(ms(1_210)), ..sent };
+        let failed = Marks { upstream: None, responded: Some(ms(1_500)), ..sent };
+        for (marks, added, what) in [
+            (began, None, "the client left first"),
+            (Marks { responded: Some(ms(1_004)), ..began }, Some(4), "it was refused"),
+            (sent, Some(7), "the client left while the upstream was asked"),
+            (answered, Some(10), "seven before, three after"),
+            (Marks { waited: ms(6), ..answered }, Some(4), "for the body of the client"),
+            (failed, Some(7), "nobody knows when the upstream was done"),
+            (Marks { waited: ms(60), ..answered }, Some(0), "never less than nothing"),
+        ] {
+            assert_eq!(marks.added(), added.map(ms), "{what}");
+        }
     }
 
     #[test]

@@ -41,6 +41,7 @@ pub struct RouteMetrics {
     upstreams: Series<Arc<str>, Arc<ByUpstream>>,
     refusals: Series<(Step, Reason), Arc<ByRule>>,
     audits: ByRule,
+    revocations: Series<Reason, Counter>,
     /// An answer on this route has stayed open for long.
     stays_open: AtomicBool,
 }
@@ -70,6 +71,7 @@ impl RouteMetrics {
             upstreams: Series::default(),
             refusals: Series::default(),
             audits: Series::default(),
+            revocations: Series::default(),
             stays_open: AtomicBool::new(false),
         }
     }
@@ -98,8 +100,10 @@ impl RouteMetrics {
         if let Some(series) = self.requests.series(&record.method, record.status, make) {
             series.observe(record.durations.total, exemplar);
         }
-        let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
-        self.added.get_or_init(added).observe(record.durations.added, None);
+        if let Some(time) = record.durations.added {
+            let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
+            self.added.get_or_init(added).observe(time, None);
+        }
         if let (Some(upstream), Some(time)) = (&record.upstream, record.durations.upstream) {
             let make = |method, status| {
                 let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(upstream) };
@@ -129,15 +133,23 @@ impl RouteMetrics {
     pub(crate) fn observe_verdict(&self, record: &Record) {
         match &record.refusal {
             // It was admitted, and counted so, when it came.
-            Some(refusal) if record.end == End::Revoked => {
-                let labels = RevocationLabels { route: self.name.clone(), reason: refusal.reason.name() };
-                self.families.revocations.get_or_create_owned(&labels).inc();
-            }
+            Some(refusal) if record.end == End::Revoked => self.observe_revocation(refusal.reason),
             Some(refusal) => self.observe_refusal(refusal),
             None => {}
         }
         for audit in &record.audits {
             self.observe_audit(&audit.rule);
+        }
+    }
+
+    fn observe_revocation(&self, reason: Reason) {
+        let make = || {
+            let labels = RevocationLabels { route: self.name.clone(), reason: reason.name() };
+            (reason, self.families.revocations.get_or_create_owned(&labels))
+        };
+        // Reasons are a closed list.
+        if let Some(counter) = self.revocations.find_or_make(&reason, &Budget::new(1), make) {
+            counter.inc();
         }
     }
 

@@ -15,7 +15,8 @@ pub struct Budget {
     refused: AtomicUsize,
 }
 
-/// Handles by key. Finding one takes no lock; making one copies the map, which happens once a key.
+/// Handles by key. Finding one takes no lock, nor does finding none where no more may be made; making one copies the map,
+/// which happens once a key.
 #[derive(Debug)]
 pub struct Series<K, V> {
     known: ArcSwap<AHashMap<K, V>>,
@@ -35,6 +36,15 @@ impl Budget {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// True where the budget is used up; then this counts as a series that was refused.
+    fn refuses(&self) -> bool {
+        let refuses = self.left.load(Ordering::Relaxed) == 0;
+        if refuses {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        refuses
     }
 
     /// How often a series was asked for that could not be had.
@@ -58,6 +68,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Series<K, V> {
     {
         if let Some(found) = self.known.load().get(key) {
             return Some(found.clone());
+        }
+        // Nobody waits for what cannot be had.
+        if budget.refuses() {
+            return None;
         }
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.load();

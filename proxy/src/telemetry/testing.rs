@@ -56,7 +56,7 @@ pub fn record() -> Record {
             total: Duration::from_micros(1_234),
             upstream: Some(Duration::from_micros(900)),
             enrich: None,
-            added: Duration::from_micros(334),
+            added: Some(Duration::from_micros(334)),
             dispatched: None,
         },
         bytes_received: 1_024,

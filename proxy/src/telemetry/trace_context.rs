@@ -20,7 +20,7 @@ pub struct TraceContext {
     pub trace: u128,
     /// The span of the caller; `None` where the trace starts here.
     pub parent: Option<u64>,
-    /// Our own span, the parent of whatever the upstream does. Never zero.
+    /// Our own span. Never zero.
     pub span: u64,
     /// Bit 0: sampled.
     pub flags: u8,
@@ -111,6 +111,11 @@ impl TraceContext {
 
     /// The `traceparent` for the upstream: our span is its parent.
     pub fn header_value(&self) -> HeaderValue {
+        self.header_value_below(self.span)
+    }
+
+    /// The same with another span of ours as parent.
+    pub fn header_value_below(&self, span: u64) -> HeaderValue {
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         let mut write = |from: usize, bytes: &[u8]| {
             let places = text.get_mut(from..).unwrap_or_default();
@@ -119,7 +124,7 @@ impl TraceContext {
             }
         };
         write(3, &self.trace.to_be_bytes());
-        write(36, &self.span.to_be_bytes());
+        write(36, &span.to_be_bytes());
         write(53, &[self.flags]);
         HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static("-"))
     }

@@ -1,6 +1,8 @@
 //! The gateway over real sockets, and the house it is built in.
 
 #[cfg(test)]
+mod added;
+#[cfg(test)]
 mod addresses;
 #[cfg(test)]
 mod api_keys;
@@ -74,6 +76,8 @@ mod oidc;
 mod open;
 #[cfg(test)]
 mod org_quota;
+#[cfg(test)]
+mod otlp_logs;
 #[cfg(test)]
 mod overload;
 #[cfg(test)]

@@ -1,11 +1,12 @@
-"""A receiver of OTLP traces, by gRPC (grpcio) and HTTP, for one test; ends when its standard input does.
+"""A receiver of OTLP traces and logs, by gRPC (grpcio) and HTTP, for one test; ends when its standard input does.
 
 `otlp_peer.py MODE [CERTIFICATE KEY]` tells {"grpc": PORT, "http": PORT}, then one line for each export that reaches it
-({"export": "grpc" or "http", "headers": {..}, "resource": {..}}), and in the mode `accept` one for each span.
-Other modes: `unavailable` (UNAVAILABLE, 503), `refuse` (INVALID_ARGUMENT, 400), `partial` (one span is not taken),
-`slow` (never answers). With a certificate gRPC is in TLS.
+({"export": "grpc" or "http", "signal": "traces" or "logs", "headers": {..}, "resource": {..}}), and in the mode
+`accept` one for each span and log record. Other modes: `unavailable` (UNAVAILABLE, 503), `refuse` (INVALID_ARGUMENT,
+400), `partial` (one span or log record is not taken), `slow` (never answers). With a certificate gRPC is in TLS.
 """
 
+import gzip
 import json
 import sys
 import threading
@@ -13,6 +14,7 @@ from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 MODE = sys.argv[1]
@@ -25,42 +27,78 @@ def say(told):
 
 
 def value(any_value):
-    return getattr(any_value, any_value.WhichOneof("value"))
+    match any_value.WhichOneof("value"):
+        case None:
+            return None
+        case "array_value":
+            return [value(one) for one in any_value.array_value.values]
+        case "kvlist_value":
+            return attributes(any_value.kvlist_value.values)
+        case name:
+            return getattr(any_value, name)
 
 
 def attributes(pairs):
     return {pair.key: value(pair.value) for pair in pairs}
 
 
+def tell_span(span):
+    say({
+        "trace": span.trace_id.hex(), "span": span.span_id.hex(), "parent": span.parent_span_id.hex(),
+        "name": span.name, "kind": span.kind, "start": span.start_time_unix_nano,
+        "end": span.end_time_unix_nano, "attributes": attributes(span.attributes),
+        "error": span.status.code == 2, "state": span.trace_state, "flags": span.flags,
+    })
+
+
+def tell_log(log):
+    say({
+        "log": value(log.body), "of_trace": log.trace_id.hex(), "of_span": log.span_id.hex(), "flags": log.flags,
+        "severity": log.severity_number, "severity_text": log.severity_text, "time": log.time_unix_nano,
+        "observed": log.observed_time_unix_nano, "event": log.event_name, "attributes": attributes(log.attributes),
+    })
+
+
 def tell(how, headers, request):
     """Tells of an export, and gives the answer."""
-    for resource_spans in request.resource_spans:
-        resource = attributes(resource_spans.resource.attributes)
-        say({"export": how, "headers": headers, "resource": resource})
-        for span in (span for scope in resource_spans.scope_spans for span in scope.spans):
-            if MODE == "accept":
-                say({
-                    "trace": span.trace_id.hex(), "span": span.span_id.hex(), "parent": span.parent_span_id.hex(),
-                    "name": span.name, "kind": span.kind, "start": span.start_time_unix_nano,
-                    "end": span.end_time_unix_nano, "attributes": attributes(span.attributes),
-                    "error": span.status.code == 2, "state": span.trace_state, "flags": span.flags,
-                })
-    answer = trace_service_pb2.ExportTraceServiceResponse()
-    if MODE == "partial":
-        answer.partial_success.rejected_spans = 1
+    logs = isinstance(request, logs_service_pb2.ExportLogsServiceRequest)
+    for one in request.resource_logs if logs else request.resource_spans:
+        signal = "logs" if logs else "traces"
+        say({"export": how, "signal": signal, "headers": headers, "resource": attributes(one.resource.attributes)})
+        for scope in one.scope_logs if logs else one.scope_spans:
+            for item in scope.log_records if logs else scope.spans:
+                if MODE == "accept":
+                    tell_log(item) if logs else tell_span(item)
+    if logs:
+        answer = logs_service_pb2.ExportLogsServiceResponse()
+        if MODE == "partial":
+            answer.partial_success.rejected_log_records = 1
+    else:
+        answer = trace_service_pb2.ExportTraceServiceResponse()
+        if MODE == "partial":
+            answer.partial_success.rejected_spans = 1
+    return answer
+
+
+def exported(request, context):
+    answer = tell("grpc", dict(context.invocation_metadata()), request)
+    if MODE == "unavailable":
+        context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
+    if MODE == "refuse":
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such tenant")
+    if MODE == "slow":
+        threading.Event().wait()
     return answer
 
 
 class Traces(trace_service_pb2_grpc.TraceServiceServicer):
     def Export(self, request, context):
-        answer = tell("grpc", dict(context.invocation_metadata()), request)
-        if MODE == "unavailable":
-            context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
-        if MODE == "refuse":
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such tenant")
-        if MODE == "slow":
-            threading.Event().wait()
-        return answer
+        return exported(request, context)
+
+
+class Logs(logs_service_pb2_grpc.LogsServiceServicer):
+    def Export(self, request, context):
+        return exported(request, context)
 
 
 class Web(BaseHTTPRequestHandler):
@@ -68,9 +106,14 @@ class Web(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        request = trace_service_pb2.ExportTraceServiceRequest.FromString(body)
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        message = {
+            "/v1/traces": trace_service_pb2.ExportTraceServiceRequest,
+            "/v1/logs": logs_service_pb2.ExportLogsServiceRequest,
+        }[self.path]
         headers = {name.lower(): text for name, text in self.headers.items()} | {":path": self.path}
-        answer = tell("http", headers, request).SerializeToString()
+        answer = tell("http", headers, message.FromString(body)).SerializeToString()
         if MODE == "slow":
             threading.Event().wait()
         self.send_response({"unavailable": 503, "refuse": 400}.get(MODE, 200))
@@ -86,6 +129,7 @@ class Web(BaseHTTPRequestHandler):
 def main():
     server = grpc.server(futures.ThreadPoolExecutor(8))
     trace_service_pb2_grpc.add_TraceServiceServicer_to_server(Traces(), server)
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(Logs(), server)
     if len(sys.argv) > 2:
         chain, key = (open(file, "rb").read() for file in sys.argv[2:4])
         by_grpc = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, chain)]))

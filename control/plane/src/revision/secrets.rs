@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foregate_policy::files;
 
-use crate::files;
 use crate::revision::build::discard;
 use crate::sources::folder;
 use crate::sources::spec::Limits;
@@ -65,8 +65,7 @@ pub fn write(folder: &Path, secrets: &Secrets) -> io::Result<()> {
     if kept.is_dir() {
         fs::rename(&kept, &old)?;
     }
-    fs::rename(&new, &kept).inspect_err(|_| drop(fs::rename(&old, &kept)))?;
-    files::sync_folder(folder)?;
+    files::put(&new, &kept).inspect_err(|_| drop(fs::rename(&old, &kept)))?;
     discard(&old);
     Ok(())
 }

@@ -1,69 +1,33 @@
-//! Traces: records wait in a bounded queue; a thread sends them as spans.
+//! Traces: which are sampled, which refusals are told besides; sent by OTLP.
 
-pub mod otlp;
-mod post;
+pub mod attempts;
 pub mod spans;
-pub mod target;
 
-use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use log::Level;
-use prost::Message;
-use tokio::runtime::Builder;
-use tokio::sync::Notify;
-
-use crate::telemetry::event::event;
+use crate::telemetry::otlp::{Destination, Exporter};
 use crate::telemetry::record::Record;
-use crate::telemetry::sources::{Kind, Sources};
-use crate::telemetry::traces::otlp::{ExportRequest, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans};
-use crate::telemetry::traces::post::{Post, PostError};
-use crate::telemetry::traces::target::Target;
-
-/// Most records that wait to be sent; the spans of what comes later are dropped and counted.
-const CAPACITY: usize = 4_096;
-
-/// Records sent at once.
-const BATCH: usize = 256;
-
-/// How long records gather before they are sent.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// Pauses before another attempt to send a batch: after the last one it is dropped.
-const RETRIES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// Parts of the ratio of traces that begin here; 56 bits of the trace id decide (W3C Trace Context 2, section 3.2).
 const PARTS: u64 = 1 << 56;
 
-/// Names the conventions that attributes follow.
-const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
-
-/// Why spans were dropped, as a label: the queue was full, the collector would not have them, it was not there in time.
-const REASONS: [&str; 3] = ["full", "refused", "late"];
-const FULL: usize = 0;
-const REFUSED: usize = 1;
-const LATE: usize = 2;
-
 /// Where spans go, and which.
 #[derive(Clone, Debug)]
 pub struct TraceOptions {
-    pub target: Target,
+    pub to: Destination,
     /// Part of the traces that begin here, from 0 to 1.
     pub ratio: f64,
     /// Refusals and errors of requests that are not sampled, a second.
     pub refusals: u32,
-    /// Attributes of this process.
-    pub resource: Vec<(String, String)>,
 }
 
-/// Spans on their way. Dropping it lets the thread end.
+/// Spans on their way, and which of them are told.
 #[derive(Debug)]
 pub struct Traces {
-    shared: Arc<Shared>,
+    exporter: Exporter,
     /// Trace ids below it, of [`PARTS`], are sampled.
     below: u64,
     refusals: Rate,
@@ -74,27 +38,6 @@ pub struct Traces {
 struct Rate {
     limit: u32,
     window: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
-    come: Notify,
-    /// Signalled when nothing is left.
-    sent: Condvar,
-    exported: AtomicU64,
-    failed: AtomicU64,
-    dropped: [AtomicU64; REASONS.len()],
-    /// Whether the last export came about, for the operator: told when it changes.
-    troubled: AtomicU32,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: VecDeque<Arc<Record>>,
-    /// Some were taken out and are not settled yet.
-    sending: bool,
-    closed: bool,
 }
 
 impl Rate {
@@ -116,19 +59,11 @@ impl Traces {
     /// # Errors
     /// Where a file cannot be read or the thread cannot be started.
     pub fn start(options: TraceOptions) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let post = Post::new(options.target)?;
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let run = Arc::clone(&shared);
-        let resource = resource(&options.resource);
-        thread::Builder::new()
-            .name("traces".to_owned())
-            .spawn(move || runtime.block_on(run.run(post, &resource)))?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of 2^56")]
         #[expect(clippy::cast_precision_loss, reason = "2^56 is a double")]
         let below = (options.ratio.clamp(0.0, 1.0) * PARTS as f64) as u64;
         let refusals = Rate { limit: options.refusals, window: AtomicU64::new(0) };
-        Ok(Self { shared, below, refusals })
+        Ok(Self { exporter: Exporter::start(options.to)?, below, refusals })
     }
 
     /// True where a trace that begins here is to be sampled.
@@ -149,188 +84,31 @@ impl Traces {
 
     /// Hands a record over. Never waits; drops it where the queue is full.
     pub fn push(&self, record: Arc<Record>) {
-        let mut queue = self.shared.lock();
-        if queue.waiting.len() >= CAPACITY {
-            drop(queue);
-            self.shared.drop_spans(FULL, spans::count(&record));
-            return;
-        }
-        queue.waiting.push_back(record);
-        // One wake-up out of sleep, one for a whole batch; none for the records between.
-        let wake = queue.waiting.len() == 1 || queue.waiting.len() == BATCH;
-        drop(queue);
-        if wake {
-            self.shared.come.notify_one();
-        }
+        self.exporter.push(record);
     }
 
-    /// Sends what waits, in at most this time.
-    pub fn close(&self, within: Duration) {
-        let mut queue = self.shared.lock();
-        queue.closed = true;
-        self.shared.come.notify_one();
-        let pending = |queue: &mut Queue| queue.sending || !queue.waiting.is_empty();
-        let _ = self.shared.sent.wait_timeout_while(queue, within, pending);
-    }
-
-    /// Exports what became of spans.
-    pub fn export(&self, sources: &Sources) {
-        let shared = Arc::clone(&self.shared);
-        let help = "Spans that the collector has taken.";
-        sources.register(Kind::Counter, "foregate_spans_exported_total", help, &[], move || {
-            number(&shared.exported)
-        });
-        let shared = Arc::clone(&self.shared);
-        let help = "Attempts to send spans that failed.";
-        sources.register(Kind::Counter, "foregate_span_exports_failed_total", help, &[], move || {
-            number(&shared.failed)
-        });
-        for (place, reason) in REASONS.into_iter().enumerate() {
-            let shared = Arc::clone(&self.shared);
-            let help =
-                "Spans dropped: the queue was full, they were refused, or there was no answer in time.";
-            let read = move || shared.dropped.get(place).map_or(f64::NAN, number);
-            sources.register(
-                Kind::Counter,
-                "foregate_spans_dropped_total",
-                help,
-                &[("reason", reason)],
-                read,
-            );
-        }
-    }
-}
-
-impl Drop for Traces {
-    fn drop(&mut self) {
-        self.shared.lock().closed = true;
-        self.shared.come.notify_one();
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; 2^53 is not reached")]
-fn number(count: &AtomicU64) -> f64 {
-    count.load(Ordering::Relaxed) as f64
-}
-
-fn resource(attributes: &[(String, String)]) -> Resource {
-    Resource { attributes: attributes.iter().map(|(key, value)| KeyValue::text(key, value)).collect() }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn drop_spans(&self, reason: usize, spans: usize) {
-        if let Some(count) = self.dropped.get(reason) {
-            count.fetch_add(spans as u64, Ordering::Relaxed);
-        }
-    }
-
-    /// The next records, where some wait; `Err` where none will come.
-    fn take(&self) -> Result<Vec<Arc<Record>>, ()> {
-        let mut queue = self.lock();
-        if queue.waiting.is_empty() {
-            queue.sending = false;
-            self.sent.notify_all();
-            return if queue.closed { Err(()) } else { Ok(Vec::new()) };
-        }
-        queue.sending = true;
-        let count = queue.waiting.len().min(BATCH);
-        Ok(queue.waiting.drain(..count).collect())
-    }
-
-    /// True while records may gather: there are few, and nobody waits for the end.
-    fn gathers(&self) -> bool {
-        let queue = self.lock();
-        !queue.closed && queue.waiting.len() < BATCH
-    }
-
-    async fn run(&self, mut post: Post, resource: &Resource) {
-        while let Ok(batch) = self.take() {
-            if batch.is_empty() {
-                self.come.notified().await;
-                if self.gathers() {
-                    let _ = tokio::time::timeout(PAUSE, self.come.notified()).await;
-                }
-                continue;
-            }
-            let mut spans = Vec::new();
-            for record in &batch {
-                spans::write(record, &mut spans);
-            }
-            drop(batch);
-            let count = spans.len();
-            if count == 0 {
-                continue;
-            }
-            let scope = Scope { name: "foregate".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-            let scope_spans = vec![ScopeSpans { scope: Some(scope), spans }];
-            let all = ResourceSpans {
-                resource: Some(resource.clone()),
-                scope_spans,
-                schema_url: SCHEMA.to_owned(),
-            };
-            let message = ExportRequest { resource_spans: vec![all] }.encode_to_vec();
-            self.send(&mut post, &message, count).await;
-        }
-    }
-
-    /// Sends one batch, again where that may help; settles what became of it.
-    async fn send(&self, post: &mut Post, message: &[u8], count: usize) {
-        let mut pauses = RETRIES.iter();
-        loop {
-            let error = match post.send(message).await {
-                Ok(rejected) => {
-                    let rejected = rejected.min(count);
-                    self.exported.fetch_add((count - rejected) as u64, Ordering::Relaxed);
-                    self.drop_spans(REFUSED, rejected);
-                    self.tell(None);
-                    return;
-                }
-                Err(error) => error,
-            };
-            self.failed.fetch_add(1, Ordering::Relaxed);
-            self.tell(Some(&error));
-            if !error.may_pass() {
-                return self.drop_spans(REFUSED, count);
-            }
-            // A process that ends does not wait for a collector that is away.
-            let pause = pauses.next().filter(|_| !self.lock().closed);
-            let Some(pause) = pause else { return self.drop_spans(LATE, count) };
-            tokio::time::sleep(*pause).await;
-        }
-    }
-
-    /// Tells the operator when sending begins to fail, and when it works again.
-    fn tell(&self, error: Option<&PostError>) {
-        let troubled = u32::from(error.is_some());
-        if self.troubled.swap(troubled, Ordering::Relaxed) == troubled {
-            return;
-        }
-        match error {
-            Some(error) => event(Level::Warn, "spans not sent", &[("error", error.to_string().into())]),
-            None => event(Level::Info, "spans sent again", &[]),
-        }
+    /// What sends them.
+    pub const fn exporter(&self) -> &Exporter {
+        &self.exporter
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BATCH, CAPACITY, FULL, Rate, TraceOptions, Traces};
+    use super::{Rate, TraceOptions, Traces};
+    use crate::telemetry::otlp::Destination;
+    use crate::telemetry::otlp::signal::Signal;
+    use crate::telemetry::otlp::target::Target;
     use crate::telemetry::random;
     use crate::telemetry::testing::{full_record, record};
     use crate::telemetry::trace_context::TraceContext;
-    use crate::telemetry::traces::target::Target;
-    use std::net::TcpListener;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
     use std::time::Duration;
 
     fn traces(url: &str, ratio: f64, refusals: u32) -> Traces {
-        let target = Target::parse(url).unwrap();
-        Traces::start(TraceOptions { target, ratio, refusals, resource: Vec::new() }).unwrap()
+        let target = Target::parse(url, Signal::Traces).unwrap();
+        let to = Destination { target, resource: Vec::new() };
+        Traces::start(TraceOptions { to, ratio, refusals }).unwrap()
     }
 
     fn begun() -> TraceContext {
@@ -367,23 +145,5 @@ mod tests {
         let rate = Rate { limit: 2, window: AtomicU64::new(0) };
         let taken = |second| (0..5).filter(|_| rate.takes(Duration::from_secs(second))).count();
         assert_eq!((taken(1), taken(1), taken(2)), (2, 0, 2));
-    }
-
-    #[test]
-    fn a_full_queue_drops_and_counts_spans_and_never_waits() {
-        // It takes connections and never answers.
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let traces = traces(&format!("http://{}", listener.local_addr().unwrap()), 0.0, 0);
-        let mut waiting = record();
-        waiting.trace = Some(begun());
-        let waiting = Arc::new(waiting);
-        for _ in 0..CAPACITY + BATCH + 10 {
-            traces.push(Arc::clone(&waiting));
-        }
-        let dropped = traces.shared.dropped[FULL].load(Ordering::Relaxed);
-        // Two spans a record; the thread may have taken one batch.
-        assert!((20..=2 * (BATCH as u64 + 10)).contains(&dropped), "{dropped}");
-        assert!(traces.shared.lock().waiting.len() <= CAPACITY);
-        traces.close(Duration::from_millis(1));
     }
 }

@@ -1,59 +1,34 @@
 //! The spans of one finished request, made from its record.
 
-use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use foregate_filters::context::ScoreFact;
+use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 
+use crate::telemetry::explain::Explanation;
 use crate::telemetry::labels::{OUTCOMES, method, outcome};
+use crate::telemetry::otlp::message::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
 use crate::telemetry::random;
 use crate::telemetry::record::{End, Record};
 use crate::telemetry::trace_context::TraceContext;
-use crate::telemetry::traces::otlp::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
+use crate::telemetry::traces::attempts::Attempt;
 
 /// The parent is of another process (opentelemetry-proto, `SpanFlags`): it is known whether it is, and it is.
 const REMOTE_PARENT: u32 = 0x300;
 /// It is known that the parent is of this process.
 const LOCAL_PARENT: u32 = 0x100;
 
-/// Most attempts that are told of one request.
-const MAX_ATTEMPTS: usize = 16;
-
-/// One attempt to have an answer of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    pub endpoint: SocketAddr,
-    /// Monotonic.
-    pub began: Duration,
-    pub took: Duration,
-    /// 0 where there was no response.
-    pub status: u16,
-}
-
-/// Attempts as they are made: one after the other, by one request.
-#[derive(Debug, Default)]
-pub struct AttemptLog(Mutex<Vec<Attempt>>);
-
-impl AttemptLog {
-    /// Notes one more, where there is room.
-    pub fn push(&self, attempt: Attempt) {
-        let mut attempts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if attempts.len() < MAX_ATTEMPTS {
-            attempts.push(attempt);
-        }
-    }
-
-    /// Takes all of them out.
-    pub fn take(&self) -> Vec<Attempt> {
-        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// How many spans a record gives.
 pub fn count(record: &Record) -> usize {
     let steps = record.explanation.as_ref().map_or(0, |explanation| explanation.timed().count());
-    1 + steps + usize::from(record.durations.upstream.is_some()) + record.tries.len()
+    let scores = record.explanation.as_ref().map_or(0, |explanation| scored(record, explanation).count());
+    let sent = match record.tries.len() {
+        0 => usize::from(record.durations.upstream.is_some()),
+        1 => 1,
+        several => several + 1,
+    };
+    1 + steps + scores + sent
 }
 
 /// Appends the spans of a record; those of a connection that was passed on are none.
@@ -64,25 +39,30 @@ pub fn write(record: &Record, spans: &mut Vec<Span>) {
     let told = Told { record, trace };
     spans.push(told.server());
     if let Some(explanation) = &record.explanation {
-        for (step, filter, began, took) in explanation.timed() {
-            let mut span = told.child(format!("{step} {filter}"), INTERNAL, began, took);
-            told.step(&mut span, step);
-            spans.push(span);
+        told.steps(explanation, spans);
+    }
+    let upstream = record.durations.upstream;
+    let began = record.moment.monotonic + record.durations.dispatched.unwrap_or_default();
+    match &record.tries[..] {
+        [] => spans.extend(upstream.map(|took| told.exchange(began, took))),
+        [only] => spans.push(told.attempt(1, only, trace.span)),
+        several => {
+            let took = upstream.unwrap_or_else(|| told.ended().saturating_sub(began));
+            let id = random::next().max(1);
+            spans.push(told.dispatch(id, began, took));
+            let attempts = (1_u32..).zip(several);
+            spans.extend(attempts.map(|(number, attempt)| told.attempt(number, attempt, id)));
         }
     }
-    if let Some(took) = record.durations.upstream {
-        let began = record.durations.dispatched.unwrap_or_default();
-        let mut span = told.child(told.method().to_owned(), CLIENT, record.moment.monotonic + began, took);
-        told.client(&mut span);
-        let parent = span.span_id.clone();
-        spans.push(span);
-        for (number, attempt) in (1_u32..).zip(&record.tries) {
-            let mut span = told.child(format!("attempt {number}"), CLIENT, attempt.began, attempt.took);
-            span.parent_span_id.clone_from(&parent);
-            told.attempt(&mut span, number, attempt);
-            spans.push(span);
-        }
-    }
+}
+
+/// Each score with the time at which it was there or known to be missing, where that was measured.
+fn scored<'a>(
+    record: &'a Record,
+    explanation: &'a Explanation,
+) -> impl Iterator<Item = (&'a ScoreFact, Duration)> {
+    let times = explanation.trace.timing.iter().flat_map(|timing| &timing.scored).copied();
+    record.scores.iter().zip(times)
 }
 
 struct Told<'a> {
@@ -118,6 +98,48 @@ impl Told<'_> {
         let mut span = self.span(random::next().max(1), name, kind, began, took);
         span.parent_span_id = self.trace.span.to_be_bytes().to_vec();
         span.flags = u32::from(self.trace.flags) | LOCAL_PARENT;
+        span
+    }
+
+    /// When the request ended; monotonic.
+    fn ended(&self) -> Duration {
+        self.record.moment.monotonic + self.record.durations.total
+    }
+
+    /// The filters that were asked, and the models below those that asked them.
+    fn steps(&self, explanation: &Explanation, spans: &mut Vec<Span>) {
+        let mut scored = scored(self.record, explanation).peekable();
+        for (step, filter, began, took) in explanation.timed() {
+            let mut span = self.child(format!("{step} {filter}"), INTERNAL, began, took);
+            self.step(&mut span, step);
+            let parent = span.span_id.clone();
+            spans.push(span);
+            // One model after the other, in the order of their rules.
+            let mut asked = began;
+            while step == Step::Enrich
+                && let Some((fact, there)) = scored.next_if(|(_, there)| *there <= began + took)
+            {
+                let mut span = self.score(fact, asked, there.saturating_sub(asked));
+                span.parent_span_id.clone_from(&parent);
+                spans.push(span);
+                asked = there;
+            }
+        }
+    }
+
+    /// A model that was asked, and what became of it.
+    fn score(&self, fact: &ScoreFact, asked: Duration, took: Duration) -> Span {
+        let mut span = self.child(format!("score {}", fact.model), INTERNAL, asked, took);
+        let outcome = OUTCOMES.get(outcome(fact.fault.as_ref())).copied().unwrap_or_default();
+        span.attributes.push(KeyValue::text("foregate.rule", &*fact.rule));
+        span.attributes.push(KeyValue::text("foregate.model", &*fact.model));
+        span.attributes.push(KeyValue::text("foregate.model.version", &*fact.version));
+        span.attributes.push(KeyValue::text("foregate.model.outcome", outcome));
+        if fact.fault.is_some() {
+            fail(&mut span, outcome);
+        } else if let Some(score) = fact.scores.first() {
+            span.attributes.push(KeyValue::of("foregate.score", Value::Double(f64::from(*score))));
+        }
         span
     }
 
@@ -161,80 +183,116 @@ impl Told<'_> {
             span.attributes.push(KeyValue::text("foregate.reason", refusal.reason.name()));
             span.attributes.push(KeyValue::text("foregate.rule", &*refusal.rule));
         }
-        if record.status >= 500 || record.end == End::UpstreamBroke {
-            self.fail(&mut span, record.status);
+        match &record.refusal {
+            Some(refusal) if record.status >= 500 => fail(&mut span, refusal.reason.name()),
+            None if record.status >= 500 => fail(&mut span, &record.status.to_string()),
+            _ if record.end == End::UpstreamBroke => fail(&mut span, Reason::UpstreamReset.name()),
+            _ => {}
         }
         span
     }
 
-    /// The operation failed: by its reason where there is one, by its status otherwise.
-    fn fail(&self, span: &mut Span, status: u16) {
-        span.status = Some(Status { code: ERROR, message: String::new() });
-        let reason = self.record.refusal.as_ref().map(|refusal| refusal.reason.name().to_owned());
-        let reason = reason.filter(|_| status == 0 || status == self.record.status);
-        let kind =
-            reason.unwrap_or_else(|| if status == 0 { "_OTHER".to_owned() } else { status.to_string() });
-        span.attributes.push(KeyValue::text("error.type", kind));
-    }
-
-    /// What is told of a step beside its time: who refused in it, and what a model said.
+    /// What is told of a step beside its time: who refused in it.
     fn step(&self, span: &mut Span, step: Step) {
         span.attributes.push(KeyValue::text("foregate.step", step.name()));
-        // Names of attributes are unique in a span: one model stands for all.
-        if let (Step::Enrich, Some(fact)) = (step, self.record.scores.first()) {
-            let outcome = OUTCOMES.get(outcome(fact.fault.as_ref())).copied().unwrap_or_default();
-            span.attributes.push(KeyValue::text("foregate.model", &*fact.model));
-            span.attributes.push(KeyValue::text("foregate.model.version", &*fact.version));
-            span.attributes.push(KeyValue::text("foregate.model.outcome", outcome));
-            if let (Some(score), true) = (fact.scores.first(), fact.fault.is_none()) {
-                span.attributes.push(KeyValue::of("foregate.score", Value::Double(f64::from(*score))));
-            }
-        }
         if let Some(refusal) = self.record.refusal.as_ref().filter(|refusal| refusal.step == step) {
             span.attributes.push(KeyValue::text("foregate.reason", refusal.reason.name()));
             span.attributes.push(KeyValue::text("foregate.rule", &*refusal.rule));
         }
     }
 
-    fn client(&self, span: &mut Span) {
-        let record = self.record;
-        span.attributes.push(KeyValue::text("http.request.method", self.method()));
-        if let Some(upstream) = &record.upstream {
-            span.attributes.push(KeyValue::text("foregate.upstream", &**upstream));
+    /// All attempts together, where there are several: what the upstream sees are the attempts.
+    fn dispatch(&self, id: u64, began: Duration, took: Duration) -> Span {
+        let mut span = self.child("dispatch".to_owned(), INTERNAL, began, took);
+        span.span_id = id.to_be_bytes().to_vec();
+        self.step(&mut span, Step::Dispatch);
+        self.upstream(&mut span);
+        if self.record.upstream_status == 0 {
+            fail(&mut span, &self.unanswered());
         }
-        self.answered(span, record.endpoint, record.upstream_status);
+        span
     }
 
-    fn attempt(&self, span: &mut Span, number: u32, attempt: &Attempt) {
-        span.attributes.push(KeyValue::text("http.request.method", self.method()));
+    /// The exchange with the upstream, where its attempts were not noted.
+    fn exchange(&self, began: Duration, took: Duration) -> Span {
+        let record = self.record;
+        let mut span = self.child(self.method().to_owned(), CLIENT, began, took);
+        self.client(&mut span, record.endpoint.map(|it| (it.ip().to_string(), it.port())));
+        self.answered(&mut span, record.upstream_status, None);
+        span
+    }
+
+    /// One attempt, below that span.
+    fn attempt(&self, number: u32, attempt: &Attempt, parent: u64) -> Span {
+        // One that was given up ends with the time for all of them, or with the request.
+        let record = self.record;
+        let over = match (record.durations.dispatched, record.durations.upstream) {
+            (Some(dispatched), Some(took)) => record.moment.monotonic + dispatched + took,
+            _ => self.ended(),
+        };
+        let took = attempt.took.unwrap_or_else(|| over.saturating_sub(attempt.began));
+        let mut span = self.child(self.method().to_owned(), CLIENT, attempt.began, took);
+        span.span_id = attempt.span.to_be_bytes().to_vec();
+        span.parent_span_id = parent.to_be_bytes().to_vec();
+        self.client(&mut span, Some((attempt.endpoint.ip().to_string(), attempt.endpoint.port())));
         if number > 1 {
             span.attributes.push(KeyValue::int("http.request.resend_count", number - 1));
         }
-        self.answered(span, Some(attempt.endpoint), attempt.status);
+        self.answered(&mut span, attempt.status, attempt.fault);
+        span
     }
 
-    fn answered(&self, span: &mut Span, endpoint: Option<SocketAddr>, status: u16) {
-        if let Some(endpoint) = endpoint {
-            span.attributes.push(KeyValue::text("server.address", endpoint.ip().to_string()));
-            span.attributes.push(KeyValue::int("server.port", endpoint.port()));
+    fn upstream(&self, span: &mut Span) {
+        if let Some(upstream) = &self.record.upstream {
+            span.attributes.push(KeyValue::text("foregate.upstream", &**upstream));
         }
+    }
+
+    fn client(&self, span: &mut Span, endpoint: Option<(String, u16)>) {
+        span.attributes.push(KeyValue::text("http.request.method", self.method()));
+        self.upstream(span);
+        if let Some((address, port)) = endpoint {
+            span.attributes.push(KeyValue::text("server.address", address));
+            span.attributes.push(KeyValue::int("server.port", port));
+        }
+    }
+
+    fn answered(&self, span: &mut Span, status: u16, fault: Option<Reason>) {
         if status != 0 {
             span.attributes.push(KeyValue::int("http.response.status_code", status));
         }
         // Of a client span every 4xx is an error (semantic conventions of HTTP).
-        if status == 0 || status >= 400 {
-            self.fail(span, status);
+        match (status, fault) {
+            (0, Some(fault)) => fail(span, fault.name()),
+            (0, None) => fail(span, &self.unanswered()),
+            (400.., _) => fail(span, &status.to_string()),
+            _ => {}
         }
     }
+
+    /// Why there was no answer to what was under way last: the refusal says so, or how the request ended.
+    fn unanswered(&self) -> String {
+        match &self.record.refusal {
+            Some(refusal) => refusal.reason.name().to_owned(),
+            None if self.record.end == End::Complete => "_OTHER".to_owned(),
+            None => self.record.end.name().to_owned(),
+        }
+    }
+}
+
+/// The operation failed: of this kind.
+fn fail(span: &mut Span, kind: &str) {
+    span.status = Some(Status { code: ERROR, message: String::new() });
+    span.attributes.push(KeyValue::text("error.type", kind));
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Attempt, LOCAL_PARENT, REMOTE_PARENT, count, write};
+    use crate::telemetry::otlp::message::{ERROR, Span, Value};
     use crate::telemetry::record::Record;
     use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
     use crate::telemetry::trace_context::TraceContext;
-    use crate::telemetry::traces::otlp::{ERROR, Span, Value};
     use http::Method;
     use prost::Message;
     use std::time::Duration;
@@ -258,6 +316,7 @@ mod tests {
             Value::Int(number) => Some(number.to_string()),
             Value::Double(number) => Some(number.to_string()),
             Value::Bool(truth) => Some(truth.to_string()),
+            Value::Array(_) | Value::List(_) => None,
         }
     }
 
@@ -299,23 +358,109 @@ mod tests {
         assert_eq!(text(&spans[1], "foregate.reason"), None);
     }
 
+    fn attempt(span: u64, micros: u64, status: u16, fault: Option<Reason>) -> Attempt {
+        let began = MOMENT.monotonic + Duration::from_micros(micros);
+        let took = Some(Duration::from_micros(100));
+        Attempt { span, endpoint: ([10, 0, 0, 1], 8443).into(), began, took, status, fault }
+    }
+
     #[test]
-    fn attempts_stand_below_the_dispatch_and_failures_are_errors() {
+    fn the_only_attempt_is_the_exchange_and_has_the_span_that_the_upstream_was_told() {
         let mut record = traced(record());
-        let attempt = |micros, status| Attempt {
-            endpoint: ([10, 0, 0, 1], 8443).into(),
-            began: MOMENT.monotonic + Duration::from_micros(micros),
-            took: Duration::from_micros(100),
-            status,
-        };
-        record.tries = vec![attempt(400, 0), attempt(600, 201)];
+        record.tries = vec![attempt(21, 400, 404, None)];
+        let spans = spans(&record);
+        assert_eq!(spans.len(), 2);
+        let (server, client) = (&spans[0], &spans[1]);
+        assert_eq!((&*client.name, client.kind), ("POST", 3));
+        assert_eq!(client.span_id, 21_u64.to_be_bytes());
+        assert_eq!(client.parent_span_id, server.span_id);
+        assert_eq!(text(client, "foregate.upstream").unwrap(), "leads-svc");
+        assert_eq!(text(client, "server.address").unwrap(), "10.0.0.1");
+        assert_eq!(text(client, "error.type").unwrap(), "404", "of a client it is an error");
+        assert!(server.status.is_none());
+    }
+
+    #[test]
+    fn several_attempts_stand_below_a_dispatch_and_failures_say_why() {
+        let mut record = traced(record());
+        record.tries = vec![attempt(21, 400, 0, Some(Reason::UpstreamReset)), attempt(22, 600, 201, None)];
         let spans = spans(&record);
         assert_eq!(spans.len(), 4);
-        assert!(spans[2..].iter().all(|span| span.parent_span_id == spans[1].span_id));
+        assert_eq!((&*spans[1].name, spans[1].kind), ("dispatch", 1), "it is no exchange of its own");
+        assert_eq!(spans[1].parent_span_id, spans[0].span_id);
+        for (span, id) in spans[2..].iter().zip([21_u64, 22]) {
+            assert_eq!((&*span.name, span.kind), ("POST", 3));
+            assert_eq!((&span.parent_span_id, &*span.span_id), (&spans[1].span_id, &id.to_be_bytes()[..]));
+        }
         assert_eq!(spans[2].status.as_ref().unwrap().code, ERROR);
-        assert_eq!(text(&spans[2], "error.type").unwrap(), "_OTHER");
+        assert_eq!(text(&spans[2], "error.type").unwrap(), "UpstreamReset");
+        assert_eq!(text(&spans[2], "http.request.resend_count"), None);
         assert_eq!(text(&spans[3], "http.request.resend_count").unwrap(), "1");
-        assert!(spans[3].status.is_none());
+        assert!(spans[1].status.is_none() && spans[3].status.is_none());
+    }
+
+    #[test]
+    fn an_attempt_that_was_given_up_ends_when_nobody_waited_any_more() {
+        let mut late = traced(record());
+        (late.status, late.upstream_status) = (504, 0);
+        late.durations.dispatched = Some(Duration::from_micros(200));
+        late.refusal = Some(Refusal {
+            step: Step::Dispatch,
+            reason: Reason::UpstreamTimeout,
+            rule: "".into(),
+            detail: "".into(),
+        });
+        late.tries = vec![Attempt { took: None, ..attempt(21, 200, 0, None) }];
+        let client = &spans(&late)[1];
+        assert_eq!(client.end_time_unix_nano - client.start_time_unix_nano, 900_000, "the time for all");
+        assert_eq!(text(client, "error.type").unwrap(), "UpstreamTimeout");
+
+        let mut left = traced(record());
+        (left.status, left.upstream_status, left.end) = (499, 0, End::ClientGone);
+        left.durations.upstream = None;
+        left.tries = late.tries;
+        let client = &spans(&left)[1];
+        assert_eq!(client.end_time_unix_nano - client.start_time_unix_nano, 1_034_000, "the request");
+        assert_eq!(text(client, "error.type").unwrap(), "client_gone");
+    }
+
+    #[test]
+    fn each_model_is_a_span_below_the_step_that_asked_it() {
+        let mut record = traced(explained_record());
+        let mut second = record.scores[0].clone();
+        (second.rule, second.model, second.version) = ("risk".into(), "risk-score".into(), "7".into());
+        second.fault = Some(ScoreFault::Late);
+        record.scores[0].fault = None;
+        record.scores.push(second);
+        let explanation = record.explanation.as_mut().unwrap();
+        let mut description: Description = (**explanation.description.as_ref().unwrap()).clone();
+        (description.links[1].step, description.links[1].filter) = (Step::Enrich, "enrich");
+        explanation.description = Some(description.into());
+        let timing = explanation.trace.timing.as_mut().unwrap();
+        // The step began after nine microseconds and took three.
+        timing.scored.extend([10, 12].map(|micros| MOMENT.monotonic + Duration::from_micros(micros)));
+        let spans = spans(&record);
+        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+        let steps =
+            ["POST leads", "guard addresses", "enrich enrich", "score lead-score", "score risk-score"];
+        assert_eq!(names[..5], steps);
+        let (first, second) = (&spans[3], &spans[4]);
+        assert!(spans[3..5].iter().all(|span| span.parent_span_id == spans[2].span_id));
+        assert_eq!(first.start_time_unix_nano, spans[2].start_time_unix_nano);
+        assert_eq!(first.end_time_unix_nano, second.start_time_unix_nano);
+        assert_eq!(second.end_time_unix_nano, spans[2].end_time_unix_nano);
+        for (span, model, version, outcome) in
+            [(first, "lead-score", "3", "scored"), (second, "risk-score", "7", "late")]
+        {
+            assert_eq!(text(span, "foregate.model").unwrap(), model);
+            assert_eq!(text(span, "foregate.model.version").unwrap(), version);
+            assert_eq!(text(span, "foregate.model.outcome").unwrap(), outcome);
+        }
+        assert_eq!(
+            (text(first, "foregate.score").unwrap(), text(second, "foregate.score")),
+            ("0.25".into(), None)
+        );
+        assert_eq!((first.status.is_none(), text(second, "error.type").unwrap()), (true, "late".into()));
     }
 
     #[test]

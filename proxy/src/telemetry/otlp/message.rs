@@ -1,9 +1,6 @@
-//! Messages of OTLP that carry spans (opentelemetry-proto 1.9, trace/v1).
+//! Messages of OTLP that carry spans and log records (opentelemetry-proto 1.9).
 
 use prost::Message;
-
-/// The gRPC method, which is the path of the call.
-pub const METHOD: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
 /// Kinds of spans.
 pub const INTERNAL: i32 = 1;
@@ -14,9 +11,15 @@ pub const CLIENT: i32 = 3;
 pub const ERROR: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct ExportRequest {
+pub struct TracesRequest {
     #[prost(message, repeated, tag = "1")]
     pub resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct LogsRequest {
+    #[prost(message, repeated, tag = "1")]
+    pub resource_logs: Vec<ResourceLogs>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -25,6 +28,16 @@ pub struct ResourceSpans {
     pub resource: Option<Resource>,
     #[prost(message, repeated, tag = "2")]
     pub scope_spans: Vec<ScopeSpans>,
+    #[prost(string, tag = "3")]
+    pub schema_url: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ResourceLogs {
+    #[prost(message, optional, tag = "1")]
+    pub resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    pub scope_logs: Vec<ScopeLogs>,
     #[prost(string, tag = "3")]
     pub schema_url: String,
 }
@@ -41,6 +54,14 @@ pub struct ScopeSpans {
     pub scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
     pub spans: Vec<Span>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ScopeLogs {
+    #[prost(message, optional, tag = "1")]
+    pub scope: Option<Scope>,
+    #[prost(message, repeated, tag = "2")]
+    pub log_records: Vec<LogRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -88,6 +109,34 @@ pub struct Status {
 }
 
 #[derive(Clone, PartialEq, Message)]
+pub struct LogRecord {
+    /// When it happened.
+    #[prost(fixed64, tag = "1")]
+    pub time_unix_nano: u64,
+    #[prost(int32, tag = "2")]
+    pub severity_number: i32,
+    #[prost(string, tag = "3")]
+    pub severity_text: String,
+    #[prost(message, optional, tag = "5")]
+    pub body: Option<AnyValue>,
+    #[prost(message, repeated, tag = "6")]
+    pub attributes: Vec<KeyValue>,
+    /// W3C flags.
+    #[prost(fixed32, tag = "8")]
+    pub flags: u32,
+    /// Empty where there is no trace, as is the next.
+    #[prost(bytes = "vec", tag = "9")]
+    pub trace_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub span_id: Vec<u8>,
+    /// When it was known.
+    #[prost(fixed64, tag = "11")]
+    pub observed_time_unix_nano: u64,
+    #[prost(string, tag = "12")]
+    pub event_name: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
 pub struct KeyValue {
     #[prost(string, tag = "1")]
     pub key: String,
@@ -97,7 +146,7 @@ pub struct KeyValue {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "Value", tags = "1, 2, 3, 4, 5, 6")]
     pub value: Option<Value>,
 }
 
@@ -111,7 +160,25 @@ pub enum Value {
     Int(i64),
     #[prost(double, tag = "4")]
     Double(f64),
+    #[prost(message, tag = "5")]
+    Array(ArrayValue),
+    #[prost(message, tag = "6")]
+    List(KeyValueList),
 }
+
+#[derive(Clone, PartialEq, Message)]
+pub struct ArrayValue {
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<AnyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyValueList {
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<KeyValue>,
+}
+
+/// The answer is the same for spans and log records.
 
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportResponse {
@@ -122,7 +189,7 @@ pub struct ExportResponse {
 #[derive(Clone, PartialEq, Message)]
 pub struct PartialSuccess {
     #[prost(int64, tag = "1")]
-    pub rejected_spans: i64,
+    pub rejected: i64,
     #[prost(string, tag = "2")]
     pub error_message: String,
 }

@@ -20,8 +20,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::dispatch::connect::Opened;
 use crate::fleet::call::{CallError, causes, refusal};
-use crate::telemetry::traces::otlp::{ExportResponse, METHOD};
-use crate::telemetry::traces::target::{Speech, Target};
+use crate::telemetry::otlp::message::ExportResponse;
+use crate::telemetry::otlp::target::{Speech, Target};
 use crate::tls::{certificates, provider};
 
 /// Largest answer that is read, in bytes.
@@ -30,7 +30,7 @@ const MAX_ANSWER: usize = 64 << 10;
 /// Statuses of gRPC after which the same call may be made again (OTLP 1.9, "OTLP/gRPC Response").
 const PASSING: [u8; 7] = [1, 4, 8, 10, 11, 14, 15];
 
-/// Why spans were not taken.
+/// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum PostError {
     #[error("{at}: {fault}")]
@@ -46,7 +46,7 @@ pub enum PostError {
 }
 
 impl PostError {
-    /// True where the same spans may be taken later.
+    /// True where the same message may be taken later.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Away { .. } | Self::Late { .. } => true,
@@ -78,7 +78,7 @@ impl Post {
         Ok(Self { target, tls, sender: None })
     }
 
-    /// Sends a message; gives how many of its spans the collector would not have.
+    /// Sends a message; gives how many of its items the collector would not have.
     pub async fn send(&mut self, message: &[u8]) -> Result<usize, PostError> {
         let limit = self.target.limit;
         let outcome = timeout(limit, self.exchange(message)).await;
@@ -119,7 +119,7 @@ impl Post {
     }
 
     fn request(&self, message: &[u8]) -> Result<Request<Full<Bytes>>, PostError> {
-        let Target { speech, path, .. } = &self.target;
+        let Target { signal, speech, path, .. } = &self.target;
         let authority = self.target.authority();
         let (uri, media, body) = match speech {
             Speech::Grpc => {
@@ -128,7 +128,8 @@ impl Post {
                 frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
                 frame.put_slice(message);
                 let scheme = if self.target.tls { "https" } else { "http" };
-                (format!("{scheme}://{authority}{METHOD}"), "application/grpc", frame.freeze())
+                let uri = format!("{scheme}://{authority}{}", signal.method());
+                (uri, "application/grpc", frame.freeze())
             }
             Speech::Http => (path.clone(), "application/x-protobuf", Bytes::copy_from_slice(message)),
         };
@@ -169,7 +170,7 @@ impl Post {
         }
         let response = ExportResponse::decode(message)
             .map_err(|error| PostError::Malformed { at, fault: error.to_string() })?;
-        let rejected = response.partial_success.map_or(0, |partial| partial.rejected_spans);
+        let rejected = response.partial_success.map_or(0, |partial| partial.rejected);
         Ok(usize::try_from(rejected).unwrap_or(0))
     }
 

@@ -1,4 +1,4 @@
-//! Where spans are sent: from the command line, or the variables of OpenTelemetry.
+//! Where a signal is sent: from the command line, or the variables of OpenTelemetry.
 
 use std::fmt;
 use std::fs;
@@ -8,8 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
-/// Path of OTLP over HTTP (OTLP 1.9, section "OTLP/HTTP Request").
-const PATH: &str = "/v1/traces";
+use crate::telemetry::otlp::signal::Signal;
 
 /// Time for a whole export where nothing else is said, as the specification of the exporter has it.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -22,9 +21,10 @@ pub enum Speech {
     Http,
 }
 
-/// A collector.
+/// A collector of one signal.
 #[derive(Clone)]
 pub struct Target {
+    pub signal: Signal,
     pub speech: Speech,
     pub tls: bool,
     /// A DNS name or an address; that of IPv6 without brackets.
@@ -41,11 +41,14 @@ pub struct Target {
 }
 
 /// What the environment says (OpenTelemetry, "Environment Variable Specification").
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Said {
+    pub signal: Signal,
+    /// Who exports the signal: `otlp`, or `none`.
+    pub exporter: Option<String>,
     pub endpoint: Option<String>,
-    /// The endpoint for traces alone, used as it is.
-    pub traces_endpoint: Option<String>,
+    /// The endpoint for this signal alone, used as it is.
+    pub own_endpoint: Option<String>,
     pub protocol: Option<String>,
     pub headers: Option<String>,
     /// Milliseconds.
@@ -78,7 +81,7 @@ impl Target {
     ///
     /// # Errors
     /// What is wrong, in words for whoever wrote it.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str, signal: Signal) -> Result<Self, String> {
         let expected = || {
             format!(
                 "`{text}` is no collector: expected grpc://HOST:PORT, grpcs://HOST:PORT (TLS), http://HOST:PORT or \
@@ -95,8 +98,10 @@ impl Target {
         };
         let authority = uri.authority().ok_or_else(expected)?;
         if authority.as_str().contains('@') {
-            return Err("a collector has no user or password in its URL: name a file with --traces-headers"
-                .to_owned());
+            return Err(format!(
+                "a collector has no user or password in its URL: name a file with --{}-headers",
+                signal.name()
+            ));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         ServerName::try_from(host.as_str()).map_err(|_| expected())?;
@@ -104,31 +109,37 @@ impl Target {
         if uri.query().is_some() || (speech == Speech::Grpc && uri.path() != "/" && !uri.path().is_empty()) {
             return Err(expected());
         }
-        let path = if uri.path().len() > 1 { uri.path() } else { PATH }.to_owned();
-        Ok(Self { speech, tls, host, port, path, headers: Vec::new(), ca: None, limit: LIMIT })
+        let path = if uri.path().len() > 1 { uri.path() } else { signal.path() }.to_owned();
+        Ok(Self { signal, speech, tls, host, port, path, headers: Vec::new(), ca: None, limit: LIMIT })
     }
 
-    /// What the environment names; `None` where it names nothing.
+    /// What the environment names; `None` where it names nothing. A decision tells of callers what no span does:
+    /// whoever has named a collector of spans gets it only where `OTEL_LOGS_EXPORTER` says so.
     ///
     /// # Errors
     /// Which variable is wrong, and how.
     pub fn of_environment(said: &Said) -> Result<Option<Self>, String> {
-        let (name, text) = match (&said.traces_endpoint, &said.endpoint) {
-            (Some(text), _) => ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", text),
-            (None, Some(text)) => ("OTEL_EXPORTER_OTLP_ENDPOINT", text),
+        let (signal, exporter) = (said.signal, said.exporter.as_deref());
+        if exporter == Some("none") {
+            return Ok(None);
+        }
+        let shared = said.endpoint.as_ref().filter(|_| signal == Signal::Traces || exporter == Some("otlp"));
+        let (name, text) = match (&said.own_endpoint, shared) {
+            (Some(text), _) => (format!("OTEL_EXPORTER_OTLP_{}_ENDPOINT", signal.variable()), text),
+            (None, Some(text)) => ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), text),
             (None, None) => return Ok(None),
         };
-        let mut target = Self::parse(text).map_err(|error| format!("{name}: {error}"))?;
+        let mut target = Self::parse(text, signal).map_err(|error| format!("{name}: {error}"))?;
         match said.protocol.as_deref() {
             Some("grpc") => target.speech = Speech::Grpc,
             None | Some("http/protobuf") if target.speech == Speech::Http => {
-                // Of the endpoint for all signals, that for traces lies below.
+                // Of the endpoint for all signals, those for each lie below.
                 let base = text.parse::<Uri>().map(|uri| uri.path().trim_end_matches('/').to_owned());
                 let base = base.unwrap_or_default();
-                target.path = match &said.traces_endpoint {
+                target.path = match &said.own_endpoint {
                     Some(_) if base.is_empty() => "/".to_owned(),
                     Some(_) => base,
-                    None => base + PATH,
+                    None => base + signal.path(),
                 };
             }
             None | Some("http/protobuf") => {}
@@ -149,21 +160,36 @@ impl Target {
 }
 
 impl Said {
-    /// Reads the variables of this process.
-    pub fn read() -> Self {
-        let read = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let of_traces = |name: &str| {
-            read(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}"))
-                .or_else(|| read(&format!("OTEL_EXPORTER_OTLP_{name}")))
-        };
+    /// Nothing.
+    pub const fn nothing(signal: Signal) -> Self {
         Self {
+            signal,
+            exporter: None,
+            endpoint: None,
+            own_endpoint: None,
+            protocol: None,
+            headers: None,
+            timeout: None,
+            service: None,
+            resource: None,
+        }
+    }
+
+    /// Reads the variables of this process.
+    pub fn read(signal: Signal) -> Self {
+        let read = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let own = |name: &str| read(&format!("OTEL_EXPORTER_OTLP_{}_{name}", signal.variable()));
+        let either = |name: &str| own(name).or_else(|| read(&format!("OTEL_EXPORTER_OTLP_{name}")));
+        Self {
+            exporter: read(&format!("OTEL_{}_EXPORTER", signal.variable())),
             endpoint: read("OTEL_EXPORTER_OTLP_ENDPOINT"),
-            traces_endpoint: read("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-            protocol: of_traces("PROTOCOL"),
-            headers: of_traces("HEADERS"),
-            timeout: of_traces("TIMEOUT"),
+            own_endpoint: own("ENDPOINT"),
+            protocol: either("PROTOCOL"),
+            headers: either("HEADERS"),
+            timeout: either("TIMEOUT"),
             service: read("OTEL_SERVICE_NAME"),
             resource: read("OTEL_RESOURCE_ATTRIBUTES"),
+            signal,
         }
     }
 
@@ -249,10 +275,17 @@ fn decoded(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Said, Speech, Target, headers_of};
+    use crate::telemetry::otlp::signal::Signal;
     use std::fs;
 
+    const NOTHING: Said = Said::nothing(Signal::Traces);
+
     fn said(endpoint: Option<&str>) -> Said {
-        Said { endpoint: endpoint.map(str::to_owned), ..Said::default() }
+        Said { endpoint: endpoint.map(str::to_owned), ..NOTHING }
+    }
+
+    fn parse(text: &str) -> Result<Target, String> {
+        Target::parse(text, Signal::Traces)
     }
 
     #[test]
@@ -263,14 +296,14 @@ mod tests {
             ("http://[::1]:4318", "http://[::1]:4318/v1/traces"),
             ("https://otel.example/otlp/v1/traces", "https://otel.example:4318/otlp/v1/traces"),
         ] {
-            assert_eq!(Target::parse(text).unwrap().to_string(), shown);
+            assert_eq!(parse(text).unwrap().to_string(), shown);
         }
         for bad in
             ["", "otel:4317", "ftp://a:1", "grpc://a:1/path", "http://a:1/?q=1", "http://", "grpc://a b:1"]
         {
-            assert!(Target::parse(bad).is_err(), "{bad}");
+            assert!(parse(bad).is_err(), "{bad}");
         }
-        let error = Target::parse("http://user:hunter2@a:1").unwrap_err();
+        let error = parse("http://user:hunter2@a:1").unwrap_err();
         assert!(error.contains("--traces-headers") && !error.contains("hunter2"), "{error}");
     }
 
@@ -280,9 +313,10 @@ mod tests {
         let of = |said: &Said| Target::of_environment(said).unwrap().unwrap().to_string();
         assert_eq!(of(&said(Some("http://a:4318"))), "http://a:4318/v1/traces");
         assert_eq!(of(&said(Some("http://a:4318/otlp/"))), "http://a:4318/otlp/v1/traces");
-        let traces =
-            Said { traces_endpoint: Some("https://a:1/mine".to_owned()), ..said(Some("http://b:2")) };
+        let traces = Said { own_endpoint: Some("https://a:1/mine".to_owned()), ..said(Some("http://b:2")) };
         assert_eq!(of(&traces), "https://a:1/mine");
+        let none = Said { exporter: Some("none".to_owned()), ..traces };
+        assert!(Target::of_environment(&none).unwrap().is_none());
         let grpc = Said { protocol: Some("grpc".to_owned()), ..said(Some("https://a:4317")) };
         assert_eq!(of(&grpc), "grpcs://a:4317");
         let json = Said { protocol: Some("http/json".to_owned()), ..said(Some("https://a:4317")) };
@@ -292,12 +326,28 @@ mod tests {
     }
 
     #[test]
+    fn logs_go_where_logs_are_meant_to_go() {
+        let all = Some("http://a:4318".to_owned());
+        let said = Said { endpoint: all.clone(), ..Said::nothing(Signal::Logs) };
+        assert!(Target::of_environment(&said).unwrap().is_none(), "named for spans");
+        let of = |said: &Said| Target::of_environment(said).unwrap().unwrap().to_string();
+        let otlp = Said { exporter: Some("otlp".to_owned()), ..said.clone() };
+        assert_eq!(of(&otlp), "http://a:4318/v1/logs");
+        let own = Said { own_endpoint: all, endpoint: None, ..said };
+        assert_eq!(of(&own), "http://a:4318/");
+        let bad = Said { own_endpoint: Some("a".to_owned()), ..own };
+        assert!(Target::of_environment(&bad).unwrap_err().starts_with("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: "));
+        let error = Target::parse("http://user:hunter2@a:1", Signal::Logs).unwrap_err();
+        assert!(error.contains("--logs-headers"), "{error}");
+    }
+
+    #[test]
     fn attributes_and_headers_are_decoded_and_the_name_of_the_service_wins() {
         let said = Said {
             service: Some("edge".to_owned()),
             resource: Some("service.name=other, deployment.environment.name=a%20b".to_owned()),
             headers: Some("authorization=Bearer%20hunter2".to_owned()),
-            ..Said::default()
+            ..NOTHING
         };
         let attributes = said.attributes().unwrap();
         let find = |key: &str| attributes.iter().find(|(it, _)| it == key).map(|(_, value)| &**value);
@@ -307,11 +357,11 @@ mod tests {
         let headers = said.call_headers().unwrap();
         assert_eq!(headers[0].1, "Bearer hunter2");
         assert!(!format!("{headers:?}").contains("hunter2"));
-        let bad = Said { headers: Some("hunter2".to_owned()), ..Said::default() };
+        let bad = Said { headers: Some("hunter2".to_owned()), ..NOTHING };
         assert!(!bad.call_headers().unwrap_err().contains("hunter2"));
-        let slow = Said { timeout: Some("soon".to_owned()), ..Said::default() };
-        assert!(slow.limit().is_err() && Said::default().limit().is_ok());
-        assert_eq!(Said::default().attributes().unwrap()[0].1, "foregate");
+        let slow = Said { timeout: Some("soon".to_owned()), ..NOTHING };
+        assert!(slow.limit().is_err() && NOTHING.limit().is_ok());
+        assert_eq!(NOTHING.attributes().unwrap()[0].1, "foregate");
     }
 
     #[test]
@@ -324,6 +374,6 @@ mod tests {
         let error = headers_of(&file).unwrap_err();
         assert!(error.contains("headers:2:") && !error.contains("hunter2"), "{error}");
         assert!(headers_of(&folder.path().join("absent")).is_err());
-        assert_eq!(Target::parse("grpc://a:1").unwrap().speech, Speech::Grpc);
+        assert_eq!(parse("grpc://a:1").unwrap().speech, Speech::Grpc);
     }
 }

@@ -1,0 +1,116 @@
+//! What the gateway adds to a request: its own work, and nobody's wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Response;
+use tokio::sync::Semaphore;
+
+use crate::support::client::{Client, Reply};
+use crate::support::guarded::{bundle, guarded, model};
+use crate::support::policies;
+use crate::support::process::{Foregate, Options};
+use crate::support::upstream::{Upstream, fed, full};
+use crate::support::within;
+
+/// How long somebody keeps the gateway waiting, which is what these tests are about, and what it may take itself: machines of tests are slow at times.
+const WAIT: Duration = Duration::from_secs(3);
+const OWN: f64 = 2.0;
+
+const CONTRACT: &str = include_str!("../../../policies/contracts/crm.yaml");
+
+/// Seconds that were added to all requests, once so many are counted.
+async fn added(gateway: &Foregate, requests: f64) -> f64 {
+    let of = |what: &str| format!("foregate_added_duration_seconds_{what}{{route=\"all/rule\"}}");
+    gateway.wait_sample(&of("count"), |count| (count - requests).abs() < 0.5).await;
+    gateway.sample(&of("sum")).await.unwrap()
+}
+
+#[track_caller]
+fn own(added: f64) {
+    assert!(added > 0.0 && added < OWN, "{added} s");
+}
+
+#[tokio::test]
+async fn waiting_for_the_upstream_is_not_added() {
+    let open = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&open);
+    let upstream = Upstream::start(move |_| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            Response::new(full("ok"))
+        }
+    })
+    .await;
+    // One request at a time: the second waits for its place, then for its answer.
+    let concurrency = "concurrency: { max: 1, adaptive: false, queue: { size: 1, wait: 20s } }";
+    let rules = "  - name: rule\n    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]\n";
+    let documents = [
+        policies::GATEWAY,
+        &policies::route("all", rules),
+        &policies::upstream("crm", upstream.address, concurrency),
+    ];
+    let gateway = Foregate::start(&documents.concat(), Options::default()).await;
+    let mut client = Client::http2(gateway.address("edge/http")).await;
+    let requests = ["/a", "/b"].map(|path| client.request("GET", path).body(full("")).unwrap());
+    let replies = tokio::spawn(async move { client.send_all(requests.into()).await });
+    gateway.wait_sample("foregate_upstream_requests_waiting{upstream=\"crm\"}", |count| count > 0.5).await;
+    tokio::time::sleep(WAIT).await;
+    open.add_permits(2);
+    assert!(replies.await.unwrap().iter().all(|reply| reply.status == 200));
+    own(added(&gateway, 2.0).await);
+}
+
+#[tokio::test]
+async fn waiting_for_the_body_of_the_client_and_on_purpose_is_not_added() {
+    let upstream = Upstream::answering("ok").await;
+    let spec = format!(
+        "insecure: {{ anonymous: true }}
+inject: [{{ name: late, when: 'true', delay: {}ms }}]
+enrich: [{{ name: lead, model: lead-score, deadline: 900ms, set: {{ header: X-Lead-Score }}, onError: continue, default: 0.1 }}]\n",
+        WAIT.as_millis()
+    );
+    let documents = guarded(upstream.address, &spec) + &model("lead-score", &bundle("lead-score"));
+    let gateway = Foregate::start(&documents, Options::default()).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let (feed, body) = fed();
+    let request = client.request("POST", "/").header("content-type", "application/json").body(body).unwrap();
+    let reply =
+        tokio::spawn(async move { Reply::read(client.exchange(request).await.unwrap()).await.unwrap() });
+    assert!(feed.data(Bytes::from_static(b"{")).await);
+    tokio::time::sleep(WAIT).await;
+    assert!(feed.data(Bytes::from_static(b"}")).await);
+    drop(feed);
+    assert_eq!(reply.await.unwrap().status, 200);
+    own(added(&gateway, 1.0).await);
+}
+
+#[tokio::test]
+async fn work_on_the_response_is_added_and_waiting_for_its_body_is_not() {
+    let (feed, body) = fed();
+    let body = std::sync::Mutex::new(Some(body));
+    let upstream = Upstream::start(move |_| {
+        let body = body.lock().unwrap().take().unwrap();
+        async move { Response::builder().header("content-type", "application/json").body(body).unwrap() }
+    })
+    .await;
+    let spec = "insecure: { anonymous: true }
+validate: { openapi: { file: crm.yaml, responses: enforce } }\n";
+    let options = Options::default().file("crm.yaml", CONTRACT);
+    let gateway = Foregate::start(&guarded(upstream.address, spec), options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let reply = tokio::spawn(async move { client.get("/sobjects/Lead").await });
+    within("the request", upstream.wait_received(1)).await;
+    assert!(feed.data(Bytes::from_static(b"[")).await);
+    tokio::time::sleep(WAIT).await;
+    // Some megabytes to be read against the contract.
+    let lead = br#"{"LastName":"Okafor"},"#.repeat(100_000);
+    assert!(feed.data([&lead[..], br#"{"LastName":"Last"}]"#].concat()).await);
+    drop(feed);
+    assert_eq!(reply.await.unwrap().status, 200);
+    let added = added(&gateway, 1.0).await;
+    // Without the response, it would be some hundred microseconds.
+    assert!(added > 0.005 && added < OWN, "{added} s");
+}
