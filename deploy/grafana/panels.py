@@ -24,6 +24,7 @@ WINDOW = "[$__rate_interval]"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 _COLUMNS = 24
 _COLORS = ("green", "yellow", "red")
+GOOD, BAD = _COLORS[0], _COLORS[-1]
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -123,9 +124,8 @@ def heatmap(title, description, unit, histogram, selector, width=12, exemplars=F
 
 
 def states(title, description, expression, legend, words, width=12, runbook=""):
-    """What holds when, as bands."""
-    colors = {"0": "red", "1": "green"}
-    mappings = {key: {"text": word, "color": colors[key]} for key, word in words.items()}
+    """What holds when, as bands; `words` stand for numbers, each with GOOD or BAD."""
+    mappings = {key: {"text": word, "color": color} for key, (word, color) in words.items()}
     options = {"mergeValues": True, "rowHeight": 0.8, "showValue": "auto", "legend": {"displayMode": "list", "placement": "bottom", "showLegend": False}, "tooltip": {"mode": "single", "sort": "none"}}
     return Panel(
         "state-timeline", title, description, "none", ((expression, legend),), width, 8, runbook=runbook, options=options,

@@ -93,6 +93,20 @@ class Dashboards(unittest.TestCase):
                 used = set(re.findall(r"\$\{?([a-z_]+)", json.dumps(panel)))
                 self.assertLessEqual(used, there | {"__rate_interval"}, panel["title"])
 
+    def test_colours_of_states_say_what_their_words_do(self):
+        good, bad = {"connected", "granted", "in use"}, {"lost", "nothing", "left out"}
+        shown = set()
+        for model in models().values():
+            for panel in each(model):
+                if panel["type"] != "state-timeline":
+                    continue
+                for mapping in panel["fieldConfig"]["defaults"]["mappings"]:
+                    for state in mapping["options"].values():
+                        self.assertIn(state["text"], good | bad, panel["title"])
+                        self.assertEqual(state["color"], "green" if state["text"] in good else "red", panel["title"])
+                        shown.add(state["text"])
+        self.assertEqual(shown, good | bad)
+
     def test_latencies_have_exemplars(self):
         for panel in each(models()["traffic"]):
             if "http_server_request_duration_seconds_bucket" in str(panel["targets"]):

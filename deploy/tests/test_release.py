@@ -122,6 +122,13 @@ class Release(unittest.TestCase):
             code, said = run("systemd-analyze", "security", "--offline=yes", f"--root={self.root}", "--threshold=20", unit)
             self.assertEqual(code, 0, said)
 
+    def test_units_let_threads_of_models_be_nicer_and_do_no_more(self):
+        for unit in UNITS:
+            text = (self.root / "lib/systemd/system" / unit).read_text()
+            allowed = system_calls(line.partition("=")[2] for line in text.splitlines() if line.startswith("SystemCallFilter="))
+            self.assertLessEqual({"setpriority", "getpriority", "epoll_wait", "prlimit64"}, allowed, unit)
+            self.assertFalse(allowed & {"sched_setscheduler", "setrlimit", "mbind", "chroot", "setuid", "mount", "bpf"}, unit)
+
     def test_units_start_commands_with_what_they_take(self):
         for command in COMMANDS:
             text = (self.root / "lib/systemd/system" / f"{command}.service").read_text()
@@ -204,6 +211,37 @@ class Release(unittest.TestCase):
         for name, one in components.items():
             if "hashes" in one and one["purl"].startswith("pkg:cargo/"):
                 self.assertIn(f"\n{name} {one['version']} (", notices)
+        # What packages and the console have taken over from others.
+        taken = {
+            "Unless otherwise specified, files in the jemalloc source distribution": r"tikv-jemalloc-sys \S+ \(.*\): jemalloc",
+            "Copyright (c) 2015-2020 the fiat-crypto authors": r"aws-lc-sys \S+ \(.*\): aws-lc/third_party/fiat",
+            "Copyright (c) 2015-present Jason Miller": r"preact \S+ \(MIT\)",
+            "Copyright (c) 2022-present Preact Team": r"@preact/signals \S+ \(MIT\)",
+            "Copyright (c) 2022 Leon Sorokin": r"uplot \S+ \(MIT\)",
+        }
+        for text, name in taken.items():
+            self.assertIn(text, notices)
+            self.assertRegex(notices, rf"(?m)^{name}$")
+
+
+def system_calls(filters):
+    """System calls that are allowed in the end: the first list says whether it allows or forbids, later ones add and take away."""
+    allowed = set()
+    for words in filters:
+        calls = set().union(*(members(word) for word in words.removeprefix("~").split()))
+        allowed = allowed - calls if words.startswith("~") else allowed | calls
+    return allowed
+
+
+def members(word):
+    """The system calls of a group such as `@system-service`."""
+    if not word.startswith("@"):
+        return {word}
+    code, said = run("systemd-analyze", "syscall-filter", "--no-pager", word)
+    if code:
+        raise ValueError(said)
+    inside = [line.strip() for line in said.splitlines()[1:] if not line.strip().startswith("#")]
+    return set().union(*(members(one) for one in inside if one))
 
     def bundled_is_listed(self, bill):
         """The libraries that the page of the console was bundled with, which the bundler has written down, are in it."""

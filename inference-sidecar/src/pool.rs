@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use foregate_filters::score::ScoreFault;
@@ -200,12 +200,16 @@ impl Shared {
     }
 }
 
-/// Lowers the priority of this thread; where the system refuses, it works as any other.
+/// Lowers the priority of this thread; where the system refuses, it works as any other, and the operator is told once.
 fn yield_to_others() {
+    static TOLD: Once = Once::new();
     let own = Some(gettid());
     // Linux has a niceness for each thread.
-    if let Ok(niceness) = getpriority_process(own) {
-        let _ = setpriority_process(own, niceness + NICENESS);
+    let yielded = getpriority_process(own).and_then(|niceness| setpriority_process(own, niceness + NICENESS));
+    if let Err(error) = yielded {
+        TOLD.call_once(|| {
+            log::warn!("threads of models compete with requests: setpriority is refused: {error}");
+        });
     }
 }
 

@@ -194,9 +194,12 @@ impl Reload {
         Ok(())
     }
 
-    /// From now on everything is refused for this reason; whatever is open ends.
+    /// From now on everything is refused for this reason; whatever is open ends. Nothing happens where it is so already.
     pub async fn withhold(&self, why: &str) {
         let _turn = self.turn.lock().await;
+        if self.gateway.live.pin().withheld.as_deref() == Some(why) {
+            return;
+        }
         replace(&self.gateway, self.gateway.live.pin().withheld(why));
         self.gateway.publications.tell();
     }

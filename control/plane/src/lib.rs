@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod attest;
 pub mod authority;
+pub mod causes;
 pub mod check;
 pub mod clock;
 pub mod config;

@@ -1,6 +1,6 @@
 """Which gateways run what, who refused which configuration, and whether what tells of them gets through."""
 
-from panels import PROCESS, always, lines, rate, stat, states, table, total
+from panels import BAD, GOOD, PROCESS, always, lines, rate, stat, states, table, total
 
 REVISION = f"count by (revision) (foregate_config_revision_info{{{PROCESS}}})"
 
@@ -37,8 +37,8 @@ ROWS = [
                 runbook="ForegateConfigurationRefused",
             ),
             lines("Gateways by revision", "How many gateways obey which revision: roll-outs are seen here.", "none", (REVISION, "{{revision}}"), stacked=True),
-            states("Connected to the control plane", "Whether each gateway has its stream of policies.", f"foregate_control_connected{{{PROCESS}}}", "{{instance}}", {"0": "lost", "1": "connected"}, runbook="ForegateControlPlaneLost"),
-            states("Granted by the control plane", "Whether each gateway is granted policies; one that is not refuses everything.", f"foregate_control_withheld{{{PROCESS}}}", "{{instance}}", {"0": "granted", "1": "nothing"}, runbook="ForegateGrantLost"),
+            states("Connected to the control plane", "Whether each gateway has its stream of policies.", f"foregate_control_connected{{{PROCESS}}}", "{{instance}}", {"0": ("lost", BAD), "1": ("connected", GOOD)}, runbook="ForegateControlPlaneLost"),
+            states("Granted by the control plane", "Whether each gateway is granted policies; one that is not refuses everything.", f"foregate_control_withheld{{{PROCESS}}}", "{{instance}}", {"0": ("granted", GOOD), "1": ("nothing", BAD)}, runbook="ForegateGrantLost"),
         ],
     ),
     (

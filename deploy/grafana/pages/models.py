@@ -1,6 +1,6 @@
 """Whether requests get their scores, in time, and whether models still see what they were trained on."""
 
-from panels import PROCESS, always, heatmap, lines, quantile, rate, share, stat, states, total
+from panels import BAD, GOOD, PROCESS, always, heatmap, lines, quantile, rate, share, stat, states, total
 
 SCORES = "foregate_scores_total"
 LOST = PROCESS + ',outcome!="scored"'
@@ -58,7 +58,7 @@ ROWS = [
         "Why: the inference server",
         [
             lines("Sidecar: calls", "Calls of gateways that it was to answer, and those without scores, by kind.", "none", (rate("foregate_inference_sidecar_calls_total"), "calls"), (rate("foregate_inference_sidecar_faults_total", by="kind"), "{{kind}}"), (total("foregate_inference_sidecar_calls_in_flight"), "under way"), runbook="ForegateInferenceSidecarLost"),
-            states("Sidecar: connection", "Whether each gateway has a connection to its inference server.", f"foregate_inference_sidecar_connected{{{PROCESS}}}", "{{instance}}", {"0": "lost", "1": "connected"}, runbook="ForegateInferenceSidecarLost"),
+            states("Sidecar: connection", "Whether each gateway has a connection to its inference server.", f"foregate_inference_sidecar_connected{{{PROCESS}}}", "{{instance}}", {"0": ("lost", BAD), "1": ("connected", GOOD)}, runbook="ForegateInferenceSidecarLost"),
             lines("Server: requests", "Requests to inference servers by what became of them.", "reqps", ("sum by (protocol, call, outcome) (rate(foregate_inference_requests_total[$__rate_interval]))", "{{protocol}} {{call}}: {{outcome}}"), stacked=True),
             lines("Server: time, p99", "Time from the head of a request to its answer.", "s", ("histogram_quantile(0.99, sum by (le, protocol, call) (rate(foregate_inference_request_duration_seconds_bucket[$__rate_interval])))", "{{protocol}} {{call}}")),
             lines("Server: rows", "Rows scored in a second.", "none", ("sum by (model) (rate(foregate_inference_rows_total[$__rate_interval]))", "{{model}}")),

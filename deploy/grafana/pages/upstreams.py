@@ -1,6 +1,6 @@
 """How the services behind the gateway do: which answer, how fast, and which are left out."""
 
-from panels import PROCESS, REQUEST, heatmap, lines, quantile, rate, share, stat, states, table, total
+from panels import BAD, GOOD, PROCESS, REQUEST, heatmap, lines, quantile, rate, share, stat, states, table, total
 
 SECONDS, COUNT = "http_client_request_duration_seconds", "http_client_request_duration_seconds_count"
 FAILURES, ENDPOINTS = "foregate_upstream_failures_total", "foregate_upstream_endpoints"
@@ -39,7 +39,7 @@ ROWS = [
             lines("Answers", "Answers of services in a second.", "reqps", (rate(COUNT, REQUEST, "foregate_upstream"), "{{foregate_upstream}}"), stacked=True),
             lines("No answer, by reason", "Exchanges that ended without an answer.", "reqps", (rate(FAILURES, PROCESS, "upstream, reason"), "{{upstream}}: {{reason}}"), stacked=True, runbook="ForegateUpstreamFails"),
             lines("Time to the head, p50 and p99", "From dispatch to the response head.", "s", (quantile(0.5, SECONDS, REQUEST, "foregate_upstream"), "{{foregate_upstream}} p50"), (quantile(0.99, SECONDS, REQUEST, "foregate_upstream"), "{{foregate_upstream}} p99")),
-            states("Endpoints", "When requests went to each endpoint.", f"min by (upstream, endpoint) (foregate_endpoint_fit{{{PROCESS}}})", "{{upstream}} {{endpoint}}", {"0": "left out", "1": "in use"}, runbook="ForegateUpstreamGone"),
+            states("Endpoints", "When requests went to each endpoint.", f"min by (upstream, endpoint) (foregate_endpoint_fit{{{PROCESS}}})", "{{upstream}} {{endpoint}}", {"0": ("left out", BAD), "1": ("in use", GOOD)}, runbook="ForegateUpstreamGone"),
         ],
     ),
     (

@@ -39,6 +39,9 @@ enum Command {
 impl Cli {
     /// Carries the command out.
     pub fn run(self) -> ExitCode {
+        if log::set_logger(&Warnings).is_ok() {
+            log::set_max_level(log::LevelFilter::Warn);
+        }
         match self.command {
             Command::Serve(serve) => serve.run(),
             Command::Batch(batch) => batch.run(),
@@ -46,6 +49,24 @@ impl Cli {
             Command::Completions(completions) => completions.run(Self::command()),
         }
     }
+}
+
+/// What the library warns of, on standard error; other libraries keep quiet.
+#[derive(Debug)]
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with(env!("CARGO_CRATE_NAME"))
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            error(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 /// Writes a line to standard output. Where the reader is gone, so is the line.

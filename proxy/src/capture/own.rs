@@ -1,6 +1,6 @@
 //! Connections of our own that the kernel redirects to us: told, and refused.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,8 @@ type Ends = (SocketAddr, SocketAddr);
 #[derive(Debug, Default)]
 struct Recent {
     in_order: VecDeque<(Duration, Ends)>,
-    all: HashSet<Ends>,
+    /// When each was noted last.
+    all: HashMap<Ends, Duration>,
 }
 
 /// What was opened, and what was redirected here.
@@ -47,15 +48,19 @@ impl Recent {
             && (now.saturating_sub(then) > REMEMBERED || self.in_order.len() >= MOST)
         {
             self.in_order.pop_front();
-            self.all.remove(&old);
+            // Ports are used again: it may have been noted since.
+            if self.all.get(&old) == Some(&then) {
+                self.all.remove(&old);
+            }
         }
-        if self.all.insert(ends) {
+        if self.all.insert(ends, now) != Some(now) {
             self.in_order.push_back((now, ends));
         }
     }
 
-    fn has(&self, ends: Ends) -> bool {
-        self.all.contains(&ends)
+    /// Whatever is still there: notes are removed by later ones alone.
+    fn has(&self, ends: Ends, now: Duration) -> bool {
+        self.all.get(&ends).is_some_and(|then| now.saturating_sub(*then) <= REMEMBERED)
     }
 }
 
@@ -63,12 +68,12 @@ impl Both {
     /// Each end notes itself before it looks for the other: whichever comes later sees both.
     fn opened(&mut self, ends: Ends, now: Duration) -> bool {
         self.opened.note(ends, now);
-        self.arrived.has(ends)
+        self.arrived.has(ends, now)
     }
 
     fn arrived(&mut self, ends: Ends, now: Duration) -> bool {
         self.arrived.note(ends, now);
-        self.opened.has(ends)
+        self.opened.has(ends, now)
     }
 }
 
@@ -114,9 +119,18 @@ mod tests {
         assert!(!both.opened(ends(1), now) && both.arrived(ends(1), now));
         assert!(!both.arrived(ends(2), now) && both.opened(ends(2), now));
         assert!(!both.arrived(ends(3), now), "somebody else's");
-        assert!(!both.opened(ends(4), now) && !both.arrived(ends(5), now + Duration::from_secs(6)));
-        assert!(!both.opened(ends(6), now + Duration::from_secs(6)));
-        assert!(!both.arrived(ends(4), now + Duration::from_secs(6)), "it was long ago");
+    }
+
+    #[test]
+    fn what_was_long_ago_is_another_connection_with_the_same_ports() {
+        let (mut both, now) = (Both::default(), Duration::from_secs(9));
+        let later = now + Duration::from_secs(6);
+        assert!(!both.opened(ends(1), now) && !both.arrived(ends(1), later));
+        assert!(!both.arrived(ends(2), now) && !both.opened(ends(2), later));
+        // Noted again, it is remembered from then on.
+        both = Both::default();
+        assert!(!both.opened(ends(3), now) && !both.opened(ends(3), now + Duration::from_secs(4)));
+        assert!(!both.opened(ends(4), later) && both.arrived(ends(3), later));
     }
 
     #[test]

@@ -60,6 +60,13 @@ pub enum OnLostGrant {
     Keep,
 }
 
+/// What the last report told, and whether everything was refused then.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    outcomes: Outcomes,
+    refusing: bool,
+}
+
 /// The policies of the fleet, as far as they are this proxy's.
 #[derive(Debug)]
 pub struct Fleet {
@@ -170,17 +177,38 @@ impl Fleet {
             }
             sleep(PAUSE).await;
         };
+        self.take_over(reload).await;
+        file
+    }
+
+    /// Takes up what another process has accepted last; where that cannot be, all of it is asked for again. That nothing is
+    /// granted any more holds in any case.
+    async fn take_over(&self, reload: &Reload) {
         let refreshed = self.keep().refresh();
-        if refreshed.is_ok_and(|changed| changed) && reload.attempt().await.is_ok() {
-            let (revision, withheld) = {
-                let keep = self.keep();
-                (keep.revision.clone(), keep.withheld().cloned())
-            };
+        let taken = match &refreshed {
+            Ok(true) => reload.attempt().await.is_ok(),
+            Ok(false) => false,
+            Err(error) => {
+                event(Level::Error, "kept policies not used", &[("error", error.to_string().into())]);
+                self.standing.disconnected(Some(format!("what is kept cannot be read: {error}")));
+                false
+            }
+        };
+        if !taken && !matches!(refreshed, Ok(false)) {
+            self.forget();
+        }
+        let (revision, withheld) = {
+            let keep = self.keep();
+            (keep.revision.clone(), keep.withheld().cloned())
+        };
+        self.standing.withheld(withheld);
+        if taken {
             self.standing.taken(&revision);
-            self.standing.withheld(withheld);
             self.provide();
         }
-        file
+        if let Some(why) = self.refuses() {
+            reload.withhold(&why).await;
+        }
     }
 
     /// One stream, from its beginning to its end.
@@ -193,7 +221,7 @@ impl Fleet {
         let mut ticks = interval(REPORT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let outcomes = reload.gateway.telemetry.metrics().outcomes();
-        let mut reported = outcomes.read();
+        let mut reported = Reported { outcomes: outcomes.read(), refusing: self.refuses().is_some() };
         let mut arriving = None;
         loop {
             let answer = tokio::select! {
@@ -201,7 +229,9 @@ impl Fleet {
                     Some(part) => {
                         backoff.reset();
                         self.standing.heard();
-                        self.part(part, &mut arriving, reload).await
+                        let answer = self.part(part, &mut arriving, reload).await;
+                        reported.refusing |= self.refuses().is_some();
+                        answer
                     }
                     None => return Ok(()),
                 },
@@ -231,13 +261,17 @@ impl Fleet {
     }
 
     /// What happened since the last report; nothing where nothing did.
-    fn report(&self, reported: &mut Outcomes, now: Outcomes) -> Option<PolicyRequest> {
-        let before = std::mem::replace(reported, now);
+    fn report(&self, reported: &mut Reported, now: Outcomes) -> Option<PolicyRequest> {
+        let refusing = self.refuses().is_some();
+        let Reported { outcomes: before, refusing: refused } =
+            std::mem::replace(reported, Reported { outcomes: now, refusing });
         if now.requests == before.requests {
             return None;
         }
+        // What a lost grant refuses says nothing of the policies that it keeps from being in force.
+        let revision = if refusing || refused { String::new() } else { self.keep().revision.clone() };
         let report = Report {
-            revision: self.keep().revision.clone(),
+            revision,
             requests: now.requests.saturating_sub(before.requests),
             refused: now.refused.saturating_sub(before.refused),
             failed: now.failed.saturating_sub(before.failed),
@@ -299,15 +333,15 @@ impl Fleet {
             event(Level::Error, "policies not kept", &[("error", error.to_string().into())]);
         }
         self.standing.withheld(Some(why.as_str().into()));
-        if before.as_deref() == Some(&why) {
-            return;
-        }
         let refuses = self.refuses().is_some();
-        event(
-            Level::Error,
-            "grant lost",
-            &[("reason", why.as_str().into()), ("serving", (!refuses && !self.is_empty()).into())],
-        );
+        if before.as_deref() != Some(&why) {
+            event(
+                Level::Error,
+                "grant lost",
+                &[("reason", why.as_str().into()), ("serving", (!refuses && !self.is_empty()).into())],
+            );
+        }
+        // Also where it is said again: what is known need not be in force.
         if refuses {
             reload.withhold(&why).await;
         }

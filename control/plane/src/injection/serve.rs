@@ -11,8 +11,7 @@ use axum::extract::{Extension, State};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -35,13 +34,17 @@ use crate::injection::settings::Injection;
 use crate::injection::validate::validate;
 use crate::kubernetes::objects::World;
 use crate::metrics::Counters;
-use crate::places::Places;
+use crate::places::{Place, Places};
 use crate::process::{Process, Shutdown};
 
 /// Largest question in bytes: two objects of the largest size, and what is around them.
 const MAX_BODY: usize = 4 << 20;
-/// Questions that are read and answered at once, of one address half of them; others wait.
+/// Questions that are answered at once, of one address half of them; others wait.
 const AT_ONCE: usize = 32;
+/// What is read of questions that are not answered yet has so many pieces, of one address half of them, of this many bytes:
+/// 128 MiB. Who says nothing takes none.
+const PIECES: usize = 2_048;
+const PIECE: usize = 64 << 10;
 /// How long a question may take, from its head on. The API server asks for ten seconds at most.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are open at once, of one address an eighth of them.
@@ -59,7 +62,15 @@ struct Hooks {
     injection: Arc<Injection>,
     world: watch::Receiver<Arc<World>>,
     places: Arc<Places<IpAddr>>,
+    pieces: Arc<Places<IpAddr>>,
     counts: Counters,
+}
+
+/// What is read of a question, and the room that it takes.
+#[derive(Debug, Default)]
+struct Question {
+    text: Vec<u8>,
+    pieces: Vec<Place>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +99,8 @@ pub async fn serve(
     let counts =
         process.metrics.counters("webhook_reviews", "Reviews that were answered, by webhook and answer");
     let places = Arc::new(Places::new(AT_ONCE, AT_ONCE / 2));
-    let hooks = Hooks { injection: Arc::new(injection), world, places, counts };
+    let pieces = Arc::new(Places::new(PIECES, PIECES / 2));
+    let hooks = Hooks { injection: Arc::new(injection), world, places, pieces, counts };
     let routes = Router::new()
         .route("/inject", post(on_inject))
         .route("/validate", post(on_validate))
@@ -176,12 +188,14 @@ impl Hooks {
         work: impl FnOnce(&Asked) -> Answer + Send + 'static,
     ) -> Response {
         let answered = timeout(LIMIT, async {
+            // A place is for the work alone: whoever is slow to ask keeps others from none.
+            let question = self.read(from, request).await?;
             let place = self.places.take(from).await;
-            let asked = question(request).await?;
+            let asked = read(&question.text).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
             let uid = asked.uid.clone();
             let done = tokio::task::spawn_blocking(move || {
-                // It is held until the work ends, even where nobody waits for it any more.
-                let _place = place;
+                // They are held until the work ends, even where nobody waits for it any more.
+                let _held = (place, question);
                 work(&asked)
             });
             let defect = |_| (StatusCode::INTERNAL_SERVER_ERROR, "a defect while answering".to_owned());
@@ -192,7 +206,8 @@ impl Hooks {
             Ok(Err(refused)) => return refused.into_response(),
             Err(_) => {
                 self.counts.get_or_create(&vec![("webhook", hook), ("answer", "late")]).inc();
-                return (StatusCode::SERVICE_UNAVAILABLE, "too many reviews at once").into_response();
+                return (StatusCode::SERVICE_UNAVAILABLE, "too slow, or too many reviews at once")
+                    .into_response();
             }
         };
         let outcome = match (&answer.refusal, answer.patch.is_empty()) {
@@ -203,15 +218,26 @@ impl Hooks {
         self.counts.get_or_create(&vec![("webhook", hook), ("answer", outcome)]).inc();
         axum::Json(answer.review(&uid)).into_response()
     }
-}
 
-/// Reads what is asked, within its bounds.
-async fn question(request: Request<Body>) -> Result<Asked, (StatusCode, String)> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|error| {
-        let large = error.is::<LengthLimitError>();
-        let status = if large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
-        (status, error.to_string())
-    })?;
-    let body: Bytes = body.to_bytes();
-    read(&body).map_err(|why| (StatusCode::BAD_REQUEST, why))
+    /// Reads what is asked, within its bounds.
+    async fn read(&self, from: IpAddr, request: Request<Body>) -> Result<Question, (StatusCode, String)> {
+        let mut body = request.into_body();
+        let mut question = Question::default();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            let length = question.text.len() + bytes.len();
+            if length > MAX_BODY {
+                let why = format!("a review of over {MAX_BODY} bytes");
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
+            }
+            while question.pieces.len() * PIECE < length
+                && let Some(piece) = self.pieces.take(from).await
+            {
+                question.pieces.push(piece);
+            }
+            question.text.extend_from_slice(&bytes);
+        }
+        Ok(question)
+    }
 }

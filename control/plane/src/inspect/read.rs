@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use foregate_filters::percent;
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 use tokio::time::timeout;
+
+use crate::causes::causes;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -91,6 +94,8 @@ impl Reader {
     pub async fn list(&self, path: &str, query: &str) -> Result<Vec<Value>, Unread> {
         let mut all: Vec<Value> = Vec::new();
         let mut next = String::new();
+        // RFC 3986, section 2.3.
+        let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
         loop {
             let answer = self.send(Method::GET, &format!("{path}?limit={PAGE}{query}{next}"), None).await?;
             if answer.status == 404 {
@@ -100,7 +105,8 @@ impl Reader {
             all.extend(items(&page, "/items").iter().cloned());
             match text(&page, "/metadata/continue") {
                 token if !token.is_empty() && all.len() < MOST => {
-                    next = format!("&continue={}", escaped(token));
+                    next = "&continue=".to_owned();
+                    percent::push(&mut next, token.bytes(), unreserved);
                 }
                 _ => return Ok(all),
             }
@@ -130,31 +136,6 @@ impl Answer {
         let said: String = said.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(500).collect();
         format!("{} {said}", self.status)
     }
-}
-
-/// An error and what it comes from.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    for cause in std::iter::successors(error.source(), |error| error.source()) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    text
-}
-
-/// Percent-encoded, but for what needs it nowhere.
-fn escaped(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut all, byte| {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            all.push(char::from(byte));
-        } else {
-            let _ = write!(all, "%{byte:02X}");
-        }
-        all
-    })
 }
 
 /// The text at a JSON pointer; empty where there is none.

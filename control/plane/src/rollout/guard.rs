@@ -22,7 +22,8 @@ pub struct Guardrails {
     pub failed: f64,
     /// Requests that are counted, of either revision, before shares are judged.
     pub min_requests: u64,
-    /// Largest share of proxies, of those that answered, that may refuse the revision, 0 to 1.
+    /// Largest share of proxies, of those that answered, that may refuse the revision or find no Gateway of theirs in it
+    /// any more, 0 to 1.
     pub proxies: f64,
 }
 
@@ -49,6 +50,8 @@ pub struct Evidence {
     /// Proxies that took the new revision, and those that refused it.
     pub took: BTreeSet<Arc<str>>,
     pub refused: BTreeSet<Arc<str>>,
+    /// Those that the new revision has no Gateway for, where the one before had.
+    pub left_out: BTreeSet<Arc<str>>,
 }
 
 /// Counts of the last minutes, each with its number.
@@ -118,12 +121,19 @@ impl Evidence {
         }
     }
 
-    /// That too many proxies refuse the new revision, where they do.
+    /// That too many proxies refuse the new revision, or are left out by it, where they do.
     pub fn refusals(&self, guardrails: &Guardrails) -> Option<String> {
-        let answered = self.took.len() + self.refused.len();
-        let refusing = share(self.refused.len() as u64, answered as u64);
-        (!self.refused.is_empty() && refusing > guardrails.proxies)
-            .then(|| format!("{} of {answered} proxies refused it", self.refused.len()))
+        let (refused, left_out) = (self.refused.len(), self.left_out.len());
+        let answered = self.took.len() + refused + left_out;
+        let against = refused + left_out;
+        if against == 0 || share(against as u64, answered as u64) <= guardrails.proxies {
+            return None;
+        }
+        Some(if left_out == 0 {
+            format!("{refused} of {answered} proxies refused it")
+        } else {
+            format!("{left_out} of {answered} proxies have no Gateway in it, {refused} refused it")
+        })
     }
 
     /// Why `new` is worse than `old`, where it is.
@@ -216,6 +226,11 @@ mod tests {
         assert_eq!(evidence.judge(&guardrails, "old", "new"), None);
         evidence.refused.insert("d".into());
         assert_eq!(evidence.judge(&guardrails, "old", "new").as_deref(), Some("1 of 4 proxies refused it"));
-        assert_eq!(evidence.judge(&Guardrails { proxies: 0.25, ..guardrails }, "old", "new"), None);
+        let lenient = Guardrails { proxies: 0.25, ..guardrails };
+        assert_eq!(evidence.judge(&lenient, "old", "new"), None);
+        // One that gets nothing is as bad.
+        evidence.left_out.insert("e".into());
+        let why = evidence.judge(&lenient, "old", "new");
+        assert_eq!(why.as_deref(), Some("1 of 5 proxies have no Gateway in it, 1 refused it"));
     }
 }

@@ -147,10 +147,11 @@ pub fn rollout(status: &Value) -> String {
         let percent = rollout.get("percent").and_then(Value::as_f64).unwrap_or_default();
         let _ = writeln!(
             out,
-            "rolled out: {} to {percent} % of the proxies{paused}; {} took it, {} refused it",
+            "rolled out: {} to {percent} % of the proxies{paused}; {} took it, {} refused it, {} have no Gateway in it",
             text(rollout, "revision"),
             number(rollout, "took"),
-            number(rollout, "refused")
+            number(rollout, "refused"),
+            number(rollout, "leftOut")
         );
     }
     if let Some(reverted) = status.get("reverted").filter(|reverted| !reverted.is_null()) {

@@ -92,6 +92,7 @@ fn status(it: &Distribution) -> Value {
             "interval": rollout.interval.as_secs_f64(),
             "took": evidence.took.len(),
             "refused": evidence.refused.len(),
+            "leftOut": evidence.left_out.len(),
             "new": tally(&rollout.revision),
             "old": tally(plan.current.as_deref().unwrap_or_default()),
         })

@@ -348,6 +348,9 @@ impl Offering {
         let Some(revision) = revision.map(Arc::clone) else { return Offered::Nothing };
         let gateways = self.grants.of(id, labels, revision.objects.gateways());
         if gateways.is_empty() {
+            inner.leave_out(node, &revision, |of| {
+                !self.grants.of(id, labels, of.objects.gateways()).is_empty()
+            });
             return Offered::Withheld(self.grants.why_nothing(id, labels));
         }
         let key = (Arc::from(revision.label.id.as_str()), gateways);
@@ -371,6 +374,7 @@ impl Offering {
             return;
         }
         let node: Arc<str> = node.into();
+        inner.evidence.left_out.remove(&node);
         if took {
             inner.evidence.refused.remove(&node);
             inner.evidence.took.insert(node);
@@ -393,6 +397,17 @@ impl Inner {
     fn begin(&mut self, id: &Arc<str>, steps: &[f64], interval: Duration, now: Duration) {
         self.plan.begin(id, steps, interval, now);
         self.evidence.begin(self.plan.current.as_ref());
+    }
+
+    /// A proxy has no Gateway in this revision. Where it `has` one in what all others have, it would refuse everything
+    /// because of the revision that is rolled out.
+    fn leave_out(&mut self, node: &str, revision: &Revision, has: impl Fn(&Revision) -> bool) {
+        let current = self.plan.current.as_ref().and_then(|id| self.revisions.get(id));
+        if current.is_some_and(|current| current.label.id != revision.label.id && has(current)) {
+            let node: Arc<str> = node.into();
+            self.evidence.took.remove(&node);
+            self.evidence.left_out.insert(node);
+        }
     }
 }
 
@@ -433,15 +448,16 @@ pub fn one_line(diagnostic: &Diagnostic) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet, HashMap};
     use std::sync::Arc;
     use std::time::Duration;
 
     use bytes::Bytes;
+    use foregate_filters::peer::SpiffeId;
     use foregate_policy::document::ObjectName;
 
-    use super::{Offer, Offering, Plan};
-    use crate::grants::Grants;
+    use super::{Offer, Offered, Offering, Plan};
+    use crate::grants::{GrantSpec, Grants};
     use crate::revision::merge::{Merged, merge};
     use crate::revision::shelf::Shelf;
     use crate::revision::{Content, Resource};
@@ -457,11 +473,21 @@ spec:
   listeners: [{ name: https, protocol: HTTPS, port: 8443, tls: { certificateRefs: [{ name: edge }] } }]
 ";
 
+    const UPSTREAM: &str = "apiVersion: foregate.dev/v1alpha1
+kind: Upstream
+metadata: { name: crm }
+spec: { endpoints: ['127.0.0.1:1'] }
+";
+
     /// A certificate, its key, and the policies that refer to them.
     fn merged(chain: &str, key: &str) -> Merged {
-        let files = [("edge.yaml", POLICIES), ("secrets/edge/tls.crt", chain), ("secrets/edge/tls.key", key)];
-        let files = files.map(|(way, text)| (Arc::from(way), Bytes::copy_from_slice(text.as_bytes())));
-        let tree = Arc::new(Tree { files: files.into(), ..Tree::default() });
+        merged_of(&[("edge.yaml", POLICIES), ("secrets/edge/tls.crt", chain), ("secrets/edge/tls.key", key)])
+    }
+
+    fn merged_of(files: &[(&str, &str)]) -> Merged {
+        let files =
+            files.iter().map(|(way, text)| (Arc::from(*way), Bytes::copy_from_slice(text.as_bytes())));
+        let tree = Arc::new(Tree { files: files.collect(), ..Tree::default() });
         let state =
             SourceState { place: Place::default(), tree: Some(tree), seen: Duration::ZERO, fault: None };
         merge(&[state]).unwrap()
@@ -520,6 +546,39 @@ spec:
         gone.secrets = "none".to_owned();
         offering.set_secrets(&gone);
         assert_eq!(offering.secrets_in_use().unwrap(), after.secrets());
+    }
+
+    #[test]
+    fn who_loses_its_gateway_by_what_is_rolled_out_counts_against_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let (chain, key) = pair();
+        let (all, none) = (merged(&chain, &key), merged_of(&[("crm.yaml", UPSTREAM)]));
+        let make = |merged| shelf.make(merged).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        let grants = Grants::new(&[GrantSpec {
+            identities: vec!["spiffe://a/*".to_owned()],
+            gateways: vec!["*/*".to_owned()],
+            labels: BTreeMap::new(),
+        }]);
+        let steps = RolloutSpec { steps: vec![99.9999], ..RolloutSpec::default() };
+        let file = folder.path().join("rollout.json");
+        let offering = Offering::new(grants.unwrap(), steps, file).unwrap();
+        let now = Duration::from_secs(1);
+        offering.adopt(make(&all), now);
+        let offer = |id: &str| offering.offer("node", &SpiffeId::parse(id).unwrap(), &HashMap::new());
+        let [mine, others] = ["spiffe://a/ns/a/sa/edge", "spiffe://b/ns/a/sa/edge"];
+        assert!(matches!(offer(mine), Offered::Policies(_)));
+        offering.adopt(make(&none), now);
+        // Who had nothing before has lost nothing.
+        assert!(matches!(offer(others), Offered::Withheld(_)));
+        offering.tick(now);
+        assert!(offering.plan().rollout.is_some());
+        assert!(matches!(offer(mine), Offered::Withheld(_)));
+        offering.tick(now);
+        let plan = offering.plan();
+        let why = plan.reverted.unwrap().reason;
+        assert!(why.contains("1 of 1 proxies have no Gateway in it"), "{why}");
+        assert!(matches!(offer(mine), Offered::Policies(_)));
     }
 
     #[test]

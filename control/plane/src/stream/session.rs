@@ -23,8 +23,10 @@ use crate::stream::offering::{Offered, Offering};
 use crate::stream::proxies::{Hold, Proxies, fault};
 use crate::stream::turn::Ledger;
 
-/// Time for a proxy to say who it is.
-const GREETING: Duration = Duration::from_secs(10);
+/// Time that a proxy waits for its turn to say who it is.
+const TURN: Duration = Duration::from_secs(10);
+/// Time for it to say so once it is its turn: whoever is silent keeps others waiting. A hundredth of it is usual.
+const GREETING: Duration = Duration::from_secs(2);
 /// Time for a change to be taken or refused: models are loaded meanwhile.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Changes that come close together are sent as one.
@@ -79,11 +81,9 @@ impl PolicyStreams {
         answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
     ) -> Result<(), Status> {
         let late = || Status::deadline_exceeded("a proxy says first who it is");
-        let greeting = async {
-            let place = self.proxies.greeting(id.as_str()).await;
-            Ok::<_, Status>((requests.message().await?, place))
-        };
-        let (Some(mut first), place) = timeout(GREETING, greeting).await.map_err(|_| late())?? else {
+        let busy = || Status::unavailable("too many proxies say at once who they are");
+        let place = timeout(TURN, self.proxies.greeting(id.as_str())).await.map_err(|_| busy())?;
+        let Some(mut first) = timeout(GREETING, requests.message()).await.map_err(|_| late())?? else {
             return Ok(());
         };
         let node = first.node.ok_or_else(|| Status::invalid_argument("the first message has no node"))?;

@@ -130,6 +130,10 @@ impl Ledger {
 
     /// The policies that are offered were refused: what the proxy goes on with still needs its endpoints.
     fn endpoints_alone(&mut self, endpoints: &Endpoints) -> Option<Change> {
+        if self.revision.is_empty() {
+            // It goes on with nothing.
+            return None;
+        }
         let current: Vec<Arc<Resource>> =
             self.has.keys().filter_map(|name| endpoints.get(name)).cloned().collect();
         let of_endpoints = fingerprint(&current);
@@ -176,8 +180,9 @@ impl Ledger {
             Answered { revision: Arc::clone(&pending.revision), policies: pending.policies.is_some() };
         self.withheld = pending.withheld;
         if self.withheld.is_some() {
-            // What it has is in force nowhere: the next offer is sent in any case.
+            // What it has is in force nowhere: the next offer is sent in any case, also one that it has refused before.
             self.revision = Arc::from("");
+            (self.refused_policies, self.refused_endpoints) = (None, None);
         } else if took {
             for name in &pending.removed {
                 self.has.remove(name);
@@ -355,6 +360,28 @@ mod tests {
         assert!(ledger.withhold("why").is_none(), "it knows");
         let (changed, removed, _) = next(&mut ledger, &now, &Endpoints::new()).unwrap();
         assert!(changed.is_empty() && removed.is_empty(), "it has all of it");
+    }
+
+    #[test]
+    fn what_was_refused_before_the_grant_was_lost_is_sent_with_the_next_one() {
+        let endpoints = |content| Endpoints::from([("x.endpoints".into(), file("x.endpoints", content))]);
+        let mut ledger = Ledger::new(HashMap::new(), "");
+        let (.., nonce) =
+            next(&mut ledger, &offer("1", &[("a", "1")], &["x.endpoints"]), &endpoints("1")).unwrap();
+        ledger.answer(&nonce, true);
+        let now = offer("2", &[("a", "2")], &["x.endpoints"]);
+        let (.., nonce) = next(&mut ledger, &now, &endpoints("1")).unwrap();
+        ledger.answer(&nonce, false);
+        assert!(ledger.next(&now, &endpoints("1")).is_none());
+        let part = ledger.withhold("why").unwrap().parts().next().unwrap();
+        ledger.answer(&part.nonce, true);
+        let (changed, _, nonce) = next(&mut ledger, &now, &endpoints("1")).unwrap();
+        assert_eq!(changed, ["a"]);
+        // Refused again, it goes on with nothing: endpoints alone would put in force what nobody offers.
+        ledger.answer(&nonce, false);
+        assert!(ledger.next(&now, &endpoints("2")).is_none());
+        let mended = offer("3", &[("a", "3")], &["x.endpoints"]);
+        assert_eq!(next(&mut ledger, &mended, &endpoints("2")).unwrap().0, ["a", "x.endpoints"]);
     }
 
     #[test]

@@ -157,6 +157,31 @@ async fn nobody_without_a_sound_certificate_gets_to_policies_or_bundles() {
     assert!(event["error"].as_str().unwrap().contains("certificate"), "{event}");
 }
 
+#[tokio::test]
+async fn proxies_that_say_nothing_of_themselves_keep_no_other_from_saying_it() {
+    let control = Control::start(GENERATED).await;
+    let workload = async |name: &str| {
+        sign(&control, None, join(&control.token(&format!("ns/crm/sa/{name}"), &[]))).await.unwrap()
+    };
+    // All that may say at once what they have, of as many identities as that takes.
+    let mut silent = Vec::new();
+    for name in 0..8 {
+        let mut client = policies(&control, Some(&workload(&format!("silent-{name}")).await)).await;
+        for _ in 0..8 {
+            let stream = client.stream(futures_util::stream::pending::<PolicyRequest>()).await.unwrap();
+            silent.push(stream.into_inner());
+        }
+    }
+    let mut client = policies(&control, Some(&workload("edge").await)).await;
+    let mut stream = client.stream(tokio_stream_of(PolicyRequest::default())).await.unwrap().into_inner();
+    let answer = within("an answer", stream.message()).await.unwrap_err();
+    assert_eq!((answer.code(), answer.message()), (Code::InvalidArgument, "the first message has no node"));
+    for mut stream in silent {
+        let ended = within("an end", stream.message()).await.unwrap_err();
+        assert_eq!(ended.code(), Code::DeadlineExceeded, "{ended}");
+    }
+}
+
 fn tokio_stream_of(first: PolicyRequest) -> impl futures_util::Stream<Item = PolicyRequest> {
     futures_util::stream::iter([first])
 }

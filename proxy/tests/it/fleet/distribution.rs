@@ -368,6 +368,72 @@ async fn what_was_damaged_on_disk_is_not_started_from() {
     assert_eq!(mark(&gateway).await, "one");
 }
 
+/// Another process that follows in this place, as during an upgrade, until it is dropped.
+fn another(place: &Place) -> fs::File {
+    let lock = place.state().join("policies/lock");
+    let file = fs::OpenOptions::new().append(true).open(lock).unwrap();
+    file.try_lock().unwrap();
+    file
+}
+
+#[tokio::test]
+async fn a_grant_that_was_lost_before_a_hand_over_is_lost_whatever_else_was_left() {
+    let (domain, crm) = (Domain::new("example.org"), Upstream::answering("ok").await);
+    let policies = marked(crm.address, "one");
+    let lost = async |gateway: &Foregate| {
+        wait_fleet(gateway, "the loss", |now| now["withheld"] == "why").await;
+        let refused = async {
+            loop {
+                let reply = Client::http1(gateway.address("edge/http")).await.get("/").await;
+                if reply.text().contains("GrantLost") {
+                    return;
+                }
+            }
+        };
+        within("refusals", refused).await;
+    };
+
+    // What was accepted last cannot be read: all of it is asked for again.
+    let mut control = Control::start(&domain, EVERYTHING, &[("policies.yaml", &policies)]).await;
+    let place = Place::new(&domain, "/ns/crm/sa/edge");
+    drop(serving(&place, &control, &policies).await);
+    control.kill();
+    let before = another(&place);
+    let mut gateway = place.start(&control, &policies, &[]).await;
+    gateway.wait_listening(&policies).await;
+    assert_eq!(mark(&gateway).await, "one");
+    let kept = place.state().join("policies");
+    fs::write(kept.join("withheld"), "why").unwrap();
+    let file = kept.join("current/policies.yaml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("value: one", "value: evil")).unwrap();
+    drop(before);
+    gateway.event("kept policies not used").await;
+    lost(&gateway).await;
+    control.run().await;
+    wait_fleet(&gateway, "the grant", |now| now["withheld"].is_null()).await;
+    assert_eq!(mark(&gateway).await, "one");
+    drop(gateway);
+
+    // It does not compile here any more.
+    let authority = tempfile::tempdir().unwrap();
+    let file = authority.path().join("ca.pem");
+    fs::copy(control.roots(), &file).unwrap();
+    let endpoints = format!("endpoints: [\"{}\"]", crm.address);
+    let there = format!("{endpoints}, tls: {{ mode: Simple, caFile: {} }}", file.display());
+    let first = control.status()["current"].take();
+    control.write("policies.yaml", policies.replace(&endpoints, &there));
+    control.wait_status("another revision", |status| status["current"] != first).await;
+    let place = Place::new(&domain, "/ns/crm/sa/other");
+    drop(serving(&place, &control, &policies).await);
+    control.kill();
+    let before = another(&place);
+    let mut gateway = place.start(&control, &policies, &[]).await;
+    gateway.wait_listening(&policies).await;
+    fs::write(place.state().join("policies/withheld"), "why").unwrap();
+    drop((authority, before));
+    lost(&gateway).await;
+}
+
 #[tokio::test]
 async fn who_loses_its_grant_refuses_everything_until_it_is_granted_again() {
     let (domain, crm) = (Domain::new("example.org"), Upstream::answering("ok").await);

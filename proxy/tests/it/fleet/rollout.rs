@@ -13,9 +13,11 @@ use foregate::identity::{Identity, Source};
 use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse, Refusal, Report};
 use serde_json::Value;
 
-use super::EVERYTHING;
+use super::{EVERYTHING, Place, serving};
+use crate::support::client::Client;
 use crate::support::control::{Control, identity};
-use crate::support::policies::plain;
+use crate::support::policies::{plain, upstream};
+use crate::support::upstream::Upstream;
 use crate::support::within;
 use crate::support::workloads::Domain;
 
@@ -202,6 +204,46 @@ async fn a_revision_that_proxies_refuse_is_taken_back_and_operators_steer() {
     control.run().await;
     let status = control.wait_status("the state of before", |status| text(&status["current"]) == old).await;
     assert!(status["rollout"].is_null(), "{status}");
+}
+
+#[tokio::test]
+async fn a_revision_that_takes_gateways_away_is_taken_back() {
+    let domain = Domain::new("example.org");
+    let more = format!("{EVERYTHING}{STEPS}");
+    let control = Control::start(&domain, &more, &[("policies.yaml", &plain("127.0.0.1:1"))]).await;
+    let proxies = fleet(&control, &domain, 8).await;
+    control.write("policies.yaml", upstream("crm", "127.0.0.1:1", ""));
+    let status = control.wait_status("the revert", |status| status["reverted"].is_object()).await;
+    assert!(text(&status["reverted"]["reason"]).contains("have no Gateway in it"), "{status}");
+    assert_eq!(text(&status["current"]), proxies[0].revision);
+}
+
+#[tokio::test]
+async fn what_a_lost_gateway_refuses_is_charged_to_no_revision() {
+    let (domain, crm) = (Domain::new("example.org"), Upstream::answering("ok").await);
+    // Every proxy is reached at once, and nothing is taken back.
+    let lenient = "rollout: { steps: [99.9999], interval: 1h, guardrails: { failed: 1, proxies: 1 } }\n";
+    let (policies, more) = (plain(crm.address), format!("{EVERYTHING}{lenient}"));
+    let control = Control::start(&domain, &more, &[("policies.yaml", &policies)]).await;
+    let place = Place::new(&domain, "/ns/crm/sa/edge");
+    let gateway = serving(&place, &control, &policies).await;
+    let ask = async || Client::http1(gateway.address("edge/http")).await.get("/").await.status;
+    assert_eq!(ask().await, 200);
+    let told = |status: &Value, what: &str| status["proxies"][0][what].as_u64().unwrap_or_default();
+    control.wait_status("a report", |status| told(status, "requests") == 1).await;
+    control.write("policies.yaml", upstream("crm", crm.address, ""));
+    control.wait_status("the loss", |status| status["proxies"][0]["withheld"].is_string()).await;
+    within("a refusal", async { while ask().await != 503 {} }).await;
+    for _ in 0..4 {
+        assert_eq!(ask().await, 503);
+    }
+    let status = control.wait_status("the next report", |status| told(status, "failed") >= 5).await;
+    let rollout = &status["rollout"];
+    assert_eq!(
+        (&rollout["leftOut"], &rollout["old"]["failed"], &rollout["new"]["failed"]),
+        (&1.into(), &0.into(), &0.into())
+    );
+    assert!(rollout["old"]["requests"].as_u64() >= Some(1), "{status}");
 }
 
 #[tokio::test]

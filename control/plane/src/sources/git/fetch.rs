@@ -16,6 +16,7 @@ use gix::remote::Direction;
 use gix::remote::fetch::Tags;
 use zeroize::Zeroizing;
 
+use crate::causes::causes;
 use crate::clock;
 use crate::sources::spec::{GitCredentials, GitSpec};
 
@@ -57,7 +58,7 @@ pub fn open(folder: &Path) -> Result<gix::Repository, String> {
 
 /// Fetches, and tells the commit that the branch or tag is at.
 pub fn fetch(repository: &gix::Repository, spec: &GitSpec, stop: &AtomicBool) -> Result<ObjectId, String> {
-    let told = |error: gix::Error| chain(&error).replace(NO_HELPER, ANONYMOUS);
+    let told = |error: gix::Error| causes(&error).replace(NO_HELPER, ANONYMOUS);
     let wanted = format!("+{}:{TIP}", spec.reference());
     let remote = repository.remote_at(spec.url.as_str()).map_err(told)?;
     let remote = remote.with_fetch_tags(Tags::None);
@@ -72,20 +73,6 @@ pub fn fetch(repository: &gix::Repository, spec: &GitSpec, stop: &AtomicBool) ->
     prepared.map_err(told)?.receive(Discard, stop).map_err(told)?;
     let mut tip = repository.find_reference(TIP).map_err(told)?;
     tip.peel_to_commit().map(|commit| commit.id).map_err(told)
-}
-
-/// An error, and what led to it.
-fn chain(error: &gix::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// What is shown to the server.
