@@ -6,7 +6,7 @@ use std::iter::successors;
 /// Causes that the text tells already are left out: many errors repeat theirs.
 pub fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    for cause in successors(error.source(), |error| error.source()) {
+    for cause in successors(error.source(), |error: &&dyn Error| (**error).source()) {
         let cause = cause.to_string();
         if !text.contains(&cause) {
             text = format!("{text}: {cause}");

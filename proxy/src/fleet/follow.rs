@@ -16,6 +16,7 @@ use log::Level;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
+use crate::discovery;
 use crate::drain::Drain;
 use crate::fleet::arrival::Arrival;
 use crate::fleet::backoff::Backoff;
@@ -26,7 +27,6 @@ use crate::fleet::status::Standing;
 use crate::reload::Reload;
 use crate::telemetry::event::event;
 use crate::telemetry::metrics::Outcomes;
-use crate::{discovery, fleet};
 
 /// The call that streams policies.
 const METHOD: &str = "/foregate.fleet.v1.Policies/Stream";

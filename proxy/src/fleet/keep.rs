@@ -217,8 +217,8 @@ impl Keep {
     }
 
     fn write_manifest(&self) -> io::Result<()> {
-        let manifest = self.tree_folder(self.tree).join(MANIFEST);
-        files::replace(&manifest, &manifest(&self.revision, &self.holding))
+        let path = self.tree_folder(self.tree).join(MANIFEST);
+        files::replace(&path, &manifest(&self.revision, &self.holding))
     }
 
     /// Files of endpoints keep their place, whatever tree leads to them.

@@ -17,13 +17,14 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::fleet::backoff::jittered;
-use crate::fleet::call::{Answers, CallError, UNAUTHENTICATED};
+use crate::fleet::call::{Answers, CallError};
 use crate::fleet::channel::Channel;
 use crate::fleet::endpoint::ControlOptions;
 use crate::identity::certificate::Facts;
 use crate::identity::kept::{self, Kept};
 use crate::identity::set::{Parts, Set, SetError};
 use crate::identity::{Source, SourceError};
+use crate::rpc::answer::UNAUTHENTICATED;
 use crate::telemetry::event::event;
 use crate::telemetry::json::Timestamp;
 
@@ -91,7 +92,7 @@ struct Held {
 impl Control {
     /// The identity behind a channel; from the first set on, the channel shows it.
     pub fn new(options: ControlOptions, channel: Arc<Channel>, settings: ControlIdentity) -> Self {
-        Self { options, settings, channel, held: None, bundles: None, begun: false }
+        Self { options, settings, channel, held: None, refused: None, bundles: None, begun: false }
     }
 
     /// Takes up what an earlier process was given, where it is still good.

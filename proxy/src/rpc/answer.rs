@@ -16,6 +16,9 @@ use crate::rpc::causes;
 /// Characters of what the other side says of a refusal that are told on.
 const TOLD: usize = 500;
 
+/// The status of a caller that proves nothing (gRPC status codes).
+pub const UNAUTHENTICATED: u8 = 16;
+
 /// A status other than OK.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {

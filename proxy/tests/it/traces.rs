@@ -130,10 +130,10 @@ async fn what_is_not_sampled_is_not_told_and_refusals_are_up_to_a_rate() {
     assert_eq!(client.send_empty(request).await.status, 200);
     let refused = client.post("/", "x").await;
     assert_eq!(refused.status, 403);
-    let told = collector.lines().wait("the refusal", |line| line["name"] == "POST all/rule").await;
-    assert_eq!(told["attributes"]["foregate.decision"], refused.decision());
-    assert_eq!(told["attributes"]["foregate.reason"], "AccessDenied");
-    assert_eq!(told["parent"], "");
+    let kept = collector.lines().wait("the refusal", |line| line["name"] == "POST all/rule").await;
+    assert_eq!(kept["attributes"]["foregate.decision"], refused.decision());
+    assert_eq!(kept["attributes"]["foregate.reason"], "AccessDenied");
+    assert_eq!(kept["parent"], "");
     let spans = collector.lines().all().into_iter().filter(|line| line["span"].is_string()).count();
     assert_eq!(spans, 1, "{}", collector.lines().text());
 
