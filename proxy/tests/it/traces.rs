@@ -34,7 +34,7 @@ fn parent(sampled: bool) -> String {
 }
 
 /// The `traceparent` that an upstream is told of a client span.
-fn told(span: &Value) -> String {
+fn below(span: &Value) -> String {
     format!("00-{}-{}-01", span["trace"].as_str().unwrap(), span["span"].as_str().unwrap())
 }
 
@@ -71,7 +71,7 @@ async fn spans_reach_a_collector_by_grpc_and_http_with_the_right_parents() {
             assert!(at(&server, "start") <= at(&step, "start") && at(&step, "end") <= at(&server, "end"));
         }
         // What the upstream does is below the span of what it was sent.
-        assert_eq!(upstream.last().header("traceparent"), told(&sent));
+        assert_eq!(upstream.last().header("traceparent"), below(&sent));
 
         let export = collector.lines().wait("an export", |line| line["export"] == scheme).await;
         assert_eq!(export["headers"]["x-tenant"], "blue one");
@@ -144,7 +144,7 @@ async fn what_is_not_sampled_is_not_told_and_refusals_are_up_to_a_rate() {
     let is = |line: &Value| line["attributes"]["foregate.decision"] == reply.decision();
     let root = collector.lines().wait("a root", is).await;
     let sent = collector.span(root["trace"].as_str().unwrap(), "GET").await;
-    assert_eq!((&sent["parent"], upstream.last().header("traceparent")), (&root["span"], &*told(&sent)));
+    assert_eq!((&sent["parent"], upstream.last().header("traceparent")), (&root["span"], &*below(&sent)));
 }
 
 /// A gateway before these endpoints whose traces are all sent.
@@ -192,10 +192,10 @@ async fn an_upstream_is_told_the_span_of_each_attempt() {
     let spans = clients(&collector, &server["trace"], 2).await;
     let mut sent: Vec<_> = [&one, &other].iter().flat_map(|upstream| upstream.received()).collect();
     assert_eq!(sent.len(), 2);
-    sent.sort_by_key(|received| received.header("traceparent") != told(&spans[0]));
+    sent.sort_by_key(|received| received.header("traceparent") != below(&spans[0]));
     for (number, (span, received)) in spans.iter().zip(&sent).enumerate() {
         assert_eq!((&span["name"], &span["parent"]), (&"GET".into(), &dispatch["span"]));
-        assert_eq!(received.header("traceparent"), told(span));
+        assert_eq!(received.header("traceparent"), below(span));
         let attributes = &span["attributes"];
         assert_eq!(attributes["server.address"], "127.0.0.1");
         let resent = if number == 0 { Value::Null } else { number.into() };
@@ -246,7 +246,7 @@ async fn an_attempt_that_is_given_up_is_told_with_the_span_that_the_upstream_kno
     assert_eq!(reply.status, 504);
     let server = collector.server(reply.decision()).await;
     let sent = &clients(&collector, &server["trace"], 1).await[0];
-    assert_eq!((&sent["parent"], upstream.last().header("traceparent")), (&server["span"], &*told(sent)));
+    assert_eq!((&sent["parent"], upstream.last().header("traceparent")), (&server["span"], &*below(sent)));
     assert_eq!(
         (&sent["error"], &sent["attributes"]["error.type"]),
         (&true.into(), &"UpstreamTimeout".into())
@@ -266,7 +266,7 @@ async fn an_attempt_that_is_given_up_is_told_with_the_span_that_the_upstream_kno
     client.abort().await;
     let gone = |line: &Value| line["attributes"]["error.type"] == "client_gone" && line["kind"] == 3;
     let sent = collector.lines().wait("the attempt", gone).await;
-    assert_eq!(upstream.last().header("traceparent"), told(&sent));
+    assert_eq!(upstream.last().header("traceparent"), below(&sent));
 }
 
 #[tokio::test]
