@@ -72,8 +72,8 @@ def share(part, whole):
 
 
 def always(expression):
-    """0 where nothing of it was ever seen."""
-    return f"{expression} or vector(0)"
+    """0 where nothing of it was ever seen; may be part of a sum."""
+    return f"({expression} or vector(0))"
 
 
 def stat(title, description, unit, expression, thresholds=(), runbook="", falling=False, width=4, words=None):

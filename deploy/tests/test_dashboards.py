@@ -1,14 +1,16 @@
 """Dashboards are what the code makes of them, of one form, and lead to runbooks that help; Grafana is told where they are."""
 
+import itertools
 import json
 import pathlib
 import re
 import sys
+import tempfile
 import unittest
 
 import yaml
 
-from support import CASES, DEPLOY, binary, find, rendered, run
+from support import CASES, DEPLOY, binary, debian, find, rendered, run
 
 GRAFANA = DEPLOY / "grafana"
 sys.path.insert(0, str(GRAFANA))
@@ -106,6 +108,22 @@ class Dashboards(unittest.TestCase):
                         self.assertEqual(state["color"], "green" if state["text"] in good else "red", panel["title"])
                         shown.add(state["text"])
         self.assertEqual(shown, good | bad)
+
+    def test_what_is_not_told_of_is_counted_where_not_all_of_it_is_there(self):
+        (panel,) = [panel for panel in each(models()["fleet"]) if panel["title"] == "Not told of"]
+        expression = panel["targets"][0]["expr"].replace("$__rate_interval", "5m").replace("$job", ".*").replace("$instance", ".*")
+        names = re.findall(r"rate\(([a-z_]+)", expression)
+        self.assertGreater(len(names), 1)
+        tests = []
+        for present in itertools.chain.from_iterable(itertools.combinations(names, count) for count in range(len(names) + 1)):
+            series = [{"series": f'{name}{{job="edge",instance="a:9090"}}', "values": "0+60x20"} for name in present]
+            sample = {"labels": "{}", "value": len(present)}
+            tests.append({"interval": "1m", "input_series": series, "promql_expr_test": [{"expr": expression, "eval_time": "10m", "exp_samples": [sample]}]})
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "sums.yaml"
+            file.write_text(yaml.safe_dump({"tests": tests}))
+            code, said = run(debian("promtool"), "test", "rules", str(file))
+        self.assertEqual(code, 0, said)
 
     def test_latencies_have_exemplars(self):
         for panel in each(models()["traffic"]):

@@ -26,7 +26,6 @@ export interface Refusals {
   reason: string;
   rule: string;
   count: number;
-  per_second: number;
 }
 
 /** The scores of sampled decisions beside those of the training records, by the bins of the bundle. */

@@ -22,6 +22,8 @@ const waiting = signal<Decision[]>([]);
 export const waits = computed(() => waiting.value.length);
 export const held = signal(false);
 export const dropped = signal(0);
+/** Some of them were dropped before the filter saw them. */
+export const droppedAtMost = signal(false);
 export const trouble = signal("");
 export const asked = signal(new URLSearchParams(location.search).get("explain") ?? "");
 export const explained = signal<Explained | null>(null);
@@ -127,9 +129,12 @@ function follow(words: string): () => void {
       if (arrived.length > HELD) arrived = arrived.slice(-HELD);
       frame ||= requestAnimationFrame(show);
     });
-    source.addEventListener("dropped", (event) => {
-      dropped.value += Number((event as MessageEvent<string>).data);
-    });
+    for (const name of ["dropped", "dropped-at-most"]) {
+      source.addEventListener(name, (event) => {
+        dropped.value += Number((event as MessageEvent<string>).data);
+        if (name === "dropped-at-most") droppedAtMost.value = true;
+      });
+    }
     source.addEventListener("error", () => {
       if (source?.readyState !== EventSource.CLOSED) {
         trouble.value = "The stream broke off; it is asked for again.";
@@ -162,6 +167,7 @@ export function start(): void {
     waiting.value = [];
     held.value = false;
     dropped.value = 0;
+    droppedAtMost.value = false;
     trouble.value = "";
     return stop;
   });

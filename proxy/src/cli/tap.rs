@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::cli::USAGE;
 use crate::cli::admin::{Admin, AdminError};
 use crate::cli::output::{self, Paint, TextFormat, Tone, printable};
+use crate::console::stream::{DROPPED, DROPPED_AT_MOST};
 use crate::telemetry::filter::Filter;
 
 const PATH: &str = "/decisions/stream";
@@ -160,13 +161,23 @@ impl Tap {
                 let decision: Value = serde_json::from_str(&event.data).unwrap_or_default();
                 output::written(&format!("{}\n", line(&decision, paint)))
             }
-            ("dropped", _) => {
-                let dropped = printable(&event.data);
-                output::error(&format!("foregate: {dropped} decisions were dropped: more came than is sent"));
+            _ => {
+                if let Some(said) = lost(event) {
+                    output::error(&format!("foregate: {said}"));
+                }
                 true
             }
-            _ => true,
         }
+    }
+}
+
+/// What to say of decisions that were not sent; `None` for other events.
+fn lost(event: &Event) -> Option<String> {
+    let number = printable(&event.data);
+    match event.name.as_str() {
+        DROPPED => Some(format!("{number} decisions were dropped: more came than is sent")),
+        DROPPED_AT_MOST => Some(format!("up to {number} decisions were dropped before the filter saw them")),
+        _ => None,
     }
 }
 
@@ -224,11 +235,19 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use super::{Event, Events, line};
+    use super::{Event, Events, line, lost};
     use crate::cli::output::Paint;
     use crate::telemetry::json;
     use crate::telemetry::testing::{full_record, record};
     use serde_json::{Value, json};
+
+    #[test]
+    fn what_was_not_sent_is_told_no_surer_than_it_is_known() {
+        let said = |name: &str| lost(&Event { name: name.to_owned(), data: "12".to_owned() });
+        assert!(said("dropped").unwrap().starts_with("12 decisions"));
+        assert!(said("dropped-at-most").unwrap().starts_with("up to 12 decisions"));
+        assert_eq!(said("decision"), None);
+    }
 
     #[test]
     fn events_are_whole_however_they_are_cut() {

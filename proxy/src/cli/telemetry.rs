@@ -40,6 +40,9 @@ pub(super) struct TelemetryArgs {
     traces: TraceArgs,
     #[command(flatten)]
     logs: LogArgs,
+    /// Sends headers to collectors on other machines without TLS as well, where whoever is between reads them.
+    #[arg(long)]
+    insecure_otlp_headers: bool,
 }
 
 /// Where spans go, and which.
@@ -137,6 +140,10 @@ impl TelemetryArgs {
     /// # Errors
     /// What is wrong with an option or a variable of the environment.
     pub(super) fn options(&self) -> Result<TelemetryOptions, String> {
+        let (traces, logs) = (self.traces.options()?, self.logs.options()?);
+        for to in traces.iter().map(|it| &it.to).chain(&logs) {
+            self.keep_headers(&to.target)?;
+        }
         Ok(TelemetryOptions {
             access_log: match self.access_log.as_str() {
                 "off" => AccessLog::Off,
@@ -149,9 +156,21 @@ impl TelemetryArgs {
             sample: self.decision_sample,
             decision_log: self.decision_log.clone().options(),
             compat: self.metrics_compat.clone(),
-            traces: self.traces.options()?,
-            logs: self.logs.options()?,
+            traces,
+            logs,
         })
+    }
+
+    /// Refuses to send what may be secret where others read it.
+    fn keep_headers(&self, target: &Target) -> Result<(), String> {
+        if self.insecure_otlp_headers || !target.shows_headers() {
+            return Ok(());
+        }
+        Err(format!(
+            "--{}: headers for {target} would be sent without TLS, where others read them: name it as grpcs:// or https://, or \
+             say --insecure-otlp-headers",
+            target.signal.name()
+        ))
     }
 }
 

@@ -5,7 +5,7 @@ mod history;
 mod overview;
 mod scores;
 mod scrape;
-mod stream;
+pub mod stream;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

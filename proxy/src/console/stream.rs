@@ -30,6 +30,10 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// How often it is looked whether the budget is new, something was missed, or the process ends.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Events with the number of decisions that passed the filter and were not sent, and with the most that it may be.
+pub const DROPPED: &str = "dropped";
+pub const DROPPED_AT_MOST: &str = "dropped-at-most";
+
 /// One client, and what it still has to be told.
 struct Following {
     admin: Arc<AdminState>,
@@ -38,7 +42,10 @@ struct Following {
     tick: Interval,
     /// Decisions that may still be sent in this second.
     left: u32,
-    missed: u64,
+    /// Of those that pass the filter.
+    dropped: u64,
+    /// Gone before the filter saw them: some may have passed it.
+    unseen: u64,
     /// The process drained already when the client came.
     in_drain: bool,
 }
@@ -78,7 +85,7 @@ impl Following {
         tick.reset();
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let in_drain = admin.draining.load(Ordering::Acquire);
-        Self { admin, filter, watcher, tick, left: PER_SECOND, missed: 0, in_drain }
+        Self { admin, filter, watcher, tick, left: PER_SECOND, dropped: 0, unseen: 0, in_drain }
     }
 
     /// The next event; `None` once the process ends, so that the client finds the one that takes its place.
@@ -86,9 +93,10 @@ impl Following {
         loop {
             tokio::select! {
                 seen = self.watcher.next() => match seen? {
-                    Seen::Missed(missed) => self.missed += missed,
+                    Seen::Missed(missed) if self.filter == Filter::default() => self.dropped += missed,
+                    Seen::Missed(missed) => self.unseen += missed,
                     Seen::Decision(record) if !self.filter.passes(&record) => {}
-                    Seen::Decision(_) if self.left == 0 => self.missed += 1,
+                    Seen::Decision(_) if self.left == 0 => self.dropped += 1,
                     Seen::Decision(record) => {
                         self.left -= 1;
                         if let Some(event) = told(&record) {
@@ -101,9 +109,11 @@ impl Following {
                         return None;
                     }
                     self.left = PER_SECOND;
-                    let missed = std::mem::take(&mut self.missed);
-                    if missed > 0 {
-                        return Some(Event::default().event("dropped").data(missed.to_string()));
+                    let unseen = std::mem::take(&mut self.unseen);
+                    let dropped = std::mem::take(&mut self.dropped) + unseen;
+                    if dropped > 0 {
+                        let name = if unseen > 0 { DROPPED_AT_MOST } else { DROPPED };
+                        return Some(Event::default().event(name).data(dropped.to_string()));
                     }
                 }
             }
@@ -179,6 +189,15 @@ mod tests {
         };
         assert_eq!(decisions, 512);
         assert!(dropped.contains("data: 1488"), "{dropped}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_filter_has_seen_is_told_as_an_upper_bound() {
+        let admin = admin();
+        let mut other = following(&admin, &[("route", "other")]);
+        refuse(&admin, 2_000);
+        let event = next(&mut other).await;
+        assert!(event.contains("event: dropped-at-most") && event.contains("data: 1488"), "{event}");
     }
 
     #[tokio::test(start_paused = true)]

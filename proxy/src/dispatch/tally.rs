@@ -1,7 +1,7 @@
 //! Counts of the connections to one upstream: open, idle, taken again, not had.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dispatch::connect::ConnectError;
 use crate::telemetry::Telemetry;
@@ -17,16 +17,29 @@ pub struct ConnectionTally {
     pub open: Occupancy,
     opened: AtomicU64,
     failures: [AtomicU64; FAULTS.len()],
-    /// By shelves that are gone.
-    reused: AtomicU64,
-    shelves: Mutex<Vec<Weak<ShelfTally>>>,
+    shelves: Mutex<Shelves>,
 }
 
-/// The part of one shelf, which one thread writes and scrapes read: no thread waits for another.
-#[derive(Debug)]
-pub struct ShelfTally {
+/// The counts of all shelves. Those of one that goes are added to the rest in the moment in which they leave the list:
+/// a counter never goes back.
+#[derive(Debug, Default)]
+struct Shelves {
+    /// By shelves that are gone.
+    reused: u64,
+    counts: Vec<Arc<ShelfCounts>>,
+}
+
+/// What one thread writes and scrapes read: no thread waits for another.
+#[derive(Debug, Default)]
+struct ShelfCounts {
     idle: AtomicUsize,
     reused: AtomicU64,
+}
+
+/// The part of one shelf.
+#[derive(Debug)]
+pub struct ShelfTally {
+    counts: Arc<ShelfCounts>,
     of: Arc<ConnectionTally>,
 }
 
@@ -35,11 +48,9 @@ type Read = fn(&ConnectionTally) -> f64;
 impl ConnectionTally {
     /// The part of a new shelf.
     pub fn shelf(self: &Arc<Self>) -> Arc<ShelfTally> {
-        let part = Arc::new(ShelfTally::new(self));
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        shelves.retain(|shelf| shelf.strong_count() > 0);
-        shelves.push(Arc::downgrade(&part));
-        part
+        let counts = Arc::<ShelfCounts>::default();
+        self.shelves().counts.push(Arc::clone(&counts));
+        Arc::new(ShelfTally { counts, of: Arc::clone(self) })
     }
 
     pub fn connected<T>(&self, outcome: &Result<T, ConnectError>) {
@@ -58,17 +69,17 @@ impl ConnectionTally {
         }
     }
 
-    fn sum(&self, read: impl Fn(&ShelfTally) -> u64) -> u64 {
-        let shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        shelves.iter().filter_map(Weak::upgrade).map(|shelf| read(&shelf)).sum()
+    fn shelves(&self) -> MutexGuard<'_, Shelves> {
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn idle(&self) -> u64 {
-        self.sum(|shelf| shelf.idle.load(Ordering::Relaxed) as u64)
+        self.shelves().counts.iter().map(|shelf| shelf.idle.load(Ordering::Relaxed) as u64).sum()
     }
 
     fn reused(&self) -> u64 {
-        self.reused.load(Ordering::Relaxed) + self.sum(|shelf| shelf.reused.load(Ordering::Relaxed))
+        let shelves = self.shelves();
+        shelves.reused + shelves.counts.iter().map(|shelf| shelf.reused.load(Ordering::Relaxed)).sum::<u64>()
     }
 
     /// Registers what is counted.
@@ -108,24 +119,25 @@ impl ConnectionTally {
 }
 
 impl ShelfTally {
-    fn new(of: &Arc<ConnectionTally>) -> Self {
-        Self { idle: AtomicUsize::new(0), reused: AtomicU64::new(0), of: Arc::clone(of) }
-    }
-
     /// So many lie there now.
     pub fn holds(&self, idle: usize) {
-        self.idle.store(idle, Ordering::Relaxed);
+        self.counts.idle.store(idle, Ordering::Relaxed);
     }
 
     /// One was taken again. Only the thread of the shelf writes.
     pub fn taken(&self) {
-        self.reused.store(self.reused.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let reused = self.counts.reused.load(Ordering::Relaxed);
+        self.counts.reused.store(reused + 1, Ordering::Relaxed);
     }
 }
 
 impl Drop for ShelfTally {
     fn drop(&mut self) {
-        self.of.reused.fetch_add(self.reused.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut shelves = self.of.shelves();
+        if let Some(place) = shelves.counts.iter().rposition(|other| Arc::ptr_eq(other, &self.counts)) {
+            shelves.counts.swap_remove(place);
+        }
+        shelves.reused += self.counts.reused.load(Ordering::Relaxed);
     }
 }
 
@@ -146,5 +158,21 @@ mod tests {
         assert_eq!((tally.idle(), tally.reused()), (4, 3));
         drop(one);
         assert_eq!((tally.idle(), tally.reused()), (1, 3));
+    }
+
+    #[test]
+    fn the_counter_never_goes_back_while_shelves_go() {
+        let tally = Arc::new(ConnectionTally::default());
+        let shelves: Vec<_> = (0..20_000).map(|_| tally.shelf()).collect();
+        for shelf in &shelves {
+            shelf.taken();
+        }
+        // From the last on, so that none has to be looked for.
+        let gone = std::thread::spawn(move || shelves.into_iter().rev().for_each(drop));
+        while !gone.is_finished() {
+            assert_eq!(tally.reused(), 20_000);
+        }
+        gone.join().unwrap();
+        assert_eq!((tally.idle(), tally.reused()), (0, 20_000));
     }
 }

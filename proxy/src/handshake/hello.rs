@@ -17,11 +17,12 @@ const MOST: usize = 4_096;
 const PIECE: usize = 1_024;
 
 /// Begins to accept once all of the first record is there but its last byte, which wakes whoever goes on. Who opens
-/// connections and stops in the middle holds a few bytes here, and not the buffers of a handshake.
+/// connections and stops in the middle holds a few bytes here, and not the buffers of a handshake. `spoke` is set with
+/// the first byte.
 ///
 /// # Errors
 /// Where the client leaves before.
-pub async fn begun(stream: &TcpStream) -> io::Result<Acceptor> {
+pub async fn begun(stream: &TcpStream, spoke: &mut bool) -> io::Result<Acceptor> {
     let mut have = Vec::new();
     loop {
         stream.readable().await?;
@@ -31,7 +32,7 @@ pub async fn begun(stream: &TcpStream) -> io::Result<Acceptor> {
         }
         match piece(stream, left, &mut have) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
+            Ok(_) => *spoke = true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

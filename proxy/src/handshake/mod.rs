@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use crate::clock;
 use crate::connection::Entry;
 use crate::gateway::Gateway;
+use crate::handshake::tally::Tally;
 use crate::handshake::vouch::Vouched;
 use crate::stream::Transport;
 use crate::tls::Terms;
@@ -117,13 +118,36 @@ impl Established {
 /// # Errors
 /// Where the client left, or may not come in.
 pub async fn tls(gateway: &Gateway, entry: &Entry, stream: TcpStream) -> io::Result<Established> {
-    let outcome = terminate(gateway, entry.port, stream).await;
-    gateway.tally.shook_hands(&entry.listener, outcome.as_ref().ok());
-    outcome
+    let mut attempt = Attempt { tally: &gateway.tally, listener: &entry.listener, failing: false };
+    let established = terminate(gateway, entry.port, stream, &mut attempt.failing).await?;
+    attempt.failing = false;
+    gateway.tally.shook_hands(&entry.listener, Some(&established));
+    Ok(established)
 }
 
-async fn terminate(gateway: &Gateway, port: u16, stream: TcpStream) -> io::Result<Established> {
-    let acceptor = hello::begun(&stream).await?;
+/// A handshake under way. One that ends too early has failed, also where it is given up for its time.
+struct Attempt<'a> {
+    tally: &'a Tally,
+    listener: &'a Arc<str>,
+    /// From the first byte on: whoever only looks whether somebody listens wants no handshake.
+    failing: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.failing {
+            self.tally.shook_hands(self.listener, None);
+        }
+    }
+}
+
+async fn terminate(
+    gateway: &Gateway,
+    port: u16,
+    stream: TcpStream,
+    spoke: &mut bool,
+) -> io::Result<Established> {
+    let acceptor = hello::begun(&stream, spoke).await?;
     let start = LazyConfigAcceptor::new(acceptor, stream).await?;
     let terms = {
         let live = gateway.live.pin();

@@ -102,7 +102,7 @@ impl Tally {
         }
     }
 
-    /// A handshake came to its end at a listener; `None` where it failed.
+    /// A handshake that a client began came to its end at a listener; `None` where it failed.
     pub fn shook_hands(&self, listener: &Arc<str>, established: Option<&Established>) {
         let tls = established.and_then(|it| match &it.transport {
             Transport::Tls(stream) => Some(stream.get_ref().1),

@@ -6,7 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::telemetry::json::{Text, Timestamp};
-use crate::telemetry::record::{End, Record};
+use crate::telemetry::record::{End, Record, Refusal};
 
 /// The version of the schema that the names are of.
 const VERSION: &str = "9.1.0";
@@ -37,6 +37,16 @@ fn text<M: SerializeMap>(map: &mut M, key: &str, value: impl Display) -> Result<
     map.serialize_entry(key, &Text(value))
 }
 
+/// Policies deny, as the counts that control planes get have it; what cannot be served for other reasons is an error, so
+/// that an outage is no attack to whoever counts denials.
+fn event_type(refusal: Option<&Refusal>) -> &'static str {
+    match refusal {
+        None => "access",
+        Some(refusal) if refusal.reason.status().is_client_error() => "denied",
+        Some(_) => "error",
+    }
+}
+
 impl Ecs<'_> {
     fn event<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let record = self.0;
@@ -47,7 +57,7 @@ impl Ecs<'_> {
             "event.category",
             if record.protocol.is_stream() { &["network"] } else { &["web"] },
         )?;
-        map.serialize_entry("event.type", if refusal.is_some() { &["denied"] } else { &["access"] })?;
+        map.serialize_entry("event.type", &[event_type(refusal)])?;
         map.serialize_entry("event.outcome", if failed { "failure" } else { "success" })?;
         text(map, "event.id", record.id)?;
         map.serialize_entry(
@@ -125,6 +135,7 @@ mod tests {
     use crate::telemetry::json::write;
     use crate::telemetry::record::CameWith;
     use crate::telemetry::testing::{full_record, record};
+    use foregate_filters::reason::Reason;
     use serde_json::{Value, json};
 
     #[test]
@@ -158,5 +169,29 @@ mod tests {
         let value: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!((&value["event.outcome"], &value["event.type"]), (&json!("success"), &json!(["access"])));
         assert!(value.get("event.reason").is_none());
+    }
+
+    #[test]
+    fn policies_deny_and_outages_are_errors() {
+        for (reason, expected) in [
+            (Reason::AccessDenied, "denied"),
+            (Reason::TokenMissing, "denied"),
+            (Reason::QuotaExceeded, "denied"),
+            (Reason::UpstreamReset, "error"),
+            (Reason::UpstreamTimeout, "error"),
+            (Reason::Overloaded, "error"),
+            (Reason::GrantLost, "error"),
+            (Reason::KeysUnavailable, "error"),
+        ] {
+            let mut refused = full_record();
+            refused.refusal.as_mut().unwrap().reason = reason;
+            let mut line = Vec::new();
+            write(&Ecs(&refused), &mut line).unwrap();
+            let value: Value = serde_json::from_slice(&line).unwrap();
+            assert_eq!(
+                (&value["event.type"], &value["event.outcome"]),
+                (&json!([expected]), &json!("failure"))
+            );
+        }
     }
 }

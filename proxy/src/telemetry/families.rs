@@ -29,6 +29,13 @@ pub(crate) const MAX_ROUTES: usize = 4_096;
 /// Most refusal series, and as many audit series, that name their rule.
 pub(crate) const MAX_RULES: usize = 2_000;
 
+/// Most of them beyond that name their route, and rule `other`; the rest is `other` of all routes together.
+pub(crate) const MAX_OTHER_RULES: usize = 1_000;
+
+/// Most pairs of method and status of one route, or of one upstream of a route, that are told apart: callers choose
+/// both, and must not use up what all routes have together.
+pub(crate) const MAX_EXCHANGES: usize = 48;
+
 /// Most series of requests by method and status, and as many of those to upstreams.
 pub(crate) const MAX_HISTOGRAMS: usize = 8_192;
 
@@ -64,7 +71,9 @@ pub(crate) struct Families {
     pub(crate) revision: ArcSwap<Arc<str>>,
     pub(crate) route_budget: Budget,
     pub(crate) refusal_budget: Budget,
+    pub(crate) other_refusal_budget: Budget,
     pub(crate) audit_budget: Budget,
+    pub(crate) other_audit_budget: Budget,
     pub(crate) shadow_budget: Budget,
     /// Policies with their verdicts, below which the series are.
     pub(crate) shadow_kind_budget: Budget,
@@ -131,7 +140,9 @@ impl Default for Families {
             revision: ArcSwap::from_pointee(Arc::from("")),
             route_budget: Budget::new(MAX_ROUTES),
             refusal_budget: Budget::new(MAX_RULES),
+            other_refusal_budget: Budget::new(MAX_OTHER_RULES),
             audit_budget: Budget::new(MAX_RULES),
+            other_audit_budget: Budget::new(MAX_OTHER_RULES),
             shadow_budget: Budget::new(MAX_RULES),
             shadow_kind_budget: Budget::new(MAX_RULES),
             model_budget: Budget::new(MAX_NAMES),

@@ -188,9 +188,12 @@ pub const fn outcome(fault: Option<&ScoreFault>) -> usize {
     }
 }
 
+/// Stands for methods without a series of their own.
+pub const OTHER_METHOD: &str = "_OTHER";
+
 /// Methods that have a series of their own; the rest share the last place, as OpenTelemetry has it.
 const KNOWN_METHODS: [&str; 10] =
-    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", "_OTHER"];
+    ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", OTHER_METHOD];
 
 /// How many values the label of methods may have.
 pub const METHODS: usize = KNOWN_METHODS.len();
@@ -209,7 +212,7 @@ pub fn method(method: &Method) -> (usize, &'static str) {
         Method::TRACE => 8,
         _ => METHODS - 1,
     };
-    (place, KNOWN_METHODS.get(place).copied().unwrap_or("_OTHER"))
+    (place, KNOWN_METHODS.get(place).copied().unwrap_or(OTHER_METHOD))
 }
 
 /// Status codes that have a series of their own, ascending.
@@ -271,9 +274,14 @@ pub fn status(code: u16) -> (usize, &'static str) {
     CLASSES.get(class).map_or((CODES.len(), OTHER), |label| (CODES.len() + class, label))
 }
 
+/// The label of a status code where codes are not told apart.
+pub fn class(code: u16) -> &'static str {
+    if code == 0 { "" } else { CLASSES.get(usize::from(code / 100)).copied().unwrap_or(OTHER) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{METHODS, STATUSES, method, status};
+    use super::{METHODS, STATUSES, class, method, status};
     use http::Method;
     use std::collections::HashMap;
 
@@ -306,6 +314,11 @@ mod tests {
             [(200, "200"), (429, "429"), (418, "4xx"), (599, "5xx"), (99, "other"), (600, "other"), (0, "")]
         {
             assert_eq!(status(code).1, label);
+        }
+        for (code, label) in
+            [(200, "2xx"), (429, "4xx"), (599, "5xx"), (99, "other"), (600, "other"), (0, "")]
+        {
+            assert_eq!(class(code), label);
         }
     }
 }

@@ -333,7 +333,7 @@ impl ModelMetrics {
 mod tests {
     use super::Metrics;
     use crate::telemetry::exposition::Exposition;
-    use crate::telemetry::families::{MAX_ROUTES, MAX_RULES};
+    use crate::telemetry::families::{MAX_EXCHANGES, MAX_OTHER_RULES, MAX_ROUTES, MAX_RULES};
     use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{full_record, record};
     use std::collections::BTreeSet;
@@ -429,6 +429,86 @@ mod tests {
             let series = text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
             assert_eq!(series, MAX_RULES + 1, "{family}");
             assert_line(&text, &format!("foregate_metric_series_refused_total{{metric=\"{family}\"}} 30.0"));
+        }
+    }
+
+    #[test]
+    fn routes_share_a_series_where_rules_of_too_many_have_none() {
+        let metrics = Metrics::default();
+        let observe = |route: &str, rule: &str| {
+            let mut refused = full_record();
+            refused.refusal.as_mut().unwrap().rule = rule.into();
+            refused.audits[0].rule = rule.into();
+            metrics.observe(&refused, &metrics.route(route), false);
+        };
+        (0..MAX_RULES).for_each(|number| observe("leads", &number.to_string()));
+        (0..MAX_OTHER_RULES + 30).for_each(|number| observe(&number.to_string(), "late"));
+        let text = scrape(&metrics);
+        for (family, rest) in [
+            ("foregate_refusals_total", r#",step="admit",reason="RateLimited",rule="other"}"#),
+            ("foregate_audits_total", r#",rule="other"}"#),
+        ] {
+            assert_line(&text, &format!("{family}{{route=\"0\"{rest} 1"));
+            assert_line(&text, &format!("{family}{{route=\"other\"{rest} 30"));
+            let series = text.lines().filter(|line| line.starts_with(&format!("{family}{{"))).count();
+            assert_eq!(series, MAX_RULES + MAX_OTHER_RULES + 1, "{family}");
+        }
+    }
+
+    #[test]
+    fn upstreams_beyond_the_bound_count_as_other() {
+        let metrics = Metrics::default();
+        for route in 0..64 {
+            let handles = metrics.route(&format!("route-{route}"));
+            // The first of a route takes no room of the others.
+            for upstream in 0..=MAX_ROUTES / 64 + 1 {
+                let mut record = record();
+                record.upstream = Some(format!("svc-{upstream}").into());
+                metrics.observe(&record, &handles, false);
+            }
+        }
+        let text = scrape(&metrics);
+        for line in [
+            r#"http_client_request_duration_seconds_count{http_request_method="POST",http_response_status_code="201",http_route="route-63",foregate_upstream="svc-0"} 1"#,
+            r#"http_client_request_duration_seconds_count{http_request_method="POST",http_response_status_code="201",http_route="route-63",foregate_upstream="other"} 64"#,
+            r#"foregate_metric_series_refused_total{metric="http_client_request_duration_seconds"} 64.0"#,
+        ] {
+            assert_line(&text, line);
+        }
+    }
+
+    #[test]
+    fn callers_cannot_use_up_the_series_of_all_routes() {
+        let metrics = Metrics::default();
+        let methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND"];
+        let codes = [200, 201, 204, 301, 302, 304, 400, 401, 403, 404, 409, 429, 500, 503];
+        for (method, code) in methods.iter().flat_map(|method| codes.map(|code| (method, code))) {
+            let mut record = record();
+            record.method = method.parse().unwrap();
+            (record.status, record.upstream_status) = (code, code);
+            metrics.observe(&record, &metrics.route("leads"), false);
+        }
+        metrics.observe(&record(), &metrics.route("cases"), false);
+        let text = scrape(&metrics);
+        for (family, upstream) in [
+            ("http_server_request_duration_seconds_count", ""),
+            ("http_client_request_duration_seconds_count", ",foregate_upstream=\"leads-svc\""),
+        ] {
+            let of_route = |line: &&str| line.starts_with(family) && line.contains("http_route=\"leads\"");
+            let series: Vec<_> = text.lines().filter(of_route).collect();
+            assert_eq!(series.len(), MAX_EXCHANGES + ["2xx", "3xx", "4xx", "5xx"].len(), "{family}");
+            let counted =
+                series.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap());
+            assert_eq!(counted.sum::<usize>(), methods.len() * codes.len(), "{family}");
+            let labels = |method: &str, status: &str, route: &str| {
+                format!(
+                    "{family}{{http_request_method=\"{method}\",http_response_status_code=\"{status}\",\
+                     http_route=\"{route}\"{upstream}}}"
+                )
+            };
+            assert_line(&text, &format!("{} 1", labels("GET", "200", "leads")));
+            assert_line(&text, &format!("{} 1", labels("POST", "201", "cases")));
+            assert!(text.contains(&labels("_OTHER", "4xx", "leads")), "{text}");
         }
     }
 

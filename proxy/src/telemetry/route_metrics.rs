@@ -8,11 +8,11 @@ use foregate_filters::step::Step;
 use http::Method;
 use prometheus_client::metrics::counter::Counter;
 
-use crate::telemetry::families::Families;
+use crate::telemetry::families::{Families, MAX_EXCHANGES};
 use crate::telemetry::histogram::{Exemplar, Histogram};
 use crate::telemetry::labels::{
-    AuditLabels, ClientLabels, METHODS, OTHER, RefusalLabels, RevocationLabels, RouteLabels, STATUSES,
-    ServerLabels, method, status,
+    AuditLabels, ClientLabels, METHODS, OTHER, OTHER_METHOD, RefusalLabels, RevocationLabels, RouteLabels,
+    STATUSES, ServerLabels, class, method, status,
 };
 use crate::telemetry::record::{End, Record, Refusal};
 use crate::telemetry::series::{Budget, Series};
@@ -22,9 +22,12 @@ type ByRule = Series<Arc<str>, Counter>;
 /// Handles by status, made on first use.
 type ByStatus = [OnceLock<Arc<Histogram>>; STATUSES];
 
-/// The same by method.
-#[derive(Debug, Default)]
-struct Exchanges([OnceLock<Box<ByStatus>>; METHODS]);
+/// The same by method. Pairs of both beyond a bound share a series for each class of statuses.
+#[derive(Debug)]
+struct Exchanges {
+    handles: [OnceLock<Box<ByStatus>>; METHODS],
+    budget: Budget,
+}
 
 /// Those of one upstream.
 type ByUpstream = (Arc<str>, Exchanges);
@@ -39,11 +42,19 @@ pub struct RouteMetrics {
     /// The upstream that came first: most routes have no other.
     upstream: OnceLock<ByUpstream>,
     upstreams: Series<Arc<str>, Arc<ByUpstream>>,
+    /// Those that found no room.
+    other_upstreams: OnceLock<ByUpstream>,
     refusals: Series<(Step, Reason), Arc<ByRule>>,
     audits: ByRule,
     revocations: Series<Reason, Counter>,
     /// An answer on this route has stayed open for long.
     stays_open: AtomicBool,
+}
+
+impl Default for Exchanges {
+    fn default() -> Self {
+        Self { handles: Default::default(), budget: Budget::new(MAX_EXCHANGES) }
+    }
 }
 
 impl Exchanges {
@@ -55,8 +66,9 @@ impl Exchanges {
         make: impl FnOnce(&'static str, &'static str) -> Arc<Histogram>,
     ) -> Option<&Histogram> {
         let ((row, method), (place, status)) = (method(sent), status(code));
-        let row = self.0.get(row)?.get_or_init(|| Box::new([const { OnceLock::new() }; STATUSES]));
-        Some(row.get(place)?.get_or_init(|| make(method, status)))
+        let row = self.handles.get(row)?.get_or_init(|| Box::new([const { OnceLock::new() }; STATUSES]));
+        let make = || if self.budget.take() { make(method, status) } else { make(OTHER_METHOD, class(code)) };
+        Some(row.get(place)?.get_or_init(make))
     }
 }
 
@@ -69,6 +81,7 @@ impl RouteMetrics {
             added: OnceLock::new(),
             upstream: OnceLock::new(),
             upstreams: Series::default(),
+            other_upstreams: OnceLock::new(),
             refusals: Series::default(),
             audits: Series::default(),
             revocations: Series::default(),
@@ -105,11 +118,11 @@ impl RouteMetrics {
             self.added.get_or_init(added).observe(time, None);
         }
         if let (Some(upstream), Some(time)) = (&record.upstream, record.durations.upstream) {
-            let make = |method, status| {
-                let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(upstream) };
-                self.families.client.series(labels)
-            };
-            self.with_upstream(upstream, |exchanges| {
+            self.with_upstream(upstream, |(name, exchanges)| {
+                let make = |method, status| {
+                    let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(name) };
+                    self.families.client.series(labels)
+                };
                 if let Some(series) = exchanges.series(&record.method, record.upstream_status, make) {
                     series.observe(time, None);
                 }
@@ -118,15 +131,16 @@ impl RouteMetrics {
         self.observe_verdict(record);
     }
 
-    fn with_upstream(&self, upstream: &Arc<str>, observe: impl FnOnce(&Exchanges)) {
+    fn with_upstream(&self, upstream: &Arc<str>, observe: impl FnOnce(&ByUpstream)) {
         let new = || (Arc::clone(upstream), Exchanges::default());
         let first = self.upstream.get_or_init(new);
         if *first.0 == **upstream {
-            return observe(&first.1);
+            return observe(first);
         }
         let make = || (Arc::clone(upstream), Arc::new(new()));
-        if let Some(other) = self.upstreams.find_or_make(&**upstream, &self.families.upstream_budget, make) {
-            observe(&other.1);
+        match self.upstreams.find_or_make(&**upstream, &self.families.upstream_budget, make) {
+            Some(known) => observe(&known),
+            None => observe(self.other_upstreams.get_or_init(|| (OTHER.into(), Exchanges::default()))),
         }
     }
 
@@ -155,15 +169,15 @@ impl RouteMetrics {
 
     fn observe_refusal(&self, refusal: &Refusal) {
         let kind = (refusal.step, refusal.reason);
-        // Steps and reasons are closed lists, so this level needs no bound.
+        // Handles alone, of closed lists: what they lead to is bounded below.
         let Some(rules) = self.refusals.find_or_make(&kind, &Budget::new(1), || (kind, Arc::default()))
         else {
             return;
         };
-        let make = |rule: &str| {
+        let make = |route: Arc<str>, rule: &str| {
             let rule: Arc<str> = rule.into();
             let labels = RefusalLabels {
-                route: self.name.clone(),
+                route,
                 step: refusal.step.name(),
                 reason: refusal.reason.name(),
                 rule: rule.clone(),
@@ -171,25 +185,38 @@ impl RouteMetrics {
             (rule, self.families.refusals.get_or_create_owned(&labels))
         };
         let counter = rules
-            .find_or_make(&*refusal.rule, &self.families.refusal_budget, || make(&refusal.rule))
-            .or_else(|| rules.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
+            .find_or_make(&*refusal.rule, &self.families.refusal_budget, || {
+                make(self.name.clone(), &refusal.rule)
+            })
+            .or_else(|| {
+                let route = || self.route_of_others(&self.families.other_refusal_budget);
+                rules.find_or_make(OTHER, &Budget::new(1), || make(route(), OTHER))
+            });
         if let Some(counter) = counter {
             counter.inc();
         }
     }
 
     fn observe_audit(&self, rule: &str) {
-        let make = |rule: &str| {
+        let make = |route: Arc<str>, rule: &str| {
             let rule: Arc<str> = rule.into();
-            let labels = AuditLabels { route: self.name.clone(), rule: rule.clone() };
+            let labels = AuditLabels { route, rule: rule.clone() };
             (rule, self.families.audits.get_or_create_owned(&labels))
         };
         let counter = self
             .audits
-            .find_or_make(rule, &self.families.audit_budget, || make(rule))
-            .or_else(|| self.audits.find_or_make(OTHER, &Budget::new(1), || make(OTHER)));
+            .find_or_make(rule, &self.families.audit_budget, || make(self.name.clone(), rule))
+            .or_else(|| {
+                let route = || self.route_of_others(&self.families.other_audit_budget);
+                self.audits.find_or_make(OTHER, &Budget::new(1), || make(route(), OTHER))
+            });
         if let Some(counter) = counter {
             counter.inc();
         }
+    }
+
+    /// The route that rules without series of their own are counted under: this one while there is room.
+    fn route_of_others(&self, budget: &Budget) -> Arc<str> {
+        if budget.take() { self.name.clone() } else { OTHER.into() }
     }
 }

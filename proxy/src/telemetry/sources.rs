@@ -121,10 +121,11 @@ impl Collector for Sources {
                 }
             }
             if REFUSED_SERIES.strip_suffix("_total") == Some(name) {
-                for (name, full) in families.iter().filter(|(_, family)| family.refused > 0) {
-                    let suffix = if full.kind == Kind::Counter { "_total" } else { "" };
+                // From 0 on: what is first seen above it has not grown, as alerts see it.
+                for (name, other) in &families {
+                    let suffix = if other.kind == Kind::Counter { "_total" } else { "" };
                     let labels = vec![("metric".to_owned(), format!("{name}{suffix}"))];
-                    let value = f64::from(full.refused);
+                    let value = f64::from(other.refused);
                     encode(&mut encoder.encode_family(&labels)?, family.kind, value)?;
                 }
             }
@@ -142,7 +143,10 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, MAX_SERIES, Sources, total};
+    use super::{Kind, MAX_SERIES, REFUSED_SERIES, Sources, total};
+    use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::metrics::Metrics;
+    use std::sync::Arc;
 
     #[test]
     fn counters_of_one_name_add_up_and_a_gauge_replaces_the_one_before() {
@@ -178,5 +182,22 @@ mod tests {
         register("too many", 1.0);
         assert!(!known("too many") && known("1"));
         assert_eq!(sources.families.lock().unwrap()["a"].refused, 1);
+    }
+
+    #[test]
+    fn what_was_refused_is_told_of_every_metric_from_0_on() {
+        let (metrics, sources) = (Metrics::default(), Arc::new(Sources::default()));
+        let exposition = Exposition::new(&metrics, &sources, Vec::new());
+        let register = |number: usize| {
+            sources.register(Kind::Counter, "a_total", "A.", &[("name", &number.to_string())], || 1.0);
+        };
+        let refused = |count: &str| {
+            let line = format!("{REFUSED_SERIES}{{metric=\"a_total\"}} {count}\n");
+            exposition.encode(true).contains(&line)
+        };
+        (0..MAX_SERIES).for_each(register);
+        assert!(refused("0.0"));
+        (MAX_SERIES..MAX_SERIES + 2).for_each(register);
+        assert!(refused("2.0"));
     }
 }

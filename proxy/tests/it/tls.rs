@@ -133,6 +133,15 @@ async fn what_is_not_tls_does_no_harm() {
         let answer = client.rest().await;
         assert!(!answer.starts_with(b"HTTP"), "{:?}", String::from_utf8_lossy(&answer));
     }
+    // Whoever only looks whether somebody listens has begun no handshake; all others of these have.
+    for _ in 0..2 {
+        let mut probe = raw::RawClient::connect(address).await;
+        probe.finish().await;
+        assert_eq!(probe.rest().await, b"");
+    }
+    let failed =
+        r#"foregate_tls_handshakes_total{listener="edge/https",version="",group="",outcome="failed"}"#;
+    gateway.wait_sample(failed, |count| (count - 6.0).abs() < 0.5).await;
     // HTTP/2's first bytes where HTTP/1.1 was agreed on.
     let mut stream = client::tls(address, "crm.test", &authority.client(&["http/1.1"])).await.unwrap();
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();

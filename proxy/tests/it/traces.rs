@@ -331,6 +331,7 @@ async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
         Some(collector) => collector.url(scheme),
         None => format!("{scheme}://{}", unused_address().await),
     };
+    // Short, for those that never answer.
     let options = Options::default().args(&["--trace-sample", "1"]).env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
     let gateway = traced(upstream, &url, options).await;
     let mut client = Client::http1(gateway.address("edge/http")).await;
@@ -373,5 +374,26 @@ async fn a_collector_that_cannot_be_is_said_before_anything_starts() {
         let (status, text) = Foregate::refused(&documents, Options::default().args(&arguments)).await;
         assert_eq!(status.code(), Some(2), "{text}");
         assert!(text.contains(said) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn headers_leave_the_machine_in_tls_alone_unless_somebody_wants_it_otherwise() {
+    let upstream = Upstream::answering("ok").await;
+    let documents = guarded(upstream.address, RULES);
+    let options = |flag: &str, url: &str, more: &[&str]| {
+        let options = Options::default().args(&[flag, url, "--trace-sample", "0"]).args(more);
+        options.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=hunter2")
+    };
+    for (flag, url) in [("--traces", "grpc://192.0.2.1:4317"), ("--logs", "http://192.0.2.1:4318")] {
+        let (status, text) = Foregate::refused(&documents, options(flag, url, &[])).await;
+        assert_eq!(status.code(), Some(2), "{text}");
+        assert!(
+            text.contains(flag) && text.contains("--insecure-otlp-headers") && !text.contains("hunter2"),
+            "{text}"
+        );
+        let gateway = Foregate::start(&documents, options(flag, url, &["--insecure-otlp-headers"])).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        assert_eq!(client.get("/").await.status, 200);
     }
 }

@@ -4,7 +4,7 @@ import type { Decision } from "../api";
 import { STEPS } from "../api";
 import { type Word, flags } from "../filter";
 import { clock, count, micros, route as named } from "../format";
-import { asked, clear, decisions, dropped, explain, filter, held, narrow, overview, release, trouble, waits } from "../state";
+import { asked, clear, decisions, dropped, droppedAtMost, explain, filter, held, narrow, overview, release, trouble, waits } from "../state";
 import { Panel, asking } from "../panel";
 
 const CLASSES = ["2xx", "3xx", "4xx", "5xx"];
@@ -103,7 +103,7 @@ export function Decisions() {
             {held.value ? "Go on" : "Hold"}
           </button>
           <span>{held.value ? `${count(waits.value)} new` : "live"}</span>
-          {dropped.value > 0 && <span class="warn">{count(dropped.value)} dropped: more came than is sent to one page</span>}
+          {dropped.value > 0 && <span class="warn">{droppedAtMost.value ? "up to " : ""}{count(dropped.value)} dropped: more came than is sent to one page</span>}
           {trouble.value !== "" && <span class="bad" role="alert">{trouble.value}</span>}
         </div>
         <div class="scroll" tabIndex={0} role="region" aria-label="Decisions">

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,10 @@ use http::{HeaderName, HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
 use crate::telemetry::otlp::signal::Signal;
+
+/// Ports where none is said (OTLP 1.9, sections "OTLP/gRPC Default Port" and "OTLP/HTTP Default Port").
+const GRPC_PORT: u16 = 4317;
+const HTTP_PORT: u16 = 4318;
 
 /// Time for a whole export where nothing else is said, as the specification of the exporter has it.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -105,7 +110,7 @@ impl Target {
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         ServerName::try_from(host.as_str()).map_err(|_| expected())?;
-        let port = authority.port_u16().unwrap_or(if speech == Speech::Grpc { 4317 } else { 4318 });
+        let port = authority.port_u16().unwrap_or(if speech == Speech::Grpc { GRPC_PORT } else { HTTP_PORT });
         if uri.query().is_some() || (speech == Speech::Grpc && uri.path() != "/" && !uri.path().is_empty()) {
             return Err(expected());
         }
@@ -131,7 +136,13 @@ impl Target {
         };
         let mut target = Self::parse(text, signal).map_err(|error| format!("{name}: {error}"))?;
         match said.protocol.as_deref() {
-            Some("grpc") => target.speech = Speech::Grpc,
+            Some("grpc") => {
+                target.speech = Speech::Grpc;
+                // `http://` says no more than that there is no TLS.
+                if text.parse::<Uri>().is_ok_and(|uri| uri.port_u16().is_none()) {
+                    target.port = GRPC_PORT;
+                }
+            }
             None | Some("http/protobuf") if target.speech == Speech::Http => {
                 // Of the endpoint for all signals, those for each lie below.
                 let base = text.parse::<Uri>().map(|uri| uri.path().trim_end_matches('/').to_owned());
@@ -150,6 +161,12 @@ impl Target {
             }
         }
         Ok(Some(target))
+    }
+
+    /// True where others could read the headers of calls: they leave this machine without TLS.
+    pub fn shows_headers(&self) -> bool {
+        let here = self.host.parse().map_or(self.host == "localhost", |host: IpAddr| host.is_loopback());
+        !self.tls && !here && !self.headers.is_empty()
     }
 
     /// Host and port as a URL has them.
@@ -319,6 +336,11 @@ mod tests {
         assert!(Target::of_environment(&none).unwrap().is_none());
         let grpc = Said { protocol: Some("grpc".to_owned()), ..said(Some("https://a:4317")) };
         assert_eq!(of(&grpc), "grpcs://a:4317");
+        for (text, shown) in [("http://a", "grpc://a:4317"), ("https://a:4318", "grpcs://a:4318")] {
+            let grpc = Said { protocol: Some("grpc".to_owned()), ..said(Some(text)) };
+            assert_eq!(of(&grpc), shown);
+        }
+        assert_eq!(of(&said(Some("http://a"))), "http://a:4318/v1/traces");
         let json = Said { protocol: Some("http/json".to_owned()), ..said(Some("https://a:4317")) };
         assert!(Target::of_environment(&json).unwrap_err().contains("http/protobuf"));
         let error = Target::of_environment(&said(Some("a"))).unwrap_err();
@@ -339,6 +361,26 @@ mod tests {
         assert!(Target::of_environment(&bad).unwrap_err().starts_with("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT: "));
         let error = Target::parse("http://user:hunter2@a:1", Signal::Logs).unwrap_err();
         assert!(error.contains("--logs-headers"), "{error}");
+    }
+
+    #[test]
+    fn headers_are_shown_to_nobody_on_the_way() {
+        for (text, shown) in [
+            ("grpc://otel.example", true),
+            ("http://10.0.0.1:4318", true),
+            ("http://localhost.example", true),
+            ("grpcs://otel.example", false),
+            ("https://otel.example", false),
+            ("grpc://127.0.0.1", false),
+            ("http://[::1]:4318", false),
+            ("http://localhost:4318", false),
+        ] {
+            let mut target = Target::parse(text, Signal::Traces).unwrap();
+            assert!(!target.shows_headers(), "{text}: there are none");
+            let told = Said { headers: Some("authorization=hunter2".to_owned()), ..said(None) };
+            target.headers = told.call_headers().unwrap();
+            assert_eq!(target.shows_headers(), shown, "{text}");
+        }
     }
 
     #[test]
