@@ -343,7 +343,10 @@ mod tests {
                 tokio::spawn(async move {
                     let tenant = Tenant { key: task % 3, weight: 1 };
                     for _ in 0..500 {
-                        let permit = admission.admit(Some(&tenant)).await.unwrap();
+                        let permit = match admission.at_once() {
+                            Some(permit) => permit,
+                            None => admission.wait(Some(&tenant)).await.unwrap(),
+                        };
                         assert!(here.fetch_add(1, Ordering::SeqCst) < 3);
                         tokio::task::yield_now().await;
                         here.fetch_sub(1, Ordering::SeqCst);

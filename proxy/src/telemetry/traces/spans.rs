@@ -290,9 +290,13 @@ fn fail(span: &mut Span, kind: &str) {
 mod tests {
     use super::{Attempt, LOCAL_PARENT, REMOTE_PARENT, count, write};
     use crate::telemetry::otlp::message::{ERROR, Span, Value};
-    use crate::telemetry::record::Record;
+    use crate::telemetry::record::{End, Record, Refusal};
     use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
     use crate::telemetry::trace_context::TraceContext;
+    use foregate_filters::reason::Reason;
+    use foregate_filters::score::ScoreFault;
+    use foregate_filters::step::Step;
+    use foregate_policy::description::Description;
     use http::Method;
     use prost::Message;
     use std::time::Duration;
