@@ -1,4 +1,4 @@
-//! How long a certificate is renewed with itself, and how a workload is ended at once.
+//! How long certificates renew themselves, and how a workload is ended at once.
 
 use std::sync::Arc;
 use std::time::Duration;

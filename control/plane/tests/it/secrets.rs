@@ -1,4 +1,4 @@
-//! Keys that are renewed: what proxies get, what lies on the disk, what no revision is made of.
+//! Keys that are renewed: at proxies, on the disk, and in no revision.
 
 use std::collections::BTreeMap;
 use std::path::Path;

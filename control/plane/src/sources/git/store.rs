@@ -1,4 +1,4 @@
-//! The repository that is pulled into: within its bound, and taken afresh where it outgrows that.
+//! The repository that is pulled into, within its bound or else taken afresh.
 
 use std::fs;
 use std::path::{Path, PathBuf};
