@@ -1,4 +1,4 @@
-//! A tree of policies on disk: what it is made of, and whether it is still that.
+//! A tree of policies on disk: its files, and whether they are still right.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Attempts to have an answer of an endpoint, each a client span of a sampled trace.
+//! Attempts to have an answer, each a client span of a sampled trace.
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
