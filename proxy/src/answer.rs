@@ -58,6 +58,8 @@ enum Content {
     Upstream {
         incoming: Incoming,
         lease: Option<Lease>,
+        /// What the upstream broke off with: told once the codec had a chance to send what came before.
+        broken: Option<hyper::Error>,
         deadline: Option<Timer>,
         watch: Option<Watch>,
         /// Set where repeats of the request get this answer.
@@ -83,8 +85,14 @@ impl ResponseBody {
 
     /// The upstream's body; the connection goes back to the pool at its end.
     pub fn upstream(incoming: Incoming, lease: Lease, deadline: Option<Timer>, life: Box<Life>) -> Self {
-        let content =
-            Content::Upstream { incoming, lease: Some(lease), deadline, watch: None, keeping: None };
+        let content = Content::Upstream {
+            incoming,
+            lease: Some(lease),
+            broken: None,
+            deadline,
+            watch: None,
+            keeping: None,
+        };
         let mut body = Self { content, life: Some(life) };
         if body.is_end_stream() {
             body.release();
@@ -156,6 +164,29 @@ fn keep(keeping: &mut Option<Box<Keeping>>, frame: &Poll<Option<Result<Frame<Byt
     }
 }
 
+/// The next piece. Where the upstream broke off, that is told with the next look: the codec has sent by then what came
+/// before.
+fn passing(
+    incoming: &mut Incoming,
+    lease: Option<&mut Lease>,
+    broken: &mut Option<hyper::Error>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    if let Some(error) = broken.take() {
+        return Poll::Ready(Some(Err(error)));
+    }
+    let frame = match lease {
+        Some(lease) => lease.poll(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)),
+        None => Pin::new(incoming).poll_frame(cx),
+    };
+    if let Poll::Ready(Some(Err(error))) = frame {
+        *broken = Some(error);
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    frame
+}
+
 fn is_call(life: Option<&Life>) -> bool {
     life.is_some_and(|life| life.grpc.is_some())
 }
@@ -202,12 +233,8 @@ impl Body for ResponseBody {
         let this = self.get_mut();
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Content::Upstream { incoming, lease, deadline, watch, keeping } => {
-                let frame = match lease {
-                    Some(lease) => lease.poll(cx, |cx| Pin::new(&mut *incoming).poll_frame(cx)),
-                    None => Pin::new(incoming).poll_frame(cx),
-                };
-                let frame = match frame {
+            Content::Upstream { incoming, lease, broken, deadline, watch, keeping } => {
+                let frame = match passing(incoming, lease.as_mut(), broken, cx) {
                     Poll::Pending => match deadline.as_mut().map(|deadline| deadline.poll(cx)) {
                         Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
                             return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
