@@ -60,8 +60,9 @@ pub async fn keep(identity: Arc<Identity>, mut source: Box<dyn Source>) {
                 }
             }
             Err(error) => {
-                event(Level::Warn, "identity not renewed", &[("error", error.to_string().into())]);
+                // Whoever reads of it finds it in the state.
                 identity.failed(error.to_string());
+                event(Level::Warn, "identity not renewed", &[("error", error.to_string().into())]);
                 sleep(pause.min(source.patience())).await;
                 pause = (pause * 2).min(source.patience());
             }
