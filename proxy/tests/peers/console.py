@@ -19,6 +19,23 @@ PATIENCE = 20_000
 SIZES = [(360, 780), (1440, 900), (1920, 1080)]
 
 
+# How far things moved without being asked to: https://web.dev/articles/cls, for each of them alone. Rows of the stream move down, and
+# out of it, as others come: that is what it is for.
+SHIFTS = """
+window.shifted = 0;
+new PerformanceObserver((list) => {
+  for (const entry of list.getEntries().filter((entry) => !entry.hadRecentInput))
+    for (const { node, previousRect: from, currentRect: to } of entry.sources) {
+      const element = node?.closest ? node : node?.parentElement;
+      if (!element?.isConnected || element.closest('.stream')) continue;
+      const area = Math.max(from.width * from.height, to.width * to.height) / (innerWidth * innerHeight);
+      const way = Math.max(Math.abs(from.x - to.x), Math.abs(from.y - to.y)) / Math.max(innerWidth, innerHeight);
+      window.shifted += area * way;
+    }
+}).observe({ type: 'layout-shift', buffered: true });
+"""
+
+
 def tell(stage):
     print(json.dumps({"stage": stage}), flush=True)
 
@@ -105,12 +122,7 @@ def open_page(browser, scheme="light", size=(1440, 900), address="", **options):
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
-    page.add_init_script(
-        "window.shifted = 0; new PerformanceObserver((list) => { for (const it of list.getEntries()) "
-        # Rows of the stream move down as others come: that is what it is for.
-        "if (!it.hadRecentInput && !it.sources.every(({ node }) => (node?.closest ? node : node?.parentElement)?.closest('.stream'))) "
-        "window.shifted += it.value; }).observe({ type: 'layout-shift', buffered: true })"
-    )
+    page.add_init_script(SHIFTS)
     seen = Seen(page)
     page.goto(f"{ADMIN}/console/{address}")
     expect(page.locator(".state")).to_have_text("Ready", timeout=PATIENCE)
