@@ -37,6 +37,15 @@ fn text<M: SerializeMap>(map: &mut M, key: &str, value: impl Display) -> Result<
     map.serialize_entry(key, &Text(value))
 }
 
+/// Where the schema expects an event of this type: what is denied is of the network also where it is of the web.
+fn categories(stream: bool, kind: &str) -> &'static [&'static str] {
+    match (stream, kind) {
+        (true, _) => &["network"],
+        (false, "denied") => &["network", "web"],
+        (false, _) => &["web"],
+    }
+}
+
 /// Policies deny, as the counts that control planes get have it; what cannot be served for other reasons is an error, so
 /// that an outage is no attack to whoever counts denials.
 fn event_type(refusal: Option<&Refusal>) -> &'static str {
@@ -53,11 +62,9 @@ impl Ecs<'_> {
         let refusal = record.refusal.as_ref();
         let failed = refusal.is_some() || record.status >= 500 || record.end == End::UpstreamBroke;
         map.serialize_entry("event.kind", "event")?;
-        map.serialize_entry(
-            "event.category",
-            if record.protocol.is_stream() { &["network"] } else { &["web"] },
-        )?;
-        map.serialize_entry("event.type", &[event_type(refusal)])?;
+        let kind = event_type(refusal);
+        map.serialize_entry("event.category", categories(record.protocol.is_stream(), kind))?;
+        map.serialize_entry("event.type", &[kind])?;
         map.serialize_entry("event.outcome", if failed { "failure" } else { "success" })?;
         text(map, "event.id", record.id)?;
         map.serialize_entry(
@@ -149,7 +156,7 @@ mod tests {
         let value: Value = serde_json::from_str(&text).unwrap();
         for (name, expected) in [
             ("@timestamp", json!("2026-09-21T14:13:20.000001Z")),
-            ("event.category", json!(["web"])),
+            ("event.category", json!(["network", "web"])),
             ("event.type", json!(["denied"])),
             ("event.outcome", json!("failure")),
             ("event.duration", json!(1_234_000)),
