@@ -61,12 +61,17 @@ impl Bell {
             }
         }
         // Others have their turn.
-        state.store(0, Ordering::SeqCst);
+        state.store(RUNG, Ordering::SeqCst);
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    /// True where it has rung since it was last polled.
+    /// What rings it.
+    pub fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// True where it has rung and nobody has looked.
     pub fn has_rung(&self) -> bool {
         self.rope.state.load(Ordering::SeqCst) & RUNG != 0
     }
@@ -81,5 +86,69 @@ impl Wake for Rope {
         if self.state.fetch_or(RUNG, Ordering::SeqCst) & POLLED == 0 {
             self.task.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bell, PASSES};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Polls once, ringing in each of the first `rings` looks; gives how often it looked, and how often the task was woken.
+    fn polled(bell: &Bell, rings: usize) -> (usize, usize) {
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut looks = 0;
+        let pending = bell.poll(&mut Context::from_waker(&waker), |cx| {
+            looks += 1;
+            if looks <= rings {
+                cx.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        });
+        assert!(pending.is_pending());
+        (looks, woken.0.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn what_rings_while_it_is_polled_is_looked_at_and_queues_nothing() {
+        let bell = Bell::default();
+        assert_eq!(polled(&bell, 0), (1, 0));
+        assert_eq!(polled(&bell, 2), (3, 0));
+        assert!(!bell.has_rung());
+    }
+
+    #[test]
+    fn what_rings_without_end_leaves_others_their_turn_and_is_not_forgotten() {
+        let bell = Bell::default();
+        assert_eq!(polled(&bell, usize::MAX), (PASSES, 1));
+        assert!(bell.has_rung());
+        assert_eq!(polled(&bell, 0), (1, 0));
+        assert!(!bell.has_rung());
+    }
+
+    #[test]
+    fn what_rings_later_wakes_the_task_that_polled_last() {
+        let bell = Bell::default();
+        polled(&bell, 0);
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(bell.poll(&mut cx, |_| Poll::<()>::Pending).is_pending());
+        std::thread::scope(|scope| scope.spawn(|| bell.waker().wake_by_ref()).join().unwrap());
+        assert!(bell.has_rung());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert_eq!(bell.poll(&mut cx, |_| Poll::Ready(7)), Poll::Ready(7));
     }
 }

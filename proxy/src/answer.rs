@@ -234,7 +234,11 @@ impl Body for ResponseBody {
         let frame = match &mut this.content {
             Content::Own(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Content::Upstream { incoming, lease, broken, deadline, watch, keeping } => {
-                let frame = match passing(incoming, lease.as_mut(), broken, cx) {
+                let frame = passing(incoming, lease.as_mut(), broken, cx);
+                if broken.is_some() {
+                    *keeping = None;
+                }
+                let frame = match frame {
                     Poll::Pending => match deadline.as_mut().map(|deadline| deadline.poll(cx)) {
                         Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
                             return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
@@ -315,7 +319,11 @@ impl Drop for ResponseBody {
     fn drop(&mut self) {
         // The codec drops a body that said it has ended without polling it once more.
         let complete = self.is_end_stream() || self.size_hint().exact() == Some(0);
-        let end = if complete { End::Complete } else { End::ClientGone };
+        let end = match &self.content {
+            Content::Upstream { broken: Some(_), .. } => End::UpstreamBroke,
+            _ if complete => End::Complete,
+            _ => End::ClientGone,
+        };
         self.finish(end);
         if let Content::Upstream { keeping: Some(_), lease: Some(_), .. } = &self.content
             && let Content::Upstream { incoming, lease: Some(lease), keeping: Some(keeping), .. } =

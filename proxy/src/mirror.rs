@@ -11,7 +11,6 @@ use foregate_policy::route::{Forward, Mirror, Route};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request};
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
 use tokio::time::timeout;
 
 use crate::body::{BodyError, RequestBody};
@@ -223,7 +222,7 @@ async fn forget(answer: Answer) {
     let mut body = response.into_body();
     let mut left = MAX_ANSWER;
     loop {
-        match body.frame().await {
+        match lease.frame(&mut body).await {
             None => return lease.complete(),
             Some(Ok(frame)) => match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
                 Some(less) => left = less,

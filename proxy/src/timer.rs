@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Sleep, sleep_until};
@@ -61,10 +61,12 @@ fn started(end: Duration) -> Pin<Box<Sleep>> {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        let Some((sleep, thread)) = self.sleep.take() else { return };
+        let Some((mut sleep, thread)) = self.sleep.take() else { return };
         let _ = KEPT.try_with(|kept| {
             let mut kept = kept.borrow_mut();
             if thread == home() && kept.len() < MOST {
+                // It wakes nobody meanwhile, and keeps no task that has ended.
+                let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
                 kept.push(sleep);
             }
         });

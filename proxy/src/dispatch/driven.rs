@@ -24,13 +24,14 @@ pub struct Driven {
     sender: SendRequest<RequestBody>,
     /// None once it has ended, or runs apart.
     running: Option<Running>,
+    apart: bool,
     bell: Bell,
 }
 
 impl Driven {
     /// `running` is what `sender` gives its requests to.
     pub fn new(sender: SendRequest<RequestBody>, running: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self { sender, running: Some(Box::pin(running)), bell: Bell::default() }
+        Self { sender, running: Some(Box::pin(running)), apart: false, bell: Bell::default() }
     }
 
     /// True where it can take a request.
@@ -73,14 +74,19 @@ impl Driven {
 
     /// True where something has happened while nobody asked: the upstream may have closed it.
     pub fn has_rung(&self) -> bool {
-        self.running.is_some() && self.bell.has_rung()
+        (self.apart || self.running.is_some()) && self.bell.has_rung()
     }
 
     /// Lets it run on a task of its own from now on, whether anybody asks or not.
     pub fn part(&mut self) {
         // Without a runtime the process is ending.
         if let (Some(running), Ok(runtime)) = (self.running.take(), Handle::try_current()) {
-            runtime.spawn(running);
+            self.apart = true;
+            let rings = self.bell.waker().clone();
+            runtime.spawn(async move {
+                running.await;
+                rings.wake();
+            });
         }
     }
 }

@@ -30,6 +30,7 @@ use std::time::Duration;
 use foregate_filters::reason::Reason;
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::body::RequestBody;
@@ -45,6 +46,9 @@ use crate::telemetry::traces::attempts::AttemptLog;
 /// A pooled connection idle for longer may meet its peer's close: such a request keeps a copy of its head.
 /// Under load, connections are taken again sooner, and no request pays for a copy.
 const LIKELY_STALE: Duration = Duration::from_millis(1);
+
+/// Bytes of a request body that are with the upstream, or as good as there, when it answers.
+const AT_ONCE: u64 = 64 << 10;
 
 /// What the upstream said, and the connection it said it on.
 #[derive(Debug)]
@@ -251,6 +255,7 @@ fn exchange(
     reached: Option<&AtomicBool>,
 ) -> impl Future<Output = Result<Answer, Failure>> {
     let progress = request.body().progress();
+    let large = request.body().size_hint().lower() > AT_ONCE;
     let before = reached.is_some_and(|reached| reached.swap(true, Ordering::Relaxed));
     let sent = lease.send(request);
     async move {
@@ -258,7 +263,8 @@ fn exchange(
         match poll_fn(|cx| lease.poll(cx, |cx| sent.as_mut().poll(cx))).await {
             Ok(response) => {
                 // What still goes up must not wait for a client to take what comes down; a tunnel is neither.
-                if progress.is_some_and(|progress| !progress.done())
+                if large
+                    || progress.is_some_and(|progress| !progress.done())
                     || response.status() == StatusCode::SWITCHING_PROTOCOLS
                 {
                     lease.part();

@@ -104,6 +104,36 @@ async fn a_mirror_that_is_dead_slow_or_failing_is_never_noticed() {
 }
 
 #[tokio::test]
+async fn an_answer_to_a_copy_that_comes_in_pieces_is_read_and_its_connection_serves_on() {
+    let one = Upstream::answering("one").await;
+    let two = Upstream::start(|_| async {
+        let (feed, body) = fed();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                // Read before the next is sent: each is a piece of its own.
+                feed.data(vec![b'x'; 12 << 10]).await;
+            }
+        });
+        Response::new(body)
+    })
+    .await;
+    let documents = [
+        policies::GATEWAY,
+        &policies::route("all", &rules(&mirror("two", ""), "")),
+        &policies::upstream("one", one.address, ""),
+        &policies::upstream("two", two.address, ""),
+    ];
+    let options = Options::default().args(&["--threads", "1"]);
+    let gateway = Foregate::start(&documents.concat(), options).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    for sent in [1.0, 2.0, 3.0] {
+        assert_eq!(client.get("/").await.status, 200);
+        gateway.wait_sample(&sample("two", "answered"), |count| (count - sent).abs() < 0.5).await;
+    }
+    assert_eq!(two.connections(), 1);
+}
+
+#[tokio::test]
 async fn large_bodies_and_broken_ones_are_not_copied() {
     let one = Upstream::answering("one").await;
     let two = Upstream::answering("two").await;
