@@ -406,6 +406,8 @@ fn a_store_that_is_taken_afresh_lets_nothing_in_that_the_old_one_would_not_have(
     assert!(stored(&repository) < 200 << 10, "it was taken afresh all the same");
     // Nor is a history let in that does not follow.
     repository.git(&["checkout", "-q", "--orphan", "other"]);
+    // With the same content, in the same second, it would be the first commit itself.
+    repository.write("edge.yaml", "b: 1\n");
     repository.commit(Some("ada"));
     repository.git(&["branch", "-q", "-M", "main"]);
     grown();
