@@ -1,16 +1,25 @@
 //! Files and folders of state: for this user alone, replaced whole.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Permissions of a file for this user alone.
 const PRIVATE: u32 = 0o600;
 
-/// A file that is written beside another: it takes the place of that one, or leaves nothing behind. Two threads must
-/// not write one for the same file at once; two processes may.
+/// How the name of a file ends that is written beside another.
+const NEW: &[u8] = b".new";
+
+/// Age from which such a file is what a crash left behind: what is being written changes, and is soon whole.
+const LEFT: Duration = Duration::from_secs(10 * 60);
+
+/// A file that is written beside another: it takes the place of that one, or leaves nothing behind. Several may be
+/// written for the same file at once, also by processes that share no more than the folder: the last one stays.
 #[derive(Debug)]
 pub struct Beside<'a> {
     path: &'a Path,
@@ -37,14 +46,20 @@ impl<'a> Beside<'a> {
 
     fn begin(path: &'a Path, mode: u32) -> io::Result<Self> {
         // Hidden, so that nobody who reads the folder takes it for something else.
-        let mut name = OsString::from(".");
-        name.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-        name.push(format!(".{}.new", std::process::id()));
-        let new = folder_of(path).join(name);
-        // What a crash left behind.
-        remove(&new)?;
+        let mut name = b".".to_vec();
+        name.extend_from_slice(path.file_name().ok_or(io::ErrorKind::InvalidInput)?.as_bytes());
+        name.push(b'.');
+        let begins = name.clone();
+        // Process ids are the same in several containers; these keys come from the random numbers of the system.
+        name.extend_from_slice(
+            format!("{:016x}", RandomState::new().hash_one(std::process::id())).as_bytes(),
+        );
+        name.extend_from_slice(NEW);
+        let new = folder_of(path).join(OsString::from_vec(name));
         let file = create_new(&new, mode)?;
-        Ok(Self { path, new, file })
+        let this = Self { path, new, file };
+        sweep(folder_of(path), &begins, &this.file.metadata()?);
+        Ok(this)
     }
 
     /// What is to be written to.
@@ -143,6 +158,27 @@ pub fn put(new: &Path, path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
+/// Removes what crashes left behind of files whose names begin so. It may hold keys; where it cannot be removed, the
+/// next one tries again. Ages are those of the file system, against a file that was made `now`.
+fn sweep(folder: &Path, begins: &[u8], now: &Metadata) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        let between = name.as_bytes().strip_prefix(begins).and_then(|rest| rest.strip_suffix(NEW));
+        if !between.is_some_and(|it| !it.is_empty() && it.iter().all(u8::is_ascii_hexdigit)) {
+            continue;
+        }
+        // Of the entry, not of what a link leads to.
+        let left = entry.metadata().ok().filter(Metadata::is_file).is_some_and(|it| {
+            let times = now.modified().ok().zip(it.modified().ok());
+            times.and_then(|(now, then)| now.duration_since(then).ok()).is_some_and(|age| age > LEFT)
+        });
+        if left {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -162,6 +198,7 @@ mod tests {
     use std::io::Write;
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::path::{Path, PathBuf};
+    use std::time::UNIX_EPOCH;
 
     use super::{Beside, make_folder, point, replace, write_new};
 
@@ -203,15 +240,41 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         // Whoever reads the old one while it is replaced reads all of it.
         let reads = fs::File::open(&file).unwrap();
-        // What a crash left behind, open to others.
-        let left = folder.0.join(format!(".key.{}.new", std::process::id()));
-        fs::write(&left, "half of what was to be").unwrap();
         replace(&file, b"new").unwrap();
         assert_eq!(std::io::read_to_string(reads).unwrap(), "old");
         assert_eq!((fs::read_to_string(&file).unwrap().as_str(), mode(&file)), ("new", 0o600));
         assert_eq!(folder.names(), ["key"], "nothing is left over");
         assert!(write_new(&file, b"newer").is_err(), "there is one");
         assert_eq!(fs::read_to_string(&file).unwrap(), "new");
+    }
+
+    #[test]
+    fn what_a_crash_left_behind_is_removed_and_what_others_write_is_not() {
+        let folder = Folder::new("left");
+        let old = fs::FileTimes::new().set_modified(UNIX_EPOCH);
+        // The first names are those of a crash; of the others, one is young and the rest are none or of other files.
+        let names =
+            [".key.1.new", ".key.00c0ffee00c0ffee.new", ".key.2.new", ".key.old.3.new", ".key..new", "a.new"];
+        for (place, name) in names.into_iter().enumerate() {
+            fs::write(folder.0.join(name), "half of what was to be").unwrap();
+            if place != 2 {
+                fs::File::options().write(true).open(folder.0.join(name)).unwrap().set_times(old).unwrap();
+            }
+        }
+        replace(&folder.0.join("key"), b"new").unwrap();
+        assert_eq!(folder.names(), [".key..new", ".key.2.new", ".key.old.3.new", "a.new", "key"]);
+    }
+
+    #[test]
+    fn several_write_the_same_file_at_once_and_the_last_one_stays() {
+        let folder = Folder::new("at-once");
+        let file = folder.0.join("key");
+        let (mut first, mut second) = (Beside::private(&file).unwrap(), Beside::private(&file).unwrap());
+        first.file().write_all(b"first").unwrap();
+        second.file().write_all(b"second").unwrap();
+        second.put().unwrap();
+        first.put().unwrap();
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), folder.names().len()), ("first", 1));
     }
 
     #[test]
