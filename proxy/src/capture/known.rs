@@ -1,7 +1,7 @@
 //! What redirected connections of the application may mean.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use ahash::AHashMap;
 use arc_swap::ArcSwapOption;
@@ -21,8 +21,9 @@ pub struct Meant<'a> {
     pub requests: bool,
 }
 
-/// Finds in one look what an address means. Made by the first connection that asks, and again by the first after upstreams have
-/// other endpoints: one thread makes it for all.
+/// Finds in one look what an address means. Made by the first connection that asks, and again by the first after upstreams
+/// have other endpoints: one thread makes it for all, and meanwhile the others obey the one before, as if they had asked a
+/// moment earlier.
 #[derive(Debug, Default)]
 pub struct Index {
     made: ArcSwapOption<Table>,
@@ -67,15 +68,23 @@ impl Found {
 }
 
 impl Index {
-    /// The table of the endpoints of now.
+    /// The table of the endpoints of now; the one before while somebody else makes it.
     fn table(&self, destinations: &Destinations, upstreams: &[Arc<UpstreamState>]) -> Arc<Table> {
-        let current = || self.made.load_full().filter(|table| table.moves == upstream::moves());
-        if let Some(table) = current() {
-            return table;
-        }
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = match self.made.load_full() {
+            Some(table) if table.is_current() => return table,
+            before => before,
+        };
+        let _making = match (self.making.try_lock(), before) {
+            (Ok(making), _) => making,
+            (Err(TryLockError::Poisoned(poisoned)), _) => poisoned.into_inner(),
+            // Routes are of the same snapshot in both: what it finds is a route that was right a moment ago.
+            (Err(TryLockError::WouldBlock), Some(before)) => return before,
+            (Err(TryLockError::WouldBlock), None) => {
+                self.making.lock().unwrap_or_else(PoisonError::into_inner)
+            }
+        };
         // Somebody else may have made it meanwhile.
-        current().unwrap_or_else(|| {
+        self.made.load_full().filter(|table| table.is_current()).unwrap_or_else(|| {
             let table = Arc::new(Table::new(destinations, upstreams));
             self.made.store(Some(Arc::clone(&table)));
             table
@@ -112,6 +121,10 @@ impl Table {
         };
         let listeners = destinations.listeners().map(|(port, all)| (port, of(all)));
         Self { moves, listeners: listeners.collect() }
+    }
+
+    fn is_current(&self) -> bool {
+        self.moves == upstream::moves()
     }
 
     /// Upstreams that have the address now, and where there are none, those that go wherever a connection meant to go.
@@ -242,6 +255,32 @@ mod tests {
         assert_eq!(find(15_003, "10.0.0.1:80"), NOTHING);
     }
 
+    fn resolve(upstream: &UpstreamState, all: &[&str]) {
+        let at = |text: &&str| Address {
+            host: "crm.test".into(),
+            address: address(text),
+            weight: 1,
+            zone: None,
+            priority: 0,
+        };
+        upstream.resolved(all.iter().map(at).collect(), Duration::ZERO);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_table_while_there_is_one() {
+        let upstreams = [upstream("crm", &["10.0.0.1:80"], &[], None)];
+        let mut destinations = Destinations::default();
+        destinations.add(LISTENER, known(0, None, None));
+        let index = Index::default();
+        let find = |at: &str| index.table(&destinations, &upstreams).find(LISTENER, address(at));
+        assert_eq!(find("10.0.0.1:80"), REQUESTS);
+        let making = index.making.lock().unwrap();
+        resolve(&upstreams[0], &["10.0.0.2:80"]);
+        assert_eq!((find("10.0.0.1:80"), find("10.0.0.2:80")), (REQUESTS, NOTHING), "the one before");
+        drop(making);
+        assert_eq!((find("10.0.0.1:80"), find("10.0.0.2:80")), (NOTHING, REQUESTS));
+    }
+
     #[test]
     fn endpoints_that_discovery_finds_are_known_at_once_and_those_that_left_no_more() {
         let upstreams = [upstream("crm", &[], &[], None), upstream("db", &["10.0.1.1:5432"], &[], None)];
@@ -250,16 +289,7 @@ mod tests {
         destinations.add(LISTENER, known(1, None, Some(3)));
         let index = Index::default();
         let find = |at: &str| index.table(&destinations, &upstreams).find(LISTENER, address(at));
-        let found = |all: &[&str]| {
-            let at = |text: &&str| Address {
-                host: "crm.test".into(),
-                address: address(text),
-                weight: 1,
-                zone: None,
-                priority: 0,
-            };
-            upstreams[0].resolved(all.iter().map(at).collect(), Duration::ZERO);
-        };
+        let found = |all: &[&str]| resolve(&upstreams[0], all);
         assert_eq!((find("10.0.0.1:80"), find("10.0.1.1:5432")), (NOTHING, stream(3)));
         found(&["10.0.0.1:80", "10.0.0.2:80"]);
         assert_eq!((find("10.0.0.1:80"), find("10.0.0.2:80")), (REQUESTS, REQUESTS));
