@@ -162,6 +162,7 @@ impl Control {
     /// where it is not taken. Gives also what was taken as a proof.
     async fn renew(&mut self, csr: &[u8]) -> Result<(SignResponse, &'static str), SourceError> {
         let mut untaken = None;
+        let mut unanswered = false;
         if self.settings.token.is_some() {
             match self.token() {
                 Ok(token) if self.refused.as_ref() == Some(&token) => {
@@ -173,12 +174,13 @@ impl Control {
                     Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
                     Err(error) => {
                         untaken = Some(error.to_string());
-                        self.refused = (error.code() == Some(UNAUTHENTICATED)).then_some(token);
-                        event(
-                            Level::Warn,
-                            "token not taken",
-                            &[("error", error.to_string().into()), ("help", UNTAKEN.into())],
-                        );
+                        unanswered = error.code().is_none();
+                        // Any other status says nothing of the token: another one would fare no better.
+                        let proves_nothing = error.code() == Some(UNAUTHENTICATED);
+                        let help = proves_nothing.then_some(UNTAKEN);
+                        self.refused = proves_nothing.then_some(token);
+                        let fields = [("error", error.to_string().into()), ("help", help.into())];
+                        event(Level::Warn, "token not taken", &fields);
                     }
                 },
                 Err(error) => untaken = Some(error.to_string()),
@@ -189,9 +191,11 @@ impl Control {
             Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
             Err(error) => error,
         };
-        // The certificate may be what is wrong: it proves nothing any more once its root is withdrawn.
-        if self.settings.token.is_some()
-            && self.refused.is_none()
+        // The certificate may be what is wrong: it proves nothing any more once its root is withdrawn. A control plane that
+        // has judged the token, or the workload, says the same again, and counts it against all others at this address.
+        let of_certificate = error.code().is_none_or(|code| code == UNAUTHENTICATED);
+        if unanswered
+            && of_certificate
             && let Ok(response) = self.join(csr).await
         {
             return Ok((response, TOKEN));

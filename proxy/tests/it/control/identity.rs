@@ -209,6 +209,32 @@ async fn a_gateway_proves_itself_with_its_token_and_says_what_to_do_once_that_is
 }
 
 #[tokio::test]
+async fn a_withdrawn_gateway_is_not_told_to_mend_its_token_and_does_not_ask_as_a_stranger() {
+    let mut control = ControlPlane::start("lifetime: 8s").await;
+    let text = policies::to(crate::support::unused_address().await, "");
+    let token = control.token_of("ns/crm/sa/front", &["--uses", "2"]);
+    let gateway = Foregate::start(&text, options(&control.args(&token))).await;
+    assert_eq!(identity(&gateway).await["spiffe_id"], "spiffe://mesh.test/ns/crm/sa/front");
+    control.kill();
+    control.restart_with("identity: { withdrawn: ['spiffe://mesh.test/ns/crm/sa/front'] }\n").await;
+    let untaken = |event: &Value| {
+        let said = event["error"].as_str().unwrap_or_default();
+        event["event.name"] == "token not taken" && said.contains("identity.withdrawn")
+    };
+    let untaken = gateway.events().wait("why the token is not taken", untaken).await;
+    assert!(untaken["help"].is_null(), "{untaken}");
+    // With the second renewal, all that the first one asked has been answered.
+    let refused = |event: &Value| event["event.name"] == "certificate refused";
+    let renewal = |event: &Value| refused(event) && event["proof"] == "certificate";
+    let second = control.lines().wait_count("two renewals", 2, renewal).await.remove(1);
+    let all = control.lines().all();
+    let before: Vec<&Value> =
+        all.iter().filter(|event| refused(event)).take_while(|event| **event != second).collect();
+    assert!(before.len() >= 2, "with the token and without: {before:?}");
+    assert!(before.iter().all(|event| event["spiffe_id"].is_string()), "{before:?}");
+}
+
+#[tokio::test]
 async fn what_the_control_plane_is_must_be_said_whole() {
     let text = policies::to(crate::support::unused_address().await, "");
     for (args, want) in [

@@ -61,6 +61,17 @@ insecure: {{ generateAuthority: true }}
         self.event("listening").await;
     }
 
+    /// The same, with more sections from now on.
+    pub async fn restart_with(&mut self, more: &str) {
+        self.settings += more;
+        self.restart().await;
+    }
+
+    /// Everything it told since it was started.
+    pub fn lines(&self) -> &Lines {
+        &self.events
+    }
+
     /// The first event of this name since it was started; waits for it.
     pub async fn event(&self, name: &str) -> Value {
         self.events.wait(name, |event| event["event.name"] == name).await
