@@ -35,6 +35,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use crate::clock;
 use crate::decision_log::{DecisionLog, DecisionLogOptions};
 use crate::telemetry::access_log::{AccessLog, LogFormat, LogQueue};
 use crate::telemetry::compat::Compat;
@@ -263,29 +264,40 @@ impl Telemetry {
         self.log.flush(within)
     }
 
-    /// Flushes, sends the spans and logs that wait, and closes the decision log with its last checkpoint; what comes
-    /// later is not in it.
+    /// Flushes, sends the spans and logs that wait, and closes the decision log with its last checkpoint, in at most
+    /// this time for all together; what comes later is not in it.
     pub fn close(&self, within: Duration) -> bool {
-        let closed = self.decision_log.as_ref().is_none_or(|log| log.close(within));
+        let until = clock::monotonic().saturating_add(within);
+        let left = || until.saturating_sub(clock::monotonic());
         let exporters = || self.traces.as_ref().map(Traces::exporter).into_iter().chain(&self.log_exporter);
-        // Both send at the same time.
+        // All write and send at the same time: waiting for one takes nothing from the others.
         exporters().for_each(Exporter::end);
-        exporters().for_each(|exporter| exporter.close(within));
-        self.flush(within) && closed
+        let closed = self.decision_log.as_ref().is_none_or(|log| log.close(left()));
+        let flushed = self.flush(left());
+        exporters().for_each(|exporter| exporter.close(left()));
+        flushed && closed
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::access_log::AccessLog;
+    use super::otlp::Destination;
+    use super::otlp::signal::Signal;
+    use super::otlp::target::Target;
+    use super::random;
     use super::record::{End, Record};
     use super::testing::{full_record, record};
+    use super::trace_context::TraceContext;
+    use super::traces::TraceOptions;
     use super::{Telemetry, TelemetryOptions};
+    use crate::clock;
     use foregate_filters::context::{LimitFact, ShadowFact, ShadowVerdict};
     use foregate_filters::rate_limit::OnError;
     use foregate_filters::reason::Reason;
     use foregate_filters::step::Step;
     use std::fs;
+    use std::net::TcpListener;
     use std::time::Duration;
 
     const SERVER_429: &str = "http_server_request_duration_seconds_count{http_request_method=\"POST\",\
@@ -355,6 +367,28 @@ mod tests {
         assert!(ids.iter().all(|id| log.contains(id)), "{log}");
         assert!(log.lines().count() < 10, "one in a million of the rest");
         fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn closing_takes_no_longer_than_it_may_however_many_do_not_answer() {
+        // It takes connections and never answers.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let to = |signal| Destination { target: Target::parse(&url, signal).unwrap(), resource: Vec::new() };
+        let options = TelemetryOptions {
+            access_log: AccessLog::Off,
+            traces: Some(TraceOptions { to: to(Signal::Traces), ratio: 1.0, refusals: 0 }),
+            logs: Some(to(Signal::Logs)),
+            ..Default::default()
+        };
+        let telemetry = Telemetry::new(options).unwrap();
+        let mut waiting = record();
+        (waiting.trace, waiting.traced) = (Some(TraceContext::begin(random::next)), true);
+        telemetry.record(waiting, &telemetry.route("leads"));
+        let (within, before) = (Duration::from_secs(1), clock::monotonic());
+        telemetry.close(within);
+        let took = clock::monotonic().saturating_sub(before);
+        assert!((within..2 * within).contains(&took), "{took:?}");
     }
 
     #[test]

@@ -66,6 +66,8 @@ struct Shared {
     signal: Signal,
     queue: Mutex<Queue>,
     come: Notify,
+    /// Told when nothing comes any more: a pause before another attempt ends.
+    ended: Notify,
     /// Signalled when nothing is left.
     sent: Condvar,
     exported: AtomicU64,
@@ -146,11 +148,10 @@ impl Exporter {
 
     /// Lets the thread end once it has sent what waits.
     pub fn end(&self) {
-        self.shared.lock().closed = true;
-        self.shared.come.notify_one();
+        self.shared.end();
     }
 
-    /// Sends what waits, in at most this time.
+    /// Sends what waits, in at most this time: a message that fails now is not sent again.
     pub fn close(&self, within: Duration) {
         self.end();
         let pending = |queue: &mut Queue| queue.sending || !queue.waiting.is_empty();
@@ -204,6 +205,7 @@ impl Shared {
             signal,
             queue: Mutex::default(),
             come: Notify::new(),
+            ended: Notify::new(),
             sent: Condvar::new(),
             exported: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -297,8 +299,19 @@ impl Shared {
             // A process that ends does not wait for a collector that is away.
             let pause = pauses.next().filter(|_| !self.lock().closed);
             let Some(pause) = pause else { return self.drop_items(LATE, count) };
-            tokio::time::sleep(*pause).await;
+            self.pause(*pause).await;
         }
+    }
+
+    fn end(&self) {
+        self.lock().closed = true;
+        self.come.notify_one();
+        self.ended.notify_one();
+    }
+
+    /// Waits so long, or until the end.
+    async fn pause(&self, length: Duration) {
+        let _ = tokio::time::timeout(length, self.ended.notified()).await;
     }
 
     /// Tells the operator when sending begins to fail, and when it works again.
@@ -358,6 +371,16 @@ mod tests {
             assert!(exporter.waiting() <= CAPACITY);
             exporter.close(Duration::from_millis(1));
         }
+    }
+
+    #[tokio::test]
+    async fn the_end_ends_a_pause_between_attempts() {
+        let shared = Shared::new(Signal::Logs);
+        let hour = Duration::from_secs(3_600);
+        tokio::join!(shared.pause(hour), async { shared.end() });
+        // Also one that begins as it is told.
+        shared.end();
+        shared.pause(hour).await;
     }
 
     #[test]
