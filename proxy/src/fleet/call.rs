@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use bytes::Bytes;
 use foregate_inference::protocol::{PREFIX, framed};
 use futures_util::stream;
-use http::{HeaderMap, Response};
+use http::Response;
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
@@ -16,9 +16,6 @@ use prost::Message;
 use tokio::sync::mpsc;
 
 use crate::rpc::answer::{Fault, Messages, Refusal, one};
-// The exporter of spans reads them from here.
-pub use crate::rpc::answer::decoded as percent_decoded;
-pub use crate::rpc::causes;
 
 /// Largest message that is taken, in bytes: all policies of a gateway fit in parts of it.
 pub const MAX_MESSAGE: usize = 16 << 20;
@@ -134,11 +131,6 @@ pub async fn only<A: Message + Default>(at: &str, response: Response<Incoming>) 
 
 fn read<A: Message + Default>(at: &str, message: Bytes) -> Result<A, CallError> {
     A::decode(message).map_err(|error| CallError::of(at, Fault::malformed(error.to_string())))
-}
-
-/// What a gRPC status other than OK says; `None` also where there is none.
-pub fn refusal(at: &str, headers: &HeaderMap) -> Option<CallError> {
-    Refusal::read(headers).map(|refused| CallError::of(at, Fault::Refused(refused)))
 }
 
 impl<Q> fmt::Debug for Requests<Q> {

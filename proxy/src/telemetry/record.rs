@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use crate::org_quota::OrgFact;
 use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::explain::Explanation;
+use crate::telemetry::labels::OTHER_METHOD;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
 use crate::telemetry::traces::attempts::Attempt;
@@ -328,7 +329,7 @@ impl Record {
         shorten(&mut self.path, MAX_PATH);
         shorten(&mut self.host, MAX_HOST);
         if self.method.as_str().len() > MAX_METHOD {
-            self.method = Method::from_bytes(b"_OTHER").unwrap_or_default();
+            self.method = Method::from_bytes(OTHER_METHOD.as_bytes()).unwrap_or_default();
         }
         let long = |it: &Arc<Principal>| it.issuer.len() > MAX_SUBJECT || it.subject.len() > MAX_SUBJECT;
         if self.subject.as_ref().is_some_and(long) {

@@ -179,7 +179,6 @@ pub struct KeyValueList {
 }
 
 /// The answer is the same for spans and log records.
-
 #[derive(Clone, PartialEq, Message)]
 pub struct ExportResponse {
     #[prost(message, optional, tag = "1")]

@@ -19,7 +19,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::dispatch::connect::Opened;
-use crate::fleet::call::{CallError, causes, refusal};
+use crate::rpc::answer::Refusal;
+use crate::rpc::causes;
 use crate::telemetry::otlp::message::ExportResponse;
 use crate::telemetry::otlp::target::{Speech, Target};
 use crate::tls::{certificates, provider};
@@ -163,7 +164,7 @@ impl Post {
             let Some(headers) = status else {
                 return Err(PostError::Away { at, fault: "it ended without a status".to_owned() });
             };
-            if let Some(CallError::Refused { code, message, .. }) = refusal(&at, headers) {
+            if let Some(Refusal { code, message }) = Refusal::read(headers) {
                 return Err(PostError::Grpc { at, code, message });
             }
             message = if message.len() > 5 { message.slice(5..) } else { Bytes::new() };

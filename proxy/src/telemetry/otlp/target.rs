@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 use rustls::pki_types::ServerName;
 
+use crate::rpc::answer::decoded;
 use crate::telemetry::otlp::signal::Signal;
 
 /// Ports where none is said (OTLP 1.9, sections "OTLP/gRPC Default Port" and "OTLP/HTTP Default Port").
@@ -282,11 +283,6 @@ fn pairs(text: &str) -> Option<Vec<(String, String)>> {
             (!key.trim().is_empty()).then(|| (key.trim().to_owned(), decoded(value.trim())))
         })
         .collect()
-}
-
-/// Percent-decoded; what is not encoded well stays as it is.
-fn decoded(text: &str) -> String {
-    crate::fleet::call::percent_decoded(text)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 
 use crate::telemetry::explain::Explanation;
-use crate::telemetry::labels::{OUTCOMES, method, outcome};
+use crate::telemetry::labels::{OTHER_METHOD, OUTCOMES, method, outcome};
 use crate::telemetry::otlp::message::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
 use crate::telemetry::random;
 use crate::telemetry::record::{End, Record};
@@ -18,6 +18,9 @@ use crate::telemetry::traces::attempts::Attempt;
 const REMOTE_PARENT: u32 = 0x300;
 /// It is known that the parent is of this process.
 const LOCAL_PARENT: u32 = 0x100;
+
+/// `error.type` of what failed in no way that has a name (semantic conventions of OpenTelemetry).
+const OTHER_ERROR: &str = "_OTHER";
 
 /// How many spans a record gives.
 pub fn count(record: &Record) -> usize {
@@ -175,7 +178,7 @@ impl Told<'_> {
         if !record.route.is_empty() {
             span.attributes.push(KeyValue::text("http.route", &*record.route));
         }
-        if self.method() == "_OTHER" {
+        if self.method() == OTHER_METHOD {
             span.attributes.push(KeyValue::text("http.request.method_original", record.method.as_str()));
         }
         if let Some(refusal) = &record.refusal {
@@ -274,7 +277,7 @@ impl Told<'_> {
     fn unanswered(&self) -> String {
         match &self.record.refusal {
             Some(refusal) => refusal.reason.name().to_owned(),
-            None if self.record.end == End::Complete => "_OTHER".to_owned(),
+            None if self.record.end == End::Complete => OTHER_ERROR.to_owned(),
             None => self.record.end.name().to_owned(),
         }
     }
