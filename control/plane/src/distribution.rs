@@ -65,7 +65,7 @@ impl Distribution {
         let grants = Grants::new(grants).map_err(DistributionError::Grants)?.without(withdrawn);
         let rollout = rollout.clone();
         let most = usize::try_from(rollout.history).unwrap_or(usize::MAX);
-        let shelf = Arc::new(Shelf::open(state.join("revisions"), most)?);
+        let shelf = Arc::new(Shelf::open(state, most)?);
         let offering = Arc::new(Offering::new(grants, rollout, state.join("rollout.json"))?);
         restore(&shelf, &offering).await;
         let board = Arc::new(Board::default());
@@ -170,8 +170,7 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering, before: Digested
 
 /// What no revision in use needs any more is gone from the disk.
 fn keep_secrets(shelf: &Shelf, offering: &Offering) {
-    let kept = offering.secrets_in_use().map(|secrets| shelf.keep_secrets(secrets));
-    if let Some(Err(error)) = kept {
+    if let Err(error) = shelf.keep_secrets(|| offering.secrets_in_use()) {
         event(Level::Error, "secrets not kept", &[("error", error.to_string().into())]);
     }
 }

@@ -123,6 +123,15 @@ impl Resource {
     }
 }
 
+impl Revision {
+    /// True where another has the same resources.
+    pub fn is_as(&self, other: &Self) -> bool {
+        let mut pairs = self.resources.iter().zip(&other.resources);
+        self.resources.len() == other.resources.len()
+            && pairs.all(|((name, one), (also, two))| name == also && one.version == two.version)
+    }
+}
+
 /// What a document is called among resources: no path of a file looks like it.
 pub fn document_name(kind: Kind, name: &ObjectName) -> String {
     format!("{}:{}/{}", kind.word(), name.namespace, name.name)

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::sources::spec::Limits;
 /// Below this, files are secrets.
 const BELOW: &str = "secrets/";
 
-/// Folders beside the revisions: what is kept, what is about to take its place, and what gives way to that.
+/// Folders of the state, beside that of the revisions: what is kept, what is about to take its place, and what gives way to that.
 const KEPT: &str = "secrets";
 const NEW: &str = "secrets.new";
 const OLD: &str = "secrets.old";
@@ -38,8 +38,8 @@ pub fn unbounded() -> Limits {
 ///
 /// # Errors
 /// What the system says.
-pub fn read(folder: &Path) -> io::Result<Secrets> {
-    let kept = folder.join(KEPT);
+pub fn read(state: &Path) -> io::Result<Secrets> {
+    let kept = state.join(KEPT);
     if !kept.is_dir() {
         return Ok(Secrets::new());
     }
@@ -51,8 +51,8 @@ pub fn read(folder: &Path) -> io::Result<Secrets> {
 ///
 /// # Errors
 /// What the system says; then what was kept before still is.
-pub fn write(folder: &Path, secrets: &Secrets) -> io::Result<()> {
-    let (kept, new, old) = (folder.join(KEPT), folder.join(NEW), folder.join(OLD));
+pub fn write(state: &Path, secrets: &Secrets) -> io::Result<()> {
+    let (kept, new, old) = (state.join(KEPT), state.join(NEW), state.join(OLD));
     discard(&new);
     files::make_folder(&new)?;
     for (way, content) in secrets {
@@ -70,22 +70,30 @@ pub fn write(folder: &Path, secrets: &Secrets) -> io::Result<()> {
     Ok(())
 }
 
-/// Mends what was cut off, and takes secrets out of the revisions of earlier versions, which had them in their trees.
+/// Mends what was cut off, and takes secrets from where earlier versions had them: among the revisions, and in their trees.
 ///
 /// # Errors
 /// What the system says.
-pub fn settle(folder: &Path, newest_first: &[String]) -> io::Result<()> {
-    let (kept, old) = (folder.join(KEPT), folder.join(OLD));
+pub fn settle(state: &Path, revisions: &Path, newest_first: Vec<PathBuf>) -> io::Result<()> {
+    let (kept, old) = (state.join(KEPT), state.join(OLD));
     if old.is_dir() && !kept.is_dir() {
         fs::rename(&old, &kept)?;
     }
     discard(&old);
-    let trees = newest_first.iter().map(|id| folder.join(id).join("tree").join(KEPT));
-    let within: Vec<_> = trees.filter(|secrets| secrets.is_dir()).collect();
+    discard(&state.join(NEW));
+    // Only an earlier version leaves any there, so that they are newer than what this one kept.
+    let [among, older] = [KEPT, OLD].map(|name| revisions.join(name));
+    if let Some(last) = [&among, &older].into_iter().find(|place| place.is_dir()) {
+        discard(&kept);
+        fs::rename(last, &kept)?;
+    }
+    discard(&older);
+    let within = newest_first.into_iter().map(|tree| tree.join(KEPT));
+    let within: Vec<PathBuf> = within.filter(|secrets| secrets.is_dir()).collect();
     if within.is_empty() {
         return Ok(());
     }
-    let mut secrets = read(folder)?;
+    let mut secrets = read(state)?;
     for tree in &within {
         let read = folder::read(KEPT, tree, unbounded());
         let read = read.map_err(|fault| io::Error::other(fault.to_string()))?;
@@ -93,6 +101,6 @@ pub fn settle(folder: &Path, newest_first: &[String]) -> io::Result<()> {
             secrets.entry(format!("{BELOW}{way}").into()).or_insert(content);
         }
     }
-    write(folder, &secrets)?;
+    write(state, &secrets)?;
     within.iter().try_for_each(fs::remove_dir_all)
 }

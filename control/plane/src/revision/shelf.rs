@@ -15,10 +15,15 @@ use crate::revision::secrets::{self, Secrets, unbounded};
 use crate::revision::{ID_LENGTH, Label, Revision};
 use crate::sources::folder;
 
+/// Where revisions lie among what is kept.
+const REVISIONS: &str = "revisions";
+
 /// The folder of revisions. What is written and what is read whole wait for each other: operators read beside what is made.
 #[derive(Debug)]
 pub struct Shelf {
     folder: PathBuf,
+    /// Secrets lie in it beside the revisions: sources name their files, and must not name one among revisions.
+    state: PathBuf,
     /// How many are kept, besides those in use.
     most: usize,
     busy: Mutex<()>,
@@ -27,9 +32,12 @@ pub struct Shelf {
 }
 
 impl Shelf {
+    /// Opens what is kept below the folder of state.
+    ///
     /// # Errors
-    /// Where the folder cannot be made.
-    pub fn open(folder: PathBuf, most: usize) -> io::Result<Self> {
+    /// Where folders cannot be made, or what earlier versions kept cannot be put in order.
+    pub fn open(state: &Path, most: usize) -> io::Result<Self> {
+        let (folder, state) = (state.join(REVISIONS), state.to_owned());
         files::make_folder(&folder)?;
         // What was cut off while it was made.
         for entry in fs::read_dir(&folder)?.flatten() {
@@ -37,9 +45,10 @@ impl Shelf {
                 discard(&entry.path());
             }
         }
-        let this = Self { folder, most, busy: Mutex::default(), kept: Mutex::default() };
-        let ids: Vec<String> = this.labels().into_iter().map(|label| label.id).collect();
-        secrets::settle(&this.folder, &ids)?;
+        let this = Self { folder, state, most, busy: Mutex::default(), kept: Mutex::default() };
+        let labels = this.labels();
+        let trees = labels.iter().filter_map(|label| Some(this.place(&label.id)?.join("tree"))).collect();
+        secrets::settle(&this.state, &this.folder, trees)?;
         Ok(this)
     }
 
@@ -50,6 +59,14 @@ impl Shelf {
     fn place(&self, id: &str) -> Option<PathBuf> {
         let plain = id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         plain.then(|| self.folder.join(id))
+    }
+
+    /// Where a revision lies, and what is known of it; only what lies where its label says is one.
+    fn find(&self, id: &str) -> Option<(PathBuf, Label)> {
+        let place = self.place(id)?;
+        let text = fs::read(place.join("revision.json")).ok()?;
+        let label: Label = serde_json::from_slice(&text).ok()?;
+        (label.id == id).then_some((place, label))
     }
 
     /// Makes a revision of merged trees and keeps it.
@@ -78,26 +95,23 @@ impl Shelf {
     /// # Errors
     /// Every fault; what is kept stays as it is.
     pub fn again(&self, merged: &Merged) -> Result<Revision, Vec<Diagnostic>> {
-        let place = self.place(&merged.id).filter(|_| merged.faults.is_empty());
-        let Some((place, label)) = place.and_then(|place| label(&place).map(|label| (place, label))) else {
-            return self.make(merged);
-        };
+        let found = self.find(&merged.id).filter(|_| merged.faults.is_empty());
+        let Some((place, label)) = found else { return self.make(merged) };
         let _busy = self.busy();
         let label = Label { origins: merged.origins.clone(), ..label };
         compile_tree(merged, &place.join("tree"), label)
     }
 
-    /// Keeps these secrets for revisions that are read, and no others.
+    /// Keeps the secrets in use for revisions that are read, and no others; nothing changes where it is not known which are. They
+    /// are asked for in turn, so that nobody writes down what was in use before over what is.
     ///
     /// # Errors
     /// What the system says; then what was kept before still is.
-    pub fn keep_secrets(&self, secrets: Secrets) -> io::Result<()> {
+    pub fn keep_secrets(&self, in_use: impl FnOnce() -> Option<Secrets>) -> io::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.as_ref() == Some(&secrets) {
-            return Ok(());
-        }
+        let Some(secrets) = in_use().filter(|secrets| kept.as_ref() != Some(secrets)) else { return Ok(()) };
         let _busy = self.busy();
-        secrets::write(&self.folder, &secrets)?;
+        secrets::write(&self.state, &secrets)?;
         *kept = Some(secrets);
         Ok(())
     }
@@ -105,7 +119,8 @@ impl Shelf {
     /// What is kept, the newest first.
     pub fn labels(&self) -> Vec<Label> {
         let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        let mut labels: Vec<Label> = entries.filter_map(|entry| label(&entry.path())).collect();
+        let found = entries.filter_map(|entry| self.find(entry.file_name().to_str()?));
+        let mut labels: Vec<Label> = found.map(|(_, label)| label).collect();
         labels.sort_by(|a, b| (b.made, &b.id).cmp(&(a.made, &a.id)));
         labels
     }
@@ -120,11 +135,10 @@ impl Shelf {
             vec![Diagnostic::file(Path::new(id), foregate_policy::codes::SOURCE_UNREADABLE, message)]
         };
         let _busy = self.busy();
-        let place = self.place(id).ok_or_else(missing)?;
-        let label = label(&place).ok_or_else(missing)?;
+        let (place, label) = self.find(id).ok_or_else(missing)?;
         let tree = place.join("tree");
         let read = folder::read(id, &tree, unbounded()).map_err(|fault| fault.0)?;
-        let secrets = secrets::read(&self.folder).map_err(|error| {
+        let secrets = secrets::read(&self.state).map_err(|error| {
             let message = format!("the secrets that it refers to cannot be read: {error}");
             vec![Diagnostic::file(Path::new(id), foregate_policy::codes::SOURCE_UNREADABLE, message)]
         })?;
@@ -146,7 +160,25 @@ impl Shelf {
     }
 }
 
-fn label(place: &Path) -> Option<Label> {
-    let text = fs::read(place.join("revision.json")).ok()?;
-    serde_json::from_slice(&text).ok()
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::Shelf;
+    use crate::revision::secrets::{Secrets, read};
+
+    #[test]
+    fn secrets_in_use_are_asked_for_while_nobody_else_writes_any_down() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
+        let secrets = Secrets::from([("secrets/a".into(), Bytes::from_static(b"1"))]);
+        let in_use = || {
+            assert!(shelf.kept.try_lock().is_err(), "whoever else has some to keep waits");
+            Some(secrets.clone())
+        };
+        shelf.keep_secrets(in_use).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), secrets);
+        shelf.keep_secrets(|| None).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), secrets, "where none are known, those of before stay");
+    }
 }

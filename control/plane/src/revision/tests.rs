@@ -25,7 +25,7 @@ fn one(files: &[(&str, &str)]) -> Merged {
 /// Codes, places and messages of what refuses these trees.
 fn refused(merged: &Merged) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
-    let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+    let shelf = Shelf::open(folder.path(), 10).unwrap();
     let faults = shelf.make(merged).unwrap_err();
     assert!(shelf.labels().is_empty(), "what is refused is not kept");
     faults
@@ -36,9 +36,9 @@ fn refused(merged: &Merged) -> Vec<String> {
 
 fn made(merged: &Merged) -> Revision {
     let folder = tempfile::tempdir().unwrap();
-    let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+    let shelf = Shelf::open(folder.path(), 10).unwrap();
     let made = shelf.make(merged).unwrap_or_else(|faults| panic!("{faults:#?}"));
-    shelf.keep_secrets(merged.secrets()).unwrap();
+    shelf.keep_secrets(|| Some(merged.secrets())).unwrap();
     let read = shelf.read(&made.label.id).unwrap_or_else(|faults| panic!("{faults:#?}"));
     assert_eq!(read.label, made.label);
     assert_eq!(read.resources, made.resources, "what is read again is the same");
@@ -184,18 +184,18 @@ fn holding(folder: &std::path::Path, text: &str) -> Vec<String> {
 #[test]
 fn keys_lie_apart_from_revisions_and_none_of_before_is_left() {
     let folder = tempfile::tempdir().unwrap();
-    let place = folder.path().join("revisions");
-    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    let place = folder.path();
+    let shelf = Shelf::open(place, 10).unwrap();
     let (old, new) = (pair(), pair());
     let (before, after) = (secure(&old.0, &old.1), secure(&new.0, &new.1));
     assert_eq!(before.id, after.id, "a key that was renewed makes no other revision");
     assert_ne!(before.secrets, after.secrets);
     let revision = shelf.make(&before).unwrap();
-    shelf.keep_secrets(before.secrets()).unwrap();
+    shelf.keep_secrets(|| Some(before.secrets())).unwrap();
     assert_eq!(holding(folder.path(), &old.1), [place.join("secrets/edge/tls.key").display().to_string()]);
     let renewed = shelf.again(&after).unwrap();
     assert_eq!((&renewed.label.id, renewed.label.made), (&revision.label.id, revision.label.made));
-    shelf.keep_secrets(after.secrets()).unwrap();
+    shelf.keep_secrets(|| Some(after.secrets())).unwrap();
     assert!(holding(folder.path(), &old.1).is_empty() && holding(folder.path(), &old.0).is_empty());
     let read = |shelf: &Shelf| shelf.read(&before.id).unwrap().resources["secrets/edge/tls.key"].clone();
     let key = crate::revision::Resource::file("secrets/edge/tls.key", Bytes::from(new.1.clone()));
@@ -207,11 +207,17 @@ fn keys_lie_apart_from_revisions_and_none_of_before_is_left() {
     drop(shelf);
     std::fs::rename(place.join("secrets"), place.join("secrets.old")).unwrap();
     std::fs::create_dir(place.join("secrets.new")).unwrap();
-    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    let shelf = Shelf::open(place, 10).unwrap();
     assert_eq!(*read(&shelf), key);
     assert!(!place.join("secrets.old").exists() && !place.join("secrets.new").exists());
+    // An earlier version kept them among the revisions.
+    drop(shelf);
+    std::fs::rename(place.join("secrets"), place.join("revisions/secrets")).unwrap();
+    let shelf = Shelf::open(place, 10).unwrap();
+    assert_eq!(*read(&shelf), key);
+    assert!(!place.join("revisions/secrets").exists());
     // Whose secret is gone cannot be gone back to, and the reason is told.
-    shelf.keep_secrets(crate::revision::secrets::Secrets::new()).unwrap();
+    shelf.keep_secrets(|| Some(crate::revision::secrets::Secrets::new())).unwrap();
     let faults = shelf.read(&before.id).unwrap_err();
     assert!(faults.iter().any(|fault| fault.message.contains("edge")), "{faults:#?}");
 }
@@ -223,7 +229,7 @@ fn keys_that_earlier_versions_kept_in_revisions_are_taken_out_of_them() {
     let merged = secure(&pair().0, "");
     let (old, new) = (pair(), pair());
     {
-        let shelf = Shelf::open(place.clone(), 10).unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
         shelf.make(&secure(&old.0, &old.1)).unwrap();
     }
     let within = place.join(&merged.id).join("tree/secrets/edge");
@@ -239,10 +245,51 @@ fn keys_that_earlier_versions_kept_in_revisions_are_taken_out_of_them() {
     let label = serde_json::json!({ "id": "0123456789ab", "made": 1, "origins": label["origins"] });
     std::fs::write(other.join("revision.json"), label.to_string()).unwrap();
 
-    let shelf = Shelf::open(place.clone(), 10).unwrap();
+    let shelf = Shelf::open(folder.path(), 10).unwrap();
     assert!(holding(folder.path(), &old.1).is_empty());
-    assert_eq!(holding(folder.path(), &new.1), [place.join("secrets/edge/tls.key").display().to_string()]);
+    let kept = folder.path().join("secrets/edge/tls.key");
+    assert_eq!(holding(folder.path(), &new.1), [kept.display().to_string()]);
     assert!(shelf.read(&merged.id).is_ok(), "it starts from what it had");
+}
+
+#[test]
+fn no_source_forges_a_revision_nor_leads_out_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (state, revisions) = (folder.path(), folder.path().join("revisions"));
+    let label = |id: &str| serde_json::json!({ "id": id, "made": 1, "origins": [] }).to_string();
+    let shelf = Shelf::open(state, 10).unwrap();
+    let forged = label("0123456789ab");
+    let teams = Place { mount: "teams/one".to_owned(), ..Place::default() };
+    let merged =
+        merge(&[source("one", teams, &[("edge.yaml", &whole("a")), ("secrets/revision.json", &forged)])]);
+    let merged = merged.unwrap();
+    shelf.make(&merged).unwrap();
+    shelf.keep_secrets(|| Some(merged.secrets())).unwrap();
+    assert_eq!(holding(state, &forged), [state.join("secrets/revision.json").display().to_string()]);
+    // However a label comes to lie there: it counts where its name leads, and leads to nothing else.
+    let elsewhere = state.join("elsewhere");
+    let precious = [state.join("tree/secrets/precious"), elsewhere.join("tree/secrets/precious")];
+    for file in &precious {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "precious").unwrap();
+    }
+    let absolute = elsewhere.display().to_string();
+    for (name, id) in [
+        ("secrets", "0123456789ab"),
+        ("0123456789ac", ".."),
+        ("0123456789ad", absolute.as_str()),
+        ("0123456789ae", merged.id.as_str()),
+        ("others", "others"),
+    ] {
+        std::fs::create_dir(revisions.join(name)).unwrap();
+        std::fs::write(revisions.join(name).join("revision.json"), label(id)).unwrap();
+        let ids = |shelf: &Shelf| shelf.labels().into_iter().map(|label| label.id).collect::<Vec<_>>();
+        assert_eq!(ids(&shelf), [merged.id.as_str()], "{name}");
+        let opened = Shelf::open(state, 10).unwrap();
+        assert_eq!(ids(&opened), [merged.id.as_str()], "{name}");
+        assert!(opened.read(id).is_err() || id == merged.id, "{name}");
+        assert!(precious.iter().all(|file| file.is_file()), "{name}");
+    }
 }
 
 #[test]
@@ -417,7 +464,7 @@ spec: { from: [{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: F
 #[test]
 fn only_so_many_revisions_are_kept_besides_those_in_use() {
     let folder = tempfile::tempdir().unwrap();
-    let shelf = Shelf::open(folder.path().join("revisions"), 2).unwrap();
+    let shelf = Shelf::open(folder.path(), 2).unwrap();
     let mut ids = Vec::new();
     for port in 1..=5 {
         let text = whole("a").replace("10.0.0.1:80", &format!("10.0.0.1:{port}"));

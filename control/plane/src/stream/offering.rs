@@ -214,16 +214,22 @@ impl Offering {
         self.lock().secrets_of == merged.secrets
     }
 
-    /// A revision that is known, compiled with other secrets: none of it but these differs, so that it goes through no steps.
-    pub fn renew(&self, revision: Revision) {
+    /// A revision that is known, compiled with other secrets: none of it but these differs, so that it goes through no steps. True
+    /// where these are known to differ: after a start they are those of before, as a rule.
+    pub fn renew(&self, revision: Revision) -> bool {
         let id: Arc<str> = revision.label.id.as_str().into();
         let mut inner = self.lock();
         inner.refused = None;
+        let mut renewed = !inner.secrets_of.is_empty();
         if let Some(known) = inner.revisions.get_mut(&id) {
+            renewed |= !known.is_as(&revision);
             *known = Arc::new(revision);
         }
         drop(inner);
-        event(Level::Info, "secrets renewed", &[("revision", id.as_ref().into())]);
+        if renewed {
+            event(Level::Info, "secrets renewed", &[("revision", id.as_ref().into())]);
+        }
+        renewed
     }
 
     /// The secrets that a start needs: those of today, and of what revisions in use refer to besides, those they came with. `None`
@@ -502,7 +508,7 @@ spec: { endpoints: ['127.0.0.1:1'] }
     #[test]
     fn going_back_brings_no_key_back_that_was_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
         let (leaked, replaced) = (pair(), pair());
         let old = shelf.make(&merged(&leaked.0, &leaked.1)).unwrap_or_else(|faults| panic!("{faults:#?}"));
         let file = folder.path().join("rollout.json");
@@ -522,7 +528,7 @@ spec: { endpoints: ['127.0.0.1:1'] }
     #[test]
     fn a_renewed_key_goes_through_no_steps_and_what_revisions_in_use_need_is_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
         let spec = RolloutSpec { steps: vec![50.0], ..RolloutSpec::default() };
         let offering = Offering::new(Grants::default(), spec, folder.path().join("rollout.json")).unwrap();
         assert!(offering.secrets_in_use().is_none(), "nothing is known of today");
@@ -533,7 +539,7 @@ spec: { endpoints: ['127.0.0.1:1'] }
         let plan = offering.plan();
         let after = merged(&chain, &key);
         assert!(!offering.has_secrets(&after));
-        offering.renew(shelf.again(&after).unwrap_or_else(|faults| panic!("{faults:#?}")));
+        assert!(offering.renew(shelf.again(&after).unwrap_or_else(|faults| panic!("{faults:#?}"))));
         offering.set_secrets(&after);
         assert_eq!(offering.plan(), plan, "no roll-out begins");
         assert_eq!(offering.secrets_in_use().unwrap(), after.secrets());
@@ -549,9 +555,27 @@ spec: { endpoints: ['127.0.0.1:1'] }
     }
 
     #[test]
+    fn a_start_renews_nothing_but_what_was_renewed_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
+        let (old, new) = (pair(), pair());
+        let (before, after) = (merged(&old.0, &old.1), merged(&new.0, &new.1));
+        shelf.make(&before).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        shelf.keep_secrets(|| Some(before.secrets())).unwrap();
+        let renewed = |now: &Merged| {
+            let file = folder.path().join("rollout.json");
+            let offering = Offering::new(Grants::default(), RolloutSpec::default(), file).unwrap();
+            offering.restore(shelf.read(&before.id).unwrap_or_else(|faults| panic!("{faults:#?}")));
+            offering.renew(shelf.again(now).unwrap_or_else(|faults| panic!("{faults:#?}")))
+        };
+        assert!(!renewed(&before), "they are those of before");
+        assert!(renewed(&after));
+    }
+
+    #[test]
     fn who_loses_its_gateway_by_what_is_rolled_out_counts_against_it() {
         let folder = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(folder.path().join("revisions"), 10).unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
         let (chain, key) = pair();
         let (all, none) = (merged(&chain, &key), merged_of(&[("crm.yaml", UPSTREAM)]));
         let make = |merged| shelf.make(merged).unwrap_or_else(|faults| panic!("{faults:#?}"));

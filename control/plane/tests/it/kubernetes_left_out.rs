@@ -37,7 +37,7 @@ fn judged(more: &str, held: &[(Holder, &str, &str, &str)]) -> Outcome {
     let place = Place { name: "kubernetes".into(), ..Place::default() };
     let state = SourceState { place, tree: Some(Arc::new(tree)), seen: Duration::ZERO, fault: None };
     let folder = tempfile::tempdir().unwrap();
-    let shelf = Shelf::open(folder.path().join("revisions"), 1).unwrap();
+    let shelf = Shelf::open(folder.path(), 1).unwrap();
     let made = shelf.make(&merge(&[state]).unwrap());
     let revision = made.unwrap_or_else(|faults| panic!("the revision of all is refused: {faults:#?}"));
     assert!(revision.resources.contains_key("HTTPRoute:crm/leads"), "others are served");

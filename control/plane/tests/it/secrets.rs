@@ -122,7 +122,7 @@ async fn a_renewed_key_reaches_proxies_without_a_roll_out_and_the_old_one_is_on_
     let mut proxy = Proxy::open(&control).await;
     proxy.until_key(&first.1).await;
     let (revision, state) = (proxy.revision.clone(), folder.path().join("state"));
-    assert_eq!(holding(&state, &first.1), [state.join("revisions").join(KEY).display().to_string()]);
+    assert_eq!(holding(&state, &first.1), [state.join(KEY).display().to_string()]);
 
     put(folder.path(), "two", 8443, (&second.0, &second.1));
     proxy.until_key(&second.1).await;

@@ -21,7 +21,7 @@ const STORE: &str = "repository";
 const AFRESH: &str = "repository.new";
 const REPLACED: &str = "repository.old";
 
-/// How long a repository that was too large even afresh is not taken again: it costs all of its size each time.
+/// How long a repository that was too large even afresh is not asked for again: it costs all of its bound each time.
 const AGAIN: Duration = Duration::from_hours(1);
 
 /// What may be taken in how much room.
@@ -48,7 +48,8 @@ impl Store {
     /// Fetches the branch or tag, and gives the repository that has it with the commit it is at.
     ///
     /// Each pull brings whole packs, so that a store grows though what is wanted does not. One that has passed its bound is taken
-    /// afresh beside the old one and takes its place: the history is the same, in one pack.
+    /// afresh beside the old one and takes its place: the history is the same, in one pack. Where that is too large as well, nothing
+    /// is fetched for a while.
     ///
     /// # Errors
     /// Why it cannot be had, or is too large.
@@ -64,13 +65,20 @@ impl Store {
             let _ = fs::remove_dir_all(self.state.join(left_over));
         }
         let told = |why| told(why, name, spec, most);
-        let store = self.state.join(STORE);
-        match into(&store, spec, most, limit) {
-            Err(Stopped::Large) => {}
-            outcome => return outcome.map_err(told),
-        }
         if self.was_too_large(began) {
             return Err(told(Stopped::Large));
+        }
+        let store = self.state.join(STORE);
+        let was_empty = fetch::size(&store.join("objects"), 0) == 0;
+        match into(&store, spec, most, limit) {
+            // It was taken afresh just now.
+            Err(Stopped::Large) if was_empty => {
+                let _ = fs::remove_dir_all(&store);
+                self.found_too_large(began);
+                return Err(told(Stopped::Large));
+            }
+            Err(Stopped::Large) => {}
+            outcome => return outcome.map_err(told),
         }
         let left = limit.saturating_sub(clock::monotonic().saturating_sub(began));
         let fresh = self.state.join(AFRESH);
@@ -85,9 +93,13 @@ impl Store {
             event(Level::Info, "repository taken afresh", &[("source", name.into())]);
         }
         if matches!(fetched, Err(Stopped::Large)) {
-            *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
+            self.found_too_large(began);
         }
         fetched.map_err(told)
+    }
+
+    fn found_too_large(&self, now: Duration) {
+        *self.too_large.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
     }
 
     fn was_too_large(&self, now: Duration) -> bool {
@@ -143,7 +155,7 @@ fn told(why: Stopped, name: &str, spec: &GitSpec, most: u64) -> SourceFault {
                 most >> 10
             );
             let help = "its whole history counts: give the source a larger `limits.size`, or another repository that never had \
-                        the large files";
+                        the large files; a start asks for it at once, and otherwise an hour passes";
             SourceFault::new(name, codes::SOURCE_LIMIT, message).help(help)
         }
         Stopped::Late => {

@@ -433,13 +433,28 @@ fn a_history_that_is_too_large_even_afresh_is_told_and_not_taken_each_time() {
     repository.commit(None);
     fs::remove_file(repository.work().join("large.txt")).unwrap();
     repository.commit(None);
-    for _ in 0..2 {
+    let refused = |puller: &Puller| {
         let fault = puller.pull(false, LIMIT).unwrap_err();
-        assert_eq!(fault.0[0].code.to_string(), "FG0755");
+        assert_eq!(fault.0[0].code.to_string(), "FG0755", "{fault}");
         let said = fault.to_string();
         assert!(said.contains("256 KiB") && said.contains("limits.size"), "{said}");
-        assert_eq!(state_names(&repository), ["accepted.json", "repository"]);
-    }
+    };
+    // Of a repository that is not there, another fault would be told.
+    let away = repository.folder.path().join("away");
+    let not_asked_again = |puller: &Puller| {
+        fs::rename(repository.work(), &away).unwrap();
+        refused(puller);
+        fs::rename(&away, repository.work()).unwrap();
+    };
+    refused(&puller);
+    not_asked_again(&puller);
+    assert_eq!(state_names(&repository), ["accepted.json", "repository"]);
+    // Nor is one that has never been pulled.
+    let state = repository.folder.path().join("new");
+    let new = Puller::new("new", repository.spec(false), small(), state.clone());
+    refused(&new);
+    assert!(!state.join("repository").exists() && !state.join("repository.new").exists());
+    not_asked_again(&new);
     // A larger bound takes it up.
     let larger = Limits { size: Some(foregate_filters::units::ByteSize(1 << 20)), ..Limits::default() };
     let tree = repository.puller(repository.spec(false), larger).pull(false, LIMIT).unwrap().unwrap();
