@@ -15,7 +15,7 @@ pub struct Places<K> {
     shares: Mutex<HashMap<K, Arc<Semaphore>>>,
 }
 
-/// One place, until it is dropped.
+/// A place, or some that were taken together, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     _of_one: OwnedSemaphorePermit,
@@ -36,14 +36,25 @@ impl<K: Eq + Hash> Places<K> {
 
     /// A place, where one is free.
     pub fn try_take(&self, of: K) -> Option<Place> {
-        let of_one = self.share(of).try_acquire_owned().ok()?;
-        Some(Place { _of_one: of_one, _of_all: Arc::clone(&self.all).try_acquire_owned().ok()? })
+        self.try_take_many(of, 1)
+    }
+
+    /// So many places, where these are free.
+    pub fn try_take_many(&self, of: K, count: u32) -> Option<Place> {
+        let of_one = self.share(of).try_acquire_many_owned(count).ok()?;
+        Some(Place { _of_one: of_one, _of_all: Arc::clone(&self.all).try_acquire_many_owned(count).ok()? })
     }
 
     /// Waits for a place.
     pub async fn take(&self, of: K) -> Option<Place> {
-        let of_one = self.share(of).acquire_owned().await.ok()?;
-        Some(Place { _of_one: of_one, _of_all: Arc::clone(&self.all).acquire_owned().await.ok()? })
+        self.take_many(of, 1).await
+    }
+
+    /// Waits for so many places, of which it has none before it has all: whoever took one after another would wait for others that
+    /// wait for it. No more than a share can be had.
+    pub async fn take_many(&self, of: K, count: u32) -> Option<Place> {
+        let of_one = self.share(of).acquire_many_owned(count).await.ok()?;
+        Some(Place { _of_one: of_one, _of_all: Arc::clone(&self.all).acquire_many_owned(count).await.ok()? })
     }
 }
 
@@ -73,5 +84,19 @@ mod tests {
         assert!(waiting.await.is_some());
         assert!(places.try_take("third").is_some());
         assert!(places.shares.lock().unwrap().len() < 3, "who has none is forgotten");
+    }
+
+    #[tokio::test]
+    async fn some_are_taken_together_or_none_of_them() {
+        let places = Places::new(4, 3);
+        let first = places.try_take_many("one", 2).unwrap();
+        assert!(places.try_take_many("one", 2).is_none(), "one of its share is left");
+        let mut waiting = Box::pin(places.take_many("one", 2));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+        let other = places.try_take_many("other", 2).unwrap();
+        drop(first);
+        assert!(waiting.await.is_some());
+        drop(other);
+        assert!(places.try_take_many("third", 3).is_some(), "all that were taken are given back");
     }
 }

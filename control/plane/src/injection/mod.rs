@@ -4,6 +4,7 @@ pub mod certificate;
 pub mod configurations;
 pub mod pod;
 pub mod probes;
+pub mod question;
 pub mod review;
 pub mod roots;
 pub mod serve;

@@ -11,7 +11,6 @@ use axum::extract::{Extension, State};
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -29,22 +28,17 @@ use tonic::codegen::Service;
 use crate::event::event;
 use crate::injection::certificate::Served;
 use crate::injection::pod::{Injected, inject};
+use crate::injection::question::Room;
 use crate::injection::review::{Answer, Asked, read};
 use crate::injection::settings::Injection;
 use crate::injection::validate::validate;
 use crate::kubernetes::objects::World;
 use crate::metrics::Counters;
-use crate::places::{Place, Places};
+use crate::places::Places;
 use crate::process::{Process, Shutdown};
 
-/// Largest question in bytes: two objects of the largest size, and what is around them.
-const MAX_BODY: usize = 4 << 20;
 /// Questions that are answered at once, of one address half of them; others wait.
 const AT_ONCE: usize = 32;
-/// What is read of questions that are not answered yet has so many pieces, of one address half of them, of this many bytes:
-/// 128 MiB. Who says nothing takes none.
-const PIECES: usize = 2_048;
-const PIECE: usize = 64 << 10;
 /// How long a question may take, from its head on. The API server asks for ten seconds at most.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Connections that are open at once, of one address an eighth of them.
@@ -62,15 +56,8 @@ struct Hooks {
     injection: Arc<Injection>,
     world: watch::Receiver<Arc<World>>,
     places: Arc<Places<IpAddr>>,
-    pieces: Arc<Places<IpAddr>>,
+    room: Arc<Room>,
     counts: Counters,
-}
-
-/// What is read of a question, and the room that it takes.
-#[derive(Debug, Default)]
-struct Question {
-    text: Vec<u8>,
-    pieces: Vec<Place>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -99,8 +86,7 @@ pub async fn serve(
     let counts =
         process.metrics.counters("webhook_reviews", "Reviews that were answered, by webhook and answer");
     let places = Arc::new(Places::new(AT_ONCE, AT_ONCE / 2));
-    let pieces = Arc::new(Places::new(PIECES, PIECES / 2));
-    let hooks = Hooks { injection: Arc::new(injection), world, places, pieces, counts };
+    let hooks = Hooks { injection: Arc::new(injection), world, places, room: Arc::default(), counts };
     let routes = Router::new()
         .route("/inject", post(on_inject))
         .route("/validate", post(on_validate))
@@ -189,7 +175,7 @@ impl Hooks {
     ) -> Response {
         let answered = timeout(LIMIT, async {
             // A place is for the work alone: whoever is slow to ask keeps others from none.
-            let question = self.read(from, request).await?;
+            let question = self.room.read(from, request.into_body()).await?;
             let place = self.places.take(from).await;
             let asked = read(&question.text).map_err(|why| (StatusCode::BAD_REQUEST, why))?;
             let uid = asked.uid.clone();
@@ -203,8 +189,10 @@ impl Hooks {
         });
         let (answer, uid) = match answered.await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(refused)) => return refused.into_response(),
-            Err(_) => {
+            Ok(Err(refused)) if refused.0 != StatusCode::SERVICE_UNAVAILABLE => {
+                return refused.into_response();
+            }
+            Ok(Err(_)) | Err(_) => {
                 self.counts.get_or_create(&vec![("webhook", hook), ("answer", "late")]).inc();
                 return (StatusCode::SERVICE_UNAVAILABLE, "too slow, or too many reviews at once")
                     .into_response();
@@ -217,27 +205,5 @@ impl Hooks {
         };
         self.counts.get_or_create(&vec![("webhook", hook), ("answer", outcome)]).inc();
         axum::Json(answer.review(&uid)).into_response()
-    }
-
-    /// Reads what is asked, within its bounds.
-    async fn read(&self, from: IpAddr, request: Request<Body>) -> Result<Question, (StatusCode, String)> {
-        let mut body = request.into_body();
-        let mut question = Question::default();
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))?;
-            let Ok(bytes) = frame.into_data() else { continue };
-            let length = question.text.len() + bytes.len();
-            if length > MAX_BODY {
-                let why = format!("a review of over {MAX_BODY} bytes");
-                return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
-            }
-            while question.pieces.len() * PIECE < length
-                && let Some(piece) = self.pieces.take(from).await
-            {
-                question.pieces.push(piece);
-            }
-            question.text.extend_from_slice(&bytes);
-        }
-        Ok(question)
     }
 }
