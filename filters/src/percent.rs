@@ -14,7 +14,7 @@ pub fn decode_leniently(text: &str, plus: bool) -> Cow<'_, [u8]> {
 
 /// `stray` says what a percent sign that starts no escape stands for.
 fn resolve(text: &str, plus: bool, stray: impl Fn(u8) -> Option<u8>) -> Option<Cow<'_, [u8]>> {
-    if !text.contains('%') && !(plus && text.contains('+')) {
+    if !(text.contains('%') || plus && text.contains('+')) {
         return Some(Cow::Borrowed(text.as_bytes()));
     }
     // Digits alone: a number may have a sign besides.

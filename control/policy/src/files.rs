@@ -16,7 +16,7 @@ const PRIVATE: u32 = 0o600;
 const NEW: &[u8] = b".new";
 
 /// Age from which such a file is what a crash left behind: what is being written changes, and is soon whole.
-const LEFT: Duration = Duration::from_secs(10 * 60);
+const LEFT: Duration = Duration::from_mins(10);
 
 /// A file that is written beside another: it takes the place of that one, or leaves nothing behind. Several may be
 /// written for the same file at once, also by processes that share no more than the folder: the last one stays.
