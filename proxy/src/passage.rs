@@ -32,15 +32,14 @@ pub async fn enter<'a>(
     upstream: &'a UpstreamState,
 ) -> Result<(Option<Box<Ticket>>, Permit<'a>), Refusal> {
     let ticket = org_quota::admit(life, upstream)?;
-    let permit = match upstream.admission.at_once() {
-        Some(permit) => Ok(permit),
-        None => {
-            // Boxed: waiting is rare, and every request would carry its room.
-            let waiting = Box::pin(upstream.admission.wait(life.ctx.tenant.as_deref()));
-            let (permit, took) = clock::timed(waiting).await;
-            life.waited += took;
-            permit
-        }
+    let permit = if let Some(permit) = upstream.admission.at_once() {
+        Ok(permit)
+    } else {
+        // Boxed: waiting is rare, and every request would carry its room.
+        let waiting = Box::pin(upstream.admission.wait(life.ctx.tenant.as_deref()));
+        let (permit, took) = clock::timed(waiting).await;
+        life.waited += took;
+        permit
     };
     let permit = permit.map_err(|shed| at(Step::Dispatch)(shed.reply(&upstream.spec.name)))?;
     Ok((ticket, permit))

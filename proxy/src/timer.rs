@@ -92,7 +92,7 @@ mod tests {
     use tokio::task::yield_now;
 
     const SHORT: Duration = Duration::from_millis(20);
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     fn kept() -> usize {
         KEPT.with_borrow(Vec::len)

@@ -105,7 +105,7 @@ impl Reader {
             all.extend(items(&page, "/items").iter().cloned());
             match text(&page, "/metadata/continue") {
                 token if !token.is_empty() && all.len() < MOST => {
-                    next = "&continue=".to_owned();
+                    "&continue=".clone_into(&mut next);
                     percent::push(&mut next, token.bytes(), unreserved);
                 }
                 _ => return Ok(all),
