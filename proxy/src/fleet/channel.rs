@@ -175,7 +175,7 @@ impl Channel {
             let pause = state.backoff.pause();
             sleep(pause).await;
         }
-        let connected = timeout(CONNECT, self.connect(set.as_deref())).await;
+        let connected = timeout(CONNECT, Box::pin(self.connect(set.as_deref()))).await;
         let connected = connected.unwrap_or_else(|_| Err(format!("no answer within {CONNECT:?}")));
         state.failed = connected.is_err();
         let sender = connected.map_err(|fault| CallError::Connect { at: self.at(), fault })?;

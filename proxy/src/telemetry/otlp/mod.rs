@@ -376,7 +376,7 @@ mod tests {
     #[tokio::test]
     async fn the_end_ends_a_pause_between_attempts() {
         let shared = Shared::new(Signal::Logs);
-        let hour = Duration::from_secs(3_600);
+        let hour = Duration::from_hours(1);
         tokio::join!(shared.pause(hour), async { shared.end() });
         // Also one that begins as it is told.
         shared.end();

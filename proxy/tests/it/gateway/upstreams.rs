@@ -328,7 +328,10 @@ async fn a_body_goes_on_to_its_upstream_while_its_client_takes_nothing_of_the_an
                 .await;
             let _ = writes.write_all(&vec![b'x'; BYTES]).await;
         };
-        let takes = async { while matches!(reads.read(&mut [0; 65_536]).await, Ok(bytes) if bytes > 0) {} };
+        let takes = async {
+            let mut piece = vec![0; 65_536];
+            while matches!(reads.read(&mut piece).await, Ok(bytes) if bytes > 0) {}
+        };
         tokio::select! {
             () = answers => {}
             () = takes => {}
