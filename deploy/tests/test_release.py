@@ -223,26 +223,6 @@ class Release(unittest.TestCase):
             self.assertIn(text, notices)
             self.assertRegex(notices, rf"(?m)^{name}$")
 
-
-def system_calls(filters):
-    """System calls that are allowed in the end: the first list says whether it allows or forbids, later ones add and take away."""
-    allowed = set()
-    for words in filters:
-        calls = set().union(*(members(word) for word in words.removeprefix("~").split()))
-        allowed = allowed - calls if words.startswith("~") else allowed | calls
-    return allowed
-
-
-def members(word):
-    """The system calls of a group such as `@system-service`."""
-    if not word.startswith("@"):
-        return {word}
-    code, said = run("systemd-analyze", "syscall-filter", "--no-pager", word)
-    if code:
-        raise ValueError(said)
-    inside = [line.strip() for line in said.splitlines()[1:] if not line.strip().startswith("#")]
-    return set().union(*(members(one) for one in inside if one))
-
     def bundled_is_listed(self, bill):
         """The libraries that the page of the console was bundled with, which the bundler has written down, are in it."""
         page = (ROOT / "proxy" / "console" / "dist" / "THIRD-PARTY.txt").read_text()
@@ -263,6 +243,26 @@ def members(word):
             todo += set(needs[one]) - reached
             reached |= set(needs[one])
         self.assertLessEqual({one["bom-ref"] for one in listed}, reached, "they are in the command that serves them")
+
+
+def system_calls(filters):
+    """System calls that are allowed in the end: the first list says whether it allows or forbids, later ones add and take away."""
+    allowed = set()
+    for words in filters:
+        calls = set().union(*(members(word) for word in words.removeprefix("~").split()))
+        allowed = allowed - calls if words.startswith("~") else allowed | calls
+    return allowed
+
+
+def members(word):
+    """The system calls of a group such as `@system-service`."""
+    if not word.startswith("@"):
+        return {word}
+    code, said = run("systemd-analyze", "syscall-filter", "--no-pager", word)
+    if code:
+        raise ValueError(said)
+    inside = [line.strip() for line in said.splitlines()[1:] if not line.strip().startswith("#")]
+    return set().union(*(members(one) for one in inside if one))
 
 
 def options(page):
