@@ -3,14 +3,13 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use foregate_policy::codes;
 use foregate_policy::diagnostic::Diagnostic;
-use foregate_policy::files;
 use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse, Refusal, Report};
 use log::Level;
 use tokio::sync::watch;
@@ -22,6 +21,7 @@ use crate::fleet::arrival::Arrival;
 use crate::fleet::backoff::Backoff;
 use crate::fleet::call::{Call, CallError};
 use crate::fleet::channel::Channel;
+use crate::fleet::finding::{finding, finding_of, unkept};
 use crate::fleet::keep::Keep;
 use crate::fleet::status::Standing;
 use crate::reload::Reload;
@@ -416,45 +416,4 @@ impl Fleet {
         };
         reload.attempt().await.map_err(told)
     }
-}
-
-fn unkept(message: &str) -> Finding {
-    finding_of(codes::FLEET_FILE, "", message.to_owned())
-}
-
-fn finding_of(code: foregate_filters::fault::Code, file: &str, message: String) -> Finding {
-    Finding { code: code.to_string(), file: file.to_owned(), message, ..Finding::default() }
-}
-
-/// A diagnostic with the way that its file has in the sources.
-fn finding(diagnostic: &Diagnostic, folder: &Path) -> Finding {
-    let prefix = format!("{}/", folder.display());
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    Finding {
-        code: diagnostic.code.to_string(),
-        file: diagnostic.file.replace(&prefix, ""),
-        line: number(diagnostic.line),
-        column: number(diagnostic.column),
-        message: diagnostic.message.replace(&prefix, ""),
-        help: diagnostic.help.clone().unwrap_or_default(),
-    }
-}
-
-/// The name of this proxy, made once and kept in its folder of state.
-///
-/// # Errors
-/// Where it cannot be kept.
-pub fn node_id(state: &Path) -> io::Result<String> {
-    let file = state.join("node");
-    if let Ok(text) = std::fs::read_to_string(&file)
-        && !text.trim().is_empty()
-    {
-        return Ok(text.trim().to_owned());
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().take(200).collect();
-    let id = format!("{host}-{:08x}", crate::telemetry::random::next() >> 32);
-    files::make_folder(state)?;
-    files::replace(&file, id.as_bytes())?;
-    Ok(id)
 }

@@ -15,33 +15,12 @@ use tokio::sync::watch;
 
 use crate::event::event;
 use crate::grants::Grants;
-use crate::revision::merge::{ENDPOINTS, Merged};
+use crate::revision::merge::Merged;
 use crate::revision::secrets::{Secrets, is_secret};
 use crate::revision::{Content, Endpoints, Resource, Revision};
 use crate::rollout::guard::{Evidence, Tally};
 use crate::rollout::{Happened, Plan, Rollout, RolloutSpec};
-
-/// What one set of gateways needs of one revision; shared by all proxies that have both.
-#[derive(Debug)]
-pub struct Offer {
-    pub revision: Arc<str>,
-    /// Documents and files, but for endpoints.
-    pub policies: BTreeMap<Arc<str>, Arc<Resource>>,
-    /// Ways of the files of endpoints that they refer to.
-    pub endpoints: Vec<Arc<str>>,
-    /// Tells one set of policies from another.
-    pub fingerprint: u64,
-}
-
-/// What a proxy is to have.
-#[derive(Clone, Debug)]
-pub enum Offered {
-    /// There is no revision for it yet: it keeps what it has.
-    Nothing,
-    /// Nothing of what there is, and why.
-    Withheld(String),
-    Policies(Arc<Offer>),
-}
+use crate::stream::offer::{Offer, Offered};
 
 /// Why the newest trees are not in force.
 #[derive(Clone, Debug, Default)]
@@ -417,34 +396,6 @@ impl Inner {
     }
 }
 
-impl Offer {
-    fn new(
-        revision: &Revision,
-        secrets: &BTreeMap<Arc<str>, Arc<Resource>>,
-        gateways: &BTreeSet<ObjectName>,
-    ) -> Self {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let closure = revision.objects.closure(gateways);
-        let (endpoints, files): (Vec<_>, Vec<_>) =
-            closure.files.into_iter().partition(|way| way.ends_with(ENDPOINTS));
-        let names = closure.documents.into_iter().chain(files);
-        let policies: BTreeMap<_, _> = names
-            .filter_map(|name| {
-                let resource = secrets.get(&name).or_else(|| revision.resources.get(&name))?;
-                Some((name, Arc::clone(resource)))
-            })
-            .collect();
-        let mut hasher = DefaultHasher::new();
-        revision.label.id.hash(&mut hasher);
-        for (name, resource) in &policies {
-            (name, &resource.version).hash(&mut hasher);
-        }
-        endpoints.hash(&mut hasher);
-        let fingerprint = hasher.finish();
-        Self { revision: revision.label.id.as_str().into(), policies, endpoints, fingerprint }
-    }
-}
-
 /// A diagnostic on one line, with how to mend it.
 pub fn one_line(diagnostic: &Diagnostic) -> String {
     let Diagnostic { code, file, line, column, message, help, .. } = diagnostic;
@@ -462,7 +413,7 @@ mod tests {
     use foregate_filters::peer::SpiffeId;
     use foregate_policy::document::ObjectName;
 
-    use super::{Offer, Offered, Offering, Plan};
+    use super::{Offering, Plan};
     use crate::grants::{GrantSpec, Grants};
     use crate::revision::merge::{Merged, merge};
     use crate::revision::shelf::Shelf;
@@ -470,6 +421,7 @@ mod tests {
     use crate::rollout::RolloutSpec;
     use crate::sources::Tree;
     use crate::sources::board::{Place, SourceState};
+    use crate::stream::offer::{Offer, Offered};
 
     const POLICIES: &str = "apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway

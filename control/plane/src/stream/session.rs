@@ -19,7 +19,8 @@ use crate::fleet::policies::policies_server::Policies;
 use crate::process::Shutdown;
 use crate::rollout::guard::Tally;
 use crate::serve::peer::Peer;
-use crate::stream::offering::{Offered, Offering};
+use crate::stream::offer::Offered;
+use crate::stream::offering::Offering;
 use crate::stream::proxies::{Hold, Proxies, fault};
 use crate::stream::turn::Ledger;
 

@@ -9,7 +9,7 @@ use foregate_policy::fleet::PolicyResponse;
 
 use crate::revision::{Content, Endpoints, Resource};
 use crate::stream::acknowledged::is_gateway;
-use crate::stream::offering::Offer;
+use crate::stream::offer::Offer;
 
 /// Largest part of a change, in bytes, as far as it is up to us: a proxy that takes nothing costs one of them.
 const PART: usize = 256 << 10;
@@ -267,7 +267,7 @@ mod tests {
 
     use super::{Answered, Ledger};
     use crate::revision::{Endpoints, Resource};
-    use crate::stream::offering::Offer;
+    use crate::stream::offer::Offer;
 
     fn file(name: &str, content: &'static str) -> Arc<Resource> {
         Arc::new(Resource::file(name, Bytes::from_static(content.as_bytes())))
