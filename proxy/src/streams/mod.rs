@@ -4,6 +4,7 @@ pub mod detect;
 pub mod hello;
 pub mod life;
 pub mod relay;
+pub mod splice;
 pub mod tally;
 
 use std::io;
@@ -44,7 +45,7 @@ use crate::proxy_protocol::header::Ends;
 use crate::stream::Transport;
 use crate::streams::detect::Spoken;
 use crate::streams::life::StreamLife;
-use crate::streams::relay::{Cut, Ended, Passed, relay};
+use crate::streams::relay::{Cut, Ended, Passed, relay, relay_plain};
 use crate::telemetry::occupancy::Occupied;
 use crate::telemetry::random;
 use crate::telemetry::record::End;
@@ -312,7 +313,12 @@ async fn pass(
 ) {
     let (of_client, of_upstream) = (Arc::clone(&life.client), Passed::default());
     let ended = {
-        let passing = relay((&mut *client, &*of_client), (&mut *upstream, &of_upstream), silence);
+        let passing = async {
+            match (client.plain(), upstream.plain()) {
+                (Some(from), Some(to)) => relay_plain((from, &*of_client), (to, &of_upstream), silence).await,
+                _ => relay((&mut *client, &*of_client), (&mut *upstream, &of_upstream), silence).await,
+            }
+        };
         tokio::select! {
             ended = passing => Ok(ended),
             // Nothing vouches for the client any more.

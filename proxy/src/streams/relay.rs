@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::dispatch::connect::Opened;
 use crate::stream::Transport;
+use crate::streams::splice::Way;
 
 /// Read buffer of each direction.
 const BUFFER: usize = 16 * 1024;
@@ -26,6 +27,13 @@ pub struct Passed {
     pub written: AtomicU64,
     /// This end broke.
     pub broken: AtomicBool,
+}
+
+impl Passed {
+    /// Notes where this end breaks.
+    pub fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        outcome.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
 }
 
 /// How a relay came to its end.
@@ -43,6 +51,9 @@ pub enum Ended {
 pub trait Cut {
     fn socket(&self) -> &TcpStream;
 
+    /// The socket, where bytes pass it as they are.
+    fn plain(&self) -> Option<&TcpStream>;
+
     /// The other side meets a reset when this is dropped.
     fn cut(&self) {
         let _ = self.socket().set_zero_linger();
@@ -56,6 +67,13 @@ impl Cut for Transport {
             Self::Tls(stream) => stream.get_ref().0,
         }
     }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 impl Cut for Opened {
@@ -65,18 +83,19 @@ impl Cut for Opened {
             Self::Tls(stream) => stream.get_ref().0,
         }
     }
+
+    fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(stream) => Some(stream),
+            Self::Tls(_) => None,
+        }
+    }
 }
 
 /// One end, with a count of what passes.
 struct Counted<'a, S> {
     stream: &'a mut S,
     passed: &'a Passed,
-}
-
-impl<S> Counted<'_, S> {
-    fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
-        outcome.inspect_err(|_| self.passed.broken.store(true, Ordering::Relaxed))
-    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
@@ -88,7 +107,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
         let before = buffer.filled().len();
         let outcome = ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer));
         self.passed.read.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
-        Poll::Ready(self.note(outcome))
+        Poll::Ready(self.passed.note(outcome))
     }
 }
 
@@ -98,17 +117,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
         if let Ok(written) = &outcome {
             self.passed.written.fetch_add(*written as u64, Ordering::Relaxed);
         }
-        Poll::Ready(self.note(outcome))
+        Poll::Ready(self.passed.note(outcome))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = ready!(Pin::new(&mut *self.stream).poll_flush(cx));
-        Poll::Ready(self.note(outcome))
+        Poll::Ready(self.passed.note(outcome))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let outcome = ready!(Pin::new(&mut *self.stream).poll_shutdown(cx));
-        Poll::Ready(self.note(outcome))
+        Poll::Ready(self.passed.note(outcome))
     }
 }
 
@@ -126,11 +145,31 @@ where
 {
     let mut client = Counted { stream: client, passed: of_client };
     let mut upstream = Counted { stream: upstream, passed: of_upstream };
+    let copying = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER);
+    unless_silent(copying, of_client, of_upstream, silence).await
+}
+
+/// As [`relay`], between two sockets whose bytes this process need not see.
+pub async fn relay_plain(
+    (client, of_client): (&TcpStream, &Passed),
+    (upstream, of_upstream): (&TcpStream, &Passed),
+    silence: Duration,
+) -> Ended {
+    let up = Way { from: client, of_from: of_client, to: upstream, of_to: of_upstream };
+    let down = Way { from: upstream, of_from: of_upstream, to: client, of_to: of_client };
+    let passing = async { tokio::try_join!(up.pass(), down.pass()) };
+    unless_silent(passing, of_client, of_upstream, silence).await
+}
+
+async fn unless_silent<T>(
+    passing: impl Future<Output = io::Result<T>>,
+    client: &Passed,
+    upstream: &Passed,
+    limit: Duration,
+) -> Ended {
     tokio::select! {
-        copied = copy_bidirectional_with_sizes(&mut client, &mut upstream, BUFFER, BUFFER) => {
-            if copied.is_ok() { Ended::Complete } else { Ended::Broken }
-        }
-        () = silent(of_client, of_upstream, silence) => Ended::Silent,
+        passed = passing => if passed.is_ok() { Ended::Complete } else { Ended::Broken },
+        () = silent(client, upstream, limit) => Ended::Silent,
     }
 }
 
@@ -153,10 +192,19 @@ async fn silent(client: &Passed, upstream: &Passed, limit: Duration) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, Passed, relay};
     use std::sync::atomic::Ordering;
     use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::{Ended, Passed, relay, relay_plain};
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (near, listener.accept().await.unwrap().0)
+    }
 
     #[tokio::test]
     async fn one_end_closes_and_the_other_goes_on() {
@@ -193,5 +241,78 @@ mod tests {
         let limit = Duration::from_millis(80);
         let ended = relay((&mut client, &of_client), (&mut upstream, &of_upstream), limit).await;
         assert_eq!(ended, Ended::Silent);
+    }
+
+    /// Bytes none of which is where a lost or repeated piece would leave it.
+    fn content(bytes: usize) -> Vec<u8> {
+        (0..bytes / 4).flat_map(|number| u32::try_from(number).unwrap().to_le_bytes()).collect()
+    }
+
+    #[tokio::test]
+    async fn sockets_pass_little_and_much_at_once_both_ways_and_close_on_their_own() {
+        let ((near, client), (upstream, far)) = (pair().await, pair().await);
+        let (of_client, of_upstream) = (Passed::default(), Passed::default());
+        let (up, down) = (content(20 << 20), content(8 << 20));
+        let ((mut near_reads, mut near_writes), (mut far_reads, mut far_writes)) =
+            (near.into_split(), far.into_split());
+        let talk = async {
+            near_writes.write_all(b"question").await.unwrap();
+            let mut question = [0; 8];
+            far_reads.read_exact(&mut question).await.unwrap();
+            assert_eq!(&question, b"question");
+            let sends = async {
+                near_writes.write_all(&up).await.unwrap();
+                near_writes.shutdown().await.unwrap();
+            };
+            let answers = async { far_writes.write_all(&down).await.unwrap() };
+            let mut seen = (Vec::new(), vec![0; down.len()]);
+            let sees = async { far_reads.read_to_end(&mut seen.0).await.unwrap() };
+            let gets = async { near_reads.read_exact(&mut seen.1).await.unwrap() };
+            tokio::join!(sends, answers, sees, gets);
+            assert!(seen.0 == up && seen.1 == down, "{} and {} bytes", seen.0.len(), seen.1.len());
+            far_writes.write_all(b"after the close").await.unwrap();
+            drop((far_reads, far_writes));
+            let mut last = Vec::new();
+            near_reads.read_to_end(&mut last).await.unwrap();
+            assert_eq!(last, b"after the close");
+        };
+        let passing = relay_plain((&client, &of_client), (&upstream, &of_upstream), Duration::from_mins(1));
+        let (ended, ()) = tokio::join!(passing, talk);
+        assert_eq!(ended, Ended::Complete);
+        let all = |count: usize| u64::try_from(count).unwrap();
+        let read = |passed: &Passed| passed.read.load(Ordering::Relaxed);
+        let written = |passed: &Passed| passed.written.load(Ordering::Relaxed);
+        assert_eq!((read(&of_client), written(&of_upstream)), (all(up.len() + 8), all(up.len() + 8)));
+        assert_eq!((read(&of_upstream), written(&of_client)), (all(down.len() + 15), all(down.len() + 15)));
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_breaks_is_the_one_that_is_told() {
+        let ((near, client), (upstream, far)) = (pair().await, pair().await);
+        let (of_client, of_upstream) = (Passed::default(), Passed::default());
+        far.set_zero_linger().unwrap();
+        drop(far);
+        let ended =
+            relay_plain((&client, &of_client), (&upstream, &of_upstream), Duration::from_mins(1)).await;
+        assert_eq!(ended, Ended::Broken);
+        assert!(of_upstream.broken.load(Ordering::Relaxed) && !of_client.broken.load(Ordering::Relaxed));
+        drop(near);
+    }
+
+    #[tokio::test]
+    async fn sockets_that_are_silent_end_also_where_one_takes_nothing() {
+        let ((mut near, client), (upstream, _far)) = (pair().await, pair().await);
+        let (of_client, of_upstream) = (Passed::default(), Passed::default());
+        let limit = Duration::from_millis(80);
+        let passing = relay_plain((&client, &of_client), (&upstream, &of_upstream), limit);
+        // Nobody reads what is sent: once all buffers are full, nothing passes.
+        let much = content(1 << 20);
+        let sends = async { while near.write_all(&much).await.is_ok() {} };
+        let ended = tokio::select! {
+            ended = passing => ended,
+            () = sends => panic!("the relay ended without a word"),
+        };
+        assert_eq!(ended, Ended::Silent);
+        assert!(of_upstream.written.load(Ordering::Relaxed) > 0);
     }
 }

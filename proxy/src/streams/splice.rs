@@ -1,0 +1,183 @@
+//! Passes bytes between two plain sockets without a copy of them in this process (splice(2)).
+
+use std::cell::RefCell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::task::yield_now;
+
+use crate::streams::relay::Passed;
+
+/// Bytes that one call moves at most, and room of a pipe where the system gives that much.
+const MOST: usize = 256 * 1024;
+
+/// Bytes that are copied at a time.
+const PIECE: usize = 16 * 1024;
+
+/// Bytes after which others on this thread have their turn.
+const TURN: usize = 1 << 20;
+
+/// Empty pipes that a thread keeps; what holds nothing needs none.
+const MAX_PIPES: usize = 16;
+
+thread_local! {
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Set once the system has refused to move bytes so: a filter of system calls, or a kernel of another kind.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Bytes on their way, in the kernel.
+#[derive(Debug)]
+struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+    held: usize,
+}
+
+impl Pipe {
+    /// `None` where the process may open no more files, or the system moves no bytes so.
+    fn take() -> Option<Self> {
+        if REFUSED.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
+            return Some(pipe);
+        }
+        let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        // Where users have too many of them, it stays smaller.
+        let _ = fcntl_setpipe_size(&into, MOST);
+        Some(Self { out, into, held: 0 })
+    }
+
+    /// Keeps it for the next that has something to move.
+    fn put(self) {
+        if self.held == 0 {
+            PIPES.with_borrow_mut(|pipes| {
+                if pipes.len() < MAX_PIPES {
+                    pipes.push(self);
+                }
+            });
+        }
+    }
+
+    /// Takes what a socket has; 0 at its end.
+    fn fill(&mut self, from: &TcpStream) -> io::Result<usize> {
+        let moved = splice(from, None, &self.into, None, MOST, SpliceFlags::MOVE | SpliceFlags::NONBLOCK)?;
+        self.held += moved;
+        Ok(moved)
+    }
+
+    /// Gives a socket what it takes.
+    fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
+        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+        let moved = splice(&self.out, None, to, None, self.held, flags)?;
+        self.held = self.held.saturating_sub(moved);
+        if moved == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(moved) }
+    }
+}
+
+/// True for an error that is the system's, and not the connection's.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::PERM))
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Way<'a> {
+    pub from: &'a TcpStream,
+    pub of_from: &'a Passed,
+    pub to: &'a TcpStream,
+    pub of_to: &'a Passed,
+}
+
+impl Way<'_> {
+    /// Passes bytes until `from` has closed, and closes `to`.
+    ///
+    /// # Errors
+    /// What the system says; the end at fault is marked as broken.
+    pub async fn pass(self) -> io::Result<()> {
+        let (mut moved, mut large) = (0, false);
+        loop {
+            self.of_from.note(self.from.readable().await)?;
+            // Little is copied: it costs no more, and a thread holds few pipes.
+            let pipe = if large { Pipe::take() } else { None };
+            let outcome = match pipe {
+                Some(pipe) => self.splice(pipe).await,
+                None => self.copy().await,
+            };
+            let count = match outcome {
+                Ok(0) => {
+                    let closed = rustix::net::shutdown(self.to, rustix::net::Shutdown::Write);
+                    return self.of_to.note(closed.map_err(io::Error::from));
+                }
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
+            large = count >= PIECE;
+            moved += count;
+            if moved >= TURN {
+                moved = 0;
+                yield_now().await;
+            }
+        }
+    }
+
+    /// Moves what is there; `WouldBlock` where that is nothing.
+    async fn splice(self, mut pipe: Pipe) -> io::Result<usize> {
+        let count = match self.from.try_io(Interest::READABLE, || pipe.fill(self.from)) {
+            Ok(count) => count,
+            Err(error) if is_refusal(&error) => {
+                REFUSED.store(true, Ordering::Relaxed);
+                return self.copy().await;
+            }
+            outcome => {
+                pipe.put();
+                return self.read(outcome);
+            }
+        };
+        self.read(Ok(count))?;
+        while pipe.held > 0 {
+            let given = self.to.async_io(Interest::WRITABLE, || pipe.drain(self.to)).await;
+            self.wrote(given)?;
+        }
+        pipe.put();
+        Ok(count)
+    }
+
+    /// The same, through this process.
+    async fn copy(self) -> io::Result<usize> {
+        // Only while there is something to pass on.
+        let mut piece = vec![0; PIECE];
+        let count = self.read(self.from.try_read(&mut piece))?;
+        let mut left = piece.get(..count).unwrap_or_default();
+        while !left.is_empty() {
+            let given = self.to.async_io(Interest::WRITABLE, || self.to.try_write(left)).await;
+            left = left.get(self.wrote(given)?..).unwrap_or_default();
+        }
+        Ok(count)
+    }
+
+    fn read(self, outcome: io::Result<usize>) -> io::Result<usize> {
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            outcome => {
+                let count = self.of_from.note(outcome)?;
+                self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
+                Ok(count)
+            }
+        }
+    }
+
+    fn wrote(self, outcome: io::Result<usize>) -> io::Result<usize> {
+        let count = self.of_to.note(outcome)?;
+        self.of_to.written.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}
