@@ -16,7 +16,7 @@ spec:
   - {{ name: http, protocol: {protocol}, port: 9100{certificate} }}
 {frontend}---
 apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
+kind: {route}
 metadata: {{ name: all }}
 spec:
   parentRefs: [{{ name: edge }}]
@@ -28,7 +28,6 @@ kind: Upstream
 metadata: {{ name: origin }}
 spec:
   endpoints: ["127.0.0.1:{origin}"]
-  maxIdlePerThread: 512
 {upstream}---
 apiVersion: foregate.dev/v1alpha1
 kind: Policy
@@ -85,11 +84,14 @@ def text(variant, origin, bundle=None, model="", deadline="5ms"):
         model = "".join(f"  {line}\n" for line in model.splitlines())
         policy += ENRICH.format(bundle=bundle or BUNDLES / variant.model, model=model, deadline=deadline)
     upstream = {"mutual": MUTUAL, "h2c": "  protocol: Http2\n", "grpc": "  protocol: Http2\n"}
+    upstream = "  protocol: Tcp\n" if variant.stream else "  maxIdlePerThread: 512\n" + upstream.get(variant.upstream, "")
+    plain = "TCP" if variant.stream else "HTTP"
     return BASE.format(
-        protocol="HTTP" if variant.tls == "none" else "HTTPS",
+        protocol=plain if variant.tls == "none" else "HTTPS",
+        route="TCPRoute" if variant.stream else "HTTPRoute",
         certificate="" if variant.tls == "none" else ", tls: { certificateRefs: [{ name: bench }] }",
         frontend=FRONTEND if variant.tls == "mutual" else "",
-        upstream=upstream.get(variant.upstream, ""),
+        upstream=upstream,
         origin=origin,
         policy=policy,
     )

@@ -120,6 +120,8 @@ class Nginx(Proxy):
             return "no model, and no call to one that may change the body"
         if variant.upstream == "h2c":
             return "no HTTP/2 upstream but gRPC"
+        if variant.stream and not NGINX_STREAM.exists():
+            return "its module is absent (apt-get install --no-install-recommends libnginx-mod-stream)"
         return None
 
     def commands(self, variant, port, run):
@@ -200,6 +202,8 @@ class Hyper(Proxy):
 
 def bare(variant):
     """What a proxy without filters cannot do."""
+    if variant.stream:
+        return "it proxies HTTP"
     if variant.jwt or variant.limit or variant.model:
         return "it has no filters"
     return None
@@ -277,6 +281,9 @@ def envoy(variant, port, run, scorer):
                "stat_prefix": "edge", "codec_type": "AUTO", "http_filters": envoy_filters(variant, run),
                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]}}
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    if variant.stream:
+        pass_on = {"@type": f"{TYPES}.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "edge", "cluster": "origin"}
+        chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": pass_on}]}
     if variant.tls != "none":
         mutual = {"require_client_certificate": True, "validation": {}} if variant.tls == "mutual" else {}
         chain["transport_socket"] = envoy_tls("Downstream", run, "server", ["h2", "http/1.1"], **mutual)
@@ -294,8 +301,25 @@ def envoy(variant, port, run, scorer):
 
 # nginx
 
+NGINX_STREAM = pathlib.Path("/usr/lib/nginx/modules/ngx_stream_module.so")
+
+
+def nginx_stream(port, run):
+    return f"""load_module {NGINX_STREAM};
+user root;
+worker_processes 1;
+daemon off;
+pid {run.folder}/nginx.pid;
+events {{ worker_connections {max(16_384, run.connections)}; multi_accept on; }}
+stream {{
+  server {{ listen 127.0.0.1:{port} backlog=4096; tcp_nodelay on; proxy_buffer_size 64k; proxy_pass 127.0.0.1:{run.origin["plain"]}; }}
+}}
+"""
+
 
 def nginx(variant, port, run):
+    if variant.stream:
+        return nginx_stream(port, run)
     listen, tls, upstream_tls = f"127.0.0.1:{port} backlog=4096", "", ""
     if variant.tls != "none":
         listen += " ssl"
@@ -382,18 +406,19 @@ def haproxy(variant, port, run):
         back += f" sni str({NAME}) verifyhost {NAME} alpn http/1.1"
     if variant.upstream in ("h2c", "grpc"):
         back = "proto h2"
+    kept = "" if variant.stream else "\n  timeout http-keep-alive 300s\n  http-reuse always"
     return f"""global
   maxconn {max(9_900, run.connections)}
+  maxpipes 64
   nbthread 1
   ssl-default-bind-options ssl-min-ver TLSv1.3
   ssl-default-server-options ssl-min-ver TLSv1.3
 defaults
-  mode http
+  mode {"tcp" if variant.stream else "http"}
+  option splice-auto
   timeout connect 5s
   timeout client 300s
-  timeout server 300s
-  timeout http-keep-alive 300s
-  http-reuse always
+  timeout server 300s{kept}
   no log
 frontend edge
   bind 127.0.0.1:{port} backlog 4096 {front}

@@ -19,6 +19,7 @@ class Variant:
     model: str = ""  # the bundle that scores
     path: str = "/"
     body: str = ""
+    stream: bool = False  # the bytes of connections are passed on unread
     connections: int = 64
 
     @property
@@ -51,6 +52,8 @@ VARIANTS = {
     "close_mtls": Variant("a new upstream connection of mutual TLS each request", upstream="mutual", path="/close"),
     "body_64k": Variant("64 KiB bodies", path="/size/65536", connections=16),
     "body_1m": Variant("1 MiB bodies", path="/size/1048576", connections=8),
+    "stream_1k": Variant("1 KiB responses on connections passed on unread", stream=True),
+    "stream_1m": Variant("1 MiB bodies on connections passed on unread", stream=True, path="/size/1048576", connections=8),
     "post": Variant("POST of 1 KiB", body="kib.bin"),
     "lead": Variant("1 KiB lead scored by 144 trees into header and body", model="lead-score", body="lead.json"),
     "grpc": Variant("gRPC, unary calls", http2=True, upstream="grpc", body="call.bin", connections=8,
