@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod api_key;
 pub mod authorize;
 pub mod body_memory;
+pub mod causes;
 pub mod chain;
 pub mod choose;
 pub mod client_auth;

@@ -79,6 +79,7 @@ impl Distribution {
         let told = Told {
             connected: process.metrics.gauge("proxies", "Proxies whose stream of policies is open"),
             in_force: process.metrics.gauge("policies_in_force", "1 once there is a revision for proxies"),
+            unkept: process.metrics.gauge("secrets_unkept", "1 while secrets in use cannot be written down"),
         };
         tasks.spawn(look_after(Arc::clone(&offering), Arc::clone(&shelf), Arc::clone(&proxies), told));
         Ok(Self { board, offering, proxies, shelf, _tasks: tasks })
@@ -134,7 +135,8 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering, before: Digested
         .refused()
         .is_some_and(|refused| (&refused.id, &refused.secrets) == (&merged.id, &merged.secrets));
     let known = plan.newest.as_deref() == Some(&*merged.id) && plan.current.is_some();
-    let same = known && offering.has_secrets(&merged);
+    // What two sources disagree about is a fault also where the first of them has what is in force.
+    let same = known && offering.has_secrets(&merged) && merged.faults.is_empty();
     if same || (refused && merged.faults.is_empty()) {
         if same {
             offering.found_same();
@@ -168,11 +170,25 @@ fn make_once(board: &Board, shelf: &Shelf, offering: &Offering, before: Digested
     digested
 }
 
-/// What no revision in use needs any more is gone from the disk.
+/// What no revision in use needs any more is gone from the disk. The same fault again is the same event.
 fn keep_secrets(shelf: &Shelf, offering: &Offering) {
-    if let Err(error) = shelf.keep_secrets(|| offering.secrets_in_use()) {
-        event(Level::Error, "secrets not kept", &[("error", error.to_string().into())]);
+    let before = shelf.unkept();
+    let outcome = shelf.keep_secrets(|| offering.secrets_in_use());
+    match outcome.map_err(|error| error.to_string()) {
+        Err(error) if before.as_ref() != Some(&error) => {
+            let help = "make room in `stateDir`, and let this user write to it: a key that was replaced may \
+                        lie there still, and a start would begin with it; it is tried again meanwhile";
+            event(Level::Error, "secrets not kept", &[("error", error.into()), ("help", help.into())]);
+        }
+        Ok(()) if before.is_some() && shelf.unkept().is_none() => event(Level::Info, "secrets kept", &[]),
+        Ok(()) | Err(_) => {}
     }
+}
+
+/// True where secrets are to be written down: what was decided may need others, or they could not be before.
+fn secrets_are_due(shelf: &Shelf, offering: &Offering, plans: &mut u64) -> bool {
+    let before = std::mem::replace(plans, offering.plans());
+    before != *plans || shelf.unkept().is_some()
 }
 
 /// What metrics tell. Readiness waits for none of it: identities and webhooks are needed also while policies are not in
@@ -181,6 +197,7 @@ fn keep_secrets(shelf: &Shelf, offering: &Offering) {
 struct Told {
     connected: Gauge,
     in_force: Gauge,
+    unkept: Gauge,
 }
 
 /// Moves rollouts on, counts proxies, and tells when there is something to offer.
@@ -191,13 +208,55 @@ async fn look_after(offering: Arc<Offering>, shelf: Arc<Shelf>, proxies: Arc<Pro
     loop {
         ticks.tick().await;
         offering.tick(clock::now().unix);
-        let decided = offering.plans();
-        if decided != plans {
-            plans = decided;
+        if secrets_are_due(&shelf, &offering, &mut plans) {
             let (shelf, offering) = (Arc::clone(&shelf), Arc::clone(&offering));
             let _ = spawn_blocking(move || keep_secrets(&shelf, &offering)).await;
         }
         told.connected.set(i64::try_from(proxies.connected()).unwrap_or(i64::MAX));
         told.in_force.set(i64::from(offering.plan().current.is_some()));
+        told.unkept.set(i64::from(shelf.unkept().is_some()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::{keep_secrets, secrets_are_due};
+    use crate::grants::Grants;
+    use crate::revision::merge::merge;
+    use crate::revision::secrets::read;
+    use crate::revision::shelf::Shelf;
+    use crate::rollout::RolloutSpec;
+    use crate::sources::Tree;
+    use crate::sources::board::{Place, SourceState};
+    use crate::stream::offering::Offering;
+
+    #[test]
+    fn secrets_that_could_not_be_written_down_are_due_until_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
+        let file = folder.path().join("rollout.json");
+        let offering = Offering::new(Grants::default(), RolloutSpec::default(), file).unwrap();
+        let files = [("secrets/a".into(), Bytes::from_static(b"1"))].into();
+        let tree = Some(Arc::new(Tree { files, ..Tree::default() }));
+        let state = SourceState { place: Place::default(), tree, seen: Duration::ZERO, fault: None };
+        let merged = merge(&[state]).unwrap();
+        offering.set_secrets(&merged);
+        let mut plans = offering.plans();
+        assert!(!secrets_are_due(&shelf, &offering, &mut plans), "no plan has changed");
+        let blocked = folder.path().join("secrets.new");
+        std::fs::write(&blocked, "").unwrap();
+        keep_secrets(&shelf, &offering);
+        for _ in 0..2 {
+            assert!(secrets_are_due(&shelf, &offering, &mut plans), "until it is done");
+        }
+        std::fs::remove_file(&blocked).unwrap();
+        keep_secrets(&shelf, &offering);
+        assert!(!secrets_are_due(&shelf, &offering, &mut plans));
+        assert_eq!(read(folder.path()).unwrap(), merged.secrets());
     }
 }

@@ -125,7 +125,8 @@ impl Issuance {
         event(Level::Info, "certificate signed", &fields);
         let bundle = self.authority.bundles().borrow().message();
         let chain = issued.chain.iter().map(|der| der.to_vec().into()).collect();
-        Ok(SignResponse { chain, bundle: Some(bundle) })
+        let attested_until = self.terms.until(at).as_secs();
+        Ok(SignResponse { chain, bundle: Some(bundle), attested_until })
     }
 
     async fn attest(
@@ -164,12 +165,7 @@ impl Issuance {
             return Err(Refusal::NoWorkload(id.to_string()));
         }
         let facts = peer.chain.first().and_then(|leaf| Facts::read(leaf)).ok_or(Refusal::NoProof)?;
-        // A clock that was set back makes nobody younger than the certificate.
-        let at = facts.attested().min(now);
-        let bound = self.terms.reattest;
-        if now.saturating_sub(at) > bound.0 {
-            return Err(Refusal::Unattested { at: rfc3339(at), bound });
-        }
+        let at = self.terms.still_attested(facts.attested(), now)?;
         Ok(Attested { id: self.admitted(id)?, at })
     }
 
@@ -193,6 +189,23 @@ impl Issuance {
 
     fn count(&self, proof: &'static str, outcome: &'static str) {
         self.decisions.get_or_create(&vec![("proof", proof), ("outcome", outcome)]).inc();
+    }
+}
+
+impl Terms {
+    /// Until when a workload that was proved then renews its certificate with itself, since the epoch.
+    fn until(&self, attested: Duration) -> Duration {
+        attested.saturating_add(self.reattest.0)
+    }
+
+    /// When it was proved, as long as that is enough.
+    fn still_attested(&self, attested: Duration, now: Duration) -> Result<Duration, Refusal> {
+        // A certificate from a clock that was ahead makes nobody younger than the certificate.
+        let at = attested.min(now);
+        if now > self.until(at) {
+            return Err(Refusal::Unattested { at: rfc3339(at), bound: self.reattest });
+        }
+        Ok(at)
     }
 }
 
@@ -290,5 +303,36 @@ impl Identity for Issuance {
         });
         let shutdown = self.process.shutdown.clone();
         Ok(Response::new(Box::pin(told.take_until(async move { shutdown.begun().await }))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use foregate_filters::units::TimeSpan;
+    use tonic::Code;
+
+    use super::Terms;
+    use crate::withdrawn::Withdrawn;
+
+    #[test]
+    fn a_certificate_is_renewed_with_itself_until_the_bound_and_not_a_moment_longer() {
+        let withdrawn = Withdrawn::new(&[], "example.org").unwrap();
+        let bound = Duration::from_hours(720);
+        let terms = Terms { reattest: TimeSpan(bound), withdrawn };
+        let at = Duration::from_secs(1_790_000_000);
+        let last = at + bound;
+        assert_eq!(terms.until(at), last);
+        for now in [at, at + bound / 2, last] {
+            assert_eq!(terms.still_attested(at, now).unwrap(), at, "{now:?}");
+        }
+        let refused = terms.still_attested(at, last + Duration::from_nanos(1)).unwrap_err();
+        assert_eq!((refused.label(), refused.status().code()), ("unattested", Code::Unauthenticated));
+        for part in ["2026-09-21T14:13:20Z", "identity.reattest", "--control-token"] {
+            assert!(refused.to_string().contains(part), "{part}: {refused}");
+        }
+        // A clock that was ahead when the proof was noted gives no more time than one that was right.
+        assert_eq!(terms.still_attested(last, at).unwrap(), at);
     }
 }

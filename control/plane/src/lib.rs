@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod attest;
 pub mod authority;
-pub mod causes;
 pub mod check;
 pub mod clock;
 pub mod config;

@@ -45,17 +45,7 @@ impl<'a> Beside<'a> {
     }
 
     fn begin(path: &'a Path, mode: u32) -> io::Result<Self> {
-        // Hidden, so that nobody who reads the folder takes it for something else.
-        let mut name = b".".to_vec();
-        name.extend_from_slice(path.file_name().ok_or(io::ErrorKind::InvalidInput)?.as_bytes());
-        name.push(b'.');
-        let begins = name.clone();
-        // Process ids are the same in several containers; these keys come from the random numbers of the system.
-        name.extend_from_slice(
-            format!("{:016x}", RandomState::new().hash_one(std::process::id())).as_bytes(),
-        );
-        name.extend_from_slice(NEW);
-        let new = folder_of(path).join(OsString::from_vec(name));
+        let (new, begins) = hidden(path)?;
         let file = create_new(&new, mode)?;
         let this = Self { path, new, file };
         sweep(folder_of(path), &begins, &this.file.metadata()?);
@@ -143,10 +133,29 @@ fn create_new(path: &Path, mode: u32) -> io::Result<File> {
 /// # Errors
 /// What the system says; where it could not be changed, the link leads where it did.
 pub fn point(link: &Path, target: &Path) -> io::Result<()> {
-    let beside = link.with_extension("new");
-    remove(&beside)?;
-    symlink(target, &beside)?;
-    put(&beside, link)
+    let (new, begins) = hidden(link)?;
+    symlink(target, &new)?;
+    let outcome = fs::symlink_metadata(&new).and_then(|now| {
+        sweep(folder_of(link), &begins, &now);
+        put(&new, link)
+    });
+    if outcome.is_err() {
+        let _ = fs::remove_file(&new);
+    }
+    outcome
+}
+
+/// A name beside `path` that nobody else takes, and how all such names of it begin. Hidden, so that nobody who
+/// reads the folder takes it for something else.
+fn hidden(path: &Path) -> io::Result<(PathBuf, Vec<u8>)> {
+    let mut name = b".".to_vec();
+    name.extend_from_slice(path.file_name().ok_or(io::ErrorKind::InvalidInput)?.as_bytes());
+    name.push(b'.');
+    let begins = name.clone();
+    // Process ids are the same in several containers; these keys come from the random numbers of the system.
+    name.extend_from_slice(format!("{:016x}", RandomState::new().hash_one(std::process::id())).as_bytes());
+    name.extend_from_slice(NEW);
+    Ok((folder_of(path).join(OsString::from_vec(name)), begins))
 }
 
 /// Puts what is on disk, a file or a folder, at another place of the same folder, and waits until that is on disk too.
@@ -158,8 +167,8 @@ pub fn put(new: &Path, path: &Path) -> io::Result<()> {
     File::open(folder_of(path))?.sync_all()
 }
 
-/// Removes what crashes left behind of files whose names begin so. It may hold keys; where it cannot be removed, the
-/// next one tries again. Ages are those of the file system, against a file that was made `now`.
+/// Removes what crashes left behind of files and links whose names begin so. It may hold keys; where it cannot be
+/// removed, the next one tries again. Ages are those of the file system, against a file that was made `now`.
 fn sweep(folder: &Path, begins: &[u8], now: &Metadata) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.filter_map(Result::ok) {
@@ -169,7 +178,7 @@ fn sweep(folder: &Path, begins: &[u8], now: &Metadata) {
             continue;
         }
         // Of the entry, not of what a link leads to.
-        let left = entry.metadata().ok().filter(Metadata::is_file).is_some_and(|it| {
+        let left = entry.metadata().ok().filter(|it| it.is_file() || it.is_symlink()).is_some_and(|it| {
             let times = now.modified().ok().zip(it.modified().ok());
             times.and_then(|(now, then)| now.duration_since(then).ok()).is_some_and(|age| age > LEFT)
         });
@@ -181,14 +190,6 @@ fn sweep(folder: &Path, begins: &[u8], now: &Metadata) {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Removes a file that may be there.
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -306,5 +307,9 @@ mod tests {
             assert_eq!(fs::read_link(&link).unwrap(), Path::new(target));
         }
         assert_eq!(folder.names(), ["current"]);
+        // What is no link is not replaced, and nothing is left beside it.
+        fs::create_dir(folder.0.join("taken")).unwrap();
+        assert!(point(&folder.0.join("taken"), Path::new("trees/3")).is_err());
+        assert_eq!(folder.names(), ["current", "taken"]);
     }
 }

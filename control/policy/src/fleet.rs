@@ -137,6 +137,8 @@ pub struct SignResponse {
     pub chain: Vec<Bytes>,
     #[prost(message, optional, tag = "2")]
     pub bundle: Option<Bundle>,
+    #[prost(uint64, tag = "3")]
+    pub attested_until: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

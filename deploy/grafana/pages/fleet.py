@@ -52,7 +52,7 @@ ROWS = [
     (
         "Why: the control plane",
         [
-            lines("Proxies", "Proxies whose stream of policies is open, and their connections.", "none", ("sum by (instance) (foregate_control_proxies)", "{{instance}}: streams"), ("sum by (instance) (foregate_control_connections)", "{{instance}}: connections"), width=8, runbook="ForegateControlPlaneLost"),
+            lines("Proxies", "Proxies whose stream of policies is open, and their connections; 1 while secrets in use cannot be written down.", "none", ("sum by (instance) (foregate_control_proxies)", "{{instance}}: streams"), ("sum by (instance) (foregate_control_connections)", "{{instance}}: connections"), ("max by (instance) (foregate_control_secrets_unkept)", "{{instance}}: secrets not written down"), width=8, runbook="ForegateControlPlaneLost"),
             lines("Handshakes", "Connections of proxies by how their handshake ended.", "none", (plane("foregate_control_handshakes_total", "outcome"), "{{outcome}}"), width=8),
             lines("Certificates", "Certificates asked for, by outcome.", "none", (plane("foregate_control_certificates_total", "outcome"), "{{outcome}}"), width=8),
             lines("Kubernetes: objects", "Objects that are compiled, and those that are not in force for their faults.", "none", ("max by (instance) (foregate_control_kubernetes_objects)", "{{instance}}"), ("max by (instance) (foregate_control_kubernetes_objects_refused)", "{{instance}}: refused"), ("max by (instance) (foregate_control_kubernetes_stuck)", "{{instance}}: stuck"), width=8),

@@ -1,9 +1,7 @@
 //! An identity from the control plane: a key made here, a certificate that it signs.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +21,7 @@ use crate::fleet::endpoint::ControlOptions;
 use crate::identity::certificate::Facts;
 use crate::identity::kept::{self, Kept};
 use crate::identity::set::{Parts, Set, SetError};
+use crate::identity::token::{self, Refused};
 use crate::identity::{Source, SourceError};
 use crate::rpc::answer::UNAUTHENTICATED;
 use crate::telemetry::event::event;
@@ -32,19 +31,13 @@ use crate::telemetry::json::Timestamp;
 const SIGN: &str = "/foregate.fleet.v1.Identity/Sign";
 const BUNDLES: &str = "/foregate.fleet.v1.Identity/Bundles";
 
-/// How a join token begins; any other is that of a service account.
-const JOIN: &str = "fgj.";
-
 /// What was taken as a proof.
 const TOKEN: &str = "token";
 const CERTIFICATE: &str = "certificate";
 
 /// What to do about a token that proves nothing any more.
-const UNTAKEN: &str = "the certificate is renewed with itself, as long as `identity.reattest` of the control plane allows: put a \
-                       valid token into the file of --control-token";
-
-/// Largest token, in bytes.
-const MAX_TOKEN: u64 = 16 << 10;
+const UNTAKEN: &str = "the certificate is renewed with itself, as long as `identity.reattest` of the control \
+                       plane allows: put a valid token into the file of --control-token";
 
 /// Most roots of a bundle, and most certificates of a chain.
 const MAX_CERTIFICATES: usize = 64;
@@ -72,8 +65,8 @@ pub struct Control {
     /// Shows the certificate of this workload.
     channel: Arc<Channel>,
     held: Option<Held>,
-    /// A token that proves nothing: not shown again while there is a certificate.
-    refused: Option<Zeroizing<String>>,
+    /// A token that proves nothing: while there is a certificate it is held back.
+    refused: Option<Refused>,
     bundles: Option<Answers<Bundle>>,
     begun: bool,
 }
@@ -87,6 +80,8 @@ struct Held {
     expires: Duration,
     /// When the next one is asked for, since the epoch.
     renew: Duration,
+    /// Until when the control plane renews it with itself, since the epoch, where it said so.
+    attested_until: Option<Duration>,
 }
 
 impl Control {
@@ -108,8 +103,9 @@ impl Control {
             }
         };
         let now = clock::now().unix;
-        let Kept { chain, key, roots, renew } = kept;
+        let Kept { chain, key, roots, renew, attested_until } = kept;
         let held = Held::new(chain, key, roots, Some(renew), now).ok().filter(|held| held.expires > now)?;
+        let held = Held { attested_until, ..held };
         let set = held.set(now).ok()?;
         self.held = Some(held);
         Some(set)
@@ -161,26 +157,24 @@ impl Control {
     /// Asks on a connection that shows the certificate at hand: with the token besides where there is one, and without it
     /// where it is not taken. Gives also what was taken as a proof.
     async fn renew(&mut self, csr: &[u8]) -> Result<(SignResponse, &'static str), SourceError> {
+        let now = clock::now().unix;
         let mut untaken = None;
         let mut unanswered = false;
+        let mut held_back = None;
         if self.settings.token.is_some() {
+            let refused = self.refused.as_ref();
             match self.token() {
-                Ok(token) if self.refused.as_ref() == Some(&token) => {
-                    untaken = Some("it was refused before".to_owned());
+                Ok(token) if refused.is_some_and(|refused| refused.holds_back(&token, now)) => {
+                    untaken = refused.map(|refused| refused.why().to_owned());
+                    held_back = Some(token);
                 }
-                Ok(token) => match self.ask(&self.channel, csr, Some(proof(&token))).await {
+                Ok(token) => match self.show(csr, token, now).await {
                     Ok(response) => return Ok((response, TOKEN)),
                     // Nobody is there to be shown anything.
                     Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
                     Err(error) => {
                         untaken = Some(error.to_string());
                         unanswered = error.code().is_none();
-                        // Any other status says nothing of the token: another one would fare no better.
-                        let proves_nothing = error.code() == Some(UNAUTHENTICATED);
-                        let help = proves_nothing.then_some(UNTAKEN);
-                        self.refused = proves_nothing.then_some(token);
-                        let fields = [("error", error.to_string().into()), ("help", help.into())];
-                        event(Level::Warn, "token not taken", &fields);
                     }
                 },
                 Err(error) => untaken = Some(error.to_string()),
@@ -191,6 +185,13 @@ impl Control {
             Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
             Err(error) => error,
         };
+        // Nothing else is left, and whatever was wrong with the token may be mended by now.
+        if let Some(token) = held_back
+            && error.code() == Some(UNAUTHENTICATED)
+            && let Ok(response) = self.show(csr, token, now).await
+        {
+            return Ok((response, TOKEN));
+        }
         // The certificate may be what is wrong: it proves nothing any more once its root is withdrawn. A control plane that
         // has judged the token, or the workload, says the same again, and counts it against all others at this address.
         let of_certificate = error.code().is_none_or(|code| code == UNAUTHENTICATED);
@@ -206,11 +207,40 @@ impl Control {
         }))
     }
 
+    /// Asks with the token besides the certificate, and notes whether it proves nothing.
+    async fn show(
+        &mut self,
+        csr: &[u8],
+        token: Zeroizing<String>,
+        now: Duration,
+    ) -> Result<SignResponse, CallError> {
+        let error = match self.ask(&self.channel, csr, Some(token::proof(&token))).await {
+            Ok(response) => {
+                self.refused = None;
+                return Ok(response);
+            }
+            Err(error @ CallError::Connect { .. }) => return Err(error),
+            Err(error) => error,
+        };
+        // Any other status says nothing of the token: another one would fare no better.
+        let proves_nothing = error.code() == Some(UNAUTHENTICATED);
+        if let Some(refused) = self.refused.as_mut().filter(|refused| proves_nothing && refused.is(&token)) {
+            // It was told of then.
+            refused.again(now);
+            return Err(error);
+        }
+        self.refused = proves_nothing.then(|| Refused::new(token, error.to_string(), now));
+        let help = proves_nothing.then_some(UNTAKEN);
+        let fields = [("error", error.to_string().into()), ("help", help.into())];
+        event(Level::Warn, "token not taken", &fields);
+        Err(error)
+    }
+
     /// Asks with the token, on a connection that shows no certificate.
     async fn join(&self, csr: &[u8]) -> Result<SignResponse, SourceError> {
         let token = self.token()?;
         let stranger = Channel::new(self.options.clone());
-        self.ask(&stranger, csr, Some(proof(&token))).await.map_err(fault)
+        self.ask(&stranger, csr, Some(token::proof(&token))).await.map_err(fault)
     }
 
     /// The token, as it is now.
@@ -219,7 +249,7 @@ impl Control {
         let file = file.ok_or_else(|| {
             fault("there is neither a certificate nor a token (--control-token) to ask with")
         })?;
-        token(file).map_err(|error| fault(format!("{}: {error}", file.display())))
+        token::read(file).map_err(|error| fault(format!("{}: {error}", file.display())))
     }
 
     async fn ask(
@@ -240,11 +270,13 @@ impl Control {
     }
 
     fn received(response: SignResponse, key: &KeyPair) -> Result<Held, SourceError> {
+        let until = Some(response.attested_until).filter(|until| *until > 0).map(Duration::from_secs);
         let bundle = response.bundle.ok_or_else(|| fault("the answer has no bundle"))?;
         let chain = certificates(response.chain)?;
         let key = Zeroizing::new(key.serialize_der());
         let now = clock::now().unix;
         let held = Held::new(chain, key, certificates(bundle.roots)?, None, now)?;
+        let held = Held { attested_until: until, ..held };
         let set = held.set(now)?;
         if set.id.trust_domain() == bundle.trust_domain {
             Ok(held)
@@ -331,7 +363,7 @@ impl Held {
         let expires = facts.ok_or_else(|| fault("there is no certificate"))?.not_after;
         let left = expires.saturating_sub(now);
         let renew = renew.unwrap_or_else(|| now + jittered(left.mul_f64(RENEWED), SPREAD));
-        Ok(Self { chain, key, roots, expires, renew })
+        Ok(Self { chain, key, roots, expires, renew, attested_until: None })
     }
 
     fn set(&self, now: Duration) -> Result<Set, SetError> {
@@ -342,7 +374,8 @@ impl Held {
             federated: Vec::new(),
             revocations: Vec::new(),
         };
-        Set::new(parts, now)
+        let set = Set::new(parts, now)?;
+        Ok(set.attested_until(self.attested_until))
     }
 
     /// When a token last proved the workload, where the certificate says so.
@@ -356,6 +389,7 @@ impl Held {
             key: self.key.clone(),
             roots: self.roots.clone(),
             renew: self.renew,
+            attested_until: self.attested_until,
         }
     }
 }
@@ -379,22 +413,4 @@ fn certificates(all: Vec<bytes::Bytes>) -> Result<Vec<CertificateDer<'static>>, 
         )));
     }
     Ok(all.into_iter().map(|der| CertificateDer::from(der.to_vec())).collect())
-}
-
-fn proof(token: &str) -> Proof {
-    if token.starts_with(JOIN) {
-        Proof::JoinToken(token.to_owned())
-    } else {
-        Proof::ServiceAccountToken(token.to_owned())
-    }
-}
-
-/// The token in a file, without the space around it.
-fn token(file: &Path) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::new());
-    File::open(file)?.take(MAX_TOKEN + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_TOKEN {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    Ok(Zeroizing::new(text.trim().to_owned()))
 }

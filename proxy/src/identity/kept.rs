@@ -28,6 +28,8 @@ pub struct Kept {
     pub roots: Vec<CertificateDer<'static>>,
     /// When the next certificate is asked for, since the epoch.
     pub renew: Duration,
+    /// Until when it is given without a token, since the epoch, where that is known.
+    pub attested_until: Option<Duration>,
 }
 
 /// The file: DER in Base64.
@@ -39,6 +41,9 @@ struct Written {
     roots: Vec<String>,
     /// In seconds since the epoch.
     renew: u64,
+    /// The same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    attested_until: Option<u64>,
 }
 
 impl std::fmt::Debug for Kept {
@@ -65,13 +70,13 @@ pub fn read(folder: &Path) -> io::Result<Option<Kept>> {
     if text.len() as u64 > MAX_FILE {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    let Written { chain, key, roots, renew } = serde_json::from_slice(&text)?;
+    let Written { chain, key, roots, renew, attested_until } = serde_json::from_slice(&text)?;
     let key = Zeroizing::new(key);
     let der = |text: &str| STANDARD.decode(text).map_err(io::Error::other);
     let all = |texts: Vec<String>| texts.iter().map(|text| Ok(CertificateDer::from(der(text)?))).collect();
     let (chain, roots): (io::Result<Vec<_>>, io::Result<Vec<_>>) = (all(chain), all(roots));
-    let renew = Duration::from_secs(renew);
-    Ok(Some(Kept { chain: chain?, key: Zeroizing::new(der(&key)?), roots: roots?, renew }))
+    let (renew, attested_until) = (Duration::from_secs(renew), attested_until.map(Duration::from_secs));
+    Ok(Some(Kept { chain: chain?, key: Zeroizing::new(der(&key)?), roots: roots?, renew, attested_until }))
 }
 
 /// Replaces what the folder holds, in one step. The file is for this user alone.
@@ -82,8 +87,9 @@ pub fn write(folder: &Path, kept: &Kept) -> io::Result<()> {
     files::make_folder(folder)?;
     let all = |all: &[CertificateDer<'_>]| all.iter().map(|der| STANDARD.encode(der)).collect();
     let key = STANDARD.encode(&*kept.key);
-    let renew = kept.renew.as_secs();
-    let mut written = Written { chain: all(&kept.chain), key, roots: all(&kept.roots), renew };
+    let (renew, attested_until) = (kept.renew.as_secs(), kept.attested_until.map(|until| until.as_secs()));
+    let (chain, roots) = (all(&kept.chain), all(&kept.roots));
+    let mut written = Written { chain, key, roots, renew, attested_until };
     let text = serde_json::to_vec(&written).map(Zeroizing::new);
     written.key.zeroize();
     let text = text?;
@@ -111,13 +117,14 @@ mod tests {
             key: Zeroizing::new(vec![3; 50]),
             roots: vec![certificate(4)],
             renew: Duration::from_secs(5),
+            attested_until: Some(Duration::from_secs(9)),
         };
         write(folder.path(), &kept).unwrap();
         let file = folder.path().join(FILE);
         assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         let again = read(folder.path()).unwrap().unwrap();
         assert_eq!((again.chain, again.roots, &*again.key), (kept.chain, kept.roots, &*kept.key));
-        assert_eq!(again.renew, kept.renew);
+        assert_eq!((again.renew, again.attested_until), (kept.renew, kept.attested_until));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left over");
         std::fs::set_permissions(&file, Permissions::from_mode(0o640)).unwrap();
         assert!(read(folder.path()).is_err());

@@ -11,6 +11,7 @@ pub mod set;
 pub mod start;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod trust;
 pub mod workload_api;
 
@@ -99,6 +100,9 @@ pub struct IdentityStatus {
     /// When a token last proved the workload to the control plane; it is to be proved again in time.
     #[serde(serialize_with = "moment", skip_serializing_if = "Option::is_none")]
     pub attested: Option<Duration>,
+    /// Until when its certificate is renewed without such a proof.
+    #[serde(serialize_with = "moment", skip_serializing_if = "Option::is_none")]
+    pub attested_until: Option<Duration>,
     pub trust_domains: Vec<String>,
     /// Lists of revoked certificates in force.
     pub revocation_lists: usize,
@@ -191,6 +195,7 @@ impl Identity {
             spiffe_id: current.as_ref().map(|set| set.id.as_str().to_owned()),
             expires: current.as_ref().map(|set| set.expires).unwrap_or_default(),
             attested: current.as_ref().and_then(|set| set.attested),
+            attested_until: current.as_ref().and_then(|set| set.attested_until),
             trust_domains: trust
                 .map(|trust| trust.domains().map(str::to_owned).collect())
                 .unwrap_or_default(),
@@ -201,25 +206,28 @@ impl Identity {
 
     /// Shows the identity among the metrics.
     pub fn measure(self: &Arc<Self>, telemetry: &Telemetry) {
-        let identity = Arc::clone(self);
-        telemetry.register_source(
-            Kind::Gauge,
-            "foregate_identity_expires_timestamp_seconds",
-            "When the certificate of this workload expires, since the Unix epoch.",
-            &[],
-            move || identity.current().map_or(f64::NAN, |set| set.expires.as_secs_f64()),
-        );
-        let identity = Arc::clone(self);
-        telemetry.register_source(
-            Kind::Gauge,
-            "foregate_identity_attested_timestamp_seconds",
-            "When a token last proved this workload to the control plane, since the Unix epoch.",
-            &[],
-            move || {
-                let attested = identity.current().and_then(|set| set.attested);
-                attested.map_or(f64::NAN, |attested| attested.as_secs_f64())
-            },
-        );
+        for (name, help, time) in [
+            (
+                "foregate_identity_expires_timestamp_seconds",
+                "When the certificate of this workload expires, since the Unix epoch.",
+                (|set: &Set| Some(set.expires)) as fn(&Set) -> Option<Duration>,
+            ),
+            (
+                "foregate_identity_attested_timestamp_seconds",
+                "When a token last proved this workload to the control plane, since the Unix epoch.",
+                |set: &Set| set.attested,
+            ),
+            (
+                "foregate_identity_attested_until_timestamp_seconds",
+                "Until when the control plane renews the certificate of this workload without a token.",
+                |set: &Set| set.attested_until,
+            ),
+        ] {
+            let identity = Arc::clone(self);
+            let time = move || identity.current().and_then(|set| time(&set));
+            let read = move || time().map_or(f64::NAN, |time| time.as_secs_f64());
+            telemetry.register_source(Kind::Gauge, name, help, &[], read);
+        }
         for (name, help, count) in [
             (
                 "foregate_identity_updates_succeeded_total",

@@ -36,6 +36,8 @@ pub struct Set {
     pub expires: Duration,
     /// When a token last proved the workload to the control plane, since the epoch, where the certificate says so.
     pub attested: Option<Duration>,
+    /// Until when the control plane renews the certificate with itself, since the epoch, where it said so.
+    pub attested_until: Option<Duration>,
     pub key: Arc<CertifiedKey>,
     pub trust: Arc<Trust>,
     /// Equal for equal certificates, keys apart.
@@ -100,7 +102,14 @@ impl Set {
         }
         let (expires, attested) = (facts.not_after, facts.attested);
         let key = CertifiedKey::from_der(chain, key, &provider()).map_err(SetError::Key)?;
-        Ok(Self { id, expires, attested, key: Arc::new(key), trust, certificate: hash.finalize().into() })
+        let (key, certificate) = (Arc::new(key), hash.finalize().into());
+        Ok(Self { id, expires, attested, attested_until: None, key, trust, certificate })
+    }
+
+    /// The same with what its control plane says besides.
+    #[must_use]
+    pub fn attested_until(self, attested_until: Option<Duration>) -> Self {
+        Self { attested_until, ..self }
     }
 
     /// A hash of what is shown and who is trusted.

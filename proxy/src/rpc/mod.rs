@@ -10,13 +10,9 @@ use http::Request;
 use http::header::{CONTENT_TYPE, TE};
 use http::request::Builder;
 
+pub use foregate_filters::causes::causes;
+
 /// The head of a call; `uri` has a scheme and an authority too.
 pub fn request(uri: &str) -> Builder {
     Request::post(uri).header(CONTENT_TYPE, "application/grpc").header(TE, "trailers")
-}
-
-/// An error with what it comes from.
-pub fn causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use foregate_filters::causes::causes;
 use foregate_filters::percent;
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -9,8 +10,6 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::Value;
 use tokio::time::timeout;
-
-use crate::causes::causes;
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -66,6 +66,7 @@ pub fn merge_after(states: &[SourceState], before: &Digested) -> Option<Merged> 
             merged.add(way, content.clone(), index);
         }
     }
+    merged.refuse_files_that_are_folders();
     (merged.id, merged.secrets) = before.of(&merged.files).unwrap_or_else(|| merged.digests());
     Some(merged)
 }
@@ -114,8 +115,7 @@ impl Merged {
             let resource = Arc::new(Resource::file(&way, content));
             let other = self.endpoints.insert(Arc::clone(&way), Arc::clone(&resource));
             if other.is_some_and(|other| other != resource) {
-                let first =
-                    self.also.iter().find(|(known, _)| *known == way).map_or(source, |(_, first)| *first);
+                let first = self.source(&way).unwrap_or(source);
                 self.conflict(&way, first, source);
             }
             self.also.insert((way, source));
@@ -129,11 +129,51 @@ impl Merged {
     }
 
     fn conflict(&mut self, way: &str, first: usize, second: usize) {
-        let name = |index: usize| self.places.get(index).map_or("", |place| &*place.name).to_owned();
-        let message =
-            format!("the sources `{}` and `{}` hold different files of this name", name(first), name(second));
-        let help = "give one of them a `mount`, or rename the file";
+        let (one, other) = (self.name(first), self.name(second));
+        let message = format!("the sources `{one}` and `{other}` hold different files of this name");
+        self.differ(way, message);
+    }
+
+    /// A name leads to a file or to a folder. Otherwise that shows too late: where secrets in use are written
+    /// down, and at the proxies that endpoints are sent to.
+    fn refuse_files_that_are_folders(&mut self) {
+        let mut found = BTreeMap::new();
+        let endpoints = self.also.iter().filter(|(way, _)| self.endpoints.contains_key(way));
+        let files = self.files.iter().map(|(way, (_, source))| (way, *source));
+        for (way, below) in files.chain(endpoints.map(|(way, source)| (way, *source))) {
+            for (end, _) in way.match_indices('/') {
+                let folder = way.get(..end).unwrap_or_default();
+                if let Some(source) = self.source(folder) {
+                    found.entry(Arc::<str>::from(folder)).or_insert((source, below));
+                }
+            }
+        }
+        for (way, (file, folder)) in found {
+            let (file, folder) = (self.name(file), self.name(folder));
+            let message =
+                format!("it is a file in the source `{file}`, and a folder in the source `{folder}`");
+            self.differ(&way, message);
+        }
+    }
+
+    fn differ(&mut self, way: &str, message: String) {
+        let help = if is_secret(way) {
+            "rename one of them: a `mount` does not move what is below `secrets`"
+        } else {
+            "give one of them a `mount`, or rename the file"
+        };
         self.faults.push(Diagnostic::file(Path::new(way), codes::SOURCE_CONFLICT, message).help(help));
+    }
+
+    fn name(&self, source: usize) -> &str {
+        self.places.get(source).map_or("", |place| &*place.name)
+    }
+
+    /// The first source that has a file.
+    fn source(&self, way: &str) -> Option<usize> {
+        let of_endpoints = || self.also.iter().find(|(known, _)| **known == *way).map(|(_, source)| *source);
+        let held = self.files.get(way).map(|(_, source)| *source);
+        held.or_else(|| self.endpoints.get(way).and_then(|_| of_endpoints()))
     }
 
     /// The source a file is from.

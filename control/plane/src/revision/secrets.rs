@@ -50,23 +50,28 @@ pub fn read(state: &Path) -> io::Result<Secrets> {
 /// Keeps these and no others: whatever else was kept is gone from the disk.
 ///
 /// # Errors
-/// What the system says; then what was kept before still is.
+/// What the system says; then what was kept before still is, and nothing of these.
 pub fn write(state: &Path, secrets: &Secrets) -> io::Result<()> {
     let (kept, new, old) = (state.join(KEPT), state.join(NEW), state.join(OLD));
     discard(&new);
-    files::make_folder(&new)?;
-    for (way, content) in secrets {
-        let Some(way) = way.strip_prefix(BELOW) else { continue };
-        let path = new.join(way);
-        files::make_folder(path.parent().unwrap_or(&new))?;
-        files::write(&path, content)?;
-    }
+    lay_out(&new, secrets).inspect_err(|_| discard(&new))?;
     discard(&old);
     if kept.is_dir() {
         fs::rename(&kept, &old)?;
     }
     files::put(&new, &kept).inspect_err(|_| drop(fs::rename(&old, &kept)))?;
     discard(&old);
+    Ok(())
+}
+
+fn lay_out(folder: &Path, secrets: &Secrets) -> io::Result<()> {
+    files::make_folder(folder)?;
+    for (way, content) in secrets {
+        let Some(way) = way.strip_prefix(BELOW) else { continue };
+        let path = folder.join(way);
+        files::make_folder(path.parent().unwrap_or(folder))?;
+        files::write(&path, content)?;
+    }
     Ok(())
 }
 

@@ -29,6 +29,8 @@ pub struct Shelf {
     busy: Mutex<()>,
     /// Those that were kept last.
     kept: Mutex<Option<Secrets>>,
+    /// Why those in use are not the ones on disk. Never held while something is written.
+    unkept: Mutex<Option<String>>,
 }
 
 impl Shelf {
@@ -45,7 +47,8 @@ impl Shelf {
                 discard(&entry.path());
             }
         }
-        let this = Self { folder, state, most, busy: Mutex::default(), kept: Mutex::default() };
+        let (busy, kept, unkept) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let this = Self { folder, state, most, busy, kept, unkept };
         let labels = this.labels();
         let trees = labels.iter().filter_map(|label| Some(this.place(&label.id)?.join("tree"))).collect();
         secrets::settle(&this.state, &this.folder, trees)?;
@@ -106,14 +109,29 @@ impl Shelf {
     /// are asked for in turn, so that nobody writes down what was in use before over what is.
     ///
     /// # Errors
-    /// What the system says; then what was kept before still is.
+    /// What the system says; then what was kept before still is, until this is called again.
     pub fn keep_secrets(&self, in_use: impl FnOnce() -> Option<Secrets>) -> io::Result<()> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(secrets) = in_use().filter(|secrets| kept.as_ref() != Some(secrets)) else { return Ok(()) };
-        let _busy = self.busy();
-        secrets::write(&self.state, &secrets)?;
-        *kept = Some(secrets);
-        Ok(())
+        let Some(secrets) = in_use() else { return Ok(()) };
+        let mut outcome = Ok(());
+        if kept.as_ref() != Some(&secrets) {
+            let _busy = self.busy();
+            outcome = secrets::write(&self.state, &secrets);
+            if outcome.is_ok() {
+                *kept = Some(secrets);
+            }
+        }
+        *self.lock_unkept() = outcome.as_ref().err().map(ToString::to_string);
+        outcome
+    }
+
+    /// Why the secrets in use are not the ones on disk; a key that was replaced may lie there still.
+    pub fn unkept(&self) -> Option<String> {
+        self.lock_unkept().clone()
+    }
+
+    fn lock_unkept(&self) -> MutexGuard<'_, Option<String>> {
+        self.unkept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is kept, the newest first.
@@ -180,5 +198,36 @@ mod tests {
         assert_eq!(read(folder.path()).unwrap(), secrets);
         shelf.keep_secrets(|| None).unwrap();
         assert_eq!(read(folder.path()).unwrap(), secrets, "where none are known, those of before stay");
+    }
+
+    #[test]
+    fn what_could_not_be_kept_is_remembered_until_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(folder.path(), 10).unwrap();
+        let secrets = |key: &'static str| {
+            let all = [("secrets/a", "1"), ("secrets/b", key)];
+            let all = all.map(|(way, text)| (way.into(), Bytes::from_static(text.as_bytes())));
+            Some(Secrets::from(all))
+        };
+        shelf.keep_secrets(|| secrets("old")).unwrap();
+        assert_eq!(shelf.unkept(), None);
+        // Where they are laid out something is in the way.
+        let blocked = folder.path().join("secrets.new");
+        std::fs::write(&blocked, "").unwrap();
+        for _ in 0..2 {
+            let error = shelf.keep_secrets(|| secrets("new")).unwrap_err();
+            assert_eq!(shelf.unkept(), Some(error.to_string()));
+        }
+        shelf.keep_secrets(|| None).unwrap();
+        assert!(shelf.unkept().is_some(), "nothing was kept");
+        assert_eq!(read(folder.path()).unwrap(), secrets("old").unwrap());
+        std::fs::remove_file(&blocked).unwrap();
+        shelf.keep_secrets(|| secrets("new")).unwrap();
+        assert_eq!((shelf.unkept(), read(folder.path()).unwrap()), (None, secrets("new").unwrap()));
+        // What is in use once more needs nothing written.
+        std::fs::write(&blocked, "").unwrap();
+        shelf.keep_secrets(|| secrets("old")).unwrap_err();
+        shelf.keep_secrets(|| secrets("new")).unwrap();
+        assert_eq!(shelf.unkept(), None);
     }
 }

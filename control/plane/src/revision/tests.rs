@@ -107,6 +107,35 @@ fn files_and_documents_that_two_sources_have_are_conflicts() {
 }
 
 #[test]
+fn a_file_where_another_source_has_a_folder_is_a_conflict() {
+    let place = Place::default();
+    let merged = |one: &[(&str, &str)], two: &[(&str, &str)]| {
+        merge(&[source("one", place.clone(), one), source("two", place.clone(), two)]).unwrap()
+    };
+    let text = whole("a");
+    let edge = ("edge.yaml", text.as_str());
+    let (file, folder) = (("secrets/edge", "1"), ("secrets/edge/tls/key", "2"));
+    for (merged, named) in [
+        (merged(&[edge, file], &[folder]), ["`one`, and a folder", "`two`"]),
+        (merged(&[edge, folder, ("secrets/edge/tls/crt", "3")], &[file]), ["`two`, and a folder", "`one`"]),
+    ] {
+        let told = refused(&merged);
+        assert_eq!(told.len(), 1, "{told:#?}");
+        assert!(told[0].starts_with("FG0750 secrets/edge:0"), "{told:#?}");
+        assert!(named.iter().all(|named| told[0].contains(named)), "{told:#?}");
+        assert!(merged.faults[0].help.as_ref().unwrap().contains("does not move"), "{:?}", merged.faults);
+    }
+    // Endpoints are in no tree here, and in one at each proxy.
+    let told =
+        refused(&merged(&[edge, ("crm.endpoints", "endpoints: []")], &[("crm.endpoints/a.json", "{}")]));
+    assert!(told.len() == 1 && told[0].starts_with("FG0750 crm.endpoints:0"), "{told:#?}");
+    let told = refused(&merged(&[edge, ("teams", "")], &[("teams/crm.endpoints", "endpoints: []")]));
+    assert!(told.len() == 1 && told[0].starts_with("FG0750 teams:0"), "{told:#?}");
+    // Folders are shared, and names may begin alike.
+    made(&merged(&[edge, ("secrets/edge/a", "1")], &[("secrets/edge/b", "2"), ("secrets/edge-2", "3")]));
+}
+
+#[test]
 fn a_source_keeps_to_its_namespaces() {
     let place = Place { namespaces: vec!["a".to_owned()], ..Place::default() };
     let told = refused(&merge(&[source("one", place.clone(), &[("edge.yaml", &whole("b"))])]).unwrap());

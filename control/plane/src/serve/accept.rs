@@ -26,7 +26,7 @@ use crate::event::{caused, event};
 use crate::metrics::Counters;
 use crate::places::{Place, Places};
 use crate::process::Process;
-use crate::serve::peer::Peer;
+use crate::serve::peer::{Heard, Peer};
 
 /// Time for a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -180,7 +180,7 @@ impl Handshakes {
         self.count("done");
         self.open.inc();
         let stranger = id.is_none().then_some(place);
-        let peer = Peer { address, id, chain };
+        let peer = Peer { address, id, chain, heard: Heard::default() };
         let open = self.open.clone();
         Some(Connection { stream, peer, end: Some(end), open, _slot: slot, _stranger: stranger })
     }
@@ -237,7 +237,10 @@ impl AsyncRead for Connection {
         if this.has_ended(cx) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut this.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
+        this.peer.heard.add(buf.filled().len().saturating_sub(before));
+        polled
     }
 }
 

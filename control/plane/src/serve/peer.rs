@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use foregate_filters::peer::SpiffeId;
 use rustls::pki_types::CertificateDer;
@@ -16,7 +17,12 @@ pub struct Peer {
     pub id: Option<SpiffeId>,
     /// What it showed, leaf first; empty where it showed nothing.
     pub chain: Arc<[CertificateDer<'static>]>,
+    pub heard: Heard,
 }
+
+/// How much came over a connection: whoever sends slowly is told from whoever is silent.
+#[derive(Clone, Debug, Default)]
+pub struct Heard(Arc<AtomicU64>);
 
 impl Peer {
     /// The peer of a call.
@@ -34,5 +40,16 @@ impl Peer {
     pub fn required<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
         let without = || Status::unauthenticated("this call needs a client certificate of the trust domain");
         Self::of(request)?.id.clone().ok_or_else(without)
+    }
+}
+
+impl Heard {
+    pub fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// In bytes, since the connection began.
+    pub fn so_far(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,13 +1,13 @@
 //! One stream of one proxy: what it lacks is sent, what it says is heard.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use foregate_filters::peer::SpiffeId;
 use foregate_policy::fleet::{Finding, Node, PolicyRequest, PolicyResponse};
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt, stream};
 use log::Level;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
@@ -18,16 +18,22 @@ use crate::event::event;
 use crate::fleet::policies::policies_server::Policies;
 use crate::process::Shutdown;
 use crate::rollout::guard::Tally;
-use crate::serve::peer::Peer;
+use crate::serve::peer::{Heard, Peer};
 use crate::stream::offer::Offered;
 use crate::stream::offering::Offering;
 use crate::stream::proxies::{Hold, Proxies, fault};
 use crate::stream::turn::Ledger;
 
-/// Time that a proxy waits for its turn to say who it is.
-const TURN: Duration = Duration::from_secs(10);
-/// Time for it to say so once it is its turn: whoever is silent keeps others waiting. A hundredth of it is usual.
-const GREETING: Duration = Duration::from_secs(2);
+/// Time that a proxy waits for its turn to say who it is; longer than another may take to say it.
+const TURN: Duration = Duration::from_secs(15);
+/// How long it may be silent once it is its turn, which keeps others waiting, and how often that is looked at: it
+/// may have megabytes to say over a slow line, and 10 s are enough for that.
+const SILENCE: Duration = Duration::from_secs(2);
+const LOOKS: usize = 5;
+/// What is told to who was too slow.
+const LATE: &str = "a proxy says first who it is and what it has: 2 s without a byte, or 10 s in all, are \
+                    too long. It tries again by itself; where that does not help, look for loss on the way \
+                    here, and for a proxy that gets no processor";
 /// Time for a change to be taken or refused: models are loaded meanwhile.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Changes that come close together are sent as one.
@@ -54,16 +60,16 @@ impl Policies for PolicyStreams {
         &self,
         request: Request<Streaming<PolicyRequest>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let id = Peer::required(&request)?;
+        let (id, heard) = (Peer::required(&request)?, Peer::of(&request)?.heard.clone());
         // One part waits at most: a proxy that takes nothing costs no more.
         let (answers, receiver) = mpsc::channel(1);
         let session = self.clone();
         tokio::spawn(async move {
-            if let Err(status) = session.run(&id, request.into_inner(), &answers).await {
+            if let Err(status) = session.run(&id, request.into_inner(), &heard, &answers).await {
                 let _ = answers.send(Err(status)).await;
             }
         });
-        let stream = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let stream = stream::unfold(receiver, async |mut receiver| {
             receiver.recv().await.map(|answer| (answer, receiver))
         });
         Ok(Response::new(Box::pin(stream)))
@@ -79,12 +85,14 @@ impl PolicyStreams {
         &self,
         id: &SpiffeId,
         mut requests: Streaming<PolicyRequest>,
+        heard: &Heard,
         answers: &mpsc::Sender<Result<PolicyResponse, Status>>,
     ) -> Result<(), Status> {
-        let late = || Status::deadline_exceeded("a proxy says first who it is");
+        let late = || Status::deadline_exceeded(LATE);
         let busy = || Status::unavailable("too many proxies say at once who they are");
         let place = timeout(TURN, self.proxies.greeting(id.as_str())).await.map_err(|_| busy())?;
-        let Some(mut first) = timeout(GREETING, requests.message()).await.map_err(|_| late())?? else {
+        let looks = pin!(stream::iter(0..LOOKS).then(|_| sleep(SILENCE)));
+        let Some(mut first) = said_in_time(requests.message(), heard, looks).await.ok_or_else(late)?? else {
             return Ok(());
         };
         let node = first.node.ok_or_else(|| Status::invalid_argument("the first message has no node"))?;
@@ -106,6 +114,30 @@ impl PolicyStreams {
         let ledger = Ledger::new(first.known, &node.revision);
         let mut session = Session { streams: self, id, node, hold, ledger, due: Duration::ZERO };
         session.run(&mut requests, answers).await
+    }
+}
+
+/// Waits for what is said first. `None` where nothing came from one of these looks to the next, and after the
+/// last one.
+async fn said_in_time<T>(
+    message: impl Future<Output = T>,
+    heard: &Heard,
+    mut looks: impl Stream<Item = ()> + Unpin,
+) -> Option<T> {
+    let mut message = pin!(message);
+    let mut before = heard.so_far();
+    loop {
+        tokio::select! {
+            biased;
+            said = &mut message => return Some(said),
+            look = looks.next() => {
+                look?;
+                let now = heard.so_far();
+                if std::mem::replace(&mut before, now) == now {
+                    return None;
+                }
+            }
+        }
     }
 }
 
@@ -227,4 +259,36 @@ impl Session<'_> {
 fn one_line(finding: &Finding) -> String {
     let Finding { code, file, line, column, message, .. } = finding;
     format!("{code} {file}:{line}:{column}: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::{pending, ready};
+
+    use futures_util::{StreamExt, stream};
+
+    use super::said_in_time;
+    use crate::serve::peer::Heard;
+
+    #[tokio::test]
+    async fn who_is_silent_is_waited_for_until_the_next_look_and_who_still_speaks_until_the_last() {
+        let (heard, looks) = (Heard::default(), Cell::new(0));
+        let look = |bytes: usize| {
+            let (heard, looks) = (&heard, &looks);
+            stream::iter(0..5).map(move |_| {
+                looks.set(looks.get() + 1);
+                heard.add(bytes);
+            })
+        };
+        assert_eq!(said_in_time(pending::<()>(), &heard, look(0)).await, None);
+        assert_eq!(looks.replace(0), 1);
+        assert_eq!(said_in_time(pending::<()>(), &heard, look(1)).await, None);
+        assert_eq!(looks.get(), 5);
+        assert_eq!(
+            said_in_time(ready("edge"), &heard, stream::empty()).await,
+            Some("edge"),
+            "what is there counts"
+        );
+    }
 }

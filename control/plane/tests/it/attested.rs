@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use foregate_control::authority::certificate::{ATTESTED, integer};
 use foregate_policy::fleet::{BundleRequest, Node, PolicyRequest};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, date_time_ymd,
 };
 use tonic::Code;
 
-use crate::support::client::{Svid, id, identity, join, policies, sign};
+use crate::support::client::{Svid, ask, csr, id, identity, join, policies, sign};
 use crate::support::process::Control;
 use crate::support::within;
 
@@ -27,47 +28,93 @@ fn attested(svid: &Svid) -> Option<u64> {
     })
 }
 
+/// A control plane below an authority of others, which signs whatever a test wants.
+struct Signed {
+    control: Control,
+    root: Issuer<'static, KeyPair>,
+    /// When it began, since the epoch.
+    begun: u64,
+}
+
+impl Signed {
+    /// Renews certificates with themselves for two hours.
+    async fn start() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, "root");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).unwrap();
+        for name in ["root.pem", "root.key"] {
+            let text = if name == "root.pem" { certificate.pem() } else { key.serialize_pem() };
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(folder.path().join(name), mode).unwrap();
+        }
+        let root = Issuer::new(params, key);
+        let files = "authority: { roots: root.pem, issuer: root.pem, issuerKey: root.key, lifetime: 1h }\n";
+        let settings =
+            format!("{files}identity: {{ reattest: 2h }}\njoinTokens: {{ lifetime: 1h, uses: 10 }}\n");
+        let control = Control::start_in(folder, &settings).await;
+        Self { control, root, begun: foregate_control::clock::now().unix.as_secs() }
+    }
+
+    /// A certificate that began so many hours ago, and says when a token proved its workload where it does.
+    fn certificate(&self, hours: u64, attested: Option<u64>) -> Svid {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names = vec![SanType::URI(LEADS.try_into().unwrap())];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(self.ago(hours));
+        params.not_after = date_time_ymd(2100, 1, 1);
+        let mark = |at| CustomExtension::from_oid_content(ATTESTED, integer(at));
+        params.custom_extensions.extend(attested.map(mark));
+        Svid { chain: vec![params.signed_by(&key, &self.root).unwrap().into()], key }
+    }
+
+    /// Hours before it began, since the epoch.
+    fn ago(&self, hours: u64) -> u64 {
+        self.begun - hours * 3600
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_is_renewed_with_itself_for_a_while_after_the_last_token() {
-    let settings = format!("{GENERATED}authority: {{ lifetime: 6s }}\nidentity: {{ reattest: 6s }}\n");
-    let control = Control::start(&settings).await;
-    let token = control.token("ns/crm/sa/leads", &["--uses", "2"]);
-    let first = sign(&control, None, join(&token)).await.unwrap();
-    let begun = attested(&first).unwrap();
-    let mut renewed = Vec::new();
-    let refused = within("the end of renewals", async {
-        let mut last = sign(&control, Some(&first), None).await.unwrap();
-        loop {
-            tokio::time::sleep(Duration::from_millis(500)).await;
-            match sign(&control, Some(&last), None).await {
-                Ok(next) => last = next,
-                Err(refused) => break (refused, last),
-            }
-            renewed.push(attested(&last).unwrap());
-        }
-    });
-    let (refused, last) = refused.await;
-    assert!(renewed.len() > 3 && renewed.iter().all(|at| *at == begun), "copied: {renewed:?}, {begun}");
+    let signed = Signed::start().await;
+    let control = &signed.control;
+    // Renewals say when a token was shown, not when they were made.
+    let mut last = signed.certificate(0, Some(signed.ago(1)));
+    for _ in 0..2 {
+        last = sign(control, Some(&last), None).await.unwrap();
+        assert_eq!((id(&last).as_str(), attested(&last)), (LEADS, Some(signed.ago(1))));
+    }
+    let key = KeyPair::generate().unwrap();
+    let answer = ask(control, Some(&last), csr(&key, |_| ()), None).await.unwrap();
+    assert_eq!(answer.attested_until, signed.ago(1) + 2 * 3600);
+    // However young the certificate is.
+    let old = signed.certificate(0, Some(signed.ago(3)));
+    let refused = sign(control, Some(&old), None).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
-    for part in ["identity.reattest", "6s", "--control-token"] {
+    for part in ["identity.reattest", "7200s", "--control-token"] {
         assert!(refused.message().contains(part), "{part}: {}", refused.message());
     }
     let series = "foregate_control_certificates_total{proof=\"certificate\",outcome=\"unattested\"}";
     assert!(control.sample(series).await >= 1.0);
     // Who shows a token begins anew, and whoever is this workload already uses none of it up.
+    let token = control.token("ns/crm/sa/leads", &["--uses", "1"]);
     for _ in 0..3 {
-        let again = sign(&control, Some(&last), join(&token)).await.unwrap();
+        let again = sign(control, Some(&old), join(&token)).await.unwrap();
         assert_eq!(id(&again), LEADS);
-        assert!(attested(&again).unwrap() >= begun + 6);
-        sign(&control, Some(&again), None).await.unwrap();
+        assert!(attested(&again).unwrap() >= signed.begun);
+        sign(control, Some(&again), None).await.unwrap();
     }
-    let other = sign(&control, None, join(&token)).await.unwrap();
-    assert_eq!(
-        sign(&control, None, join(&token)).await.unwrap_err().code(),
-        Code::Unauthenticated,
-        "used up"
-    );
-    let refused = sign(&control, Some(&other), join(&token)).await.unwrap_err();
+    let other = sign(control, None, join(&token)).await.unwrap();
+    let used_up = sign(control, None, join(&token)).await.unwrap_err();
+    assert_eq!(used_up.code(), Code::Unauthenticated, "used up");
+    let refused = sign(control, Some(&other), join(&token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "a token that is used up proves nothing");
 }
 
@@ -83,38 +130,10 @@ async fn a_token_of_another_workload_is_used_up_whatever_the_connection_shows() 
 
 #[tokio::test]
 async fn certificates_that_say_nothing_of_a_token_count_from_when_they_began() {
-    let folder = Arc::new(tempfile::tempdir().unwrap());
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.distinguished_name.push(DnType::CommonName, "root");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let certificate = params.self_signed(&key).unwrap();
-    for name in ["root.pem", "root.key"] {
-        let text = if name == "root.pem" { certificate.pem() } else { key.serialize_pem() };
-        std::fs::write(folder.path().join(name), text).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
-        std::fs::set_permissions(folder.path().join(name), mode).unwrap();
-    }
-    let root = Issuer::new(params, key);
-    let files = "authority: { roots: root.pem, issuer: root.pem, issuerKey: root.key, lifetime: 1h }\n";
-    let settings = format!("{files}identity: {{ reattest: 2h }}\n");
-    let control = Control::start_in(folder, &settings).await;
-    let now = foregate_control::clock::now().unix.as_secs();
-    let unmarked = |hours: u64| {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.subject_alt_names = vec![SanType::URI(LEADS.try_into().unwrap())];
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = date_time_ymd(1970, 1, 1) + Duration::from_secs(now - hours * 3600);
-        params.not_after = date_time_ymd(2100, 1, 1);
-        Svid { chain: vec![params.signed_by(&key, &root).unwrap().into()], key }
-    };
-    let renewed = sign(&control, Some(&unmarked(1)), None).await.unwrap();
-    assert_eq!(attested(&renewed), Some(now - 3600));
-    let refused = sign(&control, Some(&unmarked(3)), None).await.unwrap_err();
+    let signed = Signed::start().await;
+    let renewed = sign(&signed.control, Some(&signed.certificate(1, None)), None).await.unwrap();
+    assert_eq!(attested(&renewed), Some(signed.ago(1)));
+    let refused = sign(&signed.control, Some(&signed.certificate(3, None)), None).await.unwrap_err();
     assert!(refused.message().contains("identity.reattest"), "{refused}");
 }
 

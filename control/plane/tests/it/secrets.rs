@@ -173,3 +173,49 @@ async fn a_renewed_key_reaches_proxies_without_a_roll_out_and_the_old_one_is_on_
     assert_eq!(proxy.revision, revision);
     assert!(holding(&state, &second.1).is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_could_not_be_replaced_on_the_disk_is_replaced_as_soon_as_it_can_be() {
+    let folder: Arc<TempDir> = Arc::new(tempfile::tempdir().unwrap());
+    let (first, second) = (pair(), pair());
+    put(folder.path(), "one", 8443, (&first.0, &first.1));
+    let control = Control::start_in(Arc::clone(&folder), SETTINGS).await;
+    control.event("revision adopted").await;
+    let state = folder.path().join("state");
+    // Something is in the way of what is about to take the place of those that are kept.
+    std::fs::write(state.join("secrets.new"), "").unwrap();
+    put(folder.path(), "two", 8443, (&second.0, &second.1));
+    let fault = control.event("secrets not kept").await;
+    assert!(fault["help"].as_str().unwrap().contains("stateDir"), "{fault}");
+    let mut proxy = Proxy::open(&control).await;
+    proxy.until_key(&second.1).await;
+    assert_eq!(holding(&state, &first.1), [state.join(KEY).display().to_string()]);
+    within("the metric", async {
+        while control.sample("foregate_control_secrets_unkept").await < 1.0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // No source and no plan changes any more.
+    std::fs::remove_file(state.join("secrets.new")).unwrap();
+    control.event("secrets kept").await;
+    assert!(holding(&state, &first.1).is_empty());
+    assert_eq!(holding(&state, &second.1), [state.join(KEY).display().to_string()]);
+    assert_eq!(control.text().matches("\"secrets not kept\"").count(), 1, "{}", control.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_disagrees_with_what_is_in_force_is_told_of() {
+    let folder: Arc<TempDir> = Arc::new(tempfile::tempdir().unwrap());
+    let pair = pair();
+    put(folder.path(), "one", 8443, (&pair.0, &pair.1));
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    let two = "policies } }, { name: more, folder: { path: more } }]";
+    let settings = SETTINGS.replace("policies } }]", two);
+    let control = Control::start_in(Arc::clone(&folder), &settings).await;
+    control.event("revision adopted").await;
+    std::fs::write(folder.path().join("more/edge.yaml"), gateway(8444)).unwrap();
+    let refused = control.event("revision refused").await;
+    let why = refused["diagnostics"][0].as_str().unwrap();
+    assert!(why.starts_with("FG0750 edge.yaml") && why.contains("`files` and `more`"), "{refused}");
+}

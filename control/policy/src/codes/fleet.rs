@@ -9,8 +9,8 @@ use crate::codes::{
 pub(super) const OF_FLEET: &[Entry] = &[
     entry(
         SOURCE_CONFLICT,
-        "Two sources hold different files of one name",
-        "The files of all sources stand in one tree. Where two sources have a file of the same name and different content, neither is more right than the other. Documents of the same kind, namespace and name in two files are FG0201.",
+        "Two sources hold different things under one name",
+        "The files of all sources stand in one tree. Where two sources have a file of the same name and different content, or one has a file where the other has a folder, neither is more right than the other. What is below `secrets` stands at the top whatever `mount` says, and is renamed. Documents of the same kind, namespace and name in two files are FG0201.",
         "sources:\n- { name: edge, folder: { path: /etc/edge } }\n- { name: teams, folder: { path: /etc/teams } }",
         "sources:\n- { name: edge, folder: { path: /etc/edge } }\n- { name: teams, folder: { path: /etc/teams }, mount: teams }",
     ),

@@ -197,7 +197,16 @@ async fn a_gateway_proves_itself_with_its_token_and_says_what_to_do_once_that_is
     events.wait("what to do", said).await;
     let failure = identity(&gateway).await["failure"].as_str().unwrap_or_default().to_owned();
     assert!(failure.contains("identity.reattest") && failure.contains("--control-token"), "{failure}");
-    assert!(failure.contains("nor was the token taken"), "{failure}");
+    assert!(failure.contains("nor was the token taken") && failure.contains("not valid"), "{failure}");
+    // Once the certificate was not taken, the token was shown beside it again, though it had been refused.
+    let beside = |event: &Value| {
+        event["event.name"] == "certificate refused"
+            && event["proof"] == "join token"
+            && event["spiffe_id"].is_string()
+    };
+    control.lines().wait_count("the token shown again", 2, beside).await;
+    let told = |event: &&Value| event["event.name"] == "token not taken";
+    assert_eq!(gateway.events().all().iter().filter(told).count(), 1, "the same again is told once");
     // A new one mends it, from now on with the token each time, which uses none of it up.
     control.token_of("ns/crm/sa/front", &["--uses", "2"]);
     let tokens = gateway.events().all().iter().filter(|event| by("token")(event)).count();
@@ -206,6 +215,8 @@ async fn a_gateway_proves_itself_with_its_token_and_says_what_to_do_once_that_is
     assert!(status["failure"].is_null() && status["attested"].as_str().unwrap() > begun.as_str(), "{status}");
     let attested = gateway.sample("foregate_identity_attested_timestamp_seconds").await;
     assert!(attested.is_some_and(|at| at > 1.7e9), "{attested:?}");
+    let until = gateway.sample("foregate_identity_attested_until_timestamp_seconds").await;
+    assert!(until.zip(attested).is_some_and(|(until, at)| until >= at + 6.0), "{until:?} {attested:?}");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use foregate_filters::causes::causes;
 use gix::ObjectId;
 use gix::credentials::helper::Action;
 use gix::credentials::protocol::Outcome;
@@ -16,7 +17,6 @@ use gix::remote::Direction;
 use gix::remote::fetch::Tags;
 use zeroize::Zeroizing;
 
-use crate::causes::causes;
 use crate::clock;
 use crate::sources::spec::{GitCredentials, GitSpec};
 
