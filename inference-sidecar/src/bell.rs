@@ -51,9 +51,10 @@ impl Bell {
         task.register(cx.waker());
         let mut own = Context::from_waker(&self.waker);
         for _ in 0..PASSES {
-            state.store(POLLED, Ordering::SeqCst);
+            // Takes what rang before: whoever rings between two looks wakes nobody, and what it gave has to be seen.
+            state.swap(POLLED, Ordering::SeqCst);
             if let ready @ Poll::Ready(_) = look(&mut own) {
-                state.store(0, Ordering::SeqCst);
+                state.swap(0, Ordering::SeqCst);
                 return ready;
             }
             if state.compare_exchange(POLLED, 0, Ordering::SeqCst, Ordering::SeqCst).is_ok() {

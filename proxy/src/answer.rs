@@ -238,14 +238,18 @@ impl Body for ResponseBody {
                 if broken.is_some() {
                     *keeping = None;
                 }
+                let late = deadline.as_mut().is_some_and(|deadline| match &frame {
+                    Poll::Pending => deadline.poll(cx).is_ready(),
+                    // An upstream that always has more is never waited for.
+                    Poll::Ready(Some(Ok(_))) => !incoming.is_end_stream() && deadline.has_come(),
+                    Poll::Ready(_) => false,
+                });
                 let frame = match frame {
-                    Poll::Pending => match deadline.as_mut().map(|deadline| deadline.poll(cx)) {
-                        Some(Poll::Ready(())) if is_call(this.life.as_deref()) => {
-                            return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
-                        }
-                        Some(Poll::Ready(())) => Poll::Ready(Some(Err(AnswerError::Deadline))),
-                        Some(Poll::Pending) | None => Poll::Pending,
-                    },
+                    _ if late && is_call(this.life.as_deref()) => {
+                        return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
+                    }
+                    _ if late => Poll::Ready(Some(Err(AnswerError::Deadline))),
+                    Poll::Pending => Poll::Pending,
                     Poll::Ready(Some(Err(_))) if kept_waiting(this.life.as_mut()) => {
                         if is_call(this.life.as_deref()) {
                             return this.broken_off(Reason::BodyTimeout, End::Idle);

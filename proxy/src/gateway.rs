@@ -31,6 +31,7 @@ use crate::body::{RequestBody, collect, discard};
 use crate::clock;
 use crate::connection::Connection;
 use crate::dispatch::course::Course;
+use crate::dispatch::outgoing::Outgoing;
 use crate::dispatch::upstream::UpstreamState;
 use crate::dispatch::{self, Answer, Call, DispatchError};
 use crate::handshake::tally::Tally;
@@ -77,7 +78,7 @@ pub struct Gateway {
 /// Where a forwarded request went.
 struct Chosen<'a> {
     backend: &'a WeightedBackend,
-    answer: Answer,
+    answer: Box<Answer>,
 }
 
 /// What a request that is forwarded is bound for.
@@ -92,8 +93,7 @@ struct Bound<'a> {
 
 /// A request as it goes to its upstream, with what it holds there.
 struct Shaped<'a> {
-    head: Parts,
-    body: RequestBody,
+    request: Outgoing,
     ticket: Option<Box<Ticket>>,
     permit: Permit<'a>,
     /// The credential that it carries.
@@ -104,8 +104,7 @@ struct Shaped<'a> {
 /// A request that everything lets pass, before it is forwarded.
 #[derive(Debug)]
 pub struct Admitted {
-    head: Parts,
-    body: RequestBody,
+    request: Outgoing,
     route: Arc<Route>,
     hop: HopByHop,
 }
@@ -118,15 +117,16 @@ pub fn handle(
     // pin: one moment, one snapshot. At once: the stream must know that a request is under way before the
     // codec asks it for more bytes.
     let life = Life::pin(connection, &request);
-    serve(life, request)
+    let (head, body) = request.into_parts();
+    serve(life, Box::new(head), body)
 }
 
 async fn serve(
     mut life: Box<Life>,
-    request: Request<Incoming>,
+    head: Box<Parts>,
+    body: Incoming,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let connection = Arc::clone(&life.connection);
-    let (head, body) = request.into_parts();
     let mut body = Some(body);
     let expects = life.rare.has(Kind::Expect);
     let http1 = head.version < Version::HTTP_2;
@@ -160,7 +160,7 @@ async fn serve(
     Ok(response)
 }
 
-async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> Result<End, Refusal> {
+async fn run(life: &mut Life, mut head: Box<Parts>, body: &mut Option<Incoming>) -> Result<End, Refusal> {
     if life.connection.gateway.telemetry.must_refuse() {
         return Err(at(Step::Pin)(Reply::new(Reason::LogUnavailable)));
     }
@@ -207,11 +207,12 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
     match &route.action {
         Action::Redirect(redirect) => routing::redirected(life, &head, redirect, &route),
         Action::Forward(_) if idempotency::holds_keys(life) => {
-            Ok(End::Admitted(Box::new(Admitted { head, body: sent, route: Arc::clone(&route), hop })))
+            let request = Outgoing { head, body: sent };
+            Ok(End::Admitted(Box::new(Admitted { request, route: Arc::clone(&route), hop })))
         }
         Action::Forward(forward) => {
             let client = hop.upgrade.as_ref().and_then(|_| head.extensions.remove::<OnUpgrade>());
-            let chosen = dispatch(life, head, (sent, body), &route, forward, &hop).await?;
+            let chosen = dispatch(life, Outgoing { head, body: sent }, body, &route, forward, &hop).await?;
             let end = chosen.end(forward, &route, client);
             // Boxed: only routes whose contract speaks of responses pay for it.
             if inspect::is_asked(life) { Box::pin(inspected(life, end)).await } else { Ok(end) }
@@ -221,12 +222,12 @@ async fn run(life: &mut Life, mut head: Parts, body: &mut Option<Incoming>) -> R
 
 /// Forwards a request that was admitted, apart from the connection it came on. Upgrades hold no keys.
 pub async fn carry_on(life: &mut Life, admitted: Admitted) -> Result<End, Refusal> {
-    let Admitted { head, body, route, hop } = admitted;
+    let Admitted { request, route, hop } = admitted;
     let Action::Forward(forward) = &route.action else {
         return Err(at(Step::Dispatch)(Reply::new(Reason::Internal).detail("the route forwards nothing")));
     };
     life.reached = Some(Arc::default());
-    let chosen = dispatch(life, head, (body, &mut None), &route, forward, &hop).await?;
+    let chosen = dispatch(life, request, &mut None, &route, forward, &hop).await?;
     let end = chosen.end(forward, &route, None);
     if inspect::is_asked(life) { inspected(life, end).await } else { Ok(end) }
 }
@@ -235,7 +236,7 @@ pub async fn carry_on(life: &mut Life, admitted: Admitted) -> Result<End, Refusa
 async fn inspected(life: &mut Life, end: End) -> Result<End, Refusal> {
     let End::Answered { route, backend, answer, client } = end else { return Ok(end) };
     Ok(match inspect::meet(life, answer, time_for_body(&route)).await? {
-        Inspected::Passing(answer) => End::Answered { route, backend, answer: *answer, client },
+        Inspected::Passing(answer) => End::Answered { route, backend, answer, client },
         Inspected::Held(response) => End::Held { route, backend, response },
     })
 }
@@ -277,24 +278,24 @@ async fn read_body(
 
 async fn dispatch<'a>(
     life: &mut Life,
-    head: Parts,
-    (body, left): (RequestBody, &mut Option<Incoming>),
+    request: Outgoing,
+    left: &mut Option<Incoming>,
     route: &Route,
     forward: &'a Forward,
     hop: &HopByHop,
 ) -> Result<Chosen<'a>, Refusal> {
     let invalid = |detail: &str| at(Step::Dispatch)(Reply::new(Reason::BackendInvalid).detail(detail));
-    let (backend, session) = chosen(life, &head, route, forward);
+    let (backend, session) = chosen(life, &request.head, route, forward);
     let backend = backend.ok_or_else(|| invalid("no backend has a weight"))?;
     let upstream = life.live.upstreams.get(backend.upstream).map(Arc::clone);
     let upstream = upstream.ok_or_else(|| invalid("the backend names no upstream"))?;
     life.upstream = Some(Arc::clone(&upstream.spec.name));
     let bound = Bound { route, forward, hop, backend, session };
-    let Shaped { head, body, mut ticket, mut permit, shown, mut course } =
-        shaped(life, head, (body, left), &bound, &upstream).await?;
+    let Shaped { request, mut ticket, mut permit, shown, mut course } =
+        shaped(life, request, left, &bound, &upstream).await?;
 
     // dispatch: one endpoint, within the time of the route.
-    life.progress = body.progress();
+    life.progress = request.body.progress();
     let started = clock::monotonic();
     life.dispatched = Some(started);
     permit.sent(started);
@@ -314,7 +315,7 @@ async fn dispatch<'a>(
         meant: life.connection.captured,
         attempts: attempts.as_deref(),
     };
-    let mut sending = pin!(dispatch::send(&upstream, head, body, call));
+    let mut sending = pin!(dispatch::send(&upstream, request, call));
     let outcome = match limit {
         None => sending.await,
         Some(limit) => {
@@ -343,8 +344,8 @@ async fn dispatch<'a>(
 /// Enters the upstream, and applies all edits, once.
 async fn shaped<'a>(
     life: &mut Life,
-    mut head: Parts,
-    (body, left): (RequestBody, &mut Option<Incoming>),
+    Outgoing { mut head, body }: Outgoing,
+    left: &mut Option<Incoming>,
     &Bound { route, forward, hop, backend, session }: &Bound<'a>,
     upstream: &'a UpstreamState,
 ) -> Result<Shaped<'a>, Refusal> {
@@ -375,7 +376,7 @@ async fn shaped<'a>(
     if upstream.spec.proxy_protocol.is_some() {
         head.extensions.insert(life.connection.ends());
     }
-    Ok(Shaped { head, body, ticket, permit, shown, course })
+    Ok(Shaped { request: Outgoing { head, body }, ticket, permit, shown, course })
 }
 
 /// Sends the copy of a request, shaped already, to an upstream that mirrors.
@@ -384,11 +385,10 @@ async fn shaped<'a>(
 /// As [`dispatch::send`].
 pub async fn send_copy(
     upstream: &Arc<UpstreamState>,
-    head: Parts,
-    body: RequestBody,
-) -> Result<Answer, DispatchError> {
+    request: Outgoing,
+) -> Result<Box<Answer>, DispatchError> {
     let course = Course { retry: None, limit: None, total: None, of_caller: false, key: None, tries: None };
     let course = upstream.is_balanced().then_some(course);
     let call = Call { now: clock::monotonic(), course, reached: None, meant: None, attempts: None };
-    Box::pin(dispatch::send(upstream, head, body, call)).await
+    Box::pin(dispatch::send(upstream, request, call)).await
 }

@@ -49,13 +49,13 @@ pub fn is_asked(life: &Life) -> bool {
 ///
 /// # Errors
 /// A refusal where the response is not what the contract allows, and the policy enforces that.
-pub async fn meet(life: &mut Life, answer: Answer, limit: Duration) -> Result<Inspected, Refusal> {
-    let Some(matched) = life.ctx.contract.as_deref() else { return Ok(Inspected::Passing(Box::new(answer))) };
+pub async fn meet(life: &mut Life, answer: Box<Answer>, limit: Duration) -> Result<Inspected, Refusal> {
+    let Some(matched) = life.ctx.contract.as_deref() else { return Ok(Inspected::Passing(answer)) };
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Inspected::Passing(Box::new(answer)));
+        return Ok(Inspected::Passing(answer));
     }
     let enforced = matched.responses == Responses::Enforce;
-    let Answer { response, mut lease, endpoint } = answer;
+    let Answer { response, mut lease, endpoint } = *answer;
     let (head, body) = response.into_parts();
     let check = match matched.head(&head, life.is_head()) {
         Ok(check) => check,

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::body::{BodyError, RequestBody};
 use crate::dispatch::Answer;
+use crate::dispatch::outgoing::Outgoing;
 use crate::dispatch::upstream::UpstreamState;
 use crate::gateway;
 use crate::head::HopByHop;
@@ -86,7 +87,7 @@ impl Drop for Permit {
 #[derive(Debug)]
 struct Copied {
     upstream: Arc<UpstreamState>,
-    head: Parts,
+    head: Box<Parts>,
     telemetry: Arc<Telemetry>,
     _permit: Permit,
 }
@@ -154,7 +155,7 @@ fn copy(
         count(Outcome::Failed);
         return None;
     }
-    Some(Copied { upstream, head: copied, telemetry: Arc::clone(telemetry), _permit: permit })
+    Some(Copied { upstream, head: Box::new(copied), telemetry: Arc::clone(telemetry), _permit: permit })
 }
 
 impl Copies {
@@ -200,10 +201,10 @@ impl Copied {
         if !body.is_empty() {
             shape::content_length(&mut self.head.headers, body.len());
         }
-        let (mut head, ()) = Request::new(()).into_parts();
-        std::mem::swap(&mut head, &mut self.head);
+        let head = std::mem::replace(&mut self.head, Box::new(Request::new(()).into_parts().0));
+        let request = Outgoing { head, body: RequestBody::from(body) };
         let exchange = async {
-            match gateway::send_copy(&self.upstream, head, RequestBody::from(body)).await {
+            match gateway::send_copy(&self.upstream, request).await {
                 Ok(answer) => {
                     forget(answer).await;
                     Outcome::Answered
@@ -217,8 +218,8 @@ impl Copied {
 }
 
 /// Reads an answer to its end, so that its connection serves again.
-async fn forget(answer: Answer) {
-    let Answer { response, mut lease, .. } = answer;
+async fn forget(answer: Box<Answer>) {
+    let Answer { response, mut lease, .. } = *answer;
     let mut body = response.into_body();
     let mut left = MAX_ANSWER;
     loop {

@@ -97,7 +97,7 @@ pub fn settle(
     life: &mut Life,
     upstream: &UpstreamState,
     ticket: Option<Box<Ticket>>,
-    outcome: &Result<Answer, DispatchError>,
+    outcome: &Result<Box<Answer>, DispatchError>,
 ) {
     let (Some(mut ticket), Some(pool)) = (ticket, &upstream.org) else { return };
     let class = ticket.class().cloned();

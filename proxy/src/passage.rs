@@ -130,8 +130,8 @@ pub fn settled(
     upstream: &UpstreamState,
     permit: Permit<'_>,
     started: Duration,
-    outcome: Result<Answer, DispatchError>,
-) -> Result<Answer, Refusal> {
+    outcome: Result<Box<Answer>, DispatchError>,
+) -> Result<Box<Answer>, Refusal> {
     let now = clock::monotonic();
     let took = now.saturating_sub(started);
     life.upstream_time = Some(took);
@@ -142,7 +142,7 @@ pub fn settled(
     match &outcome {
         // What a client does to its body says nothing of the upstream.
         Err(error) if error.is_of_client() || life.still_sends() => permit.forget(),
-        _ => permit.answered(took, outcome.as_ref().map_or(true, Answer::is_unavailable), now),
+        _ => permit.answered(took, outcome.as_ref().map_or(true, |answer| answer.is_unavailable()), now),
     }
     outcome.map_err(|error| {
         life.endpoint = error.endpoint();

@@ -26,16 +26,12 @@ use crate::timer::Timer;
 use crate::upgrade;
 
 /// How a request that nothing refused goes on.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "almost every request is answered: a box would cost each of them"
-)]
 #[derive(Debug)]
 pub enum End {
     Answered {
         route: Arc<Route>,
         backend: usize,
-        answer: Answer,
+        answer: Box<Answer>,
         client: Option<OnUpgrade>,
     },
     /// The body was looked at, and is here.
@@ -117,10 +113,10 @@ fn answered(
     mut life: Box<Life>,
     route: &Route,
     backend: Option<&WeightedBackend>,
-    answer: Answer,
+    answer: Box<Answer>,
     client: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
-    let Answer { mut response, mut lease, .. } = answer;
+    let Answer { mut response, mut lease, .. } = *answer;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let Some(client) = client else {
             lease.abandon();

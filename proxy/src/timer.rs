@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use tokio::task::coop::unconstrained;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::clock;
@@ -43,7 +44,13 @@ impl Timer {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let end = self.end;
         let (sleep, _) = self.sleep.get_or_insert_with(|| (started(end), home()));
-        sleep.as_mut().poll(cx)
+        // Also where what is waited for has used up the turn of its task: it may do so each time.
+        pin!(unconstrained(sleep.as_mut())).poll(cx)
+    }
+
+    /// True once the time has come; wakes nobody.
+    pub fn has_come(&self) -> bool {
+        clock::monotonic() >= self.end
     }
 }
 
@@ -88,6 +95,7 @@ mod tests {
     use super::{KEPT, Timer, within};
     use crate::clock;
     use std::future::{pending, poll_fn, ready};
+    use std::task::Poll;
     use std::time::Duration;
     use tokio::task::yield_now;
 
@@ -113,7 +121,7 @@ mod tests {
     async fn a_timer_that_is_used_again_keeps_the_new_time() {
         for first in [LONG, SHORT] {
             let mut timer = Timer::until(clock::monotonic() + first);
-            assert!(poll_fn(|cx| std::task::Poll::Ready(timer.poll(cx))).await.is_pending());
+            assert!(poll_fn(|cx| Poll::Ready(timer.poll(cx))).await.is_pending());
             if first == SHORT {
                 poll_fn(|cx| timer.poll(cx)).await;
             }
@@ -130,10 +138,24 @@ mod tests {
         }
     }
 
+    /// What is waited for takes all of the turn that its task has, each time.
+    #[tokio::test]
+    async fn what_is_always_busy_does_not_keep_the_time_from_coming() {
+        let end = clock::monotonic() + SHORT;
+        let busy = poll_fn(|cx| {
+            while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            Poll::<()>::Pending
+        });
+        assert_eq!(within(end, busy).await, None);
+        assert!(Timer::until(end).has_come() && !Timer::until(end + LONG).has_come());
+    }
+
     #[tokio::test]
     async fn no_thread_gets_the_timer_of_another() {
         let mut timer = Timer::until(clock::monotonic() + LONG);
-        assert!(poll_fn(|cx| std::task::Poll::Ready(timer.poll(cx))).await.is_pending());
+        assert!(poll_fn(|cx| Poll::Ready(timer.poll(cx))).await.is_pending());
         let left = std::thread::spawn(move || {
             drop(timer);
             kept()

@@ -27,6 +27,15 @@ pub fn framed(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
+/// The same for a message that is encoded already.
+pub fn framed_bytes(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
 /// Takes the one message out of a body; `None` where it is compressed, or of another length than it says.
 pub fn unframed(mut body: Bytes) -> Option<Bytes> {
     let [packed, length @ ..] = body.first_chunk::<PREFIX>().copied()?;
@@ -37,13 +46,14 @@ pub fn unframed(mut body: Bytes) -> Option<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::messages::ModelReadyRequest;
-    use super::{framed, unframed};
+    use super::{framed, framed_bytes, unframed};
     use bytes::Bytes;
     use prost::Message;
 
     #[test]
     fn a_frame_holds_one_message() {
         let asked = ModelReadyRequest { name: "lead".to_owned(), version: "7".to_owned() };
+        assert_eq!(framed_bytes(&asked.encode_to_vec()), framed(&asked));
         let message = unframed(framed(&asked)).unwrap();
         assert_eq!(ModelReadyRequest::decode(message).unwrap(), asked);
         for body in [&b""[..], b"\0\0\0\0", b"\0\0\0\0\x02a", b"\0\0\0\0\x02abc", b"\x01\0\0\0\x01a"] {

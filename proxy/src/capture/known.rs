@@ -162,13 +162,13 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use foregate_policy::balancing::Balancing;
     use foregate_policy::routes::destinations::{Destinations, Known};
-    use foregate_policy::snapshot::{Captured, Concurrency, Endpoint, Protocol, Upstream};
+    use foregate_policy::snapshot::{Captured, Endpoint, Upstream};
 
     use super::{Found, Index};
     use crate::dispatch::endpoint::Address;
     use crate::dispatch::roster::Roster;
+    use crate::dispatch::tests::plain;
     use crate::dispatch::upstream::UpstreamState;
 
     const LISTENER: u16 = 15_001;
@@ -187,24 +187,9 @@ mod tests {
             let at = address(text);
             Endpoint { host: at.ip().to_string().into(), port: at.port(), weight: 1, zone: None, priority: 0 }
         };
-        let spec = Upstream {
-            name: name.into(),
-            endpoints: endpoints.iter().map(written).collect(),
-            services: Vec::new(),
-            endpoints_file: None,
-            virtual_addresses: also.iter().map(|text| address(text)).collect(),
-            captured,
-            balancing: Balancing::default(),
-            protocol: Protocol::Http1,
-            tls: None,
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            max_idle_per_thread: 128,
-            credentials: None,
-            concurrency: Concurrency::default(),
-            org_quota: None,
-            proxy_protocol: None,
-        };
+        let virtual_addresses = also.iter().map(|text| address(text)).collect();
+        let spec = plain(name, endpoints.iter().map(written).collect());
+        let spec = Upstream { virtual_addresses, captured, ..spec };
         Arc::new(UpstreamState::new(Arc::new(spec), None, Roster::new(name.into(), None), None))
     }
 

@@ -89,7 +89,7 @@ fn summary(sources: &Sources, snapshot: &Snapshot, unseen: usize) -> String {
         "{}, {}, {}{unseen}",
         count(sources.files.len(), "file"),
         count(documents, "document"),
-        count(snapshot.routes.all().len(), "route")
+        count(snapshot.routes.all().len() + snapshot.streams.all().len(), "route")
     )
 }
 

@@ -25,8 +25,9 @@ use crate::proxy_protocol::header::Ends;
 const MAX_HEAD: u32 = 64 * 1024;
 
 /// Most that is read of an HTTP/1 response at once, in bytes; a larger head is refused. The codec begins with 8 KiB, and
-/// doubles what it reads as long as that is filled: large bodies take a quarter of the reads and writes that 64 KiB would.
-const MOST_READ: usize = 256 * 1024;
+/// doubles what it reads as long as that is filled: large bodies take half of the reads and writes that 64 KiB would. A
+/// connection that is kept behind a large answer keeps the room, and as much of a request waits for a slow upstream.
+const MOST_READ: usize = 128 * 1024;
 
 /// How often a silent HTTP/2 connection is asked whether it lives.
 const HTTP2_PING: Duration = Duration::from_secs(20);

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use foregate_policy::route::Retry;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::sleep;
 
-use crate::body::RequestBody;
 use crate::clock;
 use crate::dispatch::circuit::Outcome;
 use crate::dispatch::connect::{self, ConnectError};
 use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::outgoing::Outgoing;
 use crate::dispatch::pool::{self, Lease};
 use crate::dispatch::upstream::{UpstreamState, Want};
-use crate::dispatch::{Answer, Call, DispatchError, exchange, may_repeat, repeatable, unwanted};
+use crate::dispatch::{Answer, Call, DispatchError, exchange, unwanted};
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::random;
 use crate::telemetry::traces::attempts::AttemptLog;
@@ -56,9 +56,9 @@ pub struct Course<'a> {
 /// An attempt that brought no response.
 enum Failed {
     /// Not a byte of the request was sent.
-    Unsent(Box<Request<RequestBody>>, DispatchError),
+    Unsent(Outgoing, DispatchError),
     /// The same, because a connection that had been idle was at its end: the endpoint is not to blame.
-    Closed(Box<Request<RequestBody>>),
+    Closed(Outgoing),
     /// Such a connection ended under the request.
     Stale(DispatchError),
     /// The endpoint did not answer in time, or broke off without a byte of answer.
@@ -93,14 +93,14 @@ struct Attempts<'a> {
 /// Sends the request until there is an answer to give, or nothing is left to try.
 pub async fn send(
     upstream: &Arc<UpstreamState>,
-    mut request: Request<RequestBody>,
+    mut request: Outgoing,
     course: Course<'_>,
     call: Call<'_>,
-) -> Result<Answer, DispatchError> {
+) -> Result<Box<Answer>, DispatchError> {
     let mut now = call.now;
     upstream.roster.budget.request(&upstream.spec.balancing.budget, now);
-    let mut attempts = Attempts::new(upstream, course, may_repeat(&request), now);
-    attempts.ends = request.extensions().get().copied();
+    let mut attempts = Attempts::new(upstream, course, request.may_repeat(), now);
+    attempts.ends = request.head.extensions.get().copied();
     (attempts.reached, attempts.log) = (call.reached, call.attempts);
     let mut again: Option<Arc<Endpoint>> = None;
     let mut last = DispatchError::NoEndpoint;
@@ -113,9 +113,9 @@ pub async fn send(
                 None => return Err(last),
             },
         };
-        let copy = if attempts.safe { repeatable(&request) } else { None };
+        let copy = if attempts.safe { request.repeatable() } else { None };
         if let Some(log) = attempts.log {
-            log.begin(request.headers_mut(), endpoint.address(), now);
+            log.begin(&mut request.head.headers, endpoint.address(), now);
         }
         let outcome = attempts.one(&endpoint, request, fresh, now).await;
         attempts.count(&outcome);
@@ -129,7 +129,7 @@ pub async fn send(
             }
             Err(Failed::Client(error) | Failed::Began(error)) => return Err(error),
             Err(Failed::Closed(unsent)) => {
-                (request, again) = (*unsent, Some(endpoint));
+                (request, again) = (unsent, Some(endpoint));
                 now = clock::monotonic();
                 continue;
             }
@@ -138,7 +138,7 @@ pub async fn send(
                 if attempts.connects == 0 || attempts.over(clock::monotonic()) {
                     return Err(error);
                 }
-                (request, last) = (*unsent, error);
+                (request, last) = (unsent, error);
                 now = clock::monotonic();
                 continue;
             }
@@ -177,7 +177,7 @@ impl<'a> Attempts<'a> {
     }
 
     /// Counts and notes what an endpoint was asked, or could not be.
-    fn count(&self, outcome: &Result<Answer, Failed>) {
+    fn count(&self, outcome: &Result<Box<Answer>, Failed>) {
         if let (Some(tries), false) = (self.course.tries, matches!(outcome, Err(Failed::Closed(_)))) {
             tries.fetch_add(1, Ordering::Relaxed);
         }
@@ -243,10 +243,10 @@ impl<'a> Attempts<'a> {
     async fn one(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<RequestBody>,
+        request: Outgoing,
         fresh: bool,
         started: Duration,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Box<Answer>, Failed> {
         let upstream = self.upstream;
         let outcome = self.attempt(endpoint, request, fresh, started).await;
         let verdict = match &outcome {
@@ -265,10 +265,10 @@ impl<'a> Attempts<'a> {
     async fn attempt(
         &self,
         endpoint: &Arc<Endpoint>,
-        request: Request<RequestBody>,
+        request: Outgoing,
         fresh: bool,
         started: Duration,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Box<Answer>, Failed> {
         let (upstream, address) = (self.upstream, endpoint.address());
         let pooled = if fresh { None } else { pool::take(upstream, endpoint, started) };
         let (sender, idle) = match pooled {
@@ -277,11 +277,11 @@ impl<'a> Attempts<'a> {
                 Ok(sender) => (sender, false),
                 Err(source) => {
                     let error = DispatchError::Connect { endpoint: address, source };
-                    return Err(Failed::Unsent(Box::new(request), error));
+                    return Err(Failed::Unsent(request, error));
                 }
             },
         };
-        let progress = request.body().progress();
+        let progress = request.body.progress();
         let lease =
             Lease::new(Arc::clone(upstream), Arc::clone(endpoint), sender, progress.clone()).counted();
         let exchanging = exchange(lease, address, request, self.reached);

@@ -77,6 +77,11 @@ impl Driven {
         (self.apart || self.running.is_some()) && self.bell.has_rung()
     }
 
+    /// True where it has come to its end: its upstream has said farewell, or broke.
+    pub const fn has_ended(&self) -> bool {
+        self.running.is_none() && !self.apart
+    }
+
     /// Lets it run on a task of its own from now on, whether anybody asks or not.
     pub fn part(&mut self) {
         // Without a runtime the process is ending.

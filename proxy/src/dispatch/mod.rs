@@ -10,12 +10,13 @@ pub mod driven;
 pub mod endpoint;
 pub mod ewma;
 pub mod maglev;
+pub mod outgoing;
 pub mod pool;
 pub mod roster;
 pub mod table;
 pub mod tally;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod tls;
 pub mod unwanted;
 pub mod upstream;
@@ -28,18 +29,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use foregate_filters::reason::Reason;
-use http::request::Parts;
-use http::{Method, Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use crate::body::RequestBody;
 use crate::clock;
 use crate::dispatch::connect::ConnectError;
 use crate::dispatch::course::Course;
 use crate::dispatch::endpoint::Endpoint;
+use crate::dispatch::outgoing::Outgoing;
 use crate::dispatch::pool::Lease;
 use crate::dispatch::upstream::UpstreamState;
+use crate::progress::Progress;
 use crate::proxy_protocol::header::Ends;
 use crate::telemetry::traces::attempts::AttemptLog;
 
@@ -144,11 +145,9 @@ pub struct Call<'a> {
 /// See [`DispatchError::reason`].
 pub async fn send(
     upstream: &Arc<UpstreamState>,
-    head: Parts,
-    body: RequestBody,
+    mut request: Outgoing,
     call: Call<'_>,
-) -> Result<Answer, DispatchError> {
-    let mut request = Request::from_parts(head, body);
+) -> Result<Box<Answer>, DispatchError> {
     if let Some(course) = call.course {
         // Boxed: it is large, and requests to a single endpoint need none of it.
         return Box::pin(course::send(upstream, request, course, call)).await;
@@ -160,23 +159,22 @@ pub async fn send(
     let endpoint = endpoint.ok_or(DispatchError::NoEndpoint)?;
     let address = endpoint.address();
     if let Some(attempts) = call.attempts {
-        attempts.begin(request.headers_mut(), address, call.now);
+        attempts.begin(&mut request.head.headers, address, call.now);
     }
     if let Some((sender, idle)) = pool::take(upstream, &endpoint, call.now) {
-        let copy = if idle >= LIKELY_STALE { repeatable(&request) } else { None };
-        let lease =
-            Lease::new(Arc::clone(upstream), Arc::clone(&endpoint), sender, request.body().progress());
+        let copy = if idle >= LIKELY_STALE { request.repeatable() } else { None };
+        let lease = Lease::new(Arc::clone(upstream), Arc::clone(&endpoint), sender, request.body.progress());
         match exchange(lease, address, request, call.reached).await {
             Ok(answer) => return Ok(answer),
             // The attempt goes on: nothing of it was sent.
-            Err(Failure { unsent: Some(unsent), .. }) => request = *unsent,
+            Err(Failure { unsent: Some(unsent), .. }) => request = unsent,
             Err(failure) => match copy.filter(|_| !failure.answered) {
                 Some(copy) => {
                     request = copy;
                     if let Some(attempts) = call.attempts {
                         let now = clock::monotonic();
                         attempts.end(0, Some(failure.told(address).reason()), now);
-                        attempts.begin(request.headers_mut(), address, now);
+                        attempts.begin(&mut request.head.headers, address, now);
                     }
                 }
                 None => return Err(failure.told(address)),
@@ -191,46 +189,23 @@ pub async fn send(
 async fn send_anew(
     upstream: &Arc<UpstreamState>,
     endpoint: Arc<Endpoint>,
-    request: Request<RequestBody>,
+    request: Outgoing,
     reached: Option<&AtomicBool>,
-) -> Result<Answer, DispatchError> {
+) -> Result<Box<Answer>, DispatchError> {
     let address = endpoint.address();
-    let ends = request.extensions().get::<Ends>().copied();
+    let ends = request.head.extensions.get::<Ends>().copied();
     let sender = connect::connect(upstream, &endpoint, ends)
         .await
         .map_err(|source| DispatchError::Connect { endpoint: address, source })?;
     pool::share(upstream, &endpoint, &sender);
-    let lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body().progress());
+    let lease = Lease::new(Arc::clone(upstream), endpoint, sender, request.body.progress());
     exchange(lease, address, request, reached).await.map_err(|failure| failure.told(address))
-}
-
-/// True where a request may be sent twice: its method is idempotent, and its body does not pass by.
-fn may_repeat(request: &Request<RequestBody>) -> bool {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
-    );
-    idempotent && !matches!(request.body(), RequestBody::Stream(..) | RequestBody::Tee(_))
-}
-
-/// A second copy of a request that may be sent twice.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    if !may_repeat(request) {
-        return None;
-    }
-    let body = request.body().replay()?;
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 struct Failure {
     error: hyper::Error,
     /// The request, where not a byte of it was sent.
-    unsent: Option<Box<Request<RequestBody>>>,
+    unsent: Option<Outgoing>,
     /// True where the upstream had begun to answer.
     answered: bool,
     /// The client's body broke: an HTTP/2 connection tells of it as of any other reset.
@@ -251,29 +226,30 @@ impl Failure {
 fn exchange(
     mut lease: Lease,
     endpoint: SocketAddr,
-    request: Request<RequestBody>,
+    request: Outgoing,
     reached: Option<&AtomicBool>,
-) -> impl Future<Output = Result<Answer, Failure>> {
-    let progress = request.body().progress();
-    let large = request.body().size_hint().lower() > AT_ONCE;
+) -> impl Future<Output = Result<Box<Answer>, Failure>> {
+    let progress = request.body.progress();
+    let large = request.body.size_hint().lower() > AT_ONCE;
     let before = reached.is_some_and(|reached| reached.swap(true, Ordering::Relaxed));
-    let sent = lease.send(request);
+    let sent = lease.send(request.into());
     async move {
         let mut sent = pin!(sent);
         match poll_fn(|cx| lease.poll(cx, |cx| sent.as_mut().poll(cx))).await {
             Ok(response) => {
                 // What still goes up must not wait for a client to take what comes down; a tunnel is neither.
+                let unsent = |it: Arc<Progress>| !it.done() || it.bytes() > AT_ONCE;
                 if large
-                    || progress.is_some_and(|progress| !progress.done())
+                    || progress.is_some_and(unsent)
                     || response.status() == StatusCode::SWITCHING_PROTOCOLS
                 {
                     lease.part();
                 }
-                Ok(Answer { response, lease, endpoint })
+                Ok(Box::new(Answer { response, lease, endpoint }))
             }
             Err(mut failed) => {
                 lease.abandon();
-                let unsent = failed.take_message().map(Box::new);
+                let unsent = failed.take_message().map(Outgoing::from);
                 if let (Some(reached), Some(_)) = (reached, &unsent) {
                     reached.store(before, Ordering::Relaxed);
                 }

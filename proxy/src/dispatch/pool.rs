@@ -124,6 +124,8 @@ impl Pool {
             self.waits = true;
             runtime.spawn(async {
                 let mut told = TOLD.subscribe();
+                // What was told before is no news any more.
+                POOL.with_borrow_mut(Pool::forget_left);
                 loop {
                     let mut changed = pin!(told.changed());
                     let changed = poll_fn(|cx| {
@@ -240,6 +242,9 @@ fn put(upstream: &UpstreamState, endpoint: &Endpoint, mut sender: Sender) {
             if let Sender::Http1(driven) = &mut sender {
                 let waker = pool.waker.as_ref().unwrap_or(Waker::noop());
                 driven.rest(&mut Context::from_waker(waker));
+                if driven.has_ended() {
+                    return;
+                }
             }
             shelf.idle.push(Idle { sender, since: now });
             shelf.tally.holds(shelf.idle.len());

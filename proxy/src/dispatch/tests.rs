@@ -25,15 +25,16 @@ fn written(number: usize) -> Written {
     Written { host, port: 80, weight: 1, zone: None, priority: 0 }
 }
 
-fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
-    Arc::new(Upstream {
-        name: "crm".into(),
+/// An upstream with these endpoints and nothing else.
+pub fn plain(name: &str, endpoints: Vec<Written>) -> Upstream {
+    Upstream {
+        name: name.into(),
         endpoints,
         services: Vec::new(),
         endpoints_file: None,
         virtual_addresses: Box::default(),
         captured: None,
-        balancing,
+        balancing: Balancing::default(),
         protocol: Protocol::Http1,
         tls: None,
         connect_timeout: Duration::from_secs(1),
@@ -43,7 +44,11 @@ fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
         concurrency: Concurrency::default(),
         org_quota: None,
         proxy_protocol: None,
-    })
+    }
+}
+
+fn spec(endpoints: Vec<Written>, balancing: Balancing) -> Arc<Upstream> {
+    Arc::new(Upstream { balancing, ..plain("crm", endpoints) })
 }
 
 fn state(endpoints: Vec<Written>, balancing: Balancing) -> UpstreamState {

@@ -16,8 +16,8 @@ const MOST: usize = 64 << 10;
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Lets go of an answer. Nobody waits for its end; where that comes soon and small, the connection is kept.
-pub fn release(answer: Answer) {
-    let Answer { response, mut lease, .. } = answer;
+pub fn release(answer: Box<Answer>) {
+    let Answer { response, mut lease, .. } = *answer;
     let body = response.into_body();
     if body.is_end_stream() {
         return lease.complete();

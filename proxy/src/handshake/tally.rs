@@ -18,8 +18,8 @@ use crate::telemetry::sources::Kind;
 /// Clients that are counted by address; all later ones count as one.
 const MAX_CLIENTS: usize = 256;
 
-/// Most series of handshakes.
-const MAX_HANDSHAKES: usize = 1_000;
+/// Most kinds of handshakes that are counted: more than are told, so that those which are too many are counted as such.
+const MAX_HANDSHAKES: usize = 4_000;
 
 /// Listener, version, group of the key exchange, outcome.
 type HandshakeKey = (Arc<str>, &'static str, &'static str, &'static str);

@@ -138,7 +138,12 @@ validate: {{ openapi: {{ file: crm.yaml{responses} }} }}\n"
 
 #[tokio::test]
 async fn work_on_the_response_is_added_and_waiting_for_its_body_is_not() {
-    let (read, unread) = (responding(", responses: enforce").await, responding("").await);
+    let read = responding(", responses: enforce").await;
     read.waited(1.0);
-    assert!(read.added > unread.added, "{} s, and without the response {} s", read.added, unread.added);
+    // The least of some: a pause of this machine can only add to it.
+    let mut least = f64::INFINITY;
+    for _ in 0..3 {
+        least = least.min(responding("").await.added);
+    }
+    assert!(read.added > least, "{} s, and without the response {least} s", read.added);
 }

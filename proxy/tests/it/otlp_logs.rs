@@ -1,8 +1,5 @@
 //! The access log reaches a collector and joins its spans; its troubles reach no request.
 
-use std::time::Duration;
-
-use foregate::clock;
 use serde_json::Value;
 
 use crate::support::certificates::Authority;
@@ -10,7 +7,7 @@ use crate::support::client::Client;
 use crate::support::guarded::{guarded, routes};
 use crate::support::otlp::Collector;
 use crate::support::process::{Foregate, Options};
-use crate::support::unused_address;
+use crate::support::trouble::Sent;
 use crate::support::upstream::Upstream;
 
 const RULES: &str = "authorize: [{ name: readers, allow: 'request.method == \"GET\"' }]";
@@ -188,44 +185,12 @@ async fn the_collector_of_logs_has_an_authority_and_headers_of_its_own() {
 
 #[tokio::test]
 async fn a_collector_in_trouble_delays_no_request_and_is_counted() {
-    let modes = [
-        ("unavailable", "grpc", "late"),
-        ("unavailable", "http", "late"),
-        ("refuse", "grpc", "refused"),
-        ("refuse", "http", "refused"),
-        ("partial", "grpc", "refused"),
-        ("partial", "http", "refused"),
-        ("slow", "grpc", "late"),
-        ("slow", "http", "late"),
-        ("down", "http", "late"),
-    ];
-    let upstream = Upstream::answering("ok").await;
-    let all = modes.map(|(mode, scheme, reason)| trouble(&upstream, mode, scheme, reason));
-    futures_util::future::join_all(all).await;
-}
-
-async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
-    let down = mode == "down";
-    let collector = if down { None } else { Some(Collector::start(&[mode]).await) };
-    let url = match &collector {
-        Some(collector) => collector.url(scheme),
-        None => format!("{scheme}://{}", unused_address().await),
+    let sent = Sent {
+        args: &["--logs"],
+        failed: "foregate_log_exports_failed_total",
+        dropped: "foregate_logs_dropped_total",
     };
-    let options = Options::default().env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
-    let gateway = logged(upstream, &url, options).await;
-    let mut client = Client::http1(gateway.address("edge/http")).await;
-    for _ in 0..50 {
-        let started = clock::monotonic();
-        assert_eq!(client.get("/").await.status, 200);
-        // An export has 300 ms, and is tried again for seconds.
-        let took = clock::monotonic().saturating_sub(started);
-        assert!(took < Duration::from_secs(5), "{mode} {scheme}: {took:?}");
-    }
-    if mode != "partial" {
-        gateway.wait_sample("foregate_log_exports_failed_total", |count| count >= 1.0).await;
-    }
-    let dropped = format!("foregate_logs_dropped_total{{reason=\"{reason}\"}}");
-    gateway.wait_sample(&dropped, |count| count >= 1.0).await;
+    sent.meets_trouble().await;
 }
 
 #[tokio::test]

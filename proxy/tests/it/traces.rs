@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use foregate::clock;
 use http::Response;
 use serde_json::Value;
 
@@ -13,6 +11,7 @@ use crate::support::client::Client;
 use crate::support::guarded::{bundle, golden, guarded, model, routes};
 use crate::support::otlp::Collector;
 use crate::support::process::{Foregate, Options};
+use crate::support::trouble::Sent;
 use crate::support::upstream::{Body, Upstream, empty, full};
 use crate::support::{policies, unused_address};
 
@@ -309,44 +308,12 @@ enrich:
 
 #[tokio::test]
 async fn a_collector_in_trouble_delays_no_request_and_is_counted() {
-    let modes = [
-        ("unavailable", "grpc", "late"),
-        ("unavailable", "http", "late"),
-        ("refuse", "grpc", "refused"),
-        ("refuse", "http", "refused"),
-        ("partial", "grpc", "refused"),
-        ("slow", "grpc", "late"),
-        ("slow", "http", "late"),
-        ("down", "grpc", "late"),
-    ];
-    let upstream = Upstream::answering("ok").await;
-    let all = modes.map(|(mode, scheme, reason)| trouble(&upstream, mode, scheme, reason));
-    futures_util::future::join_all(all).await;
-}
-
-async fn trouble(upstream: &Upstream, mode: &str, scheme: &str, reason: &str) {
-    let down = mode == "down";
-    let collector = if down { None } else { Some(Collector::start(&[mode]).await) };
-    let url = match &collector {
-        Some(collector) => collector.url(scheme),
-        None => format!("{scheme}://{}", unused_address().await),
+    let sent = Sent {
+        args: &["--trace-sample", "1", "--traces"],
+        failed: "foregate_span_exports_failed_total",
+        dropped: "foregate_spans_dropped_total",
     };
-    // Short, for those that never answer.
-    let options = Options::default().args(&["--trace-sample", "1"]).env("OTEL_EXPORTER_OTLP_TIMEOUT", "300");
-    let gateway = traced(upstream, &url, options).await;
-    let mut client = Client::http1(gateway.address("edge/http")).await;
-    for _ in 0..50 {
-        let started = clock::monotonic();
-        assert_eq!(client.get("/").await.status, 200);
-        // An export has 300 ms, and is tried again for seconds.
-        let took = clock::monotonic().saturating_sub(started);
-        assert!(took < Duration::from_secs(5), "{mode} {scheme}: {took:?}");
-    }
-    if mode != "partial" {
-        gateway.wait_sample("foregate_span_exports_failed_total", |count| count >= 1.0).await;
-    }
-    let dropped = format!("foregate_spans_dropped_total{{reason=\"{reason}\"}}");
-    gateway.wait_sample(&dropped, |count| count >= 1.0).await;
+    sent.meets_trouble().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
+use foregate_inference::protocol::{framed_bytes, unframed};
 use http::header::{CONTENT_TYPE, HOST, TE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
@@ -124,13 +125,9 @@ impl Post {
         let authority = self.target.authority();
         let (uri, media, body) = match speech {
             Speech::Grpc => {
-                let mut frame = BytesMut::with_capacity(5 + message.len());
-                frame.put_u8(0);
-                frame.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-                frame.put_slice(message);
                 let scheme = if self.target.tls { "https" } else { "http" };
                 let uri = format!("{scheme}://{authority}{}", signal.method());
-                (uri, "application/grpc", frame.freeze())
+                (uri, "application/grpc", framed_bytes(message))
             }
             Speech::Http => (path.clone(), "application/x-protobuf", Bytes::copy_from_slice(message)),
         };
@@ -167,7 +164,13 @@ impl Post {
             if let Some(Refusal { code, message }) = Refusal::read(headers) {
                 return Err(PostError::Grpc { at, code, message });
             }
-            message = if message.len() > 5 { message.slice(5..) } else { Bytes::new() };
+            // Where it says nothing else, it has taken all.
+            if !message.is_empty() {
+                message = unframed(message).ok_or_else(|| {
+                    let fault = "its answer is not one message, or compressed".to_owned();
+                    PostError::Malformed { at: at.clone(), fault }
+                })?;
+            }
         }
         let response = ExportResponse::decode(message)
             .map_err(|error| PostError::Malformed { at, fault: error.to_string() })?;

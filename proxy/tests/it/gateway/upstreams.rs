@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::gateway::routing::unused_address;
-use crate::support::client::{Client, Reply};
+use crate::support::client::{Client, Reply, connect};
 use crate::support::policies;
 use crate::support::process::{Foregate, Options};
 use crate::support::raw;
@@ -193,6 +193,52 @@ async fn a_response_that_takes_longer_than_the_route_allows_breaks_off() {
     assert_eq!((reply.status, reply.complete), (200, false));
     let record = gateway.record(reply.header("x-foregate-decision").unwrap()).await;
     assert_eq!(record["foregate.end"], "upstream_broke");
+}
+
+#[tokio::test]
+async fn a_response_that_always_has_more_ends_in_time_too() {
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        let _ = read_head(&mut stream).await;
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n").await;
+        while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+    })
+    .await;
+    let rules = "  - timeouts: { request: 400ms }
+    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
+    let documents =
+        [policies::GATEWAY, &policies::route("all", rules), &policies::upstream("crm", upstream.address, "")];
+    let gateway = Foregate::start(&documents.concat(), Options::default()).await;
+    let mut client = connect(gateway.address("edge/http")).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut piece = vec![0; 64 << 10];
+    let ends = async {
+        // It takes less than there is, and has other things to do in between.
+        while client.read(&mut piece).await.is_ok_and(|bytes| bytes > 0) {
+            gateway.sample("http_server_active_requests").await;
+        }
+    };
+    crate::support::within("the end of the response", ends).await;
+    gateway.wait_sample("http_server_active_requests", |count| count == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_upstream_says_farewell_is_not_kept() {
+    let upstream = Upstream::raw(|mut stream, _| async move {
+        let _ = read_head(&mut stream).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        // Until the gateway has let go of it.
+        let _ = stream.read(&mut [0]).await;
+    })
+    .await;
+    let gateway = Foregate::start(&policies::plain(upstream.address), Options::default()).await;
+    let mut client = Client::http1(gateway.address("edge/http")).await;
+    let count = |state: &str| format!("foregate_upstream_connections{{upstream=\"crm\",state=\"{state}\"}}");
+    for number in 1..=3 {
+        assert_eq!(client.get("/").await.text(), "ok");
+        gateway.wait_sample(&count("open"), |held| held == 0.0).await;
+        assert_eq!((gateway.sample(&count("idle")).await, upstream.connections()), (Some(0.0), number));
+    }
 }
 
 #[tokio::test]

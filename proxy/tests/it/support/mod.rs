@@ -18,6 +18,7 @@ pub mod policies;
 pub mod process;
 pub mod raw;
 pub mod redis;
+pub mod trouble;
 pub mod upstream;
 pub mod workload_api;
 pub mod workloads;
