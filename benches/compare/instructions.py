@@ -9,11 +9,13 @@ different numbers of requests; the difference of the counts by the difference of
 start and end are not part of it. It repeats to about 1 %. User space of all threads is counted, the kernel is not.
 
 The profile of the longer run stays in PROFILES (a folder, /tmp/foregate-instructions where absent), for
-`callgrind_annotate --inclusive=yes FILE`; build with line tables to read it.
+`callgrind_annotate --inclusive=yes FILE`; build with line tables to read it. FLAGS are further flags of the gateway, as
+FLAGS="--traces http://127.0.0.1:4318 --trace-sample 0.01".
 """
 import os
 import pathlib
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -101,6 +103,7 @@ def counted(foregate, folder, messages, count, profile):
     port = free_port()
     command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", foregate, "run", folder]
     command += ["--bind", f"edge/http=127.0.0.1:{port}", "--threads", 1, "--access-log", "off", "--admin", "127.0.0.1:0"]
+    command += shlex.split(os.environ.get("FLAGS", ""))
     with running(*command, port=port, log=f"{profile}.log", patience=120):
         load(port, messages, count)
     return int(re.search(r"^(?:totals|summary): (\d+)", profile.read_text(), re.M)[1])
