@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shutil
+import subprocess
 import tempfile
 import tomllib
 import unittest
@@ -72,6 +73,28 @@ class Dockerfile(unittest.TestCase):
         for command in ("foregate", "foregate-control", "foregate-inference"):
             self.assertIn(f"--package {command} ", build)
             self.assertIn(f"target/dist/{command} ", build)
+
+    def test_the_licenses_of_others_are_in_it(self):
+        build = " ".join(rest for word, rest in stages()["build"] if word == "RUN")
+        told = [words for words in build.split(" && ") if " >/out/" in words]
+        self.assertEqual(len(told), 2)
+        for name in ("foregate", "distroless"):
+            self.assertIn(("COPY", "--from=build /out/share/ /usr/share/doc/foregate/"), stages()[name])
+        tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+        wanted = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+        with tempfile.TemporaryDirectory() as folder:
+            # Nothing but the context: what the words read is there.
+            for name in tracked:
+                if any(name == one or name.startswith(one + "/") for one in wanted):
+                    (pathlib.Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy(ROOT / name, pathlib.Path(folder) / name)
+            out = pathlib.Path(folder) / "out"
+            (out / "share").mkdir(parents=True)
+            for words in told:
+                subprocess.run(["sh", "-ec", words.replace("/out/", f"{out}/")], cwd=folder, check=True)
+            text = (out / "share" / "THIRD-PARTY").read_text()
+        for part in ("rustls", "pingora-core", "preact"):
+            self.assertIn(part, text)
 
     def test_the_context_is_what_the_build_reads(self):
         lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]

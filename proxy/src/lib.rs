@@ -41,6 +41,7 @@ pub mod model_page;
 pub mod oauth;
 pub mod open;
 pub mod org_quota;
+pub mod own_files;
 pub mod owned;
 pub mod panics;
 pub mod part_metrics;

@@ -19,6 +19,7 @@ use crate::drain::Drain;
 use crate::fleet::follow::Fleet;
 use crate::gateway::Gateway;
 use crate::listeners::Socket;
+use crate::own_files::OwnFiles;
 use crate::policies::{Policies, publish, refused, replace};
 use crate::telemetry::event::event;
 
@@ -47,6 +48,8 @@ pub struct Reload {
     pub fleet: Option<Arc<Fleet>>,
     /// Held while policies are loaded and published.
     pub turn: Mutex<()>,
+    /// A log among the policies would have them read anew with each line.
+    pub own: Arc<OwnFiles>,
 }
 
 impl Reload {
@@ -56,8 +59,12 @@ impl Reload {
     /// Where signals or the folder cannot be watched at all.
     pub async fn run(self: Arc<Self>, drain: Drain) -> std::io::Result<()> {
         let (tell, mut changes) = mpsc::channel::<()>(1);
+        let own = Arc::clone(&self.own);
         let mut watcher = notify::recommended_watcher(move |change: notify::Result<notify::Event>| {
-            let relevant = change.map_or(true, |change| !change.kind.is_access());
+            let ours = |change: &notify::Event| {
+                !change.paths.is_empty() && change.paths.iter().all(|path| own.has(path))
+            };
+            let relevant = change.map_or(true, |change| !change.kind.is_access() && !ours(&change));
             // A full channel holds a change already: one reload reads them all.
             if relevant {
                 let _ = tell.try_send(());

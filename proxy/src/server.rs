@@ -35,6 +35,7 @@ use crate::keys::Fetcher;
 use crate::listeners::{Connections, Listeners, Socket};
 use crate::live::Live;
 use crate::open::Publications;
+use crate::own_files::OwnFiles;
 use crate::panics;
 use crate::part_metrics;
 use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
@@ -47,6 +48,7 @@ use crate::shared::Shared;
 use crate::sidecar::{Sidecar, SidecarOptions};
 use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::event::{self, event};
 use crate::telemetry::{Telemetry, TelemetryOptions};
 use crate::trials::Trials;
@@ -232,7 +234,21 @@ impl Process {
             look: Arc::default(),
             fleet: self.fleet.clone(),
             turn: Mutex::default(),
+            own: Arc::new(self.own_files()),
         }
+    }
+
+    /// What this process writes itself.
+    fn own_files(&self) -> OwnFiles {
+        let RunOptions { telemetry, state, source, .. } = &self.options;
+        let access_log = match &telemetry.access_log {
+            AccessLog::File(file) => Some(file),
+            AccessLog::Off | AccessLog::Stdout => None,
+        };
+        let decision_log = telemetry.decision_log.as_ref().map(|log| &log.file);
+        let state = state.as_ref().map(|state| &state.folder);
+        let places = [access_log, decision_log, state].into_iter().flatten().cloned();
+        OwnFiles::new(places, &source.folder)
     }
 
     /// The runtime for work beside the data plane.

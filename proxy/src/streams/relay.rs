@@ -266,9 +266,9 @@ mod tests {
             };
             let answers = async { far_writes.write_all(&down).await.unwrap() };
             let mut seen = (Vec::new(), vec![0; down.len()]);
-            let sees = async { far_reads.read_to_end(&mut seen.0).await.unwrap() };
+            let reads = async { far_reads.read_to_end(&mut seen.0).await.unwrap() };
             let gets = async { near_reads.read_exact(&mut seen.1).await.unwrap() };
-            tokio::join!(sends, answers, sees, gets);
+            tokio::join!(sends, answers, reads, gets);
             assert!(seen.0 == up && seen.1 == down, "{} and {} bytes", seen.0.len(), seen.1.len());
             far_writes.write_all(b"after the close").await.unwrap();
             drop((far_reads, far_writes));

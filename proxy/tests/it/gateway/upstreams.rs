@@ -200,7 +200,8 @@ async fn a_response_that_always_has_more_ends_in_time_too() {
     let upstream = Upstream::raw(|mut stream, _| async move {
         let _ = read_head(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n").await;
-        while stream.write_all(&[b'x'; 64 << 10]).await.is_ok() {}
+        let piece = vec![b'x'; 64 << 10];
+        while stream.write_all(&piece).await.is_ok() {}
     })
     .await;
     let rules = "  - timeouts: { request: 400ms }
