@@ -24,6 +24,20 @@ async fn read_head(stream: &mut TcpStream) -> bool {
     true
 }
 
+/// A gateway whose one route has these timeouts.
+async fn bounded(upstream: &Upstream, timeouts: &str) -> Foregate {
+    let rules = format!(
+        "  - timeouts: {timeouts}
+    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: crm }}]"
+    );
+    let documents = [
+        policies::GATEWAY,
+        &policies::route("all", &rules),
+        &policies::upstream("crm", upstream.address, ""),
+    ];
+    Foregate::start(&documents.concat(), Options::default()).await
+}
+
 /// An upstream that reads a head, says this, and closes.
 async fn saying(bytes: &'static [u8]) -> Upstream {
     Upstream::raw(move |mut stream, _| async move {
@@ -58,16 +72,7 @@ async fn a_dead_upstream_is_unreachable() {
 async fn a_silent_upstream_is_not_waited_for_longer_than_the_route_says() {
     let upstream = Upstream::raw(|mut stream, _| async move { while read_head(&mut stream).await {} }).await;
     for timeouts in ["{ request: 300ms }", "{ request: 20s, backendRequest: 300ms }"] {
-        let rules = format!(
-            "  - timeouts: {timeouts}
-    backendRefs: [{{ group: foregate.dev, kind: Upstream, name: crm }}]"
-        );
-        let documents = [
-            policies::GATEWAY,
-            &policies::route("all", &rules),
-            &policies::upstream("crm", upstream.address, ""),
-        ];
-        let gateway = Foregate::start(&documents.concat(), Options::default()).await;
+        let gateway = bounded(&upstream, timeouts).await;
         let mut client = Client::http1(gateway.address("edge/http")).await;
         let reply = client.get("/").await;
         assert_eq!(refusal(&gateway, &reply).await, (504, "UpstreamTimeout".to_owned(), String::new()));
@@ -183,11 +188,7 @@ async fn a_response_that_takes_longer_than_the_route_allows_breaks_off() {
         let _ = stream.read(&mut [0]).await;
     })
     .await;
-    let rules = "  - timeouts: { request: 400ms }
-    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
-    let documents =
-        [policies::GATEWAY, &policies::route("all", rules), &policies::upstream("crm", upstream.address, "")];
-    let gateway = Foregate::start(&documents.concat(), Options::default()).await;
+    let gateway = bounded(&upstream, "{ request: 400ms }").await;
     let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     let reply = raw::exchange(gateway.address("edge/http"), request).await.unwrap();
     assert_eq!((reply.status, reply.complete), (200, false));
@@ -204,11 +205,7 @@ async fn a_response_that_always_has_more_ends_in_time_too() {
         while stream.write_all(&piece).await.is_ok() {}
     })
     .await;
-    let rules = "  - timeouts: { request: 400ms }
-    backendRefs: [{ group: foregate.dev, kind: Upstream, name: crm }]";
-    let documents =
-        [policies::GATEWAY, &policies::route("all", rules), &policies::upstream("crm", upstream.address, "")];
-    let gateway = Foregate::start(&documents.concat(), Options::default()).await;
+    let gateway = bounded(&upstream, "{ request: 400ms }").await;
     let mut client = connect(gateway.address("edge/http")).await;
     client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut piece = vec![0; 64 << 10];
