@@ -14,6 +14,7 @@ use foregate_filters::addresses::Networks;
 use foregate_filters::peer::Peer;
 use foregate_policy::routes::Door;
 use foregate_policy::snapshot::{Capture, Speaks};
+use futures_util::future::Either;
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -181,18 +182,19 @@ pub async fn serve(
         // A connection that has not said a word is not worth waiting for.
         () = drain.noticed() => return,
     };
-    go_on(gateway, entry, established, (peer, destination), drain, (open, seat)).await;
+    // Apart: the room that a handshake takes is given back, where a connection stays for long and says little.
+    tokio::spawn(go_on(gateway, entry, established, (peer, destination), drain, (open, seat)));
 }
 
-/// Serves the requests of a connection that stands.
-pub async fn go_on(
+/// Serves the requests of a connection that stands. What comes first is no part of the future, which an idle connection keeps.
+pub fn go_on(
     gateway: Arc<Gateway>,
     entry: Entry,
     established: Established,
     (peer, destination): (SocketAddr, Option<SocketAddr>),
     drain: Drain,
     (open, seat): (Occupied, Seat),
-) {
+) -> impl Future<Output = ()> + Send + use<> {
     let Established { transport, http2, server_name, unnamed, peer: certificate, vouched, .. } = established;
     let deadlines = gateway.deadlines;
     let secure = matches!(transport, Transport::Tls(_));
@@ -220,9 +222,9 @@ pub async fn go_on(
         captured,
     });
     if http2 {
-        Box::pin(serve_http2(connection, stream)).await;
+        Either::Left(Box::pin(serve_http2(connection, stream)))
     } else {
-        serve_http1(connection, stream).await;
+        Either::Right(serve_http1(connection, stream))
     }
 }
 

@@ -9,29 +9,24 @@ use std::path::{Path, PathBuf, absolute};
 /// Device and inode.
 type Node = (u64, u64);
 
-/// Outputs, logs and state of this process.
+/// Outputs and logs of this process.
 #[derive(Debug, Default)]
 pub struct OwnFiles {
     outputs: Vec<Node>,
-    /// Files, and folders with all that is below.
-    places: Vec<PathBuf>,
+    logs: Vec<PathBuf>,
 }
 
 impl OwnFiles {
-    /// Standard output and error, wherever they lead, and these places; a place that `policies` are in is not the
-    /// process's alone.
-    pub fn new(places: impl IntoIterator<Item = PathBuf>, policies: &Path) -> Self {
-        let policies = whole(policies);
-        let places = places.into_iter().map(|place| whole(&place));
+    /// Standard output and error, wherever they lead, and these files.
+    pub fn new(logs: impl IntoIterator<Item = PathBuf>) -> Self {
         Self {
             outputs: [node(io::stdout()), node(io::stderr())].into_iter().flatten().collect(),
-            places: places.filter(|place| !policies.starts_with(place)).collect(),
+            logs: logs.into_iter().map(|log| whole(&log)).collect(),
         }
     }
 
     pub fn has(&self, path: &Path) -> bool {
-        let at = whole(path);
-        self.places.iter().any(|place| at.starts_with(place))
+        self.logs.contains(&whole(path))
             || fs::metadata(path).is_ok_and(|it| self.outputs.contains(&(it.dev(), it.ino())))
     }
 }
@@ -60,25 +55,22 @@ mod tests {
     use super::OwnFiles;
 
     #[test]
-    fn what_lies_in_own_places_is_own_and_policies_never_are() {
+    fn logs_are_own_and_what_lies_beside_them_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        fs::create_dir_all(at("state/deep")).unwrap();
-        for name in ["state/deep/file", "access.log", "policy.yaml"] {
+        fs::create_dir(at("logs")).unwrap();
+        for name in ["logs/access.log", "logs/key.pem", "policy.yaml"] {
             fs::write(at(name), "").unwrap();
         }
-        let link = at("link");
-        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
-        let own = OwnFiles::new([at("state"), at("access.log")], folder.path());
-        for name in ["state/deep/file", "state/gone", "access.log", "link/state/deep/file", "link/access.log"]
-        {
+        std::os::unix::fs::symlink(folder.path(), at("link")).unwrap();
+        let own = OwnFiles::new([at("logs/access.log"), at("decisions")]);
+        for name in ["logs/access.log", "link/logs/access.log", "decisions", "link/decisions"] {
             assert!(own.has(&at(name)), "{name}");
         }
-        for name in ["policy.yaml", "state.yaml", "access.log.yaml", "gone.yaml"] {
+        for name in
+            ["policy.yaml", "logs", "logs/key.pem", "logs/access.log.yaml", "decisions/1", "gone.yaml"]
+        {
             assert!(!own.has(&at(name)), "{name}");
         }
-        // A state folder around the policies.
-        let own = OwnFiles::new([folder.path().to_owned()], &at("state"));
-        assert!(!own.has(&at("state/deep/file")) && !own.has(&at("policy.yaml")));
     }
 }

@@ -240,15 +240,13 @@ impl Process {
 
     /// What this process writes itself.
     fn own_files(&self) -> OwnFiles {
-        let RunOptions { telemetry, state, source, .. } = &self.options;
+        let RunOptions { telemetry, .. } = &self.options;
         let access_log = match &telemetry.access_log {
             AccessLog::File(file) => Some(file),
             AccessLog::Off | AccessLog::Stdout => None,
         };
         let decision_log = telemetry.decision_log.as_ref().map(|log| &log.file);
-        let state = state.as_ref().map(|state| &state.folder);
-        let places = [access_log, decision_log, state].into_iter().flatten().cloned();
-        OwnFiles::new(places, &source.folder)
+        OwnFiles::new([access_log, decision_log].into_iter().flatten().cloned())
     }
 
     /// The runtime for work beside the data plane.

@@ -73,7 +73,7 @@ impl Drop for Timer {
             let mut kept = kept.borrow_mut();
             if thread == home() && kept.len() < MOST {
                 // It wakes nobody meanwhile, and keeps no task that has ended.
-                let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                let _ = pin!(unconstrained(sleep.as_mut())).poll(&mut Context::from_waker(Waker::noop()));
                 kept.push(sleep);
             }
         });

@@ -27,6 +27,10 @@ const DEBOUNCE: Duration = Duration::from_millis(50);
 /// Between two looks at a rollout.
 const TICK: Duration = Duration::from_millis(200);
 
+/// A second, in looks, and a minute: pauses between attempts to write down what could not be.
+const FIRST_PAUSE: u32 = 5;
+const LAST_PAUSE: u32 = 300;
+
 /// Why distribution cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum DistributionError {
@@ -185,10 +189,28 @@ fn keep_secrets(shelf: &Shelf, offering: &Offering) {
     }
 }
 
-/// True where secrets are to be written down: what was decided may need others, or they could not be before.
-fn secrets_are_due(shelf: &Shelf, offering: &Offering, plans: &mut u64) -> bool {
+/// Looks that pass between two attempts to write down what could not be.
+#[derive(Debug, Default)]
+struct Pause {
+    left: u32,
+    next: u32,
+}
+
+/// True where secrets are to be written down: what was decided may need others, or they could not be before. Those are
+/// tried again ever more seldom: each attempt lays out all of them.
+fn secrets_are_due(shelf: &Shelf, offering: &Offering, plans: &mut u64, pause: &mut Pause) -> bool {
     let before = std::mem::replace(plans, offering.plans());
-    before != *plans || shelf.unkept().is_some()
+    if before != *plans || shelf.unkept().is_none() {
+        *pause = Pause::default();
+        return before != *plans;
+    }
+    if pause.left > 0 {
+        pause.left -= 1;
+        return false;
+    }
+    pause.next = (pause.next * 2).clamp(FIRST_PAUSE, LAST_PAUSE);
+    pause.left = pause.next;
+    true
 }
 
 /// What metrics tell. Readiness waits for none of it: identities and webhooks are needed also while policies are not in
@@ -202,13 +224,13 @@ struct Told {
 
 /// Moves rollouts on, counts proxies, and tells when there is something to offer.
 async fn look_after(offering: Arc<Offering>, shelf: Arc<Shelf>, proxies: Arc<Proxies>, told: Told) {
-    let mut plans = offering.plans();
+    let (mut plans, mut pause) = (offering.plans(), Pause::default());
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         offering.tick(clock::now().unix);
-        if secrets_are_due(&shelf, &offering, &mut plans) {
+        if secrets_are_due(&shelf, &offering, &mut plans, &mut pause) {
             let (shelf, offering) = (Arc::clone(&shelf), Arc::clone(&offering));
             let _ = spawn_blocking(move || keep_secrets(&shelf, &offering)).await;
         }
@@ -225,7 +247,7 @@ mod tests {
 
     use bytes::Bytes;
 
-    use super::{keep_secrets, secrets_are_due};
+    use super::{Pause, keep_secrets, secrets_are_due};
     use crate::grants::Grants;
     use crate::revision::merge::merge;
     use crate::revision::secrets::read;
@@ -246,17 +268,22 @@ mod tests {
         let state = SourceState { place: Place::default(), tree, seen: Duration::ZERO, fault: None };
         let merged = merge(&[state]).unwrap();
         offering.set_secrets(&merged);
-        let mut plans = offering.plans();
-        assert!(!secrets_are_due(&shelf, &offering, &mut plans), "no plan has changed");
+        let (mut plans, mut pause) = (offering.plans(), Pause::default());
+        assert!(!secrets_are_due(&shelf, &offering, &mut plans, &mut pause), "no plan has changed");
         let blocked = folder.path().join("secrets.new");
         std::fs::write(&blocked, "").unwrap();
         keep_secrets(&shelf, &offering);
-        for _ in 0..2 {
-            assert!(secrets_are_due(&shelf, &offering, &mut plans), "until it is done");
+        let mut attempts = Vec::new();
+        for look in 0..4_000 {
+            if secrets_are_due(&shelf, &offering, &mut plans, &mut pause) {
+                attempts.push(look);
+            }
         }
+        assert_eq!(attempts.get(..4), Some(&[0, 6, 17, 38][..]), "ever more seldom");
+        assert_eq!(attempts.windows(2).map(|two| two[1] - two[0]).max(), Some(301), "but each minute");
         std::fs::remove_file(&blocked).unwrap();
         keep_secrets(&shelf, &offering);
-        assert!(!secrets_are_due(&shelf, &offering, &mut plans));
+        assert!(!secrets_are_due(&shelf, &offering, &mut plans, &mut pause), "it is done");
         assert_eq!(read(folder.path()).unwrap(), merged.secrets());
     }
 }

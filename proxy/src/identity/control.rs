@@ -185,6 +185,8 @@ impl Control {
             Err(error @ CallError::Connect { .. }) => return Err(fault(error)),
             Err(error) => error,
         };
+        // A certificate that is refused in the handshake keeps the token from being shown beside it.
+        unanswered |= held_back.is_some() && error.code().is_none();
         // Nothing else is left, and whatever was wrong with the token may be mended by now.
         if let Some(token) = held_back
             && error.code() == Some(UNAUTHENTICATED)

@@ -52,7 +52,7 @@ pub trait Cut {
     fn socket(&self) -> &TcpStream;
 
     /// The socket, where bytes pass it as they are.
-    fn plain(&self) -> Option<&TcpStream>;
+    fn plain(&mut self) -> Option<&mut TcpStream>;
 
     /// The other side meets a reset when this is dropped.
     fn cut(&self) {
@@ -68,7 +68,7 @@ impl Cut for Transport {
         }
     }
 
-    fn plain(&self) -> Option<&TcpStream> {
+    fn plain(&mut self) -> Option<&mut TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Tls(_) => None,
@@ -84,7 +84,7 @@ impl Cut for Opened {
         }
     }
 
-    fn plain(&self) -> Option<&TcpStream> {
+    fn plain(&mut self) -> Option<&mut TcpStream> {
         match self {
             Self::Plain(stream) => Some(stream),
             Self::Tls(_) => None,
@@ -151,12 +151,14 @@ where
 
 /// As [`relay`], between two sockets whose bytes this process need not see.
 pub async fn relay_plain(
-    (client, of_client): (&TcpStream, &Passed),
-    (upstream, of_upstream): (&TcpStream, &Passed),
+    (client, of_client): (&mut TcpStream, &Passed),
+    (upstream, of_upstream): (&mut TcpStream, &Passed),
     silence: Duration,
 ) -> Ended {
-    let up = Way { from: client, of_from: of_client, to: upstream, of_to: of_upstream };
-    let down = Way { from: upstream, of_from: of_upstream, to: client, of_to: of_client };
+    let ((client_reads, client_writes), (upstream_reads, upstream_writes)) =
+        (client.split(), upstream.split());
+    let up = Way { from: client_reads, of_from: of_client, to: upstream_writes, of_to: of_upstream };
+    let down = Way { from: upstream_reads, of_from: of_upstream, to: client_writes, of_to: of_client };
     let passing = async { tokio::try_join!(up.pass(), down.pass()) };
     unless_silent(passing, of_client, of_upstream, silence).await
 }
@@ -250,7 +252,7 @@ mod tests {
 
     #[tokio::test]
     async fn sockets_pass_little_and_much_at_once_both_ways_and_close_on_their_own() {
-        let ((near, client), (upstream, far)) = (pair().await, pair().await);
+        let ((near, mut client), (mut upstream, far)) = (pair().await, pair().await);
         let (of_client, of_upstream) = (Passed::default(), Passed::default());
         let (up, down) = (content(20 << 20), content(8 << 20));
         let ((mut near_reads, mut near_writes), (mut far_reads, mut far_writes)) =
@@ -276,7 +278,8 @@ mod tests {
             near_reads.read_to_end(&mut last).await.unwrap();
             assert_eq!(last, b"after the close");
         };
-        let passing = relay_plain((&client, &of_client), (&upstream, &of_upstream), Duration::from_mins(1));
+        let passing =
+            relay_plain((&mut client, &of_client), (&mut upstream, &of_upstream), Duration::from_mins(1));
         let (ended, ()) = tokio::join!(passing, talk);
         assert_eq!(ended, Ended::Complete);
         let all = |count: usize| u64::try_from(count).unwrap();
@@ -288,12 +291,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_socket_that_breaks_is_the_one_that_is_told() {
-        let ((near, client), (upstream, far)) = (pair().await, pair().await);
+        let ((near, mut client), (mut upstream, far)) = (pair().await, pair().await);
         let (of_client, of_upstream) = (Passed::default(), Passed::default());
         far.set_zero_linger().unwrap();
         drop(far);
         let ended =
-            relay_plain((&client, &of_client), (&upstream, &of_upstream), Duration::from_mins(1)).await;
+            relay_plain((&mut client, &of_client), (&mut upstream, &of_upstream), Duration::from_mins(1))
+                .await;
         assert_eq!(ended, Ended::Broken);
         assert!(of_upstream.broken.load(Ordering::Relaxed) && !of_client.broken.load(Ordering::Relaxed));
         drop(near);
@@ -301,10 +305,10 @@ mod tests {
 
     #[tokio::test]
     async fn sockets_that_are_silent_end_also_where_one_takes_nothing() {
-        let ((mut near, client), (upstream, _far)) = (pair().await, pair().await);
+        let ((mut near, mut client), (mut upstream, _far)) = (pair().await, pair().await);
         let (of_client, of_upstream) = (Passed::default(), Passed::default());
         let limit = Duration::from_millis(80);
-        let passing = relay_plain((&client, &of_client), (&upstream, &of_upstream), limit);
+        let passing = relay_plain((&mut client, &of_client), (&mut upstream, &of_upstream), limit);
         // Nobody reads what is sent: once all buffers are full, nothing passes.
         let much = content(1 << 20);
         let sends = async { while near.write_all(&much).await.is_ok() {} };
@@ -314,5 +318,28 @@ mod tests {
         };
         assert_eq!(ended, Ended::Silent);
         assert!(of_upstream.written.load(Ordering::Relaxed) > 0);
+    }
+
+    /// An upstream that has said all and is gone, while its client still says farewell, has broken nothing.
+    #[tokio::test]
+    async fn a_farewell_to_who_is_gone_breaks_nothing() {
+        let ((mut near, mut client), (mut upstream, mut far)) = (pair().await, pair().await);
+        let (of_client, of_upstream) = (Passed::default(), Passed::default());
+        let talk = async {
+            far.write_all(b"all").await.unwrap();
+            drop(far);
+            let mut told = Vec::new();
+            near.read_to_end(&mut told).await.unwrap();
+            assert_eq!(told, b"all");
+            near.write_all(b"farewell").await.unwrap();
+            while of_upstream.written.load(Ordering::Relaxed) < 8 {
+                tokio::task::yield_now().await;
+            }
+            near.shutdown().await.unwrap();
+        };
+        let passing =
+            relay_plain((&mut client, &of_client), (&mut upstream, &of_upstream), Duration::from_mins(1));
+        let (ended, ()) = tokio::join!(passing, talk);
+        assert_eq!(ended, Ended::Complete);
     }
 }

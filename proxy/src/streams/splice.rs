@@ -3,12 +3,14 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::io::Errno;
+use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::task::yield_now;
 
 use crate::streams::relay::Passed;
@@ -23,7 +25,12 @@ const PIECE: usize = 16 * 1024;
 const TURN: usize = 1 << 20;
 
 /// Empty pipes that a thread keeps; what holds nothing needs none.
-const MAX_PIPES: usize = 16;
+const MAX_KEPT: usize = 16;
+
+/// Pipes of the process: each takes two of its files and up to 256 KiB of the kernel. Beyond them bytes are copied.
+const MAX_PIPES: usize = 256;
+
+static PIPES_OPEN: AtomicUsize = AtomicUsize::new(0);
 
 thread_local! {
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
@@ -38,10 +45,28 @@ struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
     held: usize,
+    _seat: Seat,
+}
+
+/// One of [`MAX_PIPES`].
+#[derive(Debug)]
+struct Seat;
+
+impl Seat {
+    fn take() -> Option<Self> {
+        let add = |open: usize| (open < MAX_PIPES).then_some(open + 1);
+        PIPES_OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok().then(|| Self)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        PIPES_OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Pipe {
-    /// `None` where the process may open no more files, or the system moves no bytes so.
+    /// `None` where there are enough, the process may open no more files, or the system moves no bytes so.
     fn take() -> Option<Self> {
         if REFUSED.load(Ordering::Relaxed) {
             return None;
@@ -49,17 +74,18 @@ impl Pipe {
         if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
             return Some(pipe);
         }
+        let seat = Seat::take()?;
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         // Where users have too many of them, it stays smaller.
         let _ = fcntl_setpipe_size(&into, MOST);
-        Some(Self { out, into, held: 0 })
+        Some(Self { out, into, held: 0, _seat: seat })
     }
 
     /// Keeps it for the next that has something to move.
     fn put(self) {
         if self.held == 0 {
             PIPES.with_borrow_mut(|pipes| {
-                if pipes.len() < MAX_PIPES {
+                if pipes.len() < MAX_KEPT {
                     pipes.push(self);
                 }
             });
@@ -88,11 +114,11 @@ fn is_refusal(error: &io::Error) -> bool {
 }
 
 /// One direction of a connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Way<'a> {
-    pub from: &'a TcpStream,
+    pub from: ReadHalf<'a>,
     pub of_from: &'a Passed,
-    pub to: &'a TcpStream,
+    pub to: WriteHalf<'a>,
     pub of_to: &'a Passed,
 }
 
@@ -101,25 +127,21 @@ impl Way<'_> {
     ///
     /// # Errors
     /// What the system says; the end at fault is marked as broken.
-    pub async fn pass(self) -> io::Result<()> {
+    pub async fn pass(mut self) -> io::Result<()> {
         let (mut moved, mut large) = (0, false);
         loop {
             self.of_from.note(self.from.readable().await)?;
-            // Little is copied: it costs no more, and a thread holds few pipes.
+            // Little is copied: a system call for each side, as well, and a thread holds few pipes.
             let pipe = if large { Pipe::take() } else { None };
-            let outcome = match pipe {
-                Some(pipe) => self.splice(pipe).await,
-                None => self.copy().await,
+            let count = match pipe {
+                Some(pipe) => self.splice(pipe).await?,
+                None => 0,
             };
-            let count = match outcome {
-                Ok(0) => {
-                    let closed = rustix::net::shutdown(self.to, rustix::net::Shutdown::Write);
-                    return self.of_to.note(closed.map_err(io::Error::from));
-                }
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
-            };
+            // Urgent data ends what can be spliced, and so does the end: a read tells which.
+            let count = if count > 0 { count } else { self.copy().await? };
+            if count == 0 {
+                return self.close();
+            }
             large = count >= PIECE;
             moved += count;
             if moved >= TURN {
@@ -129,55 +151,54 @@ impl Way<'_> {
         }
     }
 
-    /// Moves what is there; `WouldBlock` where that is nothing.
-    async fn splice(self, mut pipe: Pipe) -> io::Result<usize> {
-        let count = match self.from.try_io(Interest::READABLE, || pipe.fill(self.from)) {
+    /// Moves what is there; 0 where that is nothing, or cannot be moved so.
+    async fn splice(&self, mut pipe: Pipe) -> io::Result<usize> {
+        let (from, to): (&TcpStream, &TcpStream) = (self.from.as_ref(), self.to.as_ref());
+        let count = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
             Ok(count) => count,
             Err(error) if is_refusal(&error) => {
                 REFUSED.store(true, Ordering::Relaxed);
-                return self.copy().await;
+                return Ok(0);
             }
-            outcome => {
-                pipe.put();
-                return self.read(outcome);
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return self.of_from.note(Err(error)),
         };
-        self.read(Ok(count))?;
+        self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
         while pipe.held > 0 {
-            let given = self.to.async_io(Interest::WRITABLE, || pipe.drain(self.to)).await;
+            let given = to.async_io(Interest::WRITABLE, || pipe.drain(to)).await;
             self.wrote(given)?;
         }
         pipe.put();
         Ok(count)
     }
 
-    /// The same, through this process.
-    async fn copy(self) -> io::Result<usize> {
+    /// The same, through this process; 0 at the end.
+    async fn copy(&mut self) -> io::Result<usize> {
         // Only while there is something to pass on.
         let mut piece = vec![0; PIECE];
-        let count = self.read(self.from.try_read(&mut piece))?;
+        let count = self.of_from.note(self.from.read(&mut piece).await)?;
+        self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
         let mut left = piece.get(..count).unwrap_or_default();
         while !left.is_empty() {
-            let given = self.to.async_io(Interest::WRITABLE, || self.to.try_write(left)).await;
+            let to: &TcpStream = self.to.as_ref();
+            let given = to.async_io(Interest::WRITABLE, || to.try_write(left)).await;
             left = left.get(self.wrote(given)?..).unwrap_or_default();
         }
         Ok(count)
     }
 
-    fn read(self, outcome: io::Result<usize>) -> io::Result<usize> {
-        match outcome {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            outcome => {
-                let count = self.of_from.note(outcome)?;
-                self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
-                Ok(count)
-            }
-        }
-    }
-
-    fn wrote(self, outcome: io::Result<usize>) -> io::Result<usize> {
+    fn wrote(&self, outcome: io::Result<usize>) -> io::Result<usize> {
         let count = self.of_to.note(outcome)?;
         self.of_to.written.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
+    }
+
+    /// Says that nothing more comes. An end that has closed altogether knows.
+    fn close(&self) -> io::Result<()> {
+        let to: &TcpStream = self.to.as_ref();
+        match shutdown(to, Shutdown::Write) {
+            Err(error) if error != Errno::NOTCONN => self.of_to.note(Err(error.into())),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }

@@ -300,7 +300,9 @@ impl Foregate {
 
     /// Waits for the end of the process.
     pub async fn exit(&mut self) -> ExitStatus {
+        // Both pipes: the last lines of one may be read after the end of the other.
         self.events.ended().await;
+        self.access_log.ended().await;
         self.child.wait().unwrap()
     }
 }
