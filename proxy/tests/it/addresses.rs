@@ -87,7 +87,11 @@ async fn addresses_are_refused_whatever_headers_say_unless_a_trusted_proxy_says_
         assert_eq!(record["client.address"], expected.trim_start_matches('!'), "{told}");
         if expected.starts_with('!') {
             assert_eq!((reply.status, reply.reason().as_str()), (403, "AddressDenied"), "{told}");
-            assert!(!reply.text().contains("127.0.0") && !reply.text().contains("203.0.113"), "{}", reply.text());
+            assert!(
+                !reply.text().contains("127.0.0") && !reply.text().contains("203.0.113"),
+                "{}",
+                reply.text()
+            );
             assert_eq!(
                 (&record["foregate.step"], &record["foregate.rule"]),
                 (&json!("guard"), &json!("addresses"))
