@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::dispatch::upstream::UpstreamState;
 use crate::gateway;
 use crate::head::HopByHop;
 use crate::life::Life;
+use crate::places::{Place, Places};
 use crate::shape::{self, Wire};
 use crate::telemetry::Telemetry;
 use crate::telemetry::random;
@@ -36,7 +36,7 @@ const MAX_TIME: Duration = Duration::from_secs(30);
 /// Most that is read of an answer before its connection is given up.
 const MAX_ANSWER: usize = 1 << 20;
 
-static IN_FLIGHT: AtomicUsize = AtomicUsize::new(0);
+static IN_FLIGHT: Places = Places::new(MAX_IN_FLIGHT);
 
 /// What became of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,30 +66,13 @@ impl Outcome {
     }
 }
 
-/// One of those under way.
-#[derive(Debug)]
-struct Permit;
-
-impl Permit {
-    fn take() -> Option<Self> {
-        let add = |count: usize| (count < MAX_IN_FLIGHT).then_some(count + 1);
-        IN_FLIGHT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok().then(|| Self)
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        IN_FLIGHT.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// A request that is to be sent once more.
 #[derive(Debug)]
 struct Copied {
     upstream: Arc<UpstreamState>,
     head: Box<Parts>,
     telemetry: Arc<Telemetry>,
-    _permit: Permit,
+    _permit: Place,
 }
 
 /// The copies of one request, until its body is known.
@@ -122,7 +105,7 @@ fn copy(
         count(Outcome::Failed);
         return None;
     }
-    let Some(permit) = Permit::take() else {
+    let Some(permit) = IN_FLIGHT.take() else {
         count(Outcome::Busy);
         return None;
     };

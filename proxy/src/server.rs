@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,93 +15,41 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, Notify, watch};
 
 use crate::admin::AdminState;
-use crate::admission::capacity::{Bounds, Capacity};
+use crate::admission::capacity::Capacity;
 use crate::discovery::resolve;
 use crate::drain::drain;
 use crate::failure::Failure;
 use crate::fleet::channel::Channel;
-use crate::fleet::endpoint::ControlOptions;
 use crate::fleet::follow::{Fleet, NodeOptions};
 use crate::fleet::node::node_id;
 use crate::gateway::Gateway;
 use crate::handover::endpoint::HandoverEndpoint;
-use crate::handover::{Handover, HandoverError, HandoverOptions};
+use crate::handover::{Handover, HandoverError};
 use crate::handshake::tally::Tally;
 use crate::idempotency;
 use crate::identity::start::begin;
-use crate::identity::{Identity, Origin, SourceError};
+use crate::identity::{Identity, SourceError};
 use crate::keys::Fetcher;
-use crate::listeners::{Connections, Listeners, Socket};
+use crate::listeners::{Listeners, Socket};
 use crate::live::Live;
 use crate::open::Publications;
-use crate::own_files::OwnFiles;
 use crate::panics;
 use crate::part_metrics;
-use crate::policies::{FIRST_RESOLUTION, Policies, PolicySource, tell_leases};
-use crate::probes::Applications;
+use crate::policies::{FIRST_RESOLUTION, Policies, tell_leases};
 use crate::proxy_protocol;
 use crate::quotas::{Quotas, StateOptions};
 use crate::reload::Reload;
+use crate::run_options::{FleetOptions, RunOptions};
 use crate::services::{AdminEndpoint, DataPlane, Pages, PolicyWatch, Shutdown};
 use crate::shared::Shared;
 use crate::sidecar::{Sidecar, SidecarOptions};
-use crate::stream::Deadlines;
 use crate::streams::tally::StreamTally;
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::Telemetry;
 use crate::telemetry::event::{self, event};
-use crate::telemetry::{Telemetry, TelemetryOptions};
 use crate::trials::Trials;
 
 /// Time for the last log lines to be written.
 const FLUSH: Duration = Duration::from_secs(2);
-
-/// How the process runs.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    pub source: PolicySource,
-    /// Where `/metrics`, `/readyz` and the like are served; loopback by default.
-    pub admin: SocketAddr,
-    /// Where `/livez`, `/readyz` and `/metrics` alone are served besides: for other machines.
-    pub probes: Option<SocketAddr>,
-    /// What is asked there of the applications behind this sidecar.
-    pub applications: Arc<Applications>,
-    /// Worker threads of the data plane.
-    pub threads: usize,
-    /// Threads of each version of a model that is too dear for those.
-    pub model_threads: usize,
-    pub telemetry: TelemetryOptions,
-    pub deadlines: Deadlines,
-    /// Longest time a drain may take.
-    pub drain: Duration,
-    /// Time between the announcement of a close and the close of idle connections.
-    pub notice: Duration,
-    pub connections: Connections,
-    pub capacity: Bounds,
-    /// Where the identity of this workload comes from.
-    pub identity: Option<Origin>,
-    /// The control plane, where there is one.
-    pub control: Option<ControlOptions>,
-    /// The file with the token that the workload shows the control plane.
-    pub control_token: Option<PathBuf>,
-    /// How a new process takes the place of this one, and whether this one takes that of another.
-    pub handover: Option<HandoverOptions>,
-    /// Where this gateway stands: endpoints there are used first.
-    pub zone: Option<Arc<str>>,
-    /// Where models with `placement: Sidecar` are scored.
-    pub sidecar: Option<SidecarOptions>,
-    /// Where what quotas have used outlives the process.
-    pub state: Option<StateOptions>,
-    /// Where policies come from in place of a folder of the operator's.
-    pub fleet: Option<FleetOptions>,
-}
-
-/// A control plane that policies come from.
-#[derive(Clone, Debug)]
-pub struct FleetOptions {
-    pub node: NodeOptions,
-    /// Folder of state: what was accepted last is kept there.
-    pub state: PathBuf,
-}
 
 /// Where the process really listens.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -234,19 +181,8 @@ impl Process {
             look: Arc::default(),
             fleet: self.fleet.clone(),
             turn: Mutex::default(),
-            own: Arc::new(self.own_files()),
+            own: Arc::new(self.options.own_files()),
         }
-    }
-
-    /// What this process writes itself.
-    fn own_files(&self) -> OwnFiles {
-        let RunOptions { telemetry, .. } = &self.options;
-        let access_log = match &telemetry.access_log {
-            AccessLog::File(file) => Some(file),
-            AccessLog::Off | AccessLog::Stdout => None,
-        };
-        let decision_log = telemetry.decision_log.as_ref().map(|log| &log.file);
-        OwnFiles::new([access_log, decision_log].into_iter().flatten().cloned())
     }
 
     /// The runtime for work beside the data plane.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::fleet::follow::{NodeOptions, OnLostGrant};
-use crate::server::FleetOptions;
+use crate::run_options::FleetOptions;
 
 /// What this proxy says of itself to the control plane that its policies come from.
 #[derive(Debug, Args)]

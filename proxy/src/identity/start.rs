@@ -10,7 +10,7 @@ use crate::identity::directory::Directory;
 use crate::identity::keep::{first, keep};
 use crate::identity::workload_api::WorkloadApi;
 use crate::identity::{Identity, Origin, Source, SourceError};
-use crate::server::RunOptions;
+use crate::run_options::RunOptions;
 use crate::telemetry::Telemetry;
 
 /// An identity that is kept current.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::task::yield_now;
 
+use crate::places::{Place, Places};
 use crate::streams::relay::Passed;
 
 /// Bytes that one call moves at most, and room of a pipe where the system gives that much.
@@ -28,9 +29,7 @@ const TURN: usize = 1 << 20;
 const MAX_KEPT: usize = 16;
 
 /// Pipes of the process: each takes two of its files and up to 256 KiB of the kernel. Beyond them bytes are copied.
-const MAX_PIPES: usize = 256;
-
-static PIPES_OPEN: AtomicUsize = AtomicUsize::new(0);
+static OPEN: Places = Places::new(256);
 
 thread_local! {
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
@@ -45,24 +44,7 @@ struct Pipe {
     out: OwnedFd,
     into: OwnedFd,
     held: usize,
-    _seat: Seat,
-}
-
-/// One of [`MAX_PIPES`].
-#[derive(Debug)]
-struct Seat;
-
-impl Seat {
-    fn take() -> Option<Self> {
-        let add = |open: usize| (open < MAX_PIPES).then_some(open + 1);
-        PIPES_OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok().then(|| Self)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        PIPES_OPEN.fetch_sub(1, Ordering::Relaxed);
-    }
+    _place: Place,
 }
 
 impl Pipe {
@@ -74,11 +56,11 @@ impl Pipe {
         if let Some(pipe) = PIPES.with_borrow_mut(Vec::pop) {
             return Some(pipe);
         }
-        let seat = Seat::take()?;
+        let place = OPEN.take()?;
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         // Where users have too many of them, it stays smaller.
         let _ = fcntl_setpipe_size(&into, MOST);
-        Some(Self { out, into, held: 0, _seat: seat })
+        Some(Self { out, into, held: 0, _place: place })
     }
 
     /// Keeps it for the next that has something to move.
