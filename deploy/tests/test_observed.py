@@ -285,6 +285,8 @@ class Stage:
         """The inference server is stopped, killed, and started again."""
         placed = lambda: self.http.ask("/placed/ok", "POST", traffic.lead(1))
         self.inference.child.send_signal(signal.SIGSTOP)
+        # All of its threads: one that is at work goes on for a moment.
+        os.waitid(os.P_PID, self.inference.child.pid, os.WSTOPPED)
         self.expect([("ScoreUnavailable", placed())])
         self.inference.end(signal.SIGKILL)
         self.prometheus.until("foregate_inference_sidecar_connected == 0")

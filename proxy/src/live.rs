@@ -45,6 +45,18 @@ impl Live {
         NUMBERS.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// The same, with the terms of TLS listeners that are as they were before: sessions of their clients can be taken up
+    /// again.
+    #[must_use]
+    pub fn with_sessions_of(mut self, before: &Self) -> Self {
+        for (port, tls) in &mut self.tls {
+            if let Some(known) = before.tls.get(port) {
+                *tls = Arc::new(tls.keeping(known));
+            }
+        }
+        self
+    }
+
     /// The same listeners, which refuse everything for this reason.
     #[must_use]
     pub fn withheld(&self, why: &str) -> Self {

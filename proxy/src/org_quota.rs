@@ -138,9 +138,8 @@ fn number(count: u64) -> f64 {
 /// Registers how the org of an upstream stands.
 pub fn export(telemetry: &Telemetry, upstream: &str, pool: &Arc<Pool>) {
     let add = |kind, name: &str, help: &str, read: fn(&Pool) -> Option<f64>| {
-        let pool = Arc::downgrade(pool);
-        let read = move || pool.upgrade().and_then(|pool| read(&pool)).unwrap_or(f64::NAN);
-        telemetry.register_source(kind, name, help, &[("upstream", upstream)], read);
+        let read = move |pool: &Pool| read(pool).unwrap_or(f64::NAN);
+        telemetry.register_part(kind, name, help, &[("upstream", upstream)], pool, read);
     };
     let help = "Calls of the org in 24 hours, with those under way.";
     add(Kind::Gauge, "foregate_org_quota_used", help, |it| it.standing(clock::monotonic()).used.map(number));
@@ -162,15 +161,12 @@ pub fn export(telemetry: &Telemetry, upstream: &str, pool: &Arc<Pool>) {
             ("foregate_org_quota_admitted_total", "Calls of a class that were let through.", true),
             ("foregate_org_quota_refused_total", "Calls of a class that were refused.", false),
         ] {
-            let pool = Arc::downgrade(pool);
-            let read = move || {
-                let pool = pool.upgrade();
-                let counted = pool.as_ref().and_then(|pool| pool.counted(place));
-                counted.map_or(f64::NAN, |(_, let_through, refused)| {
+            let read = move |pool: &Pool| {
+                pool.counted(place).map_or(f64::NAN, |(_, let_through, refused)| {
                     number(if admitted { let_through } else { refused })
                 })
             };
-            telemetry.register_source(Kind::Counter, name, help, &labels, read);
+            telemetry.register_part(Kind::Counter, name, help, &labels, pool, read);
         }
         place += 1;
     }

@@ -1,5 +1,6 @@
 //! Files that this process writes itself, which are no change of its policies.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd;
@@ -9,11 +10,13 @@ use std::path::{Path, PathBuf, absolute};
 /// Device and inode.
 type Node = (u64, u64);
 
-/// Outputs and logs of this process.
+/// Outputs, logs and state of this process.
 #[derive(Debug, Default)]
 pub struct OwnFiles {
     outputs: Vec<Node>,
     logs: Vec<PathBuf>,
+    /// The folder of state, and how the names of what is kept there begin.
+    state: Option<(PathBuf, &'static [&'static str])>,
 }
 
 impl OwnFiles {
@@ -22,13 +25,28 @@ impl OwnFiles {
         Self {
             outputs: [node(io::stdout()), node(io::stderr())].into_iter().flatten().collect(),
             logs: logs.into_iter().map(|log| whole(&log)).collect(),
+            state: None,
         }
     }
 
+    /// The same with what is kept in a folder under names that begin so; while it is written, a dot stands before them.
+    #[must_use]
+    pub fn with_state(self, folder: &Path, names: &'static [&'static str]) -> Self {
+        Self { state: Some((whole(folder), names)), ..self }
+    }
+
     pub fn has(&self, path: &Path) -> bool {
-        self.logs.contains(&whole(path))
+        let at = whole(path);
+        self.logs.contains(&at)
+            || self.state.as_ref().is_some_and(|(folder, names)| is_state(&at, folder, names))
             || fs::metadata(path).is_ok_and(|it| self.outputs.contains(&(it.dev(), it.ino())))
     }
+}
+
+fn is_state(path: &Path, folder: &Path, names: &[&str]) -> bool {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let name = name.strip_prefix('.').unwrap_or(name);
+    path.parent() == Some(folder) && names.iter().any(|own| name.starts_with(own))
 }
 
 /// The whole way to a file or folder that may be there, links followed.
@@ -70,6 +88,20 @@ mod tests {
         for name in
             ["policy.yaml", "logs", "logs/key.pem", "logs/access.log.yaml", "decisions/1", "gone.yaml"]
         {
+            assert!(!own.has(&at(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn state_is_own_and_other_files_of_its_folder_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("state")).unwrap();
+        let own = OwnFiles::new([]).with_state(&at("state"), &["quotas.", "trials."]);
+        for name in ["state/quotas.state", "state/.quotas.state.5f3.new", "state/trials.lock"] {
+            assert!(own.has(&at(name)), "{name}");
+        }
+        for name in ["state/key.pem", "quotas.state", "state/quotas", "state/more/quotas.state", "state"] {
             assert!(!own.has(&at(name)), "{name}");
         }
     }

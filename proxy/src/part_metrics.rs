@@ -1,7 +1,7 @@
 //! Metrics of long-lived parts: keys, limits, caches, models, questions and tokens for upstreams.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use foregate_filters::introspection::AnswerCache;
@@ -47,9 +47,7 @@ struct Sources<'a, T, const LABELS: usize> {
 impl<T: Send + Sync + 'static, const LABELS: usize> Sources<'_, T, LABELS> {
     /// Registers one number; what no policy uses any more is not kept for its metrics.
     fn add(&self, kind: Kind, name: &str, help: &str, read: fn(&T) -> f64) {
-        let part = Arc::downgrade(self.part);
-        let read = move || Weak::upgrade(&part).map_or(f64::NAN, |part| read(&part));
-        self.telemetry.register_source(kind, name, help, &self.labels, read);
+        self.telemetry.register_part(kind, name, help, &self.labels, self.part, read);
     }
 }
 
@@ -247,12 +245,11 @@ pub fn certificates(telemetry: &Telemetry, live: &Live) {
         let terms = live.tls.get(&listener.port).and_then(|tls| tls.of(listener.hostname.as_deref()));
         let Some(terms) = terms else { continue };
         for (place, files) in tls.certificates.iter().enumerate() {
-            let terms = Arc::downgrade(terms);
-            let expires = move || terms.upgrade().and_then(|terms| terms.expires.get(place).copied());
-            let read = move || expires().map_or(f64::NAN, |at| at.as_secs_f64());
             let file = files.certificate.display().to_string();
             let labels = [("listener", of_listener.as_str()), ("certificate", file.as_str())];
-            telemetry.register_source(Kind::Gauge, name, help, &labels, read);
+            telemetry.register_part(Kind::Gauge, name, help, &labels, terms, move |terms| {
+                terms.expires.get(place).map_or(f64::NAN, Duration::as_secs_f64)
+            });
         }
     }
 }
@@ -267,10 +264,9 @@ pub fn runs(telemetry: &Telemetry, model: &str, version: &str, part: &Arc<ModelS
     for (quantile, read) in quantiles {
         let labels = [("model", model), ("version", version), ("quantile", quantile)];
         let name = "foregate_model_run_duration_seconds";
-        let part = Arc::downgrade(part);
-        let read = move || part.upgrade().map(|it| read(&it)).filter(|time| !time.is_zero());
-        let read = move || read().map_or(f64::NAN, |time| time.as_secs_f64());
-        telemetry.register_source(Kind::Gauge, name, help, &labels, read);
+        telemetry.register_part(Kind::Gauge, name, help, &labels, part, move |it| {
+            Some(read(it)).filter(|time| !time.is_zero()).map_or(f64::NAN, |time| time.as_secs_f64())
+        });
     }
 }
 
@@ -287,11 +283,10 @@ pub fn sidecar(telemetry: &Telemetry, part: &Arc<Sidecar>) {
     let help = "Times that the inference sidecar was to be asked.";
     sources.add(Kind::Counter, name, help, |it| count(it.counts.calls.load(Relaxed)));
     for kind in FaultKind::ALL {
-        let part = Arc::downgrade(part);
-        let read = move || part.upgrade().map_or(f64::NAN, |it| count(it.counts.faults(kind)));
+        let read = move |it: &Sidecar| count(it.counts.faults(kind));
         let (name, help) =
             ("foregate_inference_sidecar_faults_total", "Calls of the inference sidecar without scores.");
-        telemetry.register_source(Kind::Counter, name, help, &[("kind", kind.name())], read);
+        telemetry.register_part(Kind::Counter, name, help, &[("kind", kind.name())], part, read);
     }
 }
 
@@ -316,9 +311,7 @@ pub fn rollout(telemetry: &Telemetry, part: &Arc<Rollout>) {
 fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
     let labels = [("model", model), ("version", &*trial.version), ("role", trial.role.name())];
     let add = |name: &str, help: &str, read: fn(&Counts) -> u64| {
-        let part = Arc::downgrade(trial);
-        let read = move || part.upgrade().map_or(f64::NAN, |trial| count(read(&trial.counts)));
-        telemetry.register_source(Kind::Counter, name, help, &labels, read);
+        telemetry.register_part(Kind::Counter, name, help, &labels, trial, move |it| count(read(&it.counts)));
     };
     let name = "foregate_model_trial_records_total";
     add(name, "Records that a canary or a shadow was given.", |it| it.records.load(Relaxed));
@@ -333,24 +326,21 @@ fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
     let (name, help) =
         ("foregate_model_rollbacks_total", "Times that it was taken off, by the guardrail it broke.");
     for (place, guardrail) in Guardrail::ALL.into_iter().enumerate() {
-        let part = Arc::downgrade(trial);
-        let broken = move |trial: Arc<Trial>| Some(trial.counts.breaches.get(place)?.load(Relaxed));
-        let read = move || part.upgrade().and_then(broken).map_or(f64::NAN, count);
         let labels: Vec<_> = labels.into_iter().chain([("guardrail", guardrail.name())]).collect();
-        telemetry.register_source(Kind::Counter, name, help, &labels, read);
+        telemetry.register_part(Kind::Counter, name, help, &labels, trial, move |it| {
+            it.counts.breaches.get(place).map_or(f64::NAN, |breaches| count(breaches.load(Relaxed)))
+        });
     }
 }
 
 /// One gauge for each feature of the reference, and one for the score.
 fn drift(telemetry: &Telemetry, rollout: &Arc<Rollout>, role: Role) {
     for (place, feature) in rollout.watched(role).iter().enumerate() {
-        let part = Arc::downgrade(rollout);
-        let read = move || {
-            let moved = part.upgrade().and_then(|rollout| rollout.drift(role));
-            moved.and_then(|moved| moved.get(place).copied()).unwrap_or(f64::NAN)
+        let read = move |rollout: &Rollout| {
+            rollout.drift(role).and_then(|moved| moved.get(place).copied()).unwrap_or(f64::NAN)
         };
         let labels = [("model", rollout.model()), ("role", role.name()), ("feature", feature)];
         let help = "Population stability index against the training records, of the last full window.";
-        telemetry.register_source(Kind::Gauge, "foregate_model_drift", help, &labels, read);
+        telemetry.register_part(Kind::Gauge, "foregate_model_drift", help, &labels, rollout, read);
     }
 }

@@ -17,6 +17,11 @@ impl Places {
         Self { taken: AtomicUsize::new(0), most }
     }
 
+    /// How many are free.
+    pub fn free(&self) -> usize {
+        self.most.saturating_sub(self.taken.load(Ordering::Relaxed))
+    }
+
     /// `None` where all are taken.
     pub fn take(&'static self) -> Option<Place> {
         let add = |taken: usize| (taken < self.most).then_some(taken + 1);
@@ -39,7 +44,9 @@ mod tests {
         static PLACES: Places = Places::new(2);
         let (one, two) = (PLACES.take(), PLACES.take());
         assert!(one.is_some() && two.is_some() && PLACES.take().is_none());
+        assert_eq!(PLACES.free(), 0);
         drop(one);
+        assert_eq!(PLACES.free(), 1);
         assert!(PLACES.take().is_some());
     }
 }

@@ -262,6 +262,7 @@ pub async fn publish(live: Live, gateway: &Gateway, policies: &Policies, admin: 
     let new: Vec<_> = live.upstreams.iter().filter(|upstream| upstream.is_empty()).cloned().collect();
     // Requests to a name that nobody could resolve yet are refused: better late by a moment than so.
     let _ = timeout(FIRST_RESOLUTION, resolve(&new)).await;
+    let live = live.with_sessions_of(&gateway.live.pin());
     let status = status(&live);
     let revision = status.revision.clone();
     replace(gateway, live);

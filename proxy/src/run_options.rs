@@ -20,6 +20,9 @@ use crate::stream::Deadlines;
 use crate::telemetry::TelemetryOptions;
 use crate::telemetry::access_log::AccessLog;
 
+/// How the names of the files begin that are kept in the folder of state.
+const STATE: &[&str] = &["quotas.", "trials."];
+
 /// How the process runs.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
@@ -68,7 +71,11 @@ impl RunOptions {
             AccessLog::Off | AccessLog::Stdout => None,
         };
         let decision_log = self.telemetry.decision_log.as_ref().map(|log| &log.file);
-        OwnFiles::new([access_log, decision_log].into_iter().flatten().cloned())
+        let own = OwnFiles::new([access_log, decision_log].into_iter().flatten().cloned());
+        match &self.state {
+            Some(state) => own.with_state(&state.folder, STATE),
+            None => own,
+        }
     }
 }
 

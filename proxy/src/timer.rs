@@ -95,7 +95,8 @@ mod tests {
     use super::{KEPT, Timer, within};
     use crate::clock;
     use std::future::{pending, poll_fn, ready};
-    use std::task::Poll;
+    use std::sync::Arc;
+    use std::task::{Context, Poll, Wake, Waker};
     use std::time::Duration;
     use tokio::task::yield_now;
 
@@ -150,6 +151,33 @@ mod tests {
         });
         assert_eq!(within(end, busy).await, None);
         assert!(Timer::until(end).has_come() && !Timer::until(end + LONG).has_come());
+    }
+
+    struct Counted;
+
+    impl Wake for Counted {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// A task that has ended is let go of, also where it had used up its turn.
+    #[tokio::test]
+    async fn a_timer_that_is_kept_holds_no_waker() {
+        let counted = Arc::new(Counted);
+        let waker = Waker::from(Arc::clone(&counted));
+        let mut timer = Timer::until(clock::monotonic() + LONG);
+        assert!(timer.poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(waker);
+        assert_eq!(Arc::strong_count(&counted), 2);
+        let mut timer = Some(timer);
+        poll_fn(|cx| {
+            while let Poll::Ready(turn) = tokio::task::coop::poll_proceed(cx) {
+                turn.made_progress();
+            }
+            timer = None;
+            Poll::Ready(())
+        })
+        .await;
+        assert_eq!((Arc::strong_count(&counted), kept()), (1, 1));
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
 use crate::identity::certificate::Facts;
 use crate::identity::clients::{ClientTrust, ClientVerifier, NO_DOMAIN};
@@ -64,6 +65,8 @@ pub struct Terms {
     pub speaks: Speaks,
     /// When each certificate from files expires, since the epoch.
     pub expires: Vec<Duration>,
+    /// A hash of the certificates shown.
+    shown: [u8; 32],
 }
 
 /// Certificates of one listener, tried in order.
@@ -186,6 +189,16 @@ impl PortTls {
         Ok(Self { terms: terms.collect::<Result<_, _>>()? })
     }
 
+    /// The same with the terms of before where they are equal, so that sessions can be taken up again.
+    #[must_use]
+    pub fn keeping(&self, before: &Self) -> Self {
+        let terms = self
+            .terms
+            .iter()
+            .map(|terms| Arc::clone(before.terms.iter().find(|known| known.same_as(terms)).unwrap_or(terms)));
+        Self { terms: terms.collect() }
+    }
+
     /// True where a listener passes TLS on.
     pub fn passes_through(&self) -> bool {
         self.terms.iter().any(|terms| terms.speaks == Speaks::Passthrough)
@@ -231,6 +244,22 @@ impl PortTls {
 }
 
 impl Terms {
+    /// True where both show and ask for the same, by the same name.
+    fn same_as(&self, other: &Self) -> bool {
+        let clients = match (&self.clients, &other.clients) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.same_as(other),
+            _ => false,
+        };
+        clients
+            && self.hostname == other.hostname
+            && self.config.is_some() == other.config.is_some()
+            && self.plain_until == other.plain_until
+            && self.plain_ports == other.plain_ports
+            && self.speaks == other.speaks
+            && self.shown == other.shown
+    }
+
     fn takes_plain(&self, now: Duration, meant: Option<u16>) -> bool {
         self.plain_until.is_some_and(|until| now < until)
             || meant.is_some_and(|port| self.plain_ports.contains(&port))
@@ -246,6 +275,7 @@ impl Terms {
             plain_ports: Box::default(),
             speaks: Speaks::Passthrough,
             expires: Vec::new(),
+            shown: [0; 32],
         }
     }
 
@@ -264,10 +294,10 @@ impl Terms {
         };
         let keys = tls.certificates.iter().map(|files| certificate(files).map(Arc::new));
         let keys = Certificates(keys.collect::<Result<Vec<_>, _>>()?);
-        let expires = keys.0.iter().map(|key| expires(key)).collect();
+        let (expires, shown) = (keys.0.iter().map(|key| expires(key)).collect(), keys.hash());
         let config = Some(server(keys, clients.clone(), speaks)?);
         let plain_ports = Box::default();
-        Ok(Self { hostname, config, clients, plain_until: None, plain_ports, speaks, expires })
+        Ok(Self { hostname, config, clients, plain_until: None, plain_ports, speaks, expires, shown })
     }
 
     /// The terms of a listener with the identity of this workload.
@@ -279,16 +309,16 @@ impl Terms {
     ) -> Result<Self, TlsError> {
         let trust = identity.map_or_else(|| Arc::new(Trust::nobody()), |set| Arc::clone(&set.trust));
         let clients = ClientTrust::Workloads(trust);
-        let config = identity
-            .map(|set| server(Certificates(vec![Arc::clone(&set.key)]), Some(clients.clone()), speaks))
-            .transpose()?;
+        let keys = Certificates(identity.iter().map(|set| Arc::clone(&set.key)).collect());
+        let shown = keys.hash();
+        let config = identity.map(|_| server(keys, Some(clients.clone()), speaks)).transpose()?;
         let (clients, expires) = (Some(clients), Vec::new());
-        Ok(Self { hostname, config, clients, plain_until, plain_ports, speaks, expires })
+        Ok(Self { hostname, config, clients, plain_until, plain_ports, speaks, expires, shown })
     }
 }
 
 /// The configuration of a listener. Tickets are sealed with a key of its own: no session is taken up again
-/// with another listener, nor after certificates or authorities changed.
+/// with another listener, nor after certificates or authorities changed; after other changes it is.
 fn server(
     keys: Certificates,
     clients: Option<ClientTrust>,
@@ -331,6 +361,21 @@ fn covers(pattern: &str, name: &str) -> bool {
                 && name.get(name.len() - suffix.len()..).is_some_and(|end| end.eq_ignore_ascii_case(suffix))
         }
         None => pattern.eq_ignore_ascii_case(name),
+    }
+}
+
+impl Certificates {
+    /// A hash of every chain, and so of the keys that fit them.
+    fn hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for key in &self.0 {
+            hash.update(key.cert.len().to_be_bytes());
+            for certificate in &key.cert {
+                hash.update(certificate.len().to_be_bytes());
+                hash.update(certificate);
+            }
+        }
+        hash.finalize().into()
     }
 }
 

@@ -62,7 +62,9 @@ pub async fn serve(arrival: Arrival) {
     };
     let Ok(Ok((established, spoken))) = established else { return };
     if spoken == Spoken::Http {
-        return Box::pin(go_on(gateway, entry, established, (peer, Some(meant)), drain, (open, seat))).await;
+        // Apart, as any connection that stands.
+        tokio::spawn(go_on(gateway, entry, established, (peer, Some(meant)), drain, (open, seat)));
+        return;
     }
     let client = Client { peer, destination: Some(meant), spoken };
     let arrived = Arrived::from(established);

@@ -53,5 +53,6 @@ pub async fn serve(arrival: Arrival) {
         () = drain.noticed() => return,
     };
     let Ok(Ok(established)) = established else { return };
-    Box::pin(go_on(gateway, entry, established, (peer, Some(meant)), drain, (open, seat))).await;
+    // Apart, as any connection that stands.
+    tokio::spawn(go_on(gateway, entry, established, (peer, Some(meant)), drain, (open, seat)));
 }

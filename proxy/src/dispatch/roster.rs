@@ -209,10 +209,9 @@ fn measure(roster: &Arc<Roster>, telemetry: &Telemetry) {
     let name = "foregate_upstream_endpoints";
     let help = "Endpoints in use: fit, found unfit by checks, ejected by what they answered.";
     for (index, state) in ["fit", "unfit", "ejected"].into_iter().enumerate() {
-        let part = Arc::downgrade(roster);
         let labels = [("upstream", &*roster.name), ("state", state)];
-        telemetry.register_source(Kind::Gauge, name, help, &labels, move || {
-            let count = part.upgrade().and_then(|roster| roster.count()?.get(index).copied());
+        telemetry.register_part(Kind::Gauge, name, help, &labels, roster, move |roster| {
+            let count = roster.count().and_then(|count| count.get(index).copied());
             count.map_or(f64::NAN, |count| count as f64)
         });
     }
@@ -227,20 +226,19 @@ fn measure(roster: &Arc<Roster>, telemetry: &Telemetry) {
         ),
     ];
     for (name, help, read) in counters {
-        let part = Arc::downgrade(roster);
-        telemetry.register_source(Kind::Counter, name, help, &[("upstream", &*roster.name)], move || {
-            part.upgrade().map_or(f64::NAN, |roster| read(&roster.tallies).load(Ordering::Relaxed) as f64)
+        let labels = [("upstream", &*roster.name)];
+        telemetry.register_part(Kind::Counter, name, help, &labels, roster, move |roster| {
+            read(&roster.tallies).load(Ordering::Relaxed) as f64
         });
     }
 }
 
 fn measure_endpoint(upstream: &str, state: &Arc<EndpointState>, telemetry: &Telemetry) {
-    let part = Arc::downgrade(state);
     let address = state.address.to_string();
     let labels = [("upstream", upstream), ("endpoint", address.as_str())];
     let help = "1 while requests go to the endpoint, 0 while it is unfit or ejected.";
-    telemetry.register_source(Kind::Gauge, "foregate_endpoint_fit", help, &labels, move || {
-        let used = part.upgrade().filter(|state| !state.is_unused());
-        used.map_or(f64::NAN, |state| f64::from(u8::from(!state.unfit() && state.circuit.closed())))
+    telemetry.register_part(Kind::Gauge, "foregate_endpoint_fit", help, &labels, state, |state| {
+        let fit = !state.unfit() && state.circuit.closed();
+        if state.is_unused() { f64::NAN } else { f64::from(u8::from(fit)) }
     });
 }

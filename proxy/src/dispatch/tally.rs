@@ -90,10 +90,8 @@ impl ConnectionTally {
                    help: &str,
                    label: Option<(&str, &str)>,
                    read: Box<dyn Fn(&Self) -> f64 + Send + Sync>| {
-            let part = Arc::downgrade(self);
             let labels: Vec<_> = [("upstream", upstream)].into_iter().chain(label).collect();
-            let read = move || part.upgrade().map_or(f64::NAN, |tally| read(&tally));
-            telemetry.register_source(kind, name, help, &labels, read);
+            telemetry.register_part(kind, name, help, &labels, self, read);
         };
         let gauges: [(&str, Read); 2] =
             [("open", |it| it.open.count() as f64), ("idle", |it| it.idle() as f64)];

@@ -186,7 +186,9 @@ impl Control {
             Err(error) => error,
         };
         // A certificate that is refused in the handshake keeps the token from being shown beside it.
-        unanswered |= held_back.is_some() && error.code().is_none();
+        unanswered |= held_back.is_some()
+            && error.code().is_none()
+            && self.refused.as_mut().is_some_and(|refused| refused.may_stand_alone(now));
         // Nothing else is left, and whatever was wrong with the token may be mended by now.
         if let Some(token) = held_back
             && error.code() == Some(UNAUTHENTICATED)

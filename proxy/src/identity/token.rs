@@ -19,6 +19,9 @@ const MAX_TOKEN: u64 = 16 << 10;
 /// may have been mended at the control plane.
 const HELD_BACK: Duration = Duration::from_hours(6);
 
+/// How long a token that was refused is not shown again without a certificate beside it.
+const ALONE_AGAIN: Duration = Duration::from_mins(10);
+
 /// A token that proved nothing.
 pub struct Refused {
     token: Zeroizing<String>,
@@ -26,11 +29,13 @@ pub struct Refused {
     why: String,
     /// When it was shown last, since the epoch.
     shown: Duration,
+    /// When it was shown last without a certificate beside it, since the epoch.
+    alone: Option<Duration>,
 }
 
 impl Refused {
     pub fn new(token: Zeroizing<String>, why: String, now: Duration) -> Self {
-        Self { token, why, shown: now }
+        Self { token, why, shown: now, alone: None }
     }
 
     pub fn why(&self) -> &str {
@@ -44,6 +49,17 @@ impl Refused {
     /// It was shown once more, and refused.
     pub fn again(&mut self, now: Duration) {
         self.shown = now;
+    }
+
+    /// True where it may be shown without a certificate, and notes that it is: a control plane counts what comes to
+    /// nothing against all others at this address.
+    pub fn may_stand_alone(&mut self, now: Duration) -> bool {
+        let recently = |at| now.checked_sub(at).is_some_and(|ago| ago < ALONE_AGAIN);
+        let may = !self.alone.is_some_and(recently);
+        if may {
+            self.alone = Some(now);
+        }
+        may
     }
 
     /// True where it is this token, and not the time to show it again.
@@ -85,7 +101,7 @@ pub fn read(file: &Path) -> io::Result<Zeroizing<String>> {
 mod tests {
     use std::time::Duration;
 
-    use super::{HELD_BACK, Refused};
+    use super::{ALONE_AGAIN, HELD_BACK, Refused};
 
     #[test]
     fn a_refused_token_is_held_back_for_hours_and_another_one_is_not() {
@@ -99,5 +115,14 @@ mod tests {
         refused.again(at + HELD_BACK);
         assert!(holds(&refused, at + HELD_BACK) && !holds(&refused, at + HELD_BACK * 2));
         assert_eq!(refused.why(), "used up", "as it was told first");
+    }
+
+    #[test]
+    fn a_refused_token_stands_alone_at_once_and_then_seldom() {
+        let at = Duration::from_secs(1_790_000_000);
+        let mut refused = Refused::new("fgj.one".to_owned().into(), "used up".to_owned(), at);
+        assert!(refused.may_stand_alone(at) && !refused.may_stand_alone(at + ALONE_AGAIN / 2));
+        assert!(refused.may_stand_alone(at + ALONE_AGAIN) && !refused.may_stand_alone(at + ALONE_AGAIN));
+        assert!(refused.may_stand_alone(at), "the clock was set back");
     }
 }

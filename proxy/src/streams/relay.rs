@@ -17,6 +17,9 @@ use crate::streams::splice::Way;
 /// Read buffer of each direction.
 const BUFFER: usize = 16 * 1024;
 
+/// Bytes that are dropped for an end that is gone, before the other one is cut off.
+const MAX_DROPPED: u64 = 16 << 20;
+
 /// Looks at a connection in the time that it may be silent: it ends between that time and an eighth more.
 const LOOKS: u32 = 8;
 
@@ -27,12 +30,41 @@ pub struct Passed {
     pub written: AtomicU64,
     /// This end broke.
     pub broken: AtomicBool,
+    /// This end has closed: nothing more comes from it.
+    said_all: AtomicBool,
+    /// Bytes for it that nobody took any more.
+    dropped: AtomicU64,
 }
 
 impl Passed {
     /// Notes where this end breaks.
     pub fn note<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
         outcome.inspect_err(|_| self.broken.store(true, Ordering::Relaxed))
+    }
+
+    /// Notes what was read of this end, nothing at its end.
+    pub fn came(&self, count: usize) {
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        if count == 0 {
+            self.said_all.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes what came of writing so many bytes to this end. One that has said all and is gone breaks nothing: what it is
+    /// still told is dropped, so that all that it said reaches the other.
+    pub fn wrote(&self, outcome: io::Result<usize>, bytes: usize) -> io::Result<usize> {
+        match outcome {
+            Ok(count) => {
+                self.written.fetch_add(count as u64, Ordering::Relaxed);
+                Ok(count)
+            }
+            Err(_) if self.said_all.load(Ordering::Relaxed) && self.drops(bytes as u64) => Ok(bytes),
+            Err(error) => self.note(Err(error)),
+        }
+    }
+
+    fn drops(&self, bytes: u64) -> bool {
+        self.dropped.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= MAX_DROPPED
     }
 }
 
@@ -106,7 +138,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let outcome = ready!(Pin::new(&mut *self.stream).poll_read(cx, buffer));
-        self.passed.read.fetch_add((buffer.filled().len() - before) as u64, Ordering::Relaxed);
+        if outcome.is_ok() {
+            self.passed.came(buffer.filled().len() - before);
+        }
         Poll::Ready(self.passed.note(outcome))
     }
 }
@@ -114,10 +148,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = ready!(Pin::new(&mut *self.stream).poll_write(cx, bytes));
-        if let Ok(written) = &outcome {
-            self.passed.written.fetch_add(*written as u64, Ordering::Relaxed);
-        }
-        Poll::Ready(self.passed.note(outcome))
+        Poll::Ready(self.passed.wrote(outcome, bytes.len()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -341,5 +372,49 @@ mod tests {
             relay_plain((&mut client, &of_client), (&mut upstream, &of_upstream), Duration::from_mins(1));
         let (ended, ()) = tokio::join!(passing, talk);
         assert_eq!(ended, Ended::Complete);
+    }
+
+    /// Nor where it goes on talking, before it has read all.
+    #[tokio::test]
+    async fn many_farewells_to_who_is_gone_break_nothing() {
+        for plain in [true, false] {
+            let ((mut near, mut client), (mut upstream, mut far)) = (pair().await, pair().await);
+            let (of_client, of_upstream) = (Passed::default(), Passed::default());
+            let all = content(64 << 10);
+            let talk = async {
+                far.write_all(&all).await.unwrap();
+                drop(far);
+                while of_upstream.dropped.load(Ordering::Relaxed) == 0 {
+                    near.write_all(b"farewell").await.unwrap();
+                    tokio::task::yield_now().await;
+                }
+                near.shutdown().await.unwrap();
+                let mut told = Vec::new();
+                near.read_to_end(&mut told).await.unwrap();
+                assert!(told == all, "{} bytes", told.len());
+            };
+            let (client, upstream) = ((&mut client, &of_client), (&mut upstream, &of_upstream));
+            let (ended, ()) = if plain {
+                tokio::join!(relay_plain(client, upstream, Duration::from_mins(1)), talk)
+            } else {
+                tokio::join!(relay(client, upstream, Duration::from_mins(1)), talk)
+            };
+            assert_eq!(ended, Ended::Complete);
+            assert!(!of_upstream.broken.load(Ordering::Relaxed));
+        }
+    }
+
+    /// Who talks without end to who is gone is cut off.
+    #[test]
+    fn not_everything_is_dropped() {
+        let gone = || Err(std::io::ErrorKind::BrokenPipe.into());
+        let passed = Passed::default();
+        assert!(passed.wrote(gone(), 1).is_err(), "it had more to say");
+        let passed = Passed::default();
+        passed.came(0);
+        assert_eq!(passed.wrote(gone(), 1 << 20).unwrap(), 1 << 20);
+        assert!(!passed.broken.load(Ordering::Relaxed));
+        assert!((0..16).any(|_| passed.wrote(gone(), 1 << 20).is_err()));
+        assert!(passed.broken.load(Ordering::Relaxed));
     }
 }

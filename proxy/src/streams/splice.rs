@@ -5,12 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::FutureExt;
 use rustix::io::Errno;
 use rustix::net::{Shutdown, shutdown};
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::task::yield_now;
 
 use crate::places::{Place, Places};
@@ -25,11 +27,14 @@ const PIECE: usize = 16 * 1024;
 /// Bytes after which others on this thread have their turn.
 const TURN: usize = 1 << 20;
 
-/// Empty pipes that a thread keeps; what holds nothing needs none.
+/// Empty pipes that a thread keeps, while at least half of the places are free; what holds nothing needs none.
 const MAX_KEPT: usize = 16;
 
-/// Pipes of the process: each takes two of its files and up to 256 KiB of the kernel. Beyond them bytes are copied.
-static OPEN: Places = Places::new(256);
+/// Pipes of the process at once.
+const MAX_OPEN: usize = 256;
+
+/// Each takes two files of the process and up to 256 KiB of the kernel. Beyond them bytes are copied.
+static OPEN: Places = Places::new(MAX_OPEN);
 
 thread_local! {
     static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
@@ -67,7 +72,7 @@ impl Pipe {
     fn put(self) {
         if self.held == 0 {
             PIPES.with_borrow_mut(|pipes| {
-                if pipes.len() < MAX_KEPT {
+                if pipes.len() < MAX_KEPT && OPEN.free() >= MAX_OPEN / 2 {
                     pipes.push(self);
                 }
             });
@@ -112,15 +117,17 @@ impl Way<'_> {
     pub async fn pass(mut self) -> io::Result<()> {
         let (mut moved, mut large) = (0, false);
         loop {
+            consume_budget().await;
             self.of_from.note(self.from.readable().await)?;
             // Little is copied: a system call for each side, as well, and a thread holds few pipes.
             let pipe = if large { Pipe::take() } else { None };
-            let count = match pipe {
+            let spliced = match pipe {
                 Some(pipe) => self.splice(pipe).await?,
-                None => 0,
+                None => Some(0),
             };
-            // Urgent data ends what can be spliced, and so does the end: a read tells which.
-            let count = if count > 0 { count } else { self.copy().await? };
+            // The end, or what cannot be moved so: a read tells which.
+            let passed = if spliced == Some(0) { self.copy().await? } else { spliced };
+            let Some(count) = passed else { continue };
             if count == 0 {
                 return self.close();
             }
@@ -133,46 +140,46 @@ impl Way<'_> {
         }
     }
 
-    /// Moves what is there; 0 where that is nothing, or cannot be moved so.
-    async fn splice(&self, mut pipe: Pipe) -> io::Result<usize> {
+    /// Moves what is there, `None` where that is nothing yet; 0 at the end, and where it cannot be moved so.
+    async fn splice(&self, mut pipe: Pipe) -> io::Result<Option<usize>> {
         let (from, to): (&TcpStream, &TcpStream) = (self.from.as_ref(), self.to.as_ref());
         let count = match from.try_io(Interest::READABLE, || pipe.fill(from)) {
-            Ok(count) => count,
+            Ok(count) => Some(count),
             Err(error) if is_refusal(&error) => {
                 REFUSED.store(true, Ordering::Relaxed);
-                return Ok(0);
+                return Ok(Some(0));
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
             Err(error) => return self.of_from.note(Err(error)),
         };
-        self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
-        while pipe.held > 0 {
+        let Some(count) = count.filter(|count| *count > 0) else {
+            pipe.put();
+            return Ok(count);
+        };
+        self.of_from.came(count);
+        let mut left = count;
+        while left > 0 {
             let given = to.async_io(Interest::WRITABLE, || pipe.drain(to)).await;
-            self.wrote(given)?;
+            left = left.saturating_sub(self.of_to.wrote(given, left)?);
         }
         pipe.put();
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// The same, through this process; 0 at the end.
-    async fn copy(&mut self) -> io::Result<usize> {
-        // Only while there is something to pass on.
+    async fn copy(&mut self) -> io::Result<Option<usize>> {
         let mut piece = vec![0; PIECE];
-        let count = self.of_from.note(self.from.read(&mut piece).await)?;
-        self.of_from.read.fetch_add(count as u64, Ordering::Relaxed);
+        // One look: who waits for more holds no buffer.
+        let Some(read) = unconstrained(self.from.read(&mut piece)).now_or_never() else { return Ok(None) };
+        let count = self.of_from.note(read)?;
+        self.of_from.came(count);
         let mut left = piece.get(..count).unwrap_or_default();
         while !left.is_empty() {
             let to: &TcpStream = self.to.as_ref();
             let given = to.async_io(Interest::WRITABLE, || to.try_write(left)).await;
-            left = left.get(self.wrote(given)?..).unwrap_or_default();
+            left = left.get(self.of_to.wrote(given, left.len())?..).unwrap_or_default();
         }
-        Ok(count)
-    }
-
-    fn wrote(&self, outcome: io::Result<usize>) -> io::Result<usize> {
-        let count = self.of_to.note(outcome)?;
-        self.of_to.written.fetch_add(count as u64, Ordering::Relaxed);
-        Ok(count)
+        Ok(Some(count))
     }
 
     /// Says that nothing more comes. An end that has closed altogether knows.

@@ -253,6 +253,19 @@ impl Telemetry {
         self.sources.register(kind, name, help, labels, read);
     }
 
+    /// Adds a number of a part, for as long as the part is used; see [`Sources::register_part`].
+    pub fn register_part<T: Send + Sync + 'static>(
+        &self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        part: &Arc<T>,
+        read: impl Fn(&T) -> f64 + Send + Sync + 'static,
+    ) {
+        self.sources.register_part(kind, name, help, labels, part, read);
+    }
+
     /// All metrics as text: `OpenMetrics` with exemplars, or the classic format of Prometheus without.
     pub fn exposition(&self, open_metrics: bool) -> String {
         self.exposition.encode(open_metrics)

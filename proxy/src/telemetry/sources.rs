@@ -14,6 +14,9 @@ pub const REFUSED_SERIES: &str = "foregate_metric_series_refused_total";
 /// Most series of one name; what comes later is left out while all of them have something to tell.
 const MAX_SERIES: usize = 1_000;
 
+/// Series of one name before those with nothing to tell make room for the first time.
+const FEW_SERIES: usize = 32;
+
 /// What a number means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -23,8 +26,13 @@ pub enum Kind {
     Counter,
 }
 
-/// Gives the number; NaN while there is none.
-type Read = Arc<dyn Fn() -> f64 + Send + Sync>;
+#[derive(Clone)]
+struct Read {
+    /// The address of the part whose number this is; zero where it is nobody's in particular.
+    part: usize,
+    /// Gives the number; NaN while there is none.
+    read: Arc<dyn Fn() -> f64 + Send + Sync>,
+}
 
 type Labels = Vec<(String, String)>;
 
@@ -40,13 +48,15 @@ struct Sourced {
     help: String,
     /// How often a series was left out because there were too many.
     refused: u32,
+    /// How many series there are when those with nothing to tell make room.
+    tidy_at: usize,
     /// Several counters of one name and labels are told as their sum.
     series: Vec<(Labels, Vec<Read>)>,
 }
 
 /// The sum of what there is to tell; NaN where there is nothing.
 fn total(reads: &[Read]) -> f64 {
-    let numbers = reads.iter().map(|read| read()).filter(|number| !number.is_nan());
+    let numbers = reads.iter().map(|read| (read.read)()).filter(|number| !number.is_nan());
     numbers.reduce(|sum, number| sum + number).unwrap_or(f64::NAN)
 }
 
@@ -65,7 +75,7 @@ impl Sources {
     ///
     /// The name is whole, with unit, and with `_total` for a counter. `read` is called at every scrape: it
     /// must be quick, and register nothing. While it gives NaN the series is left out, so a source may outlive
-    /// what it reads; once a name has 1,000 series, those make room.
+    /// what it reads; those make room whenever the series of a name have doubled, and at 1,000 of them.
     pub fn register(
         &self,
         kind: Kind,
@@ -74,6 +84,26 @@ impl Sources {
         labels: &[(&str, &str)],
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
+        self.add(kind, name, help, labels, Read { part: 0, read: Arc::new(read) });
+    }
+
+    /// Adds a number of a part for as long as the part is used. A part that is registered again is told once.
+    pub fn register_part<T: Send + Sync + 'static>(
+        &self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+        part: &Arc<T>,
+        read: impl Fn(&T) -> f64 + Send + Sync + 'static,
+    ) {
+        // While it is held weakly no other part comes to lie there.
+        let (weak, address) = (Arc::downgrade(part), Arc::as_ptr(part).addr());
+        let read = move || weak.upgrade().map_or(f64::NAN, |part| read(&part));
+        self.add(kind, name, help, labels, Read { part: address, read: Arc::new(read) });
+    }
+
+    fn add(&self, kind: Kind, name: &str, help: &str, labels: &[(&str, &str)], read: Read) {
         let labels: Labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         // The encoder adds the suffix that the format demands of counters.
         let name = if kind == Kind::Counter { name.strip_suffix("_total").unwrap_or(name) } else { name };
@@ -81,18 +111,21 @@ impl Sources {
         let family = families.entry(name.to_owned()).or_insert_with(|| Sourced {
             kind,
             refused: 0,
+            tidy_at: FEW_SERIES,
             help: help.to_owned(),
             series: Vec::new(),
         });
-        if family.series.len() >= MAX_SERIES {
+        if family.series.len() >= family.tidy_at {
             // Names change from one configuration to the next: what has nothing to read makes room.
             family.series.retain(|(_, reads)| !total(reads).is_nan());
+            family.tidy_at = (2 * family.series.len()).clamp(FEW_SERIES, MAX_SERIES);
         }
         if let Some((_, reads)) = family.series.iter_mut().find(|(known, _)| *known == labels) {
-            reads.retain(|read| kind == Kind::Counter && !read().is_nan());
-            reads.push(Arc::new(read));
+            let other = |known: &Read| known.part == 0 || known.part != read.part;
+            reads.retain(|known| kind == Kind::Counter && other(known) && !(known.read)().is_nan());
+            reads.push(read);
         } else if family.series.len() < MAX_SERIES {
-            family.series.push((labels, vec![Arc::new(read)]));
+            family.series.push((labels, vec![read]));
         } else {
             family.refused = family.refused.saturating_add(1);
         }
@@ -143,7 +176,7 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, MAX_SERIES, REFUSED_SERIES, Sources, total};
+    use super::{FEW_SERIES, Kind, MAX_SERIES, REFUSED_SERIES, Sources, total};
     use crate::telemetry::exposition::Exposition;
     use crate::telemetry::metrics::Metrics;
     use std::sync::Arc;
@@ -163,6 +196,38 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_is_registered_again_is_told_once_and_one_beside_it_too() {
+        let sources = Sources::default();
+        let register = |part: &Arc<f64>| {
+            sources.register_part(Kind::Counter, "c_total", "A.", &[("name", "x")], part, |part| *part);
+        };
+        let told = || {
+            let families = sources.families.lock().unwrap();
+            let reads = &families["c"].series[0].1;
+            (total(reads), reads.len())
+        };
+        let (one, other) = (Arc::new(2.0), Arc::new(3.0));
+        (0..3).for_each(|_| register(&one));
+        assert_eq!(told(), (2.0, 1));
+        register(&other);
+        (0..3).for_each(|_| register(&one));
+        assert_eq!(told(), (5.0, 2));
+        drop(one);
+        register(&other);
+        assert_eq!(told(), (3.0, 1));
+    }
+
+    #[test]
+    fn series_that_come_and_go_are_not_kept() {
+        let sources = Sources::default();
+        for number in 0..10 * FEW_SERIES {
+            let (number, part) = (number.to_string(), Arc::new(1.0));
+            sources.register_part(Kind::Gauge, "a", "A.", &[("name", &number)], &part, |part| *part);
+        }
+        assert!(sources.families.lock().unwrap()["a"].series.len() <= FEW_SERIES);
+    }
+
+    #[test]
     fn series_without_a_value_make_room_and_others_do_not() {
         let sources = Sources::default();
         let register = |label: &str, value: f64| {
@@ -172,10 +237,10 @@ mod tests {
             let families = sources.families.lock().unwrap();
             families["a"].series.iter().any(|(labels, _)| labels[0].1 == label)
         };
-        register("dead", f64::NAN);
         for number in 1..MAX_SERIES {
             register(&number.to_string(), 1.0);
         }
+        register("dead", f64::NAN);
         assert!(known("dead"));
         register("fits", 1.0);
         assert!(known("fits") && !known("dead"));

@@ -57,6 +57,8 @@ mod identity_rotation;
 #[cfg(test)]
 mod introspection;
 #[cfg(test)]
+mod layout;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod mesh;

@@ -1,7 +1,10 @@
 //! TLS on both sides: names, versions, certificates that change, upstreams that must prove themselves.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::certificates::{Authority, Leaf};
@@ -190,6 +193,40 @@ async fn a_new_certificate_is_shown_to_new_connections_and_old_ones_live_on() {
     assert_eq!(living.get("/").await.status, 200);
     let (_, page) = gateway.admin_page("/config").await;
     assert!(!page.contains("failure"), "{page}");
+}
+
+/// Connects and asks for something; how the two have come to know each other.
+async fn met(address: SocketAddr, config: &Arc<ClientConfig>) -> Option<HandshakeKind> {
+    let stream = client::tls(address, "crm.test", config).await.unwrap();
+    let kind = stream.get_ref().1.handshake_kind();
+    // Tickets come before the answer.
+    assert_eq!(Client::over(stream, false, "https").await.get("/").await.status, 200);
+    kind
+}
+
+#[tokio::test]
+async fn sessions_outlive_other_policies_and_end_with_their_certificate() {
+    let authority = Authority::new();
+    let (old, new) = (authority.leaf(&["crm.test"]), authority.leaf(&["crm.test"]));
+    let (one, other) = (Upstream::answering("one").await, Upstream::answering("other").await);
+    let gateway = gateway(&[("https", "", &["edge-cert"])]);
+    let to = |upstream: &Upstream| behind(&gateway, upstream);
+    let gateway = Foregate::start(&to(&one), secrets(&[("edge-cert", &old)])).await;
+    let (address, config) = (gateway.address("edge/https"), authority.client(&["http/1.1"]));
+    assert_eq!(met(address, &config).await, Some(HandshakeKind::Full));
+    assert_eq!(met(address, &config).await, Some(HandshakeKind::Resumed));
+    gateway.publish(&to(&other)).await;
+    assert_eq!(met(address, &config).await, Some(HandshakeKind::Resumed));
+
+    let served = || async {
+        let stream = client::tls(address, "crm.test", &authority.client(&[])).await.unwrap();
+        client::shown(&stream)
+    };
+    gateway.write("secrets/edge-cert/tls.key", &new.key);
+    gateway.write("secrets/edge-cert/tls.crt", &new.certificate);
+    gateway.wait_sample("foregate_config_reloads_total{outcome=\"success\"}", |count| count > 2.0).await;
+    assert_eq!(served().await, new.der());
+    assert_eq!(met(address, &config).await, Some(HandshakeKind::Full));
 }
 
 #[tokio::test]

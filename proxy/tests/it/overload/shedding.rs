@@ -198,6 +198,14 @@ async fn whoever_sends_a_body_reads_the_refusal_too() {
     let _ = holding.await;
     gateway.wait_sample("foregate_upstream_requests_in_flight{upstream=\"crm\"}", |count| count == 0.0).await;
     assert_eq!(Client::http1(address).await.post("/", vec![b'x'; 3 << 20]).await.status, 200);
+
+    // What is counted stays what it is, however often policies are published.
+    let shed = "foregate_upstream_requests_shed_total{upstream=\"crm\"}";
+    assert_eq!(gateway.sample(shed).await, Some(6.0));
+    for _ in 0..2 {
+        gateway.publish(&policies::to(upstream.address, concurrency)).await;
+    }
+    assert_eq!(gateway.sample(shed).await, Some(6.0));
 }
 
 #[tokio::test]
