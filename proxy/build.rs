@@ -1,4 +1,4 @@
-//! Tells the linker how to lay the program out, so that a start reads little of it.
+//! Has the linker lay the program out, so that a start reads little of it.
 
 use std::env;
 
