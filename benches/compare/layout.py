@@ -108,16 +108,16 @@ def main(foregate, benches):
         subprocess.run(peers, check=True, stdout=subprocess.DEVNULL)
         alone = {name for profile in alone for name in costs(profile, program)}
         runs = [costs(profile, program) for profile in folder.glob("out.*")]
-    parts, every = collections.Counter(), collections.Counter()
+    parts, every = collections.Counter(), set()
     for run in runs:
         whole = sum(run.values())
+        every |= run.keys()
         for name, cost in run.items():
-            every[name] = 0
             # The start is in every run, and short beside the requests.
             if cost > HOT * whole:
                 parts[name] += cost / whole
     hot = [name for name, _ in parts.most_common()]
-    order = sorted(alone - parts.keys()) + [name for name in hot if name in alone] + hot + sorted(every.keys() - parts.keys())
+    order = sorted(alone - parts.keys()) + [name for name in hot if name in alone] + hot + sorted(every - parts.keys())
     patterns = list(dict.fromkeys(filter(None, map(pattern, order))))
     lines = "".join(f"    *({one})\n" for one in patterns)
     (ROOT / "proxy/layout.ld").write_text(HEAD + lines + TAIL)

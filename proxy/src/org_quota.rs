@@ -139,7 +139,7 @@ fn number(count: u64) -> f64 {
 pub fn export(telemetry: &Telemetry, upstream: &str, pool: &Arc<Pool>) {
     let add = |kind, name: &str, help: &str, read: fn(&Pool) -> Option<f64>| {
         let read = move |pool: &Pool| read(pool).unwrap_or(f64::NAN);
-        telemetry.register_part(kind, name, help, &[("upstream", upstream)], pool, read);
+        telemetry.sources().register_part(kind, name, help, &[("upstream", upstream)], pool, read);
     };
     let help = "Calls of the org in 24 hours, with those under way.";
     add(Kind::Gauge, "foregate_org_quota_used", help, |it| it.standing(clock::monotonic()).used.map(number));
@@ -166,7 +166,7 @@ pub fn export(telemetry: &Telemetry, upstream: &str, pool: &Arc<Pool>) {
                     number(if admitted { let_through } else { refused })
                 })
             };
-            telemetry.register_part(Kind::Counter, name, help, &labels, pool, read);
+            telemetry.sources().register_part(Kind::Counter, name, help, &labels, pool, read);
         }
         place += 1;
     }

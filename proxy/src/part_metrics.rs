@@ -47,7 +47,7 @@ struct Sources<'a, T, const LABELS: usize> {
 impl<T: Send + Sync + 'static, const LABELS: usize> Sources<'_, T, LABELS> {
     /// Registers one number; what no policy uses any more is not kept for its metrics.
     fn add(&self, kind: Kind, name: &str, help: &str, read: fn(&T) -> f64) {
-        self.telemetry.register_part(kind, name, help, &self.labels, self.part, read);
+        self.telemetry.sources().register_part(kind, name, help, &self.labels, self.part, read);
     }
 }
 
@@ -247,7 +247,7 @@ pub fn certificates(telemetry: &Telemetry, live: &Live) {
         for (place, files) in tls.certificates.iter().enumerate() {
             let file = files.certificate.display().to_string();
             let labels = [("listener", of_listener.as_str()), ("certificate", file.as_str())];
-            telemetry.register_part(Kind::Gauge, name, help, &labels, terms, move |terms| {
+            telemetry.sources().register_part(Kind::Gauge, name, help, &labels, terms, move |terms| {
                 terms.expires.get(place).map_or(f64::NAN, Duration::as_secs_f64)
             });
         }
@@ -264,7 +264,7 @@ pub fn runs(telemetry: &Telemetry, model: &str, version: &str, part: &Arc<ModelS
     for (quantile, read) in quantiles {
         let labels = [("model", model), ("version", version), ("quantile", quantile)];
         let name = "foregate_model_run_duration_seconds";
-        telemetry.register_part(Kind::Gauge, name, help, &labels, part, move |it| {
+        telemetry.sources().register_part(Kind::Gauge, name, help, &labels, part, move |it| {
             Some(read(it)).filter(|time| !time.is_zero()).map_or(f64::NAN, |time| time.as_secs_f64())
         });
     }
@@ -286,7 +286,7 @@ pub fn sidecar(telemetry: &Telemetry, part: &Arc<Sidecar>) {
         let read = move |it: &Sidecar| count(it.counts.faults(kind));
         let (name, help) =
             ("foregate_inference_sidecar_faults_total", "Calls of the inference sidecar without scores.");
-        telemetry.register_part(Kind::Counter, name, help, &[("kind", kind.name())], part, read);
+        telemetry.sources().register_part(Kind::Counter, name, help, &[("kind", kind.name())], part, read);
     }
 }
 
@@ -311,7 +311,9 @@ pub fn rollout(telemetry: &Telemetry, part: &Arc<Rollout>) {
 fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
     let labels = [("model", model), ("version", &*trial.version), ("role", trial.role.name())];
     let add = |name: &str, help: &str, read: fn(&Counts) -> u64| {
-        telemetry.register_part(Kind::Counter, name, help, &labels, trial, move |it| count(read(&it.counts)));
+        telemetry
+            .sources()
+            .register_part(Kind::Counter, name, help, &labels, trial, move |it| count(read(&it.counts)));
     };
     let name = "foregate_model_trial_records_total";
     add(name, "Records that a canary or a shadow was given.", |it| it.records.load(Relaxed));
@@ -327,7 +329,7 @@ fn on_trial(telemetry: &Telemetry, model: &str, trial: &Arc<Trial>) {
         ("foregate_model_rollbacks_total", "Times that it was taken off, by the guardrail it broke.");
     for (place, guardrail) in Guardrail::ALL.into_iter().enumerate() {
         let labels: Vec<_> = labels.into_iter().chain([("guardrail", guardrail.name())]).collect();
-        telemetry.register_part(Kind::Counter, name, help, &labels, trial, move |it| {
+        telemetry.sources().register_part(Kind::Counter, name, help, &labels, trial, move |it| {
             it.counts.breaches.get(place).map_or(f64::NAN, |breaches| count(breaches.load(Relaxed)))
         });
     }
@@ -341,6 +343,6 @@ fn drift(telemetry: &Telemetry, rollout: &Arc<Rollout>, role: Role) {
         };
         let labels = [("model", rollout.model()), ("role", role.name()), ("feature", feature)];
         let help = "Population stability index against the training records, of the last full window.";
-        telemetry.register_part(Kind::Gauge, "foregate_model_drift", help, &labels, rollout, read);
+        telemetry.sources().register_part(Kind::Gauge, "foregate_model_drift", help, &labels, rollout, read);
     }
 }

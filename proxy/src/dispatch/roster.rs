@@ -210,7 +210,7 @@ fn measure(roster: &Arc<Roster>, telemetry: &Telemetry) {
     let help = "Endpoints in use: fit, found unfit by checks, ejected by what they answered.";
     for (index, state) in ["fit", "unfit", "ejected"].into_iter().enumerate() {
         let labels = [("upstream", &*roster.name), ("state", state)];
-        telemetry.register_part(Kind::Gauge, name, help, &labels, roster, move |roster| {
+        telemetry.sources().register_part(Kind::Gauge, name, help, &labels, roster, move |roster| {
             let count = roster.count().and_then(|count| count.get(index).copied());
             count.map_or(f64::NAN, |count| count as f64)
         });
@@ -227,7 +227,7 @@ fn measure(roster: &Arc<Roster>, telemetry: &Telemetry) {
     ];
     for (name, help, read) in counters {
         let labels = [("upstream", &*roster.name)];
-        telemetry.register_part(Kind::Counter, name, help, &labels, roster, move |roster| {
+        telemetry.sources().register_part(Kind::Counter, name, help, &labels, roster, move |roster| {
             read(&roster.tallies).load(Ordering::Relaxed) as f64
         });
     }
@@ -237,7 +237,7 @@ fn measure_endpoint(upstream: &str, state: &Arc<EndpointState>, telemetry: &Tele
     let address = state.address.to_string();
     let labels = [("upstream", upstream), ("endpoint", address.as_str())];
     let help = "1 while requests go to the endpoint, 0 while it is unfit or ejected.";
-    telemetry.register_part(Kind::Gauge, "foregate_endpoint_fit", help, &labels, state, |state| {
+    telemetry.sources().register_part(Kind::Gauge, "foregate_endpoint_fit", help, &labels, state, |state| {
         let fit = !state.unfit() && state.circuit.closed();
         if state.is_unused() { f64::NAN } else { f64::from(u8::from(fit)) }
     });

@@ -91,7 +91,7 @@ impl ConnectionTally {
                    label: Option<(&str, &str)>,
                    read: Box<dyn Fn(&Self) -> f64 + Send + Sync>| {
             let labels: Vec<_> = [("upstream", upstream)].into_iter().chain(label).collect();
-            telemetry.register_part(kind, name, help, &labels, self, read);
+            telemetry.sources().register_part(kind, name, help, &labels, self, read);
         };
         let gauges: [(&str, Read); 2] =
             [("open", |it| it.open.count() as f64), ("idle", |it| it.idle() as f64)];

@@ -99,7 +99,9 @@ pub fn register(telemetry: &Telemetry, store: &Arc<Store>) {
     let name = Arc::clone(store.name());
     let add = |kind: Kind, metric: &str, help: &str, label: Option<(&str, &str)>, read: Read| {
         let labels: Vec<(&str, &str)> = [("store", &*name)].into_iter().chain(label).collect();
-        telemetry.register_part(kind, metric, help, &labels, store, move |store| count(read(store)));
+        telemetry
+            .sources()
+            .register_part(kind, metric, help, &labels, store, move |store| count(read(store)));
     };
     let help = "Requests to a store that it answered.";
     add(Kind::Counter, "foregate_store_requests_total", help, None, Box::new(|it| it.stats().answers()));

@@ -253,17 +253,9 @@ impl Telemetry {
         self.sources.register(kind, name, help, labels, read);
     }
 
-    /// Adds a number of a part, for as long as the part is used; see [`Sources::register_part`].
-    pub fn register_part<T: Send + Sync + 'static>(
-        &self,
-        kind: Kind,
-        name: &str,
-        help: &str,
-        labels: &[(&str, &str)],
-        part: &Arc<T>,
-        read: impl Fn(&T) -> f64 + Send + Sync + 'static,
-    ) {
-        self.sources.register_part(kind, name, help, labels, part, read);
+    /// The numbers that other parts keep.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
     }
 
     /// All metrics as text: `OpenMetrics` with exemplars, or the classic format of Prometheus without.
