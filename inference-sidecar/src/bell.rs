@@ -72,6 +72,11 @@ impl Bell {
         &self.waker
     }
 
+    /// Wakes nobody from now on, until it is polled again: whoever calls this is about to.
+    pub fn hush(&self) {
+        drop(self.rope.task.take());
+    }
+
     /// True where it has rung and nobody has looked.
     pub fn has_rung(&self) -> bool {
         self.rope.state.load(Ordering::SeqCst) & RUNG != 0
@@ -127,6 +132,20 @@ mod tests {
         let bell = Bell::default();
         assert_eq!(polled(&bell, 0), (1, 0));
         assert_eq!(polled(&bell, 2), (3, 0));
+        assert!(!bell.has_rung());
+    }
+
+    #[test]
+    fn nobody_is_woken_by_what_rings_before_the_next_poll_that_they_announced() {
+        let bell = Bell::default();
+        let woken = Arc::<Woken>::default();
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(bell.poll(&mut Context::from_waker(&waker), |_| Poll::<()>::Pending).is_pending());
+        bell.hush();
+        bell.waker().wake_by_ref();
+        assert!(bell.has_rung());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        assert_eq!(polled(&bell, 0), (1, 0));
         assert!(!bell.has_rung());
     }
 

@@ -3,8 +3,9 @@
 //! A gradient as in the adaptive concurrency filter of Envoy and Netflix's concurrency-limits: the median time
 //! of a window is held against the median of an upstream that nobody waits for. Where it is over twice that,
 //! requests queue up in the upstream, and the limit goes down in proportion; where it is not, the limit goes up
-//! again by its square root. What an idle upstream takes is measured anew whenever few requests are under way, and
-//! under lasting load by giving it few for a moment.
+//! again by its square root. What an idle upstream takes is measured anew whenever few requests are under way and
+//! nobody is held up, and under lasting load by giving it few for a moment. Only requests that met few others
+//! count for that: an answer that comes when the others have gone may have waited behind all of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,9 +13,11 @@ use std::time::Duration;
 
 use foregate_policy::snapshot::Concurrency;
 
-/// Shortest window.
+/// Shortest window. One is as long as requests take, so that it shows what the one before has led to...
 const WINDOW: Duration = Duration::from_millis(100);
-/// Fewest response times in a window that say something.
+/// ...but no longer than this.
+const LONGEST: Duration = Duration::from_millis(250);
+/// Fewest response times in a window that say something, where so many may be under way.
 const FEWEST: u32 = 20;
 /// How much longer than in an idle upstream requests may take before the limit goes down.
 const TOLERANCE: f64 = 2.0;
@@ -26,10 +29,10 @@ const FAILING: f64 = 0.1;
 const BACKOFF: f64 = 0.9;
 /// How long a measured idle time holds while the limit is reached.
 const STALE: Duration = Duration::from_secs(10);
-/// Longest time for which few requests are let through to measure.
+/// Fewest requests that are let through to measure; an eighth of the limit where that is more.
+const FEW: u32 = 8;
+/// Longest time for that, or three medians where they are more: one until those are answered who came before.
 const PROBE: Duration = Duration::from_secs(2);
-/// Upstreams slower than this are not probed: draining them would take as long.
-const SLOW: Duration = Duration::from_secs(1);
 /// The share of a new idle time in the one that is remembered.
 const SMOOTHING: f64 = 0.25;
 
@@ -47,7 +50,7 @@ pub struct Limit {
     /// Monotonic microseconds.
     window_ends: AtomicU64,
     closing: AtomicBool,
-    /// Most requests under way in this window.
+    /// Most requests under way in this window, or when one was sent that was answered in it.
     peak: AtomicU32,
     failed: AtomicU32,
     times: [AtomicU32; BUCKETS],
@@ -78,6 +81,12 @@ struct Window {
     peak: u32,
     /// Share of failures.
     failed: f64,
+}
+
+impl Window {
+    fn median(&self) -> Duration {
+        Duration::from_micros(whole(self.median))
+    }
 }
 
 fn micros(time: Duration) -> u64 {
@@ -125,8 +134,8 @@ impl Limit {
         Duration::from_micros(self.idle.load(Ordering::Relaxed))
     }
 
-    /// Counts a response that took `took`, with `under_way` requests at once, itself included. True where the
-    /// limit may have gone up. `now` is the monotonic time.
+    /// Counts a response that took `took`, with `under_way` requests at once when it was sent or when it came,
+    /// itself included. True where the limit may have gone up. `now` is the monotonic time.
     pub fn observe(&self, took: Duration, failed: bool, under_way: u32, now: Duration) -> bool {
         if !self.bounds.adaptive {
             return false;
@@ -148,13 +157,17 @@ impl Limit {
             return false;
         }
         let first = self.window_ends.swap(micros(now + WINDOW), Ordering::Relaxed) == 0;
-        let enough = !first && self.count() >= FEWEST;
         let before = self.now();
+        let enough = !first && self.count() >= FEWEST.min(before.max(FEW));
         if enough {
             let window = self.take();
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             let next = self.next(&mut state, window, now);
-            self.now.store(next.clamp(self.bounds.min, self.bounds.max), Ordering::Relaxed);
+            self.now.store(next, Ordering::Relaxed);
+            if state.probe.is_none() {
+                let longer = window.median().clamp(WINDOW, LONGEST);
+                self.window_ends.store(micros(now + longer), Ordering::Relaxed);
+            }
         } else {
             self.give_up_probe(now);
         }
@@ -198,42 +211,39 @@ impl Limit {
 
     /// The limit after a window.
     fn next(&self, state: &mut State, window: Window, now: Duration) -> u32 {
-        let (limit, idle) = (self.now(), self.idle.load(Ordering::Relaxed));
-        let few = window.peak <= self.bounds.min;
-        if (few || idle == 0) && window.median > 0.0 {
+        let (limit, Concurrency { min, max, .. }) = (self.now(), self.bounds);
+        let reached = f64::from(window.peak) >= f64::from(limit) * 0.9;
+        let few = window.peak <= min && !reached;
+        let age = now.saturating_sub(state.measured);
+        let probed = if state.probe.is_some() { window.peak <= limit } else { self.idle().is_zero() };
+        if (few || probed) && window.median > 0.0 {
             self.measured(state, window, now);
         }
-        if let Some(probe) = state.probe.take_if(|probe| few || now >= probe.ends) {
+        if let Some(probe) = state.probe.take_if(|probe| probed || now >= probe.ends) {
             state.measured = now;
             return probe.back;
         }
         if state.probe.is_some() {
             return limit;
         }
-        let reached = f64::from(window.peak) >= f64::from(limit) * 0.9;
-        if few && !reached && window.failed < FAILING {
+        if few && window.failed < FAILING {
             // Nobody was held up: back to where it began.
-            return limit.saturating_add((self.bounds.max / 16).max(1));
+            return limit.saturating_add((max / 16).max(1)).min(max);
         }
-        if reached && now.saturating_sub(state.measured) > STALE {
-            if window.median > SLOW.as_secs_f64() * 1e6 {
-                // What it takes is what it takes.
-                self.idle.store(whole(window.median), Ordering::Relaxed);
-                state.measured = now;
-            } else {
-                state.probe = Some(Probe { back: limit, ends: now + PROBE });
-                return self.bounds.min;
-            }
+        let probe = PROBE.max(window.median() * 3);
+        if reached && age > STALE.max(probe * 3) {
+            state.probe = Some(Probe { back: limit, ends: now + probe });
+            return (limit / 8).max(FEW).min(min);
         }
-        self.gradient(limit, window, reached)
+        self.gradient(limit, window, reached).clamp(min, max)
     }
 
     fn measured(&self, state: &mut State, window: Window, now: Duration) {
         let before = self.idle.load(Ordering::Relaxed);
-        let probed = state.probe.is_some() || before == 0;
+        let alone = state.probe.is_some() || before == 0;
         #[expect(clippy::cast_precision_loss, reason = "microseconds of response times fit")]
         let before = before as f64;
-        let share = if probed { 1.0 } else { SMOOTHING };
+        let share = if alone { 1.0 } else { SMOOTHING };
         self.idle.store(whole(before + (window.median - before) * share).max(1), Ordering::Relaxed);
         state.measured = now;
     }
@@ -270,6 +280,7 @@ fn whole(number: f64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::Duration;
 
     use foregate_policy::snapshot::Concurrency;
@@ -295,6 +306,63 @@ mod tests {
                 limit.observe(took, false, under_way, *now);
             }
         }
+    }
+
+    /// A server that works on `places` requests at once, each for `service`; what came first is done first.
+    /// Requests come at their times, whether or not those before were answered.
+    struct Line {
+        service: Duration,
+        now: Duration,
+        /// When each place is free.
+        free: VecDeque<Duration>,
+        /// Of each request under way: when it came, with how many others, and when it is done.
+        under_way: VecDeque<(Duration, u32, Duration)>,
+        /// Of this run: answered in time, and the longest time.
+        good: u32,
+        longest: Duration,
+    }
+
+    impl Line {
+        fn new(places: usize, service: Duration) -> Self {
+            let now = Duration::from_secs(1);
+            let (free, under_way) = (VecDeque::from(vec![now; places]), VecDeque::new());
+            Self { service, now, free, under_way, good: 0, longest: Duration::ZERO }
+        }
+
+        /// Lets requests in as the limit allows, `rate` times what it can work on, for a time. Gives the share of what
+        /// it could have answered that came within `patience`.
+        fn run(&mut self, limit: &Limit, rate: f64, time: Duration, patience: Duration) -> f64 {
+            let capacity = f64::from(count(self.free.len())) / self.service.as_secs_f64();
+            let end = self.now + time;
+            (self.good, self.longest) = (0, Duration::ZERO);
+            while self.now < end {
+                self.answer(limit, patience);
+                let ahead = count(self.under_way.len());
+                if ahead < limit.now() {
+                    let start = self.free.pop_front().unwrap().max(self.now);
+                    self.free.push_back(start + self.service);
+                    self.under_way.push_back((self.now, ahead + 1, start + self.service));
+                }
+                self.now += Duration::from_secs_f64(1.0 / (rate * capacity));
+            }
+            f64::from(self.good) / (capacity * time.as_secs_f64())
+        }
+
+        /// What is done by now.
+        fn answer(&mut self, limit: &Limit, patience: Duration) {
+            let now = self.now;
+            while let Some((came, ahead, done)) = self.under_way.pop_front_if(|(.., done)| *done <= now) {
+                let took = done - came;
+                self.good += u32::from(took <= patience);
+                self.longest = self.longest.max(took);
+                let under_way = count(self.under_way.len()) + 1;
+                limit.observe(took, false, under_way.max(ahead), done);
+            }
+        }
+    }
+
+    fn count(length: usize) -> u32 {
+        u32::try_from(length).unwrap()
     }
 
     fn bounds(min: u32, max: u32) -> Concurrency {
@@ -325,6 +393,24 @@ mod tests {
         // The load goes, and so does the limit.
         backend.run(&limit, 5, &mut now, Duration::from_secs(10));
         assert_eq!(limit.now(), 10_000);
+    }
+
+    #[test]
+    fn what_is_asked_beyond_the_capacity_of_an_upstream_takes_little_of_it() {
+        let (warm, patience) = (Duration::from_secs(10), Duration::from_secs(1));
+        for (places, service, min) in [(8, 20, 64), (8, 20, 10), (1, 5, 64), (100, 50, 64), (8, 100, 16)] {
+            let limit = Limit::new(bounds(min, 10_000));
+            let mut line = Line::new(places, Duration::from_millis(service));
+            for rate in [0.8, 1.0, 1.2, 2.0, 4.0] {
+                line.run(&limit, rate, warm, patience);
+                let good = line.run(&limit, rate, Duration::from_secs(40), patience);
+                let longest = line.longest;
+                assert!(
+                    good > rate.min(0.96) - 0.01 && longest < patience,
+                    "{places} of {service} ms at {rate}: {good:.3}, {longest:?}"
+                );
+            }
+        }
     }
 
     #[test]

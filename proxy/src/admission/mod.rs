@@ -47,6 +47,8 @@ pub struct Permit<'a> {
     admission: &'a Admission,
     /// On the monotonic clock; zero until the request is sent.
     sent: Duration,
+    /// Requests under way then, itself included.
+    with: u32,
     answered: bool,
 }
 
@@ -87,7 +89,7 @@ impl Admission {
 
     /// Takes a place, where one is free and nobody waits for it.
     pub fn at_once(&self) -> Option<Permit<'_>> {
-        self.enter().then(|| Permit { admission: self, sent: Duration::ZERO, answered: false })
+        self.enter().then(|| Permit { admission: self, sent: Duration::ZERO, with: 0, answered: false })
     }
 
     /// Takes a place where one is free and nobody waits for it.
@@ -135,7 +137,7 @@ impl Admission {
         }
         self.queued.fetch_add(1, Ordering::Relaxed);
         match timeout(self.bounds.wait, &mut place.receiver).await {
-            Ok(Ok(())) => Ok(Permit { admission: self, sent: Duration::ZERO, answered: false }),
+            Ok(Ok(())) => Ok(Permit { admission: self, sent: Duration::ZERO, with: 0, answered: false }),
             Ok(Err(_)) | Err(_) => Err(self.refuse()),
         }
     }
@@ -194,8 +196,8 @@ impl Admission {
         self.shed.load(Ordering::Relaxed)
     }
 
-    fn observe(&self, took: Duration, failed: bool, now: Duration) {
-        if self.limit.observe(took, failed, self.under_way(), now) && self.waiting() > 0 {
+    fn observe(&self, took: Duration, failed: bool, with: u32, now: Duration) {
+        if self.limit.observe(took, failed, self.under_way().max(with), now) && self.waiting() > 0 {
             self.serve(&mut self.queue());
         }
     }
@@ -209,6 +211,7 @@ impl Permit<'_> {
     /// The request is sent at this monotonic time.
     pub fn sent(&mut self, now: Duration) {
         self.sent = now;
+        self.with = self.admission.under_way();
     }
 
     /// What became of the request says nothing of the upstream.
@@ -219,7 +222,7 @@ impl Permit<'_> {
     /// There is an answer after `took`, or a failure of the upstream. `now` is the monotonic time.
     pub fn answered(mut self, took: Duration, failed: bool, now: Duration) {
         self.answered = true;
-        self.admission.observe(took, failed, now);
+        self.admission.observe(took, failed, self.with, now);
     }
 }
 
@@ -230,7 +233,7 @@ impl Drop for Permit<'_> {
             let now = clock::monotonic();
             let took = now.saturating_sub(self.sent);
             if took > self.admission.limit.idle() {
-                self.admission.observe(took, false, now);
+                self.admission.observe(took, false, self.with, now);
             }
         }
         self.admission.leave();

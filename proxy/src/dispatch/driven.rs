@@ -39,11 +39,13 @@ impl Driven {
         self.sender.is_ready()
     }
 
-    /// Takes a request; the answer is waited for by [`poll`](Self::poll).
+    /// Takes a request; the answer is waited for by [`poll`](Self::poll), at once: until then nobody is woken. Who watched
+    /// the connection while it was idle has nothing to do with what is given to it now.
     pub fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<> {
+        self.bell.hush();
         self.sender.try_send_request(request)
     }
 
@@ -59,6 +61,19 @@ impl Driven {
             if asked.is_ready() || !run(running, cx) {
                 return asked;
             }
+            asks(cx)
+        })
+    }
+
+    /// As [`poll`](Self::poll) for what is there once the connection has run, not before: it is asked for once.
+    pub fn poll_after<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut asks: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let Self { running, bell, .. } = self;
+        bell.poll(cx, |cx| {
+            run(running, cx);
             asks(cx)
         })
     }

@@ -14,7 +14,9 @@ pub struct Concurrency {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max: Option<u32>,
-    /// What the limit never goes below by itself, 1 to `max`; 64 where absent, or `max` where that is less.
+    /// What the limit never goes below by itself, 1 to `max`; 64 where absent, or `max` where that is less. A backend
+    /// that works on few at once (a pool of workers) needs less: twice as many as it works on keep it busy, and
+    /// whoever comes beyond that waits in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub min: Option<u32>,
