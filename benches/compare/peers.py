@@ -8,8 +8,9 @@ target/release. A peer that is missing is named with the command that installs i
 process is new in every round. The proxy has processor 0, load and origin have processor 1. What is counted is the time
 that all threads of all of a proxy's processes had a processor, by requests.
 
-Results go to target/bench (results.md, results.json, results.svg); --publish writes them into benches/README.md, too,
-and the figure beside it. `--list` tells variants and modes.
+Results go to target/bench (results.md, results.json, results.svg), also those of a run that was broken off; --publish writes
+them into benches/README.md, too, and the figure beside it, where the run is whole and nothing in it failed. `--list` tells
+variants and modes.
 """
 from __future__ import annotations
 
@@ -24,6 +25,7 @@ import pathlib
 import platform
 import re
 import resource
+import shlex
 import shutil
 import socket
 import ssl
@@ -38,11 +40,16 @@ from rig import HERE, LEAD, ROOT, Driver, free_port, machine_busy, resident, run
 from variants import HANDSHAKES, IDLE, MORE, VARIANTS
 
 PROXY_CPU, LOAD_CPU = 0, 1
+# Where README.md, peers.svg and peers.json are.
+PUBLISHED = ROOT / "benches"
+FAILED = "failed:"
 MODES = ("saturated", "open", "handshakes", "idle", "start", "size")
 # Tokens that are sent once: more than any proxy verifies in a round.
 TOKENS = 50_000
 # Seconds after which keys and tokens are made anew.
 FRESH = 8 * 3600
+# What goes wrong with one proxy: it does not start, ends, or is refused what it needs. The others are measured all the same.
+FAULTS = (RuntimeError, SystemExit, OSError)
 
 
 class Run:
@@ -107,6 +114,17 @@ class Results:
     def add(self, mode, work, proxy, **measured):
         self.cell(mode, work, proxy).rounds.append(measured)
 
+    def fail(self, mode, work, proxy, fault):
+        """What was measured before does not count any more."""
+        say(f"{mode} {work} {proxy}: failed: {fault}")
+        cell = self.cell(mode, work, proxy)
+        cell.rounds, cell.reason = [], f"{FAILED} {' '.join(str(fault).split())[:120]}"
+
+    def failures(self):
+        """Mode, work and proxy of each that failed."""
+        return [f"{mode} {work} {proxy}" for mode, works in self.cells.items() for work, cells in works.items()
+                for proxy, cell in cells.items() if cell.reason.startswith(FAILED)]
+
     def rows(self, mode):
         return list(self.cells.get(mode, {}).items())
 
@@ -143,17 +161,26 @@ def refuses_strangers(port):
         return True
 
 
+def known(materials, port):
+    """A connection of the client that the load is, too."""
+    context = ssl._create_unverified_context()
+    context.load_cert_chain(materials / "client.crt", materials / "client.key")
+    return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 30), server_hostname=proxies.NAME)
+
+
 def proven(variant, port, run):
     """Sends what must be refused, and what must be changed: a peer that does not do the work is not measured."""
-    if variant.tls == "mutual":
-        return None if refuses_strangers(port) else "serves a client without certificate"
-    if variant.tls != "none" or variant.upstream == "grpc":
+    if variant.tls == "mutual" and not refuses_strangers(port):
+        return "serves a client without certificate"
+    if variant.http2 or not (variant.jwt or variant.tls == "none"):
         return None
 
     body = LEAD.read_bytes() if variant.model else None
 
     def asked(headers, path="/"):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        if variant.tls != "none":
+            connection.sock = known(run.materials, port)
         head = {"Host": proxies.NAME, "Content-Type": "application/json", **headers}
         connection.request("POST" if body else "GET", path, body=body, headers=head)
         answer = connection.getresponse()
@@ -236,11 +263,10 @@ def rounds(run, results, mode, works, chosen, spin=True):
                         continue
                     try:
                         result = cost(run, proxy, variant, mode, origin)
-                    except (RuntimeError, SystemExit) as error:
+                    except FAULTS as error:
                         result = {"fault": str(error)}
                     if fault := result.pop("fault", None):
-                        say(f"{mode} {name} {proxy.name}: failed: {fault}")
-                        cell.rounds, cell.reason = [], f"failed: {' '.join(fault.split())[:120]}"
+                        results.fail(mode, variant.title, proxy.name, fault)
                         continue
                     cell.rounds.append(result)
                     say(f"{mode} {number + 1} {name} {proxy.name}: {result['value']:.2f} us, {result['requests'] / result['seconds']:,.0f}/s, "
@@ -255,17 +281,26 @@ def idle(run, results, chosen):
         for name in IDLE:
             variant = VARIANTS[name]
             for proxy in chosen:
-                with run.started(proxy, variant) as (processes, port, _):
-                    # As many as a tenth come and go first: what is needed once is not counted.
-                    with run.load("idle", port, dataclasses.replace(variant, connections=count // 10)):
-                        pass
-                    before = settled(*processes)
-                    with run.load("idle", port, dataclasses.replace(variant, connections=count)) as driver:
-                        held = driver.warm["requests"]
-                        after = settled(*processes)
-                results.add("idle", variant.title, proxy.name, value=(after - before) / max(1, held), held=held)
-                say(f"idle {name} {proxy.name}: {(after - before) / max(1, held):.2f} KiB each of {held}")
+                try:
+                    more, held = kept(run, proxy, variant, count)
+                except FAULTS as fault:
+                    results.fail("idle", variant.title, proxy.name, fault)
+                    continue
+                results.add("idle", variant.title, proxy.name, value=more / max(1, held), held=held)
+                say(f"idle {name} {proxy.name}: {more / max(1, held):.2f} KiB each of {held}")
     run.connections = 0
+
+
+def kept(run, proxy, variant, count):
+    """KiB that so many connections take, and how many there were."""
+    with run.started(proxy, variant) as (processes, port, _):
+        # As many as a tenth come and go first: what is needed once is not counted.
+        with run.load("idle", port, dataclasses.replace(variant, connections=count // 10)):
+            pass
+        before = settled(*processes)
+        with run.load("idle", port, dataclasses.replace(variant, connections=count)) as driver:
+            held = driver.warm["requests"]
+            return settled(*processes) - before, held
 
 
 def start(run, results, chosen):
@@ -274,13 +309,18 @@ def start(run, results, chosen):
     for number in range(run.args.rounds * 3):
         for work, variant in works.items():
             for proxy in chosen:
-                if variant is MORE["whole"] and proxy.name != "foregate":
+                if (variant is MORE["whole"] and proxy.name != "foregate") or results.cell("start", work, proxy.name).reason:
                     continue
-                with run.started(proxy, variant) as (processes, _, took):
-                    results.add("start", work, proxy.name, value=took * 1e3)
-                    if number == 0:
-                        time.sleep(1)
-                        results.add("resident", work, proxy.name, value=resident(*processes) / 1024)
+                try:
+                    with run.started(proxy, variant) as (processes, _, took):
+                        if number == 0:
+                            time.sleep(1)
+                            results.add("resident", work, proxy.name, value=resident(*processes) / 1024)
+                except FAULTS as fault:
+                    results.fail("start", work, proxy.name, fault)
+                    results.fail("resident", work, proxy.name, fault)
+                    continue
+                results.add("start", work, proxy.name, value=took * 1e3)
     for work, cells in results.rows("start"):
         say(f"start {work}: " + ", ".join(f"{name} {cell.shown()} ms" for name, cell in cells.items()))
 
@@ -323,7 +363,7 @@ def parsed():
 
 
 def chosen_of(args):
-    """The proxies that are there, and a line for each that is not."""
+    """The proxies that are there, and those that are not."""
     made = {one.name: one for one in proxies.ALL}
     wanted = named(args.proxies, made, "--proxies")
     found, missing = [], []
@@ -333,7 +373,7 @@ def chosen_of(args):
         else:
             one = made[name](args.benches if name == "hyper" else None)
         (missing if one.missing() else found).append(one)
-    return found, [one.missing() for one in missing]
+    return found, missing
 
 
 def named(text, known, option):
@@ -365,37 +405,70 @@ def measure(run, results, chosen, modes, works):
         start(run, results, chosen)
     if "size" in modes:
         for proxy in chosen:
-            results.add("size", "text and data", proxy.name, value=loaded(proxy.binary.resolve()) / 2**20)
+            try:
+                results.add("size", "text and data", proxy.name, value=loaded(proxy.binary.resolve()) / 2**20)
+            except (OSError, ValueError) as fault:
+                results.fail("size", "text and data", proxy.name, fault)
 
 
-def write(args, results, about):
-    args.out.mkdir(parents=True, exist_ok=True)
+def write(out, results, about):
+    """What there is, into a folder: also of a run that was broken off."""
+    out.mkdir(parents=True, exist_ok=True)
     text = report.markdown(results, about)
     figure = report.svg(results.rows("saturated"), results.proxies, f"{report.SATURATED}: less is better", f"{about['date']}; {about['machine']}")
     data = json.dumps({"about": about, "results": results.as_json()}, indent=1)
     for name, content in (("results.md", text), ("results.svg", figure), ("results.json", data)):
-        (args.out / name).write_text(content)
-    if args.publish:
-        readme = ROOT / "benches/README.md"
-        readme.write_text(report.placed(readme.read_text(), "peers", f"![{report.SATURATED}](peers.svg)\n\n{text}"))
-        (ROOT / "benches/peers.svg").write_text(figure)
-        (ROOT / "benches/peers.json").write_text(data)
+        (out / name).write_text(content)
     print(text)
+
+
+def publish(out, folder):
+    """Puts what was written for a whole run in the place of what was published."""
+    readme = folder / "README.md"
+    text = f"![{report.SATURATED}](peers.svg)\n\n{(out / 'results.md').read_text()}"
+    readme.write_text(report.placed(readme.read_text(), "peers", text))
+    for name in ("svg", "json"):
+        shutil.copyfile(out / f"results.{name}", folder / f"peers.{name}")
+
+
+def conduct(run, results, about, chosen, modes, works):
+    """Measures and writes; publishes where it is told to and everything was measured."""
+    args = run.args
+    try:
+        measure(run, results, chosen, modes, works)
+        about["whole"] = True
+    finally:
+        write(args.out, results, about)
+    if args.publish and (failed := results.failures()):
+        sys.exit(f"not published, as some failed: {'; '.join(failed)}")
+    if args.publish:
+        publish(args.out, PUBLISHED)
+
+
+def command(words):
+    """The words that this was started with; of a path the last part, as the rest tells of one machine only."""
+    return shlex.join(["benches/compare/peers.py", *(re.sub(r"[^\s=]*/", "", word) for word in words)])
+
+
+def profile(program):
+    """The profile of cargo that a program was built with; empty where its place does not tell."""
+    folder = program.resolve().parent.name
+    return folder if folder in ("dist", "release", "debug") else ""
 
 
 def main():
     args = parsed()
     works = {**VARIANTS, **MORE}
     if args.list:
-        print("\n".join(f"{name:18} {one.title}" for name, one in works.items()))
+        print("\n".join(f"{name:22} {one.title}" for name, one in works.items()))
         print(f"modes: {', '.join(MODES)}\nproxies: {', '.join(one.name for one in proxies.ALL)}")
         return
     args.benches = args.benches or proxies.Hyper().binary
     modes = named(args.modes, MODES, "--modes")
     works = {name: works[name] for name in named(args.variants, works, "--variants")}
     chosen, missing = chosen_of(args)
-    for line in missing:
-        say(line)
+    for one in missing:
+        say(one.missing())
     if not args.benches.exists():
         sys.exit(f"load and origin are missing: {proxies.Hyper.install}")
     if not chosen:
@@ -407,13 +480,11 @@ def main():
     results = Results({one.name: one.title for one in chosen})
     about = {
         "date": datetime.date.today().strftime("%-d %B %Y"), "machine": machine(), "rounds": args.rounds, "seconds": args.seconds,
-        "rate": args.rate, "connections": args.connections, "missing": missing,
-        "versions": ", ".join(f"{one.title} {one.version()}" for one in chosen),
+        "rate": args.rate, "connections": args.connections, "missing": [one.title for one in missing],
+        "versions": ", ".join(f"{one.title} {one.version()}" for one in chosen), "command": command(sys.argv[1:]),
+        "profiles": {one.title: profile(one.binary) for one in chosen if one.name in ("foregate", "hyper")}, "whole": False,
     }
-    try:
-        measure(run, results, chosen, modes, works)
-    finally:
-        write(args, results, about)
+    conduct(run, results, about, chosen, modes, works)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ class Cell:
         return statistics.median(one[name] for one in self.rounds) if self.rounds else None
 
     def marks(self):
-        """`~` where rounds differ too much, `!` where the machine was busy with something else, `°` where the load had no more."""
+        """`~` where rounds differ too much, `!` where the machine was busy with something else, `°` where the load had no more,
+        `*` where there is one round, so that nothing tells how they differ."""
         if not self.rounds:
             return ""
         values = [one["value"] for one in self.rounds]
@@ -40,7 +41,8 @@ class Cell:
         others = statistics.median(one.get("others", 0.0) for one in self.rounds)
         stolen = statistics.median(one.get("steal", 0.0) for one in self.rounds)
         busy = statistics.median(one.get("busy", 1.0) for one in self.rounds)
-        return ("~" if wide else "") + ("!" if others > OTHERS or stolen > STEAL else "") + ("°" if busy < BUSY else "")
+        one = "*" if len(self.rounds) == 1 else ""
+        return ("~" if wide else "") + ("!" if others > OTHERS or stolen > STEAL else "") + ("°" if busy < BUSY else "") + one
 
     def shown(self, digits=None):
         if not self.rounds:
@@ -59,7 +61,7 @@ def ratio(cell, other):
     """Our median by another's, with the marks of both."""
     if not cell.rounds or not other.rounds or not other.median:
         return ""
-    marks = "".join(mark for mark in "~!°" if mark in cell.marks() + other.marks())
+    marks = "".join(mark for mark in "~!°*" if mark in cell.marks() + other.marks())
     return f"{cell.median / other.median:.2f}{marks}"
 
 
@@ -93,13 +95,23 @@ def latencies(cell):
     return " / ".join(number(cell.median_of(name), 0) for name in ("p50", "p99", "p999")) + cell.marks()
 
 
+def made(about):
+    """How it was made, and what was not there, where that is known."""
+    if command := about.get("command"):
+        profiles = ", ".join(f"{title} of profile {profile or 'unknown'}" for title, profile in about.get("profiles", {}).items())
+        yield f"`{command}`{f'; {profiles}' if profiles else ''}."
+    if missing := about.get("missing"):
+        yield f"Not there, and so not measured: {', '.join(missing)}."
+
+
 def markdown(results, about):
     """Everything, one table for each mode."""
     proxies = results.proxies
     peers = [name for name in proxies if name != "foregate"] if "foregate" in proxies else []
     head = f"{about['date']}; {about['machine']}; {about['rounds']} rounds of {about['seconds']:g} s, interleaved; {about['versions']}."
-    parts = [head, f"`~`: rounds differ by more than {SPREAD:.0%} of their median. `!`: others used more than {OTHERS:.0%} of a processor "
-                   f"meanwhile, or the host took more than {STEAL:.0%}. `°`: the load kept the proxy less than {BUSY:.0%} busy."]
+    parts = [] if about.get("whole", True) else ["**The run was broken off: some of it is missing.**"]
+    parts += [head, *made(about), f"`~`: rounds differ by more than {SPREAD:.0%} of their median. `!`: others used more than {OTHERS:.0%} of a processor "
+              f"meanwhile, or the host took more than {STEAL:.0%}. `°`: the load kept the proxy less than {BUSY:.0%} busy. `*`: one round."]
     titles = {
         "saturated": (SATURATED, peers, Cell.shown),
         "open": (f"p50 / p99 / p99.9 at {about['rate']:g} requests a second, us", (), latencies),

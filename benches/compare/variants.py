@@ -48,6 +48,8 @@ VARIANTS = {
     "mtls_h2": Variant("mutual TLS on both sides, HTTP/2", tls="mutual", http2=True, upstream="mutual", connections=8),
     "limit": Variant("a limit for each client", limit=True),
     **dict(of_tokens()),
+    "mtls_jwt_es256_cached": Variant("mutual TLS on both sides, ES256 token known again, limit, access rule", tls="mutual", upstream="mutual",
+                                     jwt="es256", cached=True, limit=True),
     "close": Variant("a new upstream connection each request", path="/close"),
     "close_mtls": Variant("a new upstream connection of mutual TLS each request", upstream="mutual", path="/close"),
     "body_64k": Variant("64 KiB bodies", path="/size/65536", connections=16),

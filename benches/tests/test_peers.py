@@ -47,9 +47,13 @@ class Marks(unittest.TestCase):
         self.assertEqual(cell(10.0, 10.0, busy=0.95).marks(), "")
         self.assertEqual(cell(10.0, 10.0, busy=0.6).marks(), "°")
 
+    def test_one_round_is_marked(self):
+        self.assertEqual(cell(10.0).marks(), "*")
+        self.assertEqual(report.Cell().marks(), "")
+
     def test_a_ratio_has_the_marks_of_both(self):
-        self.assertEqual(report.ratio(cell(10.0), cell(40.0, 41.0)), "0.25")
-        self.assertEqual(report.ratio(cell(10.0, 20.0), cell(30.0, others=0.5)), "0.50~!")
+        self.assertEqual(report.ratio(cell(10.0), cell(40.0, 41.0)), "0.25*")
+        self.assertEqual(report.ratio(cell(10.0, 20.0), cell(30.0, 30.0, others=0.5)), "0.50~!")
         self.assertEqual(report.ratio(cell(10.0), report.Cell(reason="cannot")), "")
 
 
@@ -69,11 +73,23 @@ class Output(unittest.TestCase):
         text = report.markdown(self.results, self.about)
         self.assertIn(f"| {report.SATURATED} | Foregate | nginx | to nginx |\n|---|---|---|---|\n", text)
         self.assertIn("| plain <HTTP> | 20.5 | 10.2! | 2.00! |\n", text)
-        self.assertIn("| tokens | 30.0 | – |  |\n", text)
+        self.assertIn("| tokens | 30.0* | – |  |\n", text)
         self.assertIn("- nginx: no tokens (tokens)", text)
         self.assertIn("| plain | 100 / 200 / 1,234 | – |\n", text)
         for fact in ("1 May 2026", "2 processors", "nginx 2"):
             self.assertIn(fact, text)
+
+    def test_markdown_says_how_it_was_made_and_what_was_not_there(self):
+        text = report.markdown(self.results, {**self.about, "command": "benches/compare/peers.py --rounds 2", "whole": True,
+                                              "profiles": {"Foregate": "release", "bare hyper": ""}, "missing": ["Envoy", "HAProxy"]})
+        self.assertIn("`benches/compare/peers.py --rounds 2`; Foregate of profile release, bare hyper of profile unknown.\n", text)
+        self.assertIn("Not there, and so not measured: Envoy, HAProxy.\n", text)
+        self.assertNotIn("broken off", text)
+        self.assertIn("broken off", report.markdown(self.results, {**self.about, "whole": False}))
+
+    def test_the_command_has_no_paths(self):
+        words = ["--foregate", "/root/target/dist/foregate", "--out=/tmp/some/x", "--rounds", "2"]
+        self.assertEqual(peers.command(words), "benches/compare/peers.py --foregate foregate --out=x --rounds 2")
 
     def test_json_keeps_every_round(self):
         data = json.loads(json.dumps(self.results.as_json()))
@@ -113,7 +129,7 @@ class Missing(unittest.TestCase):
             found, missing = peers.chosen_of(args)
         self.assertEqual([one.name for one in found], ["envoy"])
         self.assertEqual(len(missing), 1)
-        self.assertIn("--foregate", missing[0])
+        self.assertIn("--foregate", missing[0].missing())
 
     def test_a_wrong_name_is_refused_with_the_right_ones(self):
         with self.assertRaises(SystemExit) as refused:
@@ -126,6 +142,85 @@ class Missing(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("cargo build", done.stderr)
         self.assertNotIn("Traceback", done.stderr)
+
+
+class Publishing(unittest.TestCase):
+    """What was published stays until there is something whole in its place."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+        self.out = self.folder / "out"
+        self.before = {"README.md": "a\n<!-- peers -->\nold\n<!-- /peers -->\n", "peers.svg": "old", "peers.json": "old"}
+        for name, text in self.before.items():
+            (self.folder / name).write_text(text)
+        self.results = peers.Results({"foregate": "Foregate", "nginx": "nginx"})
+        self.about = {"date": "1 May 2026", "machine": "2 processors", "rounds": 1, "seconds": 2.0, "rate": 4000.0,
+                      "connections": 100, "versions": "", "whole": False}
+        args = types.SimpleNamespace(publish=True, out=self.out, rounds=1, connections=100)
+        self.run_of = types.SimpleNamespace(args=args, connections=0, serving=lambda spin: contextlib.nullcontext())
+        self.chosen = [proxies.Foregate(pathlib.Path(sys.executable)), proxies.Nginx(pathlib.Path("/nowhere/nginx"))]
+
+    def published(self):
+        return {name: (self.folder / name).read_text() for name in self.before}
+
+    def conduct(self, measure):
+        quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        with mock.patch.object(peers, "PUBLISHED", self.folder), mock.patch.object(peers, "measure", measure), quiet[0], quiet[1]:
+            peers.conduct(self.run_of, self.results, self.about, self.chosen, (), {})
+
+    def measure(self, *_):
+        for proxy in ("foregate", "nginx"):
+            self.results.add("size", "text and data", proxy, value=1.0)
+
+    def test_a_whole_run_is_published(self):
+        self.conduct(self.measure)
+        now = self.published()
+        self.assertIn("| text and data | 1.00* | 1.00* |", now["README.md"])
+        self.assertNotIn("broken off", now["README.md"])
+        self.assertEqual(now["peers.json"], (self.out / "results.json").read_text())
+        self.assertEqual(now["peers.svg"], (self.out / "results.svg").read_text())
+
+    def test_a_run_that_is_broken_off_is_kept_and_not_published(self):
+        for fault in (KeyboardInterrupt(), SystemExit("origin ended")):
+            def broken(*words, fault=fault):
+                self.measure(*words)
+                raise fault
+
+            with self.subTest(fault), self.assertRaises(type(fault)):
+                self.conduct(broken)
+            self.assertEqual(self.published(), self.before)
+            self.assertIn("broken off", (self.out / "results.md").read_text())
+
+    def test_a_run_in_which_a_peer_failed_is_kept_and_not_published(self):
+        def failing(*words):
+            self.measure(*words)
+            self.results.fail("start", "plain", "nginx", "does not listen")
+
+        with self.assertRaises(SystemExit) as refused:
+            self.conduct(failing)
+        self.assertIn("start plain nginx", str(refused.exception))
+        self.assertEqual(self.published(), self.before)
+        self.assertIn("- nginx: failed: does not listen (plain)", (self.out / "results.md").read_text())
+
+    def test_a_peer_that_does_not_start_leaves_the_others_measured(self):
+        @contextlib.contextmanager
+        def started(proxy, variant):
+            if proxy.name == "nginx":
+                sys.exit("nginx ended with 1")
+            yield [], 9000, 0.01
+
+        self.run_of.started = started
+        self.run_of.load = lambda *_: contextlib.nullcontext(types.SimpleNamespace(warm={"requests": 100}))
+        none = mock.patch.object(peers, "settled", return_value=1024), mock.patch.object(peers, "resident", return_value=1024)
+        with none[0], none[1], mock.patch.object(peers.time, "sleep"), contextlib.redirect_stderr(io.StringIO()):
+            peers.idle(self.run_of, self.results, self.chosen)
+            peers.start(self.run_of, self.results, self.chosen)
+        for mode in ("idle", "start", "resident"):
+            cells = dict(self.results.rows(mode))[variants.VARIANTS["plain"].title if mode == "idle" else "plain"]
+            self.assertTrue(cells["foregate"].rounds, mode)
+            self.assertEqual((cells["nginx"].rounds, cells["nginx"].reason), ([], "failed: nginx ended with 1"), mode)
 
 
 class Measuring(unittest.TestCase):

@@ -18,6 +18,18 @@ export interface Route extends Traffic {
   name: string;
   /** Refusals by step. */
   refused_in: Record<string, number>;
+  /** Those in force that have a filter on it. */
+  policies: string[];
+}
+
+/** A policy in force with the numbers of its routes, whoever refused on them. */
+export interface Policy {
+  name: string;
+  routes: number;
+  requests: number;
+  refused_in: Record<string, number>;
+  /** Its filters by step, such as `rateLimit`. */
+  brings: { step: string; filters: string[] }[];
 }
 
 export interface Refusals {
@@ -70,8 +82,12 @@ export interface Overview {
   in_flight: number;
   sampled_one_in: number;
   total: Traffic;
+  /** Refusals by step, on all routes. */
+  refused_in: Record<string, number>;
   routes: Route[];
   routes_omitted: number;
+  policies: Policy[];
+  policies_omitted: number;
   refusals: Refusals[];
   models: Model[];
   endpoints: { all: number; fit: number };

@@ -16,6 +16,8 @@ export const overview = signal<Overview | null>(null);
 export const answered = signal(0);
 export const now = signal(Date.now());
 export const filter = signal<Filter>(parse(location.search));
+/** The policy whose steps are shown; those of all where it is empty. */
+export const policy = signal(new URLSearchParams(location.search).get("policy") ?? "");
 export const decisions = signal<Decision[]>([]);
 /** Newest first, those that came while the list was held. */
 const waiting = signal<Decision[]>([]);
@@ -36,8 +38,16 @@ export const stale = computed(() => answered.value > 0 && now.value - answered.v
 
 /** Changes the filter, here and in the address. */
 export function narrow(change: Filter): void {
+  if (change.route) policy.value = "";
   filter.value = parse(query({ ...filter.value, ...change }));
   remember(false);
+}
+
+/** Shows the steps of a policy, in place of those of a route. */
+export function choose(name: string): void {
+  policy.value = name;
+  if (name !== "" && filter.value.route !== undefined) narrow({ route: "" });
+  else remember(false);
 }
 
 export function clear(): void {
@@ -53,6 +63,7 @@ export function explain(id: string): void {
 
 function remember(step: boolean): void {
   const address = new URLSearchParams(query(filter.value));
+  if (policy.value) address.set("policy", policy.value);
   if (asked.value) address.set("explain", asked.value);
   const text = address.size > 0 ? `?${address}` : location.pathname;
   if (step) history.pushState(null, "", text);
@@ -189,6 +200,7 @@ export function start(): void {
   });
   addEventListener("popstate", () => {
     filter.value = parse(location.search);
+    policy.value = new URLSearchParams(location.search).get("policy") ?? "";
     asked.value = new URLSearchParams(location.search).get("explain") ?? "";
   });
 }

@@ -11,6 +11,8 @@ mod explain;
 mod explained;
 mod features;
 mod fleet;
+mod funnel;
+mod histogram;
 mod init;
 mod materials;
 mod model;

@@ -9,6 +9,8 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::cli::admin::{Admin, AdminError};
+use crate::cli::funnel::{policies, steps};
+use crate::cli::histogram::scores;
 use crate::cli::output::{self, Paint, TextFormat, Tone, printable};
 
 const PATH: &str = "/api/overview";
@@ -84,17 +86,17 @@ fn drawn(page: &str, first: bool) -> String {
 /// The numbers as tables.
 fn page(overview: &Value, most: usize, paint: Paint) -> String {
     let mut lines = head(overview, paint);
-    lines.push(String::new());
-    lines.extend(routes(overview, most, paint));
-    let refusals = refusals(overview, paint);
-    if !refusals.is_empty() {
+    let tables = [
+        routes(overview, most, paint),
+        steps(overview, paint),
+        refusals(overview, paint),
+        policies(overview, paint),
+        models(overview, paint),
+        scores(overview, paint),
+    ];
+    for table in tables.into_iter().filter(|table| !table.is_empty()) {
         lines.push(String::new());
-        lines.extend(refusals);
-    }
-    let models = models(overview, paint);
-    if !models.is_empty() {
-        lines.push(String::new());
-        lines.extend(models);
+        lines.extend(table);
     }
     lines.iter().fold(String::new(), |page, line| page + line.trim_end() + "\n")
 }
@@ -217,7 +219,12 @@ fn models(overview: &Value, paint: Paint) -> Vec<String> {
 }
 
 /// Columns from `right` on stand at the right.
-fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], right: usize, paint: Paint) -> Vec<String> {
+pub(super) fn table<const N: usize>(
+    head: [&str; N],
+    rows: &[[String; N]],
+    right: usize,
+    paint: Paint,
+) -> Vec<String> {
     let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(head.get(column).map(|cell| cell.len())).max().unwrap_or(0).min(40)
@@ -240,7 +247,7 @@ fn table<const N: usize>(head: [&str; N], rows: &[[String; N]], right: usize, pa
     lines
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or_default())
 }
 
@@ -288,6 +295,7 @@ mod tests {
             "config": { "revision": "0123456789abcdef", "loaded_at": "2026-09-21T14:00:00.000000Z" },
             "total": { "requests": 120, "requests_per_second": 12.04, "refusals_per_second": 0.5,
                 "success": 0.99996, "added_p50_us": 81.0, "added_p99_us": 1_240.0, "p99_us": null },
+            "refused_in": { "route": 20, "admit": 5 },
             "routes": [
                 { "name": "leads", "requests": 100, "refused": 5, "failed": 1, "requests_per_second": 12.04,
                   "refusals_per_second": 0.5, "success": 1.0, "added_p50_us": 81.0, "added_p99_us": 1_240.0, "p99_us": 2_100_000.0 },
@@ -296,7 +304,10 @@ mod tests {
             ],
             "refusals": [{ "route": "leads", "step": "admit", "reason": "RateLimited", "rule": "per\u{1b}org", "count": 5 }],
             "models": [{ "name": "lead-score", "version": "3", "role": "production", "p99_us": 18.2,
-                "drift": { "feature": "score", "index": 0.314 } }],
+                "drift": { "feature": "score", "index": 0.314 },
+                "scores": { "edges": [0.2, 0.5], "training": [5, 5, 10], "now": [0, 40, 0] } }],
+            "policies": [{ "name": "limits", "routes": 1, "requests": 100, "refused_in": { "admit": 5 },
+                "brings": [{ "step": "admit", "filters": ["rateLimit", "quota"] }, { "step": "decide", "filters": ["authorize"] }] }],
             "endpoints": { "all": 4, "fit": 3 },
         })
     }
@@ -312,11 +323,23 @@ leads   12.0     100%        0.5       81us      1.2ms  2.1s       100        5 
 -        0.0        -        0.0          -          -     -        20       20    0
 and 4 more routes
 
+STEP      REACHED  REFUSED
+route         120       20
+admit         100        5
+dispatch       95        0
+
 REFUSED ON  IN     AS           BY            REQUESTS
 leads       admit  RateLimited  per\\u{1b}org         5
 
+POLICY  IN      BY                REACHED  REFUSED
+limits  admit   rateLimit, quota      100        5
+limits  decide  authorize              95        0
+
 MODEL       VERSION  ROLE         P99       DRIFT
 lead-score  3        production  18us  0.31 score
+
+SCORES OF   VERSION  NOW  TRAINING  EDGES         RECORDS
+lead-score  3        .\u{2588}.  \u{2582}\u{2582}\u{2584}       0.20 to 0.50       40
 ";
         assert_eq!(page(&overview(), 10, Paint(false)), expected);
         assert!(page(&overview(), 1, Paint(false)).contains("and 5 more routes\n"));

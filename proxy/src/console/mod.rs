@@ -3,6 +3,7 @@
 mod assets;
 mod history;
 mod overview;
+mod policies;
 mod scores;
 mod scrape;
 pub mod stream;

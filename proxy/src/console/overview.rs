@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::admin::{AdminState, ConfigStatus};
 use crate::console::history::{History, Lines, Traffic, Window};
+use crate::console::policies::{Asks, PolicyOverview, RefusedIn, added, asks, policies, refused};
 use crate::console::scores::{ModelOverview, models};
 use crate::console::scrape::{Refusal, Scrape};
 use crate::telemetry::json::Timestamp;
@@ -32,8 +33,12 @@ pub(super) struct Overview {
     in_flight: u64,
     sampled_one_in: u32,
     total: Traffic,
+    /// Of all routes.
+    refused_in: RefusedIn,
     routes: Vec<RouteOverview>,
     routes_omitted: usize,
+    policies: Vec<PolicyOverview>,
+    policies_omitted: usize,
     refusals: Vec<RefusalOverview>,
     models: Vec<ModelOverview>,
     endpoints: Fitness,
@@ -46,8 +51,9 @@ struct RouteOverview {
     name: String,
     #[serde(flatten)]
     traffic: Traffic,
-    /// Refusals by step.
-    refused_in: BTreeMap<String, u64>,
+    refused_in: RefusedIn,
+    /// Those in force that have a filter on it.
+    policies: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,10 +66,12 @@ struct RefusalOverview {
 pub(super) fn overview(admin: &AdminState, history: &History) -> Overview {
     let window = history.window();
     let scrape = window.as_ref().map(|window| &window.now.scrape);
-    let (routes, routes_omitted) = window.as_ref().map(routes).unwrap_or_default();
+    let live = admin.gateway.get().map(|gateway| gateway.live.pin());
+    let asks = live.as_ref().map(|live| asks(live.snapshot.routes.all())).unwrap_or_default();
+    let (routes, routes_omitted) = window.as_ref().map(|window| routes(window, &asks)).unwrap_or_default();
+    let (policies, policies_omitted) = scrape.map(|scrape| policies(&asks, scrape)).unwrap_or_default();
     let telemetry = &admin.telemetry;
     let loaded = admin.policies.get().map(|policies| policies.models()).unwrap_or_default();
-    let live = admin.gateway.get().map(|gateway| gateway.live.pin());
     Overview {
         at: Timestamp(window.as_ref().map_or(Duration::ZERO, |window| window.now.at.unix)),
         version: env!("CARGO_PKG_VERSION"),
@@ -73,29 +81,40 @@ pub(super) fn overview(admin: &AdminState, history: &History) -> Overview {
         in_flight: scrape.map_or(0, |scrape| scrape.active),
         sampled_one_in: telemetry.decisions().sample(),
         total: window.as_ref().map(Window::total).unwrap_or_default(),
+        refused_in: scrape.map(|scrape| added(refused(scrape).values())).unwrap_or_default(),
         routes,
         routes_omitted,
+        policies,
+        policies_omitted,
         refusals: scrape.map(refusals).unwrap_or_default(),
         models: models(&loaded, telemetry.decisions()),
-        endpoints: live.map(|live| fitness(&live)).unwrap_or_default(),
+        endpoints: live.as_ref().map(|live| fitness(live)).unwrap_or_default(),
         history: history.lines(),
     }
 }
 
 /// Those with most requests, and how many are left out.
-fn routes(window: &Window<'_>) -> (Vec<RouteOverview>, usize) {
+fn routes(window: &Window<'_>, asks: &BTreeMap<&str, Asks<'_>>) -> (Vec<RouteOverview>, usize) {
     let scrape = &window.now.scrape;
     let mut names: Vec<_> = scrape.routes.iter().collect();
     names.sort_by_key(|(_, counts)| Reverse((counts.requests, counts.refused)));
     let omitted = names.len().saturating_sub(MAX_ROUTES);
-    let mut by_route: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
-    for (refusal, count) in &scrape.refusals {
-        *by_route.entry(&refusal.route).or_default().entry(refusal.step.clone()).or_default() += count;
+    names.truncate(MAX_ROUTES);
+    let mut refused = refused(scrape);
+    let mut policies: BTreeMap<&str, Vec<String>> =
+        names.iter().map(|&(name, _)| (name.as_str(), Vec::new())).collect();
+    for (policy, asks) in asks {
+        for route in &asks.routes {
+            if let Some(of_route) = policies.get_mut(route) {
+                of_route.push((*policy).to_owned());
+            }
+        }
     }
-    let routes = names.into_iter().take(MAX_ROUTES).map(|(name, counts)| RouteOverview {
+    let routes = names.into_iter().map(|(name, counts)| RouteOverview {
         name: name.clone(),
         traffic: window.route(name, counts),
-        refused_in: by_route.remove(name.as_str()).unwrap_or_default(),
+        refused_in: refused.remove(name.as_str()).unwrap_or_default(),
+        policies: policies.remove(name.as_str()).unwrap_or_default(),
     });
     (routes.collect(), omitted)
 }

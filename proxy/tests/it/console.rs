@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::command::foregate;
@@ -201,6 +201,22 @@ async fn top_tells_the_numbers_of_the_metrics_in_a_terminal() {
     // Five of `/elsewhere`; five that write cases, and all but three of the limited ones.
     assert_eq!((refused("route"), refused("admit"), refused("guard")), (5, 5, 7));
     assert_eq!(seen["total"]["refused"], 17);
+    let in_all = json!({ "admit": 5, "guard": 7, "route": 5 });
+    assert_eq!(seen["refused_in"], in_all);
+    let of = |list: &str, name: &str| {
+        let all = seen[list].as_array().unwrap();
+        all.iter().find(|it| it["name"] == name).unwrap_or_else(|| panic!("{name} in {list}")).clone()
+    };
+    let limited = of("policies", "limited");
+    assert_eq!((&limited["routes"], &limited["requests"]), (&1.into(), &10.into()));
+    assert_eq!(limited["refused_in"], json!({ "guard": 7 }));
+    let brings = limited["brings"].as_array().unwrap();
+    assert!(brings.contains(&json!({ "step": "guard", "filters": ["rateLimit"] })), "{limited}");
+    let brings = of("policies", "leads")["brings"].clone();
+    let brings = brings.as_array().unwrap();
+    assert!(brings.contains(&json!({ "step": "enrich", "filters": ["enrich"] })), "{brings:?}");
+    assert_eq!(of("routes", "limited/rule")["policies"], json!(["limited"]));
+    assert_eq!(of("routes", "")["policies"], json!([]));
     assert_eq!(seen["endpoints"]["fit"], 1);
     let model = &seen["models"][0];
     assert_eq!((&model["name"], &model["role"]), (&"lead-score".into(), &"production".into()));
@@ -221,9 +237,17 @@ async fn top_tells_the_numbers_of_the_metrics_in_a_terminal() {
         "{}",
         shown.out
     );
-    let refused =
-        |line: &str| line.split_whitespace().eq(["limited/rule", "guard", "RateLimited", "few", "7"]);
-    assert!(shown.out.lines().any(refused), "{}", shown.out);
+    for wanted in [
+        ["limited/rule", "guard", "RateLimited", "few", "7"].as_slice(),
+        // Of 30, five find no route; what is refused in guard comes no further.
+        &["guard", "25", "7"],
+        &["dispatch", "13", "0"],
+        &["limited", "guard", "rateLimit", "10", "7"],
+        &["SCORES", "OF", "VERSION", "NOW", "TRAINING", "EDGES", "RECORDS"],
+    ] {
+        let found = shown.out.lines().any(|line| line.split_whitespace().eq(wanted.iter().copied()));
+        assert!(found, "{wanted:?}\n{}", shown.out);
+    }
 }
 
 #[tokio::test]

@@ -167,6 +167,8 @@ def numbers(browser):
     assert number(steps["accept"].locator("td").first.inner_text()) == total["requests"]
     refused = sum(number(row.locator("td").nth(1).inner_text().replace("\u00b7", "0")) for row in steps.values())
     assert refused == total["refused"], (refused, total)
+    for panel in ("funnel", "models"):
+        assert page.locator(f"#{panel} .command code").inner_text() == f"foregate top --once --format json --admin {ADMIN}", panel
     expect(page.locator("#models svg")).to_be_visible()
     assert number(page.locator("#models .legend b").first.inner_text().split()[0]) > 0
     expect(page.locator("#models article dd").first).to_contain_text("\u00b5s")
@@ -202,6 +204,36 @@ def filters(browser):
     assert not told and len(seen.complaints) <= 4, seen.complaints
     page.get_by_role("button", name="Requests/s").click()
     expect(page.locator("#routes thead th").nth(1)).to_have_attribute("aria-sort", "descending")
+    page.context.close()
+
+
+def of_a_policy(browser):
+    """The steps of one policy: what it asks for there, and the numbers of its routes; a route takes its place."""
+    page, seen = open_page(browser)
+    told = json.loads(fetch("/api/overview"))
+    limited = next(it for it in told["policies"] if it["name"] == "limited")
+    wanted = metrics()["limited/rule"]
+    assert (limited["routes"], limited["requests"]) == (1, wanted["requests"]), (limited, wanted)
+    policy = page.get_by_role("combobox", name="Policy", exact=True)
+    policy.select_option("limited")
+    assert page.url.endswith("/console/?policy=limited"), page.url
+    for _ in range(2):
+        expect(page.locator("#funnel .note").first).to_have_text("the route of limited, since the start")
+        guard = page.locator("#funnel tbody tr").filter(has=page.get_by_role("button", name="guard", exact=True))
+        expect(guard.locator("th")).to_contain_text("rateLimit")
+        reached, refused = (number(cell.inner_text()) for cell in guard.locator("td").all()[:2])
+        assert (reached, refused) == (wanted["requests"], wanted["refused"]), (reached, refused, wanted)
+        expect(guard.locator("td").last).to_have_text("few")
+        page.reload()
+    route = page.locator("#routes tbody th button").first
+    route.click()
+    expect(page.locator("#funnel .note").first).to_have_text(f"{route.inner_text()}, since the start")
+    expect(policy).to_have_value("")
+    policy.select_option("limited")
+    assert page.url.endswith("/console/?policy=limited"), page.url
+    policy.select_option("")
+    expect(page.locator("#funnel .note").first).to_have_text("all routes, since the start")
+    seen.none()
     page.context.close()
 
 
@@ -305,7 +337,7 @@ with sync_playwright() as playwright:
         pause("screenshot")
         screenshot(browser)
     pause("quiet")
-    for check in (numbers, filters, explained, accessible, keyboard, refused_configuration):
+    for check in (numbers, filters, of_a_policy, explained, accessible, keyboard, refused_configuration):
         tell(check.__name__)
         check(browser)
     browser.close()

@@ -1,9 +1,9 @@
 // How many requests reach each of the thirteen steps, and who refuses there.
 
-import { type Refusals, STEPS } from "../api";
+import { type Overview, type Refusals, STEPS } from "../api";
 import { count, route as named } from "../format";
-import { flags, holds } from "../filter";
-import { filter, narrow, overview } from "../state";
+import { holds } from "../filter";
+import { choose, filter, narrow, overview, policy } from "../state";
 import { Panel, asking } from "../panel";
 
 interface Row {
@@ -36,21 +36,67 @@ function rows(requests: number, refusedIn: (step: string) => number, refusals: R
   });
 }
 
-export function Funnel() {
-  const seen = overview.value;
-  const chosen = filter.value.route;
+/** What is shown: of all routes, of one, or of those of a policy. */
+interface Choice {
+  note: string;
+  table: Row[];
+  /** The filters that the policy brings to a step. */
+  brings: (step: string) => string[];
+}
+
+function ofPolicy(seen: Overview, name: string): Choice {
+  const it = seen.policies.find((one) => one.name === name);
+  const mine = new Set(seen.routes.filter((route) => route.policies.includes(name)).map((route) => route.name));
+  const refusals = seen.refusals.filter(({ route }) => mine.has(route));
+  const routes = it?.routes === 1 ? "the route" : `the ${count(it?.routes ?? 0)} routes`;
+  return {
+    note: it ? `${routes} of ${name}, since the start` : `${name} is not in force, or has no filter`,
+    table: rows(it?.requests ?? 0, (step) => it?.refused_in[step] ?? 0, refusals),
+    brings: (step) => it?.brings.find((one) => one.step === step)?.filters ?? [],
+  };
+}
+
+function ofRoute(seen: Overview | null, chosen: string | undefined): Choice {
+  const brings = (): string[] => [];
+  if (chosen === undefined) {
+    const refused = seen?.refused_in ?? {};
+    const table = rows(seen?.total.requests ?? 0, (step) => refused[step] ?? 0, seen?.refusals ?? []);
+    return { note: "all routes, since the start", table, brings };
+  }
   const mine = (seen?.routes ?? []).filter((it) => holds(chosen, it.name));
   const refusals = (seen?.refusals ?? []).filter((it) => holds(chosen, it.route));
-  const requests = chosen === undefined ? (seen?.total.requests ?? 0) : mine.reduce((sum, it) => sum + it.requests, 0);
+  const requests = mine.reduce((sum, it) => sum + it.requests, 0);
   const refusedIn = (step: string): number => mine.reduce((sum, it) => sum + (it.refused_in[step] ?? 0), 0);
-  const table = rows(requests, refusedIn, refusals);
+  return { note: `${chosen === "-" ? named("") : chosen}, since the start`, table: rows(requests, refusedIn, refusals), brings };
+}
+
+function Policies({ seen }: { seen: Overview | null }) {
+  const names = (seen?.policies ?? []).map((it) => it.name).sort();
+  const chosen = policy.value;
+  const omitted = seen?.policies_omitted ?? 0;
+  return (
+    <form class="filters" aria-label="Choose a policy" onSubmit={(event) => event.preventDefault()}>
+      <label class="line">
+        Policy
+        <select name="policy" value={chosen} onChange={(event) => choose(event.currentTarget.value)}>
+          <option value="">any</option>
+          {names.includes(chosen) || chosen === "" ? null : <option value={chosen}>{chosen}</option>}
+          {names.map((name) => <option key={name} value={name}>{name}</option>)}
+          {omitted > 0 && <option disabled>{`${count(omitted)} with fewer requests`}</option>}
+        </select>
+      </label>
+    </form>
+  );
+}
+
+export function Funnel() {
+  const seen = overview.value;
+  const { note, table, brings } = seen && policy.value !== "" ? ofPolicy(seen, policy.value) : ofRoute(seen, filter.value.route);
   const first = table[0]?.reached || 1;
   const step = filter.value.step;
   return (
-    <Panel
-      id="funnel" title="Steps" note={chosen === undefined ? "all routes, since the start" : `${chosen === "-" ? named("") : chosen}, since the start`}
-      command={asking(`tap${flags({ ...filter.value, refused: true })}`)}
-    >
+    <Panel id="funnel" title="Steps" note={note} command={asking("top --once --format json")}>
+      <Policies seen={seen} />
       <div class="scroll" tabIndex={0} role="region" aria-label="Steps">
         <table class="funnel">
           <thead>
@@ -61,6 +107,7 @@ export function Funnel() {
               <tr key={row.step} class={step === row.step ? "chosen" : undefined}>
                 <th scope="row">
                   <button type="button" aria-pressed={step === row.step} onClick={() => narrow({ step: step === row.step ? "" : row.step })}>{row.step}</button>
+                  {brings(row.step).length > 0 && <span class="note"> {brings(row.step).join(", ")}</span>}
                 </th>
                 <td class="number share">
                   <i aria-hidden="true" style={{ width: `${(100 * row.reached) / first}%` }} />

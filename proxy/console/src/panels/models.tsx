@@ -3,7 +3,7 @@
 import type { Model, Scores } from "../api";
 import { count, micros } from "../format";
 import { overview } from "../state";
-import { Panel } from "../panel";
+import { Panel, asking } from "../panel";
 
 const WIDTH = 320;
 const HEIGHT = 96;
@@ -84,7 +84,7 @@ function One({ model }: { model: Model }) {
 export function Models() {
   const models = overview.value?.models ?? [];
   return (
-    <Panel id="models" title="Scores" note="sampled decisions against the training records" command={`curl -s ${location.origin}/models`}>
+    <Panel id="models" title="Scores" note="sampled decisions against the training records" command={asking("top --once --format json")}>
       {models.length > 0 ? (
         <div class="models">{models.map((model) => <One key={`${model.name} ${model.version}`} model={model} />)}</div>
       ) : (

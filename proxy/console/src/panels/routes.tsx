@@ -8,7 +8,7 @@ import { filter, narrow, overview } from "../state";
 import { Panel, asking } from "../panel";
 
 interface Column {
-  key: Exclude<keyof Route, "refused_in">;
+  key: Exclude<keyof Route, "refused_in" | "policies">;
   name: string;
   tell: (route: Route) => string;
   bad?: (route: Route) => boolean;
