@@ -20,7 +20,7 @@ use crate::problem;
 use crate::telemetry::Telemetry;
 use crate::telemetry::event::event;
 use crate::telemetry::record::DecisionId;
-use crate::telemetry::sources::Kind;
+use crate::telemetry::sources::{Kind, number};
 
 /// Requests that a panic has ended.
 static CONTAINED: AtomicU64 = AtomicU64::new(0);
@@ -56,7 +56,7 @@ fn tell(panic: &PanicHookInfo<'_>) {
 pub fn export(telemetry: &Telemetry) {
     let help = "Requests that a defect of the gateway has ended.";
     telemetry.register_source(Kind::Counter, "foregate_request_panics_total", help, &[], || {
-        u32::try_from(CONTAINED.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)
+        number(CONTAINED.load(Ordering::Relaxed))
     });
 }
 

@@ -14,7 +14,7 @@ use crate::telemetry::families::Families;
 use crate::telemetry::labels::RevisionLabels;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
-use crate::telemetry::sources::{Kind, REFUSED_SERIES, Sources};
+use crate::telemetry::sources::{Kind, REFUSED_SERIES, Sources, number};
 
 /// Media type of the `OpenMetrics` text format.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -186,7 +186,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
             REFUSED_SERIES,
             "Times that a series was wanted of a metric that has as many as it may.",
             &[("metric", metric)],
-            move || u32::try_from(refused(&families)).map_or(f64::INFINITY, f64::from),
+            move || number(refused(&families) as u64),
         );
     }
 }
