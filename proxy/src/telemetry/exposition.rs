@@ -165,7 +165,7 @@ fn register_state(registry: &mut Registry, families: &Families) {
 /// Tells when a bounded label hid something.
 fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
     type Refused = fn(&Families) -> usize;
-    let budgets: [(&str, Refused); 12] = [
+    let budgets: [(&str, Refused); 13] = [
         ("http_server_request_duration_seconds", |it| it.server.refused() + it.route_budget.refused()),
         ("http_client_request_duration_seconds", |it| it.client.refused() + it.upstream_budget.refused()),
         ("foregate_added_duration_seconds", |it| it.added.refused()),
@@ -178,6 +178,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
         ("foregate_mirrored_requests_total", |it| it.mirror_budget.refused()),
         ("foregate_injected_faults_total", |it| it.injection_budget.refused()),
         ("foregate_upstream_failures_total", |it| it.failure_budget.refused()),
+        ("foregate_store_request_duration_seconds", |it| it.store_budget.refused()),
     ];
     for (metric, refused) in budgets {
         let families = families.clone();

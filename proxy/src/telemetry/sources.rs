@@ -109,6 +109,15 @@ impl Sources {
         self.add(kind, name, help, labels, Read { part: address, read: Arc::new(read) });
     }
 
+    /// Counts that a series of this metric was wanted and not made, where its part bounds them itself.
+    pub fn refuse(&self, name: &str) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(family) = families.get_mut(name) {
+            family.refused = family.refused.saturating_add(1);
+        }
+    }
+
     fn add(&self, kind: Kind, name: &str, help: &str, labels: &[(&str, &str)], read: Read) {
         let labels: Labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         // The encoder adds the suffix that the format demands of counters.
