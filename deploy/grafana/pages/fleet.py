@@ -72,8 +72,8 @@ ROWS = [
         "Why: what tells of it",
         [
             lines("Access log", "Lines that wait, and lines a second that the queue had no room for.", "none", (total("foregate_access_log_waiting", by="instance"), "{{instance}}: waiting"), (rate("foregate_access_log_dropped_total", by="instance"), "{{instance}}: dropped"), width=12, runbook="ForegateAccessLogDrops"),
-            lines("Logs by OTLP", "Log records exported, dropped, and exports that failed.", "none", (rate("foregate_logs_exported_total"), "exported"), (rate("foregate_logs_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_log_exports_failed_total"), "exports failed"), width=12, runbook="ForegateLogsDropped"),
-            lines("Spans", "Spans exported, dropped, and exports that failed.", "none", (rate("foregate_spans_exported_total"), "exported"), (rate("foregate_spans_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_span_exports_failed_total"), "exports failed"), width=12, runbook="ForegateSpansDropped"),
+            lines("Logs by OTLP", "Log records that wait, and those exported and dropped and exports that failed in a second.", "none", (total("foregate_logs_waiting"), "waiting"), (rate("foregate_logs_exported_total"), "exported"), (rate("foregate_logs_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_log_exports_failed_total"), "exports failed"), width=12, runbook="ForegateLogsDropped"),
+            lines("Spans", "Records that wait, and spans exported and dropped and exports that failed in a second.", "none", (total("foregate_spans_waiting"), "waiting"), (rate("foregate_spans_exported_total"), "exported"), (rate("foregate_spans_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_span_exports_failed_total"), "exports failed"), width=12, runbook="ForegateSpansDropped"),
             lines("Series refused", "Observations counted under another name because a metric has too many series.", "none", (rate("foregate_metric_series_refused_total", by="metric"), "{{metric}}"), width=12, runbook="ForegateSeriesOverflow"),
         ],
     ),
