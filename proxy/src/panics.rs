@@ -5,6 +5,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use foregate_filters::chain::Refusal;
 use foregate_filters::reason::Reason;
@@ -18,9 +19,12 @@ use crate::answer::ResponseBody;
 use crate::life::Life;
 use crate::problem;
 use crate::telemetry::Telemetry;
-use crate::telemetry::event::event;
+use crate::telemetry::event::{self, event};
 use crate::telemetry::record::DecisionId;
-use crate::telemetry::sources::Kind;
+use crate::telemetry::sources::{Kind, number};
+
+/// Longest wait for a panic to be written: the process may end with it, or it is a worker's, and requests wait behind it.
+const TOLD: Duration = Duration::from_millis(100);
 
 /// Requests that a panic has ended.
 static CONTAINED: AtomicU64 = AtomicU64::new(0);
@@ -49,6 +53,7 @@ fn tell(panic: &PanicHookInfo<'_>) {
         fields.push(("backtrace", trace.to_string().into()));
     }
     event(Level::Error, "panic", &fields);
+    event::flush(TOLD);
     PLACE.with_borrow_mut(|known| *known = Some(place));
 }
 
@@ -56,7 +61,7 @@ fn tell(panic: &PanicHookInfo<'_>) {
 pub fn export(telemetry: &Telemetry) {
     let help = "Requests that a defect of the gateway has ended.";
     telemetry.register_source(Kind::Counter, "foregate_request_panics_total", help, &[], || {
-        u32::try_from(CONTAINED.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)
+        number(CONTAINED.load(Ordering::Relaxed))
     });
 }
 

@@ -18,7 +18,7 @@ ROWS = [
             stat("Revisions in force", "Different revisions of the configuration. More than one for longer than a roll-out is a gateway that is left behind.", "none", f"count({REVISION})", (2, 3), "ForegateConfigurationRefused"),
             stat("Without a control plane", "Gateways whose stream of policies is closed.", "none", always(f"count(foregate_control_connected{{{PROCESS}}} == 0)"), (1,), "ForegateControlPlaneLost"),
             stat("Panics", "Requests that ended with a defect of the gateway itself, since it started.", "none", total("foregate_request_panics_total"), (1,), "ForegatePanics"),
-            stat("Not told of", "Access log lines, log records and spans dropped in a second.", "none", f"{always(rate('foregate_access_log_dropped_total'))} + {always(rate('foregate_logs_dropped_total'))} + {always(rate('foregate_spans_dropped_total'))}", (0.1, 10), "ForegateAccessLogDrops"),
+            stat("Not told of", "Access log lines, events, log records and spans dropped in a second.", "none", f"{always(rate('foregate_access_log_dropped_total'))} + {always(rate('foregate_events_dropped_total'))} + {always(rate('foregate_logs_dropped_total'))} + {always(rate('foregate_spans_dropped_total'))}", (0.1, 10), "ForegateAccessLogDrops"),
         ],
     ),
     (
@@ -71,9 +71,9 @@ ROWS = [
     (
         "Why: what tells of it",
         [
-            lines("Access log", "Lines that wait, and lines a second that the queue had no room for.", "none", (total("foregate_access_log_waiting", by="instance"), "{{instance}}: waiting"), (rate("foregate_access_log_dropped_total", by="instance"), "{{instance}}: dropped"), width=12, runbook="ForegateAccessLogDrops"),
-            lines("Logs by OTLP", "Log records exported, dropped, and exports that failed.", "none", (rate("foregate_logs_exported_total"), "exported"), (rate("foregate_logs_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_log_exports_failed_total"), "exports failed"), width=12, runbook="ForegateLogsDropped"),
-            lines("Spans", "Spans exported, dropped, and exports that failed.", "none", (rate("foregate_spans_exported_total"), "exported"), (rate("foregate_spans_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_span_exports_failed_total"), "exports failed"), width=12, runbook="ForegateSpansDropped"),
+            lines("Access log", "Lines that wait, and lines a second that the queue had no room for; events on standard error that were not written.", "none", (total("foregate_access_log_waiting", by="instance"), "{{instance}}: waiting"), (rate("foregate_access_log_dropped_total", by="instance"), "{{instance}}: dropped"), (rate("foregate_events_dropped_total", by="instance"), "{{instance}}: events dropped"), width=12, runbook="ForegateAccessLogDrops"),
+            lines("Logs by OTLP", "Log records that wait, and those exported and dropped and exports that failed in a second.", "none", (total("foregate_logs_waiting"), "waiting"), (rate("foregate_logs_exported_total"), "exported"), (rate("foregate_logs_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_log_exports_failed_total"), "exports failed"), width=12, runbook="ForegateLogsDropped"),
+            lines("Spans", "Records that wait, and spans exported and dropped and exports that failed in a second.", "none", (total("foregate_spans_waiting"), "waiting"), (rate("foregate_spans_exported_total"), "exported"), (rate("foregate_spans_dropped_total", by="reason"), "dropped: {{reason}}"), (rate("foregate_span_exports_failed_total"), "exports failed"), width=12, runbook="ForegateSpansDropped"),
             lines("Series refused", "Observations counted under another name because a metric has too many series.", "none", (rate("foregate_metric_series_refused_total", by="metric"), "{{metric}}"), width=12, runbook="ForegateSeriesOverflow"),
         ],
     ),

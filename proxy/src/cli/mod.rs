@@ -32,6 +32,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::telemetry::event;
+
 /// Configuration refused: nothing was started.
 const REFUSED: u8 = 3;
 /// The command line cannot be understood; clap ends with the same code.
@@ -88,23 +90,31 @@ impl Cli {
     /// Carries the command out. Exit codes: 0 fine, 1 a problem was found or the run failed, 2 usage,
     /// 3 configuration refused.
     pub fn run(self) -> ExitCode {
-        match self.command {
-            Command::Run(run) => run.run(),
-            Command::Demo(demo) => demo.run(),
-            Command::Check(check) => check.run(),
-            Command::Test(test) => test.run(),
-            Command::Explain(explain) => explain.run(),
-            Command::Top(top) => top.run(),
-            Command::Tap(tap) => tap.run(),
-            Command::Decisions(decisions) => decisions.run(),
-            Command::Init(init) => init.run(),
-            Command::Features(features) => features.run(),
-            Command::Model(model) => model.run(),
-            Command::Schema(schema) => schema.run(),
-            Command::Token(token) => token.run(),
-            Command::Version(version) => version.run(),
-            Command::Man(manual) => manual.run(Self::command()),
-            Command::Completions(completions) => completions.run(Self::command()),
+        let code = self.command.run();
+        event::flush(event::LAST);
+        code
+    }
+}
+
+impl Command {
+    fn run(self) -> ExitCode {
+        match self {
+            Self::Run(run) => run.run(),
+            Self::Demo(demo) => demo.run(),
+            Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
+            Self::Explain(explain) => explain.run(),
+            Self::Top(top) => top.run(),
+            Self::Tap(tap) => tap.run(),
+            Self::Decisions(decisions) => decisions.run(),
+            Self::Init(init) => init.run(),
+            Self::Features(features) => features.run(),
+            Self::Model(model) => model.run(),
+            Self::Schema(schema) => schema.run(),
+            Self::Token(token) => token.run(),
+            Self::Version(version) => version.run(),
+            Self::Man(manual) => manual.run(Cli::command()),
+            Self::Completions(completions) => completions.run(Cli::command()),
         }
     }
 }

@@ -6,6 +6,8 @@ use clap::ValueEnum;
 use foregate_policy::diagnostic::Diagnostic;
 use foregate_policy::render::{self, render};
 
+use crate::telemetry::event;
+
 /// Who reads the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -108,9 +110,10 @@ pub(super) fn line(line: &str) {
     text(&format!("{line}\n"));
 }
 
-/// Writes a line to standard error; nothing for no text.
+/// Writes a line to standard error, behind all events so far; nothing for no text, nor where nobody reads those: a
+/// process must end all the same.
 pub(super) fn error(text: &str) {
-    if !text.is_empty() {
+    if !text.is_empty() && event::flush(event::LAST) {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 }

@@ -21,6 +21,9 @@ const MAX_CLIENTS: usize = 256;
 /// Most kinds of handshakes that are counted: more than are told, so that those which are too many are counted as such.
 const MAX_HANDSHAKES: usize = 4_000;
 
+/// Counts plain connections by client.
+const PLAIN: &str = "foregate_plain_connections_total";
+
 /// Listener, version, group of the key exchange, outcome.
 type HandshakeKey = (Arc<str>, &'static str, &'static str, &'static str);
 
@@ -165,11 +168,39 @@ impl Tally {
             let label = key.map_or_else(|| "other".to_owned(), |client| client.to_string());
             self.telemetry.register_source(
                 Kind::Counter,
-                "foregate_plain_connections_total",
+                PLAIN,
                 "Plain connections to listeners that take them for a migration, by client.",
                 &[("client", &label)],
                 reading(&count),
             );
         }
+        if !known {
+            self.telemetry.sources().refuse(PLAIN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_CLIENTS, PLAIN, Tally};
+    use crate::telemetry::access_log::AccessLog;
+    use crate::telemetry::sources::REFUSED_SERIES;
+    use crate::telemetry::{Telemetry, TelemetryOptions};
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+
+    #[test]
+    fn clients_beyond_the_bound_count_as_one_and_as_refused() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, ..Default::default() };
+        let telemetry = Telemetry::new(options).unwrap();
+        let tally = Tally::new(Arc::clone(&telemetry));
+        let client = |number: usize| IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
+        let told = |line: String| telemetry.exposition(true).lines().any(|it| it == line);
+        (0..MAX_CLIENTS).for_each(|number| tally.plain(client(number)));
+        assert!(told(format!("{REFUSED_SERIES}{{metric=\"{PLAIN}\"}} 0.0")));
+        (0..MAX_CLIENTS + 3).for_each(|number| tally.plain(client(number)));
+        assert!(told(format!("{PLAIN}{{client=\"0.0.0.7\"}} 2.0")));
+        assert!(told(format!("{PLAIN}{{client=\"other\"}} 3.0")));
+        assert!(told(format!("{REFUSED_SERIES}{{metric=\"{PLAIN}\"}} 3.0")));
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::proxy_protocol::header::{Ends, Header, HeaderError, Progress, parse};
 use crate::telemetry::Telemetry;
-use crate::telemetry::sources::Kind;
+use crate::telemetry::sources::{Kind, number};
 
 /// Connections that were refused, by reason.
 static REFUSED: [(&str, AtomicU64); 3] =
@@ -38,7 +38,7 @@ pub fn export(telemetry: &Telemetry) {
         let help = "Connections refused because of the PROXY protocol.";
         let name = "foregate_proxy_protocol_refused_total";
         telemetry.register_source(Kind::Counter, name, help, &[("reason", reason)], move || {
-            u32::try_from(count.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)
+            number(count.load(Ordering::Relaxed))
         });
     }
 }

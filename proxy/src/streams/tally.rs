@@ -14,6 +14,10 @@ const MAX_ROUTES: usize = 100;
 /// The name of the others.
 const OTHER: &str = "other";
 
+/// Count connections by how they ended, and their bytes by direction.
+const CONNECTIONS: &str = "foregate_stream_connections_total";
+const BYTES: &str = "foregate_stream_bytes_total";
+
 /// What becomes of a connection, as a label.
 const OUTCOMES: [&str; 7] =
     ["complete", "client_gone", "upstream_broke", "revoked", "idle", "refused", "drained"];
@@ -71,7 +75,11 @@ impl StreamTally {
         if let Some(counts) = routes.get(route) {
             return Arc::clone(counts);
         }
-        let name = if routes.len() < MAX_ROUTES { Arc::clone(route) } else { Arc::from(OTHER) };
+        let fits = routes.len() < MAX_ROUTES;
+        if !fits {
+            [CONNECTIONS, BYTES].iter().for_each(|name| self.telemetry.sources().refuse(name));
+        }
+        let name = if fits { Arc::clone(route) } else { Arc::from(OTHER) };
         let counts = routes.entry(Arc::clone(&name)).or_insert_with(|| self.registered(&name));
         Arc::clone(counts)
     }
@@ -82,7 +90,7 @@ impl StreamTally {
             let counts = Arc::clone(&counts);
             self.telemetry.register_source(
                 Kind::Counter,
-                "foregate_stream_connections_total",
+                CONNECTIONS,
                 "Connections that were passed on unread and have ended.",
                 &[("route", route), ("end", outcome)],
                 move || counts.outcomes.get(place).map_or(f64::NAN, number),
@@ -92,12 +100,44 @@ impl StreamTally {
             let counts = Arc::clone(&counts);
             self.telemetry.register_source(
                 Kind::Counter,
-                "foregate_stream_bytes_total",
+                BYTES,
                 "Bytes of connections that were passed on unread, from and to clients.",
                 &[("route", route), ("direction", direction)],
                 move || counts.bytes.get(place).map_or(f64::NAN, number),
             );
         }
         counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BYTES, CONNECTIONS, MAX_ROUTES, StreamTally};
+    use crate::telemetry::access_log::AccessLog;
+    use crate::telemetry::sources::REFUSED_SERIES;
+    use crate::telemetry::testing::record;
+    use crate::telemetry::{Telemetry, TelemetryOptions};
+    use std::sync::Arc;
+
+    #[test]
+    fn routes_beyond_the_bound_count_as_one_and_as_refused() {
+        let options = TelemetryOptions { access_log: AccessLog::Off, ..Default::default() };
+        let telemetry = Telemetry::new(options).unwrap();
+        let tally = StreamTally::new(Arc::clone(&telemetry));
+        let observe = |number: usize| {
+            let mut record = record();
+            record.route = format!("route-{number}").into();
+            tally.observe(&record);
+        };
+        let told = |line: String| telemetry.exposition(true).lines().any(|it| it == line);
+        let refused =
+            |name: &str, count: &str| told(format!("{REFUSED_SERIES}{{metric=\"{name}\"}} {count}"));
+        (0..MAX_ROUTES).for_each(observe);
+        assert!(refused(CONNECTIONS, "0.0") && refused(BYTES, "0.0"));
+        (0..MAX_ROUTES + 2).for_each(observe);
+        assert!(told(format!("{CONNECTIONS}{{route=\"route-7\",end=\"complete\"}} 2.0")));
+        assert!(told(format!("{CONNECTIONS}{{route=\"other\",end=\"complete\"}} 2.0")));
+        assert!(told(format!("{BYTES}{{route=\"other\",direction=\"received\"}} 2048.0")));
+        assert!(refused(CONNECTIONS, "2.0") && refused(BYTES, "2.0"));
     }
 }

@@ -15,7 +15,7 @@ use crate::telemetry::combined;
 use crate::telemetry::ecs::Ecs;
 use crate::telemetry::json;
 use crate::telemetry::record::Record;
-use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::sources::{Kind, Sources, number};
 
 /// Most records that wait to be written; what comes later is dropped and counted.
 const CAPACITY: usize = 8_192;
@@ -170,11 +170,11 @@ impl LogQueue {
             "foregate_access_log_waiting",
             "Records that wait to be written.",
             &[],
-            move || u32::try_from(queue.lock().waiting.len()).map_or(f64::from(u32::MAX), f64::from),
+            move || number(queue.lock().waiting.len() as u64),
         );
         let help = "Records missing in the access log: the queue was full, or writing failed.";
         sources.register(Kind::Counter, "foregate_access_log_dropped_total", help, &[], move || {
-            u32::try_from(shared.dropped.load(Ordering::Relaxed)).map_or(f64::from(u32::MAX), f64::from)
+            number(shared.dropped.load(Ordering::Relaxed))
         });
     }
 
@@ -315,10 +315,14 @@ impl LogFile {
 #[cfg(test)]
 mod tests {
     use super::{AccessLog, CAPACITY, LogFormat, LogQueue, Sink};
+    use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::metrics::Metrics;
     use crate::telemetry::record::DecisionId;
+    use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{MOMENT, record};
     use serde_json::Value;
     use std::io::{self, Write};
+    use std::sync::atomic::Ordering;
     use std::sync::mpsc::{Receiver, Sender, channel};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -383,6 +387,17 @@ mod tests {
             assert_eq!(value["http.route"], "leads");
         }
         assert_eq!(log.dropped(), 10);
+    }
+
+    #[test]
+    fn what_is_dropped_is_counted_beyond_32_bits() {
+        let Gated { log, open, .. } = gated();
+        drop(open);
+        log.shared.as_ref().unwrap().dropped.store((1 << 32) + 2, Ordering::Relaxed);
+        let sources = Arc::new(Sources::default());
+        log.export(&sources);
+        let told = Exposition::new(&Metrics::default(), &sources, Vec::new()).encode(true);
+        assert!(told.contains("\nforegate_access_log_dropped_total 4294967298.0\n"), "{told}");
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! Events for the operator: one JSON line each on standard error.
 
-use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use log::{Level, LevelFilter, Log, Metadata};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value;
 
 use crate::clock;
+use crate::telemetry::event_queue::EventQueue;
 use crate::telemetry::json::{Timestamp, write};
+use crate::telemetry::sources::{Kind, Sources, number};
 
-/// Most lines a second that libraries may write; a flood of broken handshakes must not stall the workers.
+/// Time for the last events of a process to be written.
+pub const LAST: Duration = Duration::from_secs(2);
+
+/// Most lines a second that libraries may write; a flood of broken handshakes must not hide what else is told.
 const MAX_LIBRARY_LINES: u64 = 100;
 
 /// One thing that happened to the process.
@@ -33,6 +38,8 @@ struct Window(AtomicU64);
 
 /// The least severe level that is written, as a number of [`LevelFilter`].
 static LEVEL: AtomicUsize = AtomicUsize::new(LevelFilter::Trace as usize);
+
+static EVENTS: EventQueue = EventQueue::new();
 
 static LIBRARY_LOG: LibraryLog = LibraryLog { window: Window(AtomicU64::new(0)) };
 
@@ -63,18 +70,34 @@ pub fn set_level(level: LevelFilter) {
     LEVEL.store(level as usize, Ordering::Relaxed);
 }
 
-/// Writes one line for the operator, such as `event(Level::Info, "listening", &[("address", "..".into())])`.
-/// Fields must not hold secrets. Where standard error is closed, the event is lost.
+/// Tells the operator one line, such as `event(Level::Info, "listening", &[("address", "..".into())])`. Fields must not
+/// hold secrets. Never waits for whoever reads standard error, once [`install`] was called; see [`flush`]. Where it is
+/// closed, or not read while too much waits, the event is lost and counted.
 pub fn event(level: Level, name: &str, fields: &[(&str, Value)]) {
     if level as usize > LEVEL.load(Ordering::Relaxed) {
         return;
     }
     let event = Event { at: Timestamp(clock::now().unix), level, name, fields };
-    drop(io::stderr().lock().write_all(&line(&event)));
+    EVENTS.push(&line(&event));
 }
 
-/// Sends the warnings and errors of libraries here. Does nothing where another log is in place already.
+/// Waits until every event so far is written, at most this long; true where all were. Whoever ends the process calls it
+/// before, and with [`LAST`].
+pub fn flush(within: Duration) -> bool {
+    EVENTS.flush(within)
+}
+
+/// Exports the number of events that are lost.
+pub fn export(sources: &Sources) {
+    let help = "Events missing on standard error: nobody read it, or writing failed.";
+    let read = || number(EVENTS.dropped());
+    sources.register(Kind::Counter, "foregate_events_dropped_total", help, &[], read);
+}
+
+/// Lets a thread write events, and sends the warnings and errors of libraries here, but where another log is in place
+/// already.
 pub fn install() {
+    EVENTS.start();
     if log::set_logger(&LIBRARY_LOG).is_ok() {
         log::set_max_level(LevelFilter::Warn);
     }

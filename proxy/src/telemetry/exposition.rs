@@ -14,7 +14,7 @@ use crate::telemetry::families::Families;
 use crate::telemetry::labels::RevisionLabels;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
-use crate::telemetry::sources::{Kind, REFUSED_SERIES, Sources};
+use crate::telemetry::sources::{Kind, REFUSED_SERIES, Sources, number};
 
 /// Media type of the `OpenMetrics` text format.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -165,7 +165,7 @@ fn register_state(registry: &mut Registry, families: &Families) {
 /// Tells when a bounded label hid something.
 fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
     type Refused = fn(&Families) -> usize;
-    let budgets: [(&str, Refused); 12] = [
+    let budgets: [(&str, Refused); 13] = [
         ("http_server_request_duration_seconds", |it| it.server.refused() + it.route_budget.refused()),
         ("http_client_request_duration_seconds", |it| it.client.refused() + it.upstream_budget.refused()),
         ("foregate_added_duration_seconds", |it| it.added.refused()),
@@ -178,6 +178,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
         ("foregate_mirrored_requests_total", |it| it.mirror_budget.refused()),
         ("foregate_injected_faults_total", |it| it.injection_budget.refused()),
         ("foregate_upstream_failures_total", |it| it.failure_budget.refused()),
+        ("foregate_store_request_duration_seconds", |it| it.store_budget.refused()),
     ];
     for (metric, refused) in budgets {
         let families = families.clone();
@@ -186,7 +187,7 @@ fn register_refused_series(sources: &Sources, families: &Arc<Families>) {
             REFUSED_SERIES,
             "Times that a series was wanted of a metric that has as many as it may.",
             &[("metric", metric)],
-            move || u32::try_from(refused(&families)).map_or(f64::INFINITY, f64::from),
+            move || number(refused(&families) as u64),
         );
     }
 }

@@ -83,6 +83,7 @@ pub(crate) struct Families {
     pub(crate) mirror_budget: Budget,
     pub(crate) injection_budget: Budget,
     pub(crate) failure_budget: Budget,
+    pub(crate) store_budget: Budget,
     /// Upstreams of routes that have several.
     pub(crate) upstream_budget: Budget,
 }
@@ -151,12 +152,14 @@ impl Default for Families {
             mirror_budget: Budget::new(MAX_NAMES),
             injection_budget: Budget::new(MAX_NAMES),
             failure_budget: Budget::new(MAX_NAMES),
+            store_budget: Budget::new(MAX_NAMES),
             upstream_budget: Budget::new(MAX_ROUTES),
         }
     }
 }
 
-fn seconds() -> Values {
+/// A histogram of durations that nothing tells yet.
+pub(crate) fn seconds() -> Values {
     Values::new(REQUEST_BOUNDS.iter().map(|nanos| Duration::from_nanos(*nanos).as_secs_f64()))
 }
 

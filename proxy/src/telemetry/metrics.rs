@@ -11,7 +11,7 @@ use foregate_filters::step::Step;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::mirror::Outcome;
-use crate::telemetry::families::Families;
+use crate::telemetry::families::{Families, seconds};
 use crate::telemetry::histogram::{self, NoLabels};
 use crate::telemetry::labels::{
     FailureLabels, InjectionLabels, LimitLabels, ListenerLabels, MirrorLabels, ModelLabels, OTHER, OUTCOMES,
@@ -35,6 +35,7 @@ pub struct Metrics {
     mirrors: Series<MirrorLabels, Counter>,
     injections: Series<InjectionLabels, Counter>,
     failures: Series<(Arc<str>, Reason), Counter>,
+    stores: Series<Arc<str>, Values>,
     steps: [OnceLock<Arc<histogram::Histogram>>; Step::ALL.len()],
     enrich: OnceLock<Arc<histogram::Histogram>>,
     outcomes: OutcomeCounts,
@@ -160,9 +161,13 @@ impl Metrics {
         self.families.revision.store(Arc::new(revision.into()));
     }
 
-    /// How long a store takes to answer.
+    /// How long a store takes to answer; told nowhere where there are as many stores as may be.
     pub fn store_latency(&self, store: &Arc<str>) -> Values {
-        self.families.stores.get_or_create_owned(&StoreLabels { store: Arc::clone(store) })
+        let make = || {
+            let labels = StoreLabels { store: Arc::clone(store) };
+            (Arc::clone(store), self.families.stores.get_or_create_owned(&labels))
+        };
+        self.stores.find_or_make(&**store, &self.families.store_budget, make).unwrap_or_else(seconds)
     }
 
     /// A new configuration was refused; the old snapshot stays.
@@ -333,7 +338,7 @@ impl ModelMetrics {
 mod tests {
     use super::Metrics;
     use crate::telemetry::exposition::Exposition;
-    use crate::telemetry::families::{MAX_EXCHANGES, MAX_OTHER_RULES, MAX_ROUTES, MAX_RULES};
+    use crate::telemetry::families::{MAX_EXCHANGES, MAX_NAMES, MAX_OTHER_RULES, MAX_ROUTES, MAX_RULES};
     use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{full_record, record};
     use std::collections::BTreeSet;
@@ -408,6 +413,24 @@ mod tests {
             &scrape(&metrics),
             r#"http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="201",http_route="other"} 1"#,
         );
+    }
+
+    #[test]
+    fn stores_beyond_the_bound_are_left_out_and_counted() {
+        let metrics = Metrics::default();
+        for number in 0..MAX_NAMES + 2 {
+            metrics.store_latency(&format!("store-{number}").into()).observe(0.5);
+        }
+        metrics.store_latency(&"store-7".into()).observe(0.5);
+        let text = scrape(&metrics);
+        let count = |store: usize| {
+            let series = format!("foregate_store_request_duration_seconds_count{{store=\"store-{store}\"}} ");
+            text.lines().find_map(|line| line.strip_prefix(&*series))
+        };
+        assert_eq!((count(7), count(MAX_NAMES - 1), count(MAX_NAMES)), (Some("2"), Some("1"), None));
+        let refused =
+            "foregate_metric_series_refused_total{metric=\"foregate_store_request_duration_seconds\"} 2.0";
+        assert_line(&text, refused);
     }
 
     #[test]

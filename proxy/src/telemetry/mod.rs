@@ -6,6 +6,7 @@ pub mod compat;
 pub mod decisions;
 mod ecs;
 pub mod event;
+mod event_queue;
 pub mod explain;
 pub mod exposition;
 mod families;
@@ -111,6 +112,7 @@ impl Telemetry {
         let log = LogQueue::start(options.access_log, options.log_format)?;
         let exposition = Exposition::new(&metrics, &sources, options.compat);
         log.export(&sources);
+        event::export(&sources);
         let decisions = Decisions::new(options.decisions, options.sample);
         let decision_log =
             options.decision_log.map(DecisionLog::open).transpose().map_err(io::Error::other)?;

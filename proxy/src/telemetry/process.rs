@@ -3,13 +3,13 @@
 use std::fs;
 
 use crate::clock;
-use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::sources::{Kind, Sources, number};
 
 /// Resident memory in bytes, from a `/proc/self/status` that counts in KiB.
 fn resident_bytes(status: &str) -> Option<f64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(f64::from(kib) * 1024.0)
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(number(kib) * 1024.0)
 }
 
 /// User and system time in seconds, from a `/proc/self/stat` that counts in hundredths (proc(5)).
@@ -17,9 +17,9 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     // The name of the program stands in parentheses and may hold anything; fields count from behind it.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some((f64::from(user) + f64::from(system)) / 100.0)
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some((number(user) + number(system)) / 100.0)
 }
 
 fn read(path: &str, parse: fn(&str) -> Option<f64>) -> f64 {
@@ -76,6 +76,14 @@ mod tests {
         let stat = "7 (a ) b) S 1 7 7 0 -1 4194560 90 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(cpu_seconds("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_is_told_of_however_long_it_ran() {
+        // 2^32 hundredths are 497 days of one processor.
+        let stat = "7 (a) S 1 7 7 0 -1 4194560 90 0 0 0 4294967296 4294967304 0 0 20 0 1 0 100 0 0";
+        assert_eq!(cpu_seconds(stat), Some(85_899_346.0));
+        assert_eq!(resident_bytes("VmRSS:\t4294967296 kB\n"), Some(4_398_046_511_104.0));
     }
 
     #[test]

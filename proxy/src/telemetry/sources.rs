@@ -47,11 +47,17 @@ struct Sourced {
     kind: Kind,
     help: String,
     /// How often a series was left out because there were too many.
-    refused: u32,
+    refused: u64,
     /// How many series there are when those with nothing to tell make room.
     tidy_at: usize,
     /// Several counters of one name and labels are told as their sum.
     series: Vec<(Labels, Vec<Read>)>,
+}
+
+/// A count as metrics have it.
+#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; 2^53 is not reached")]
+pub fn number(count: u64) -> f64 {
+    count as f64
 }
 
 /// The sum of what there is to tell; NaN where there is nothing.
@@ -101,6 +107,15 @@ impl Sources {
         let (weak, address) = (Arc::downgrade(part), Arc::as_ptr(part).addr());
         let read = move || weak.upgrade().map_or(f64::NAN, |part| read(&part));
         self.add(kind, name, help, labels, Read { part: address, read: Arc::new(read) });
+    }
+
+    /// Counts that a series of this metric was wanted and not made, where its part bounds them itself.
+    pub fn refuse(&self, name: &str) {
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        let mut families = self.families.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(family) = families.get_mut(name) {
+            family.refused = family.refused.saturating_add(1);
+        }
     }
 
     fn add(&self, kind: Kind, name: &str, help: &str, labels: &[(&str, &str)], read: Read) {
@@ -158,7 +173,7 @@ impl Collector for Sources {
                 for (name, other) in &families {
                     let suffix = if other.kind == Kind::Counter { "_total" } else { "" };
                     let labels = vec![("metric".to_owned(), format!("{name}{suffix}"))];
-                    let value = f64::from(other.refused);
+                    let value = number(other.refused);
                     encode(&mut encoder.encode_family(&labels)?, family.kind, value)?;
                 }
             }
@@ -176,10 +191,21 @@ fn encode(encoder: &mut MetricEncoder<'_>, kind: Kind, value: f64) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use super::{FEW_SERIES, Kind, MAX_SERIES, REFUSED_SERIES, Sources, total};
+    use super::{FEW_SERIES, Kind, MAX_SERIES, REFUSED_SERIES, Sources, number, total};
     use crate::telemetry::exposition::Exposition;
     use crate::telemetry::metrics::Metrics;
     use std::sync::Arc;
+
+    #[test]
+    fn counts_beyond_32_bits_are_told_as_they_are() {
+        let beyond = (1 << 32) + 1;
+        assert_eq!((number(beyond), number(0)), (4_294_967_297.0, 0.0));
+        let (metrics, sources) = (Metrics::default(), Arc::new(Sources::default()));
+        sources.register(Kind::Counter, "a_total", "A.", &[], || 1.0);
+        sources.families.lock().unwrap().get_mut("a").unwrap().refused = beyond;
+        let line = format!("{REFUSED_SERIES}{{metric=\"a_total\"}} 4294967297.0\n");
+        assert!(Exposition::new(&metrics, &sources, Vec::new()).encode(true).contains(&line));
+    }
 
     #[test]
     fn counters_of_one_name_add_up_and_a_gauge_replaces_the_one_before() {

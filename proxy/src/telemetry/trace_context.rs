@@ -7,6 +7,12 @@ use crate::rare::{TRACEPARENT, TRACESTATE};
 /// Longest `tracestate` that is passed on, in bytes: as much as the standard asks of everybody.
 const MAX_TRACESTATE: usize = 512;
 
+/// Length of a `traceparent` of version 00, and of what is read of later ones, in bytes.
+const LENGTH: usize = 55;
+
+/// The version that is none.
+const NO_VERSION: u128 = 0xff;
+
 /// The flags that version 00 defines: sampled, and random trace id. Others are not passed on.
 const KNOWN_FLAGS: u8 = 0x03;
 
@@ -45,12 +51,21 @@ fn hex(digits: &[u8]) -> Option<u128> {
     })
 }
 
-/// Trace id, parent id and flags of a `traceparent` of version 00.
+/// Trace id, parent id and flags of a `traceparent`. One of a later version is read as one of version 00, whatever it
+/// says besides (W3C Trace Context, "Versioning of traceparent").
 fn parse(value: &[u8]) -> Option<(u128, u64, u8)> {
-    let mut parts = value.split(|byte| *byte == b'-');
+    let (known, more) = value.split_at_checked(LENGTH)?;
+    let mut parts = known.split(|byte| *byte == b'-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let well_formed = version == b"00" && trace.len() == 32 && parent.len() == 16 && flags.len() == 2;
-    if !well_formed || parts.next().is_some() {
+    if version.len() != 2 || trace.len() != 32 || parent.len() != 16 || flags.len() != 2 {
+        return None;
+    }
+    let ends = match hex(version)? {
+        0 => more.is_empty(),
+        NO_VERSION => false,
+        _ => more.is_empty() || more.starts_with(b"-"),
+    };
+    if !ends {
         return None;
     }
     let (trace, parent, flags) = (hex(trace)?, hex(parent)?, hex(flags)?);
@@ -173,7 +188,6 @@ mod tests {
             "00",
             &upper,
             &long,
-            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
             "00-00000000000000000000000000000000-b7ad6b7169203331-01",
             "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
@@ -188,6 +202,43 @@ mod tests {
         }
         assert_eq!(read(&[]).parent, None);
         assert_eq!(read(&[("traceparent", SENT), ("traceparent", SENT)]).parent, None);
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_the_first_and_passed_on_as_such() {
+        let later = |version: &str, more: &str| format!("{version}{}{more}", &SENT[2..]);
+        for (version, more) in
+            [("01", ""), ("01", "-"), ("cc", "-what-the-future-will-be-like"), ("fe", "-.")]
+        {
+            let context = read(&[("traceparent", &later(version, more)), ("tracestate", "a=1")]);
+            assert_eq!(context.parent, Some(0xb7ad_6b71_6920_3331), "{version} {more}");
+            assert_eq!(context.trace, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, "{version} {more}");
+            assert!(context.sampled() && context.state.is_some(), "{version} {more}");
+            assert!(context.header_value().as_bytes().starts_with(b"00-0af765"), "{version} {more}");
+        }
+        let last = |flags: &str| later("01", "").replace("-01", flags);
+        for bad in [
+            later("01", "."),
+            later("cc", ".what-the-future-will-be-like"),
+            later("00", "-"),
+            later("ff", ""),
+            later("ff", "-more"),
+            later("0G", ""),
+            later("0A", ""),
+            later(" 1", ""),
+            later("1", ""),
+            later("001", ""),
+            later("01", "")[..54].to_owned(),
+            later("01", "")[..54].to_owned() + "-",
+            last("-0x"),
+            last("-1-0"),
+            last(".01"),
+            later("01", "").replace("0af7", "0aF7"),
+            later("01", "-more").replace("b7ad6b7169203331", "0000000000000000"),
+        ] {
+            let context = read(&[("traceparent", &bad), ("tracestate", "a=1")]);
+            assert_eq!((context.parent, context.flags, context.state), (None, 0, None), "{bad}");
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ mod drain;
 #[cfg(test)]
 mod enrich;
 #[cfg(test)]
+mod events;
+#[cfg(test)]
 mod explain;
 #[cfg(test)]
 mod fleet;

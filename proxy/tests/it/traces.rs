@@ -317,6 +317,27 @@ async fn a_collector_in_trouble_delays_no_request_and_is_counted() {
 }
 
 #[tokio::test]
+async fn a_collector_that_asks_for_time_is_given_it() {
+    let upstream = Upstream::answering("ok").await;
+    for scheme in ["grpc", "http"] {
+        let collector = Collector::start(&["busy"]).await;
+        let options = Options::default().args(&["--trace-sample", "1"]);
+        let gateway = traced(&upstream, &collector.url(scheme), options).await;
+        let mut client = Client::http1(gateway.address("edge/http")).await;
+        assert_eq!(client.get("/").await.status, 200);
+        let exports = collector.lines().wait_count("two exports", 2, |line| line["export"] == scheme).await;
+        let at = |export: &Value| export["at"].as_f64().unwrap();
+        let pause = at(&exports[1]) - at(&exports[0]);
+        // Without a word of it, half a second.
+        assert!(pause >= 2.0, "{scheme}: {pause}");
+        gateway.wait_sample("foregate_spans_exported_total", |count| count >= 1.0).await;
+        assert_eq!(gateway.sample("foregate_span_exports_failed_total").await, Some(1.0));
+        assert_eq!(gateway.sample("foregate_spans_dropped_total{reason=\"refused\"}").await, Some(0.0));
+        assert_eq!(gateway.sample("foregate_spans_waiting").await, Some(0.0));
+    }
+}
+
+#[tokio::test]
 async fn what_waits_is_sent_when_the_process_ends() {
     let (upstream, collector) = (Upstream::answering("ok").await, Collector::start(&["accept"]).await);
     let options = Options::default().args(&["--trace-sample", "1", "--drain-notice", "0s"]);

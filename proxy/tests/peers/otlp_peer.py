@@ -1,15 +1,18 @@
 """A receiver of OTLP traces and logs, by gRPC (grpcio) and HTTP, for one test; ends when its standard input does.
 
 `otlp_peer.py MODE [CERTIFICATE KEY]` tells {"grpc": PORT, "http": PORT}, then one line for each export that reaches it
-({"export": "grpc" or "http", "signal": "traces" or "logs", "headers": {..}, "resource": {..}}), and in the mode
-`accept` one for each span and log record. Other modes: `unavailable` (UNAVAILABLE, 503), `refuse` (INVALID_ARGUMENT,
-400), `partial` (one span or log record is not taken), `slow` (never answers). With a certificate gRPC is in TLS.
+({"export": "grpc" or "http", "signal": "traces" or "logs", "at": SECONDS, "headers": {..}, "resource": {..}}), and in
+the mode `accept` one for each span and log record. Other modes: `unavailable` (UNAVAILABLE, 503), `refuse`
+(INVALID_ARGUMENT, 400), `exhausted` (RESOURCE_EXHAUSTED, 400), `busy` (RESOURCE_EXHAUSTED with a RetryInfo, 429 with a
+Retry-After, of two seconds, the first time), `partial` (one span or log record is not taken), `slow` (never answers).
+With a certificate gRPC is in TLS.
 """
 
 import gzip
 import json
 import sys
 import threading
+import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,6 +22,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 
 MODE = sys.argv[1]
 SAY = threading.Lock()
+# Turned away with these; two seconds, as a google.rpc.Status has them.
+BUSY = iter([True] if MODE == "busy" else [])
+RETRY_INFO = b"\x08\x08\x1a\x30\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x04\x0a\x02\x08\x02"
 
 
 def say(told):
@@ -64,7 +70,7 @@ def tell(how, headers, request):
     logs = isinstance(request, logs_service_pb2.ExportLogsServiceRequest)
     for one in request.resource_logs if logs else request.resource_spans:
         signal = "logs" if logs else "traces"
-        say({"export": how, "signal": signal, "headers": headers, "resource": attributes(one.resource.attributes)})
+        say({"export": how, "signal": signal, "at": time.monotonic(), "headers": headers, "resource": attributes(one.resource.attributes)})
         for scope in one.scope_logs if logs else one.scope_spans:
             for item in scope.log_records if logs else scope.spans:
                 if MODE == "accept":
@@ -84,6 +90,11 @@ def exported(request, context):
     answer = tell("grpc", dict(context.invocation_metadata()), request)
     if MODE == "unavailable":
         context.abort(grpc.StatusCode.UNAVAILABLE, "come again")
+    if next(BUSY, False):
+        context.set_trailing_metadata((("grpc-status-details-bin", RETRY_INFO),))
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "in two seconds")
+    if MODE == "exhausted":
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "never again")
     if MODE == "refuse":
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no such tenant")
     if MODE == "slow":
@@ -116,7 +127,10 @@ class Web(BaseHTTPRequestHandler):
         answer = tell("http", headers, message.FromString(body)).SerializeToString()
         if MODE == "slow":
             threading.Event().wait()
-        self.send_response({"unavailable": 503, "refuse": 400}.get(MODE, 200))
+        busy = next(BUSY, False)
+        self.send_response(429 if busy else {"unavailable": 503, "refuse": 400, "exhausted": 400}.get(MODE, 200))
+        if busy:
+            self.send_header("retry-after", "2")
         self.send_header("content-type", "application/x-protobuf")
         self.send_header("content-length", str(len(answer)))
         self.end_headers()

@@ -2,6 +2,7 @@
 
 mod log_records;
 pub mod message;
+mod patience;
 mod post;
 pub mod signal;
 pub mod target;
@@ -19,11 +20,13 @@ use tokio::sync::Notify;
 
 use crate::telemetry::event::event;
 use crate::telemetry::otlp::message::{KeyValue, Resource};
+use crate::telemetry::otlp::patience::pause;
 use crate::telemetry::otlp::post::{Post, PostError};
 use crate::telemetry::otlp::signal::{Batch, Signal};
 use crate::telemetry::otlp::target::Target;
+use crate::telemetry::random;
 use crate::telemetry::record::Record;
-use crate::telemetry::sources::{Kind, Sources};
+use crate::telemetry::sources::{Kind, Sources, number};
 
 /// Most records that wait to be sent; what comes later is dropped and counted.
 pub(super) const CAPACITY: usize = 4_096;
@@ -38,7 +41,8 @@ const MESSAGE: usize = 1 << 20;
 /// How long records gather before they are sent.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Pauses before another attempt to send a message: after the last one it is dropped.
+/// Pauses before another attempt to send a message, where the collector asks for no other: after the last one it is
+/// dropped.
 const RETRIES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(2), Duration::from_secs(5)];
 
 /// Why items were dropped, as a label: the queue was full, the collector would not have them, it was not there in time.
@@ -87,12 +91,14 @@ struct Queue {
 
 /// Names of the metrics of a signal, and what they say.
 struct Names {
+    waiting: (&'static str, &'static str),
     exported: (&'static str, &'static str),
     failed: (&'static str, &'static str),
     dropped: (&'static str, &'static str),
 }
 
 const SPANS: Names = Names {
+    waiting: ("foregate_spans_waiting", "Records whose spans wait to be sent."),
     exported: ("foregate_spans_exported_total", "Spans that the collector has taken."),
     failed: ("foregate_span_exports_failed_total", "Attempts to send spans that failed."),
     dropped: (
@@ -102,6 +108,7 @@ const SPANS: Names = Names {
 };
 
 const LOGS: Names = Names {
+    waiting: ("foregate_logs_waiting", "Log records that wait to be sent."),
     exported: ("foregate_logs_exported_total", "Log records that the collector has taken."),
     failed: ("foregate_log_exports_failed_total", "Attempts to send log records that failed."),
     dropped: (
@@ -158,19 +165,22 @@ impl Exporter {
         let _ = self.shared.sent.wait_timeout_while(self.shared.lock(), within, pending);
     }
 
-    /// Exports what became of items.
+    /// Exports how many records wait, and what became of items.
     pub fn export(&self, sources: &Sources) {
-        let Names { exported, failed, dropped } = match self.shared.signal {
+        let Names { waiting, exported, failed, dropped } = match self.shared.signal {
             Signal::Traces => SPANS,
             Signal::Logs => LOGS,
         };
         let shared = Arc::clone(&self.shared);
-        sources.register(Kind::Counter, exported.0, exported.1, &[], move || number(&shared.exported));
+        let read = move || number(shared.lock().waiting.len() as u64);
+        sources.register(Kind::Gauge, waiting.0, waiting.1, &[], read);
         let shared = Arc::clone(&self.shared);
-        sources.register(Kind::Counter, failed.0, failed.1, &[], move || number(&shared.failed));
+        sources.register(Kind::Counter, exported.0, exported.1, &[], move || told(&shared.exported));
+        let shared = Arc::clone(&self.shared);
+        sources.register(Kind::Counter, failed.0, failed.1, &[], move || told(&shared.failed));
         for (place, reason) in REASONS.into_iter().enumerate() {
             let shared = Arc::clone(&self.shared);
-            let read = move || shared.dropped.get(place).map_or(f64::NAN, number);
+            let read = move || shared.dropped.get(place).map_or(f64::NAN, told);
             sources.register(Kind::Counter, dropped.0, dropped.1, &[("reason", reason)], read);
         }
     }
@@ -194,9 +204,8 @@ impl Drop for Exporter {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "metrics are doubles; 2^53 is not reached")]
-fn number(count: &AtomicU64) -> f64 {
-    count.load(Ordering::Relaxed) as f64
+fn told(count: &AtomicU64) -> f64 {
+    number(count.load(Ordering::Relaxed))
 }
 
 impl Shared {
@@ -297,9 +306,9 @@ impl Shared {
                 return self.drop_items(REFUSED, count);
             }
             // A process that ends does not wait for a collector that is away.
-            let pause = pauses.next().filter(|_| !self.lock().closed);
-            let Some(pause) = pause else { return self.drop_items(LATE, count) };
-            self.pause(*pause).await;
+            let usual = pauses.next().filter(|_| !self.lock().closed);
+            let Some(usual) = usual else { return self.drop_items(LATE, count) };
+            self.pause(pause(*usual, error.asked(), random::next())).await;
         }
     }
 
@@ -337,8 +346,11 @@ mod tests {
     use super::signal::Signal;
     use super::target::Target;
     use super::{BATCH, CAPACITY, Destination, Exporter, MESSAGE, Shared};
+    use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::metrics::Metrics;
     use crate::telemetry::random;
     use crate::telemetry::record::Record;
+    use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{full_record, record};
     use crate::telemetry::trace_context::TraceContext;
     use prost::Message;
@@ -357,7 +369,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         // Two spans a record, one log record.
-        for (signal, items) in [(Signal::Traces, 2), (Signal::Logs, 1)] {
+        for (signal, name, items) in [(Signal::Traces, "spans", 2), (Signal::Logs, "logs", 1)] {
             let exporter = exporter(&url, signal);
             let mut waiting = record();
             waiting.trace = Some(TraceContext::begin(random::next));
@@ -368,7 +380,14 @@ mod tests {
             // The thread may have taken one batch.
             let (dropped, batch) = (exporter.overflowed(), u64::try_from(BATCH).unwrap());
             assert!((items * 10..=items * (batch + 10)).contains(&dropped), "{dropped}");
-            assert!(exporter.waiting() <= CAPACITY);
+            let waiting = CAPACITY - BATCH..=CAPACITY;
+            assert!(waiting.contains(&exporter.waiting()));
+            let sources = Arc::new(Sources::default());
+            exporter.export(&sources);
+            let text = Exposition::new(&Metrics::default(), &sources, Vec::new()).encode(true);
+            let series = format!("foregate_{name}_waiting ");
+            let told = text.lines().find_map(|line| line.strip_prefix(&*series)?.strip_suffix(".0"));
+            assert!(waiting.contains(&told.unwrap().parse::<usize>().unwrap()), "{told:?}");
             exporter.close(Duration::from_millis(1));
         }
     }

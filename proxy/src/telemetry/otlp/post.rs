@@ -23,6 +23,7 @@ use crate::dispatch::connect::Opened;
 use crate::rpc::answer::Refusal;
 use crate::rpc::causes;
 use crate::telemetry::otlp::message::ExportResponse;
+use crate::telemetry::otlp::patience;
 use crate::telemetry::otlp::target::{Speech, Target};
 use crate::tls::{certificates, provider};
 
@@ -30,7 +31,10 @@ use crate::tls::{certificates, provider};
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Statuses of gRPC after which the same call may be made again (OTLP 1.9, "OTLP/gRPC Response").
-const PASSING: [u8; 7] = [1, 4, 8, 10, 11, 14, 15];
+const PASSING: [u8; 6] = [1, 4, 10, 11, 14, 15];
+
+/// `RESOURCE_EXHAUSTED`: the call may be made again where the collector says when.
+const EXHAUSTED: u8 = 8;
 
 /// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +44,9 @@ pub enum PostError {
     #[error("{at}: no answer within {limit:?}")]
     Late { at: String, limit: Duration },
     #[error("{at}: HTTP status {status}")]
-    Http { at: String, status: StatusCode },
+    Http { at: String, status: StatusCode, asked: Option<Duration> },
     #[error("{at}: gRPC status {code}: {message}")]
-    Grpc { at: String, code: u8, message: String },
+    Grpc { at: String, code: u8, message: String, asked: Option<Duration> },
     #[error("{at}: the answer is malformed: {fault}")]
     Malformed { at: String, fault: String },
 }
@@ -53,8 +57,18 @@ impl PostError {
         match self {
             Self::Away { .. } | Self::Late { .. } => true,
             Self::Http { status, .. } => matches!(status.as_u16(), 429 | 502 | 503 | 504),
-            Self::Grpc { code, .. } => PASSING.contains(code),
+            Self::Grpc { code, asked, .. } => {
+                PASSING.contains(code) || (*code == EXHAUSTED && asked.is_some())
+            }
             Self::Malformed { .. } => false,
+        }
+    }
+
+    /// How long the collector asks to be left alone, where it says.
+    pub const fn asked(&self) -> Option<Duration> {
+        match self {
+            Self::Http { asked, .. } | Self::Grpc { asked, .. } => *asked,
+            Self::Away { .. } | Self::Late { .. } | Self::Malformed { .. } => None,
         }
     }
 }
@@ -153,7 +167,8 @@ impl Post {
     fn read(&self, status: StatusCode, heads: &[&HeaderMap], body: &Bytes) -> Result<usize, PostError> {
         let at = self.target.to_string();
         if !status.is_success() {
-            return Err(PostError::Http { at, status });
+            let asked = heads.first().and_then(|headers| patience::by_http(status, headers));
+            return Err(PostError::Http { at, status, asked });
         }
         let mut message = body.clone();
         if self.target.speech == Speech::Grpc {
@@ -162,7 +177,7 @@ impl Post {
                 return Err(PostError::Away { at, fault: "it ended without a status".to_owned() });
             };
             if let Some(Refusal { code, message }) = Refusal::read(headers) {
-                return Err(PostError::Grpc { at, code, message });
+                return Err(PostError::Grpc { at, code, message, asked: patience::by_grpc(headers) });
             }
             // Where it says nothing else, it has taken all.
             if !message.is_empty() {
@@ -233,4 +248,53 @@ fn trust(ca: Option<&Path>, alpn: &[u8]) -> io::Result<Arc<ClientConfig>> {
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![alpn.to_vec()];
     Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Post, PostError};
+    use crate::telemetry::otlp::signal::Signal;
+    use crate::telemetry::otlp::target::Target;
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue, StatusCode};
+    use std::time::Duration;
+
+    /// One second, as details of a gRPC status.
+    const RETRY_INFO: &str = "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAQ";
+
+    /// What becomes of an answer with these headers.
+    fn fault(url: &str, status: u16, fields: &[(&'static str, &'static str)]) -> PostError {
+        let post = Post::new(Target::parse(url, Signal::Traces).unwrap()).unwrap();
+        let fields =
+            fields.iter().map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+        let headers: HeaderMap = fields.collect();
+        let status = StatusCode::from_u16(status).unwrap();
+        post.read(status, &[&headers, &HeaderMap::new()], &Bytes::new()).unwrap_err()
+    }
+
+    #[test]
+    fn a_collector_that_is_exhausted_is_asked_again_where_it_says_when() {
+        let grpc = |code, details| {
+            let fields = [("grpc-status", code), ("grpc-status-details-bin", details)];
+            let fault = fault("grpc://127.0.0.1:4317", 200, &fields);
+            (fault.may_pass(), fault.asked())
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(grpc("8", ""), (false, None));
+        assert_eq!(grpc("8", RETRY_INFO), (true, second));
+        assert_eq!(grpc("14", ""), (true, None));
+        assert_eq!(grpc("14", RETRY_INFO), (true, second));
+        assert!(!grpc("3", RETRY_INFO).0, "what is wrong stays wrong");
+    }
+
+    #[test]
+    fn http_says_when_to_ask_again() {
+        let http = |status| {
+            let fault = fault("http://127.0.0.1:4318", status, &[("retry-after", "30")]);
+            (fault.may_pass(), fault.asked())
+        };
+        let asked = Some(Duration::from_secs(30));
+        assert_eq!([429, 503].map(http), [(true, asked); 2]);
+        assert_eq!([502, 400].map(http), [(true, None), (false, None)]);
+    }
 }

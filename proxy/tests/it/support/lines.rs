@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 
 use serde_json::Value;
@@ -16,6 +16,12 @@ pub struct Lines {
     texts: Arc<Mutex<Vec<String>>>,
     /// Number of lines, and whether the pipe is at its end.
     seen: watch::Receiver<(usize, bool)>,
+}
+
+/// While this is there the pipe is not read, and nothing may be asked of its lines.
+#[derive(Debug)]
+pub struct Stalled<'a> {
+    _texts: MutexGuard<'a, Vec<String>>,
 }
 
 impl Lines {
@@ -32,6 +38,11 @@ impl Lines {
             sender.send_modify(|(_, ended)| *ended = true);
         });
         Self { texts, seen }
+    }
+
+    /// Stops reading, behind one line at most, until what this gives is dropped.
+    pub fn stall(&self) -> Stalled<'_> {
+        Stalled { _texts: self.texts.lock().unwrap() }
     }
 
     /// All lines so far that are JSON.

@@ -305,6 +305,19 @@ impl Foregate {
         self.access_log.ended().await;
         self.child.wait().unwrap()
     }
+
+    /// The same, whoever keeps what it wrote from being read.
+    pub async fn gone(&mut self) -> ExitStatus {
+        within("the end of the process", async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        })
+        .await
+    }
 }
 
 impl Drop for Foregate {

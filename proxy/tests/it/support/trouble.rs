@@ -12,11 +12,12 @@ use crate::support::unused_address;
 use crate::support::upstream::Upstream;
 
 /// How a collector behaves, how it is spoken to, and why what is sent to it is dropped.
-const MODES: [(&str, &str, &str); 9] = [
+const MODES: [(&str, &str, &str); 10] = [
     ("unavailable", "grpc", "late"),
     ("unavailable", "http", "late"),
     ("refuse", "grpc", "refused"),
     ("refuse", "http", "refused"),
+    ("exhausted", "grpc", "refused"),
     ("partial", "grpc", "refused"),
     ("partial", "http", "refused"),
     ("slow", "grpc", "late"),
