@@ -57,6 +57,11 @@ def rate(metric, selector=PROCESS, by=""):
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{{{selector}}}{WINDOW}))"
 
 
+def either(metric, selectors, by=""):
+    """The same of what one of several selectors chooses; what several choose counts once."""
+    return f"sum{f' by ({by})' if by else ''} ({' or '.join(f'rate({metric}{{{selector}}}{WINDOW})' for selector in selectors)})"
+
+
 def total(metric, selector=PROCESS, by=""):
     return f"sum{f' by ({by})' if by else ''} ({metric}{{{selector}}})"
 

@@ -10,11 +10,12 @@ use foregate_filters::chain::Refusal;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use foregate_filters::verdict::Reply;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::dispatch::pool::Lease;
-use crate::grpc;
+use crate::grpc::{self, Call};
 use crate::idempotency::keeping::Keeping;
 use crate::life::Life;
 use crate::respond::at;
@@ -138,8 +139,23 @@ impl ResponseBody {
                 lease.abandon();
             }
         }
+        if let Some(call) = self.call() {
+            call.refused(reason);
+        }
         self.finish(end);
         Poll::Ready(Some(Ok(Frame::trailers(grpc::trailers(reason)))))
+    }
+
+    /// The upstream has said all, and of a call how it went.
+    fn ended(&mut self, trailers: &HeaderMap) {
+        if let Some(call) = self.call() {
+            call.ended(trailers);
+        }
+        self.finish(End::Complete);
+    }
+
+    fn call(&mut self) -> Option<&mut Call> {
+        self.life.as_mut()?.grpc.as_mut()
     }
 
     fn finish(&mut self, end: End) {
@@ -283,13 +299,13 @@ impl Body for ResponseBody {
                     life.watch(data);
                 }
                 // The codec does not ask again after trailers, nor once an announced length is there.
-                let trailers = frame.is_trailers();
-                if trailers || this.is_end_stream() {
+                let trailers = frame.trailers_ref();
+                if trailers.is_some() || this.is_end_stream() {
                     this.keep();
                     this.release();
                 }
-                if trailers {
-                    this.finish(End::Complete);
+                if let Some(trailers) = trailers {
+                    this.ended(trailers);
                 }
             }
             Poll::Ready(Some(Err(AnswerError::Revoked))) => this.finish(End::Revoked),

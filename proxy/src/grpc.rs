@@ -7,7 +7,10 @@ use foregate_filters::grpc_timeout;
 use foregate_filters::reason::Reason;
 use foregate_filters::verdict::Reply;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version};
+use http::response::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version};
+
+use crate::telemetry::code::{Code, Ending};
 
 /// Time that a caller gives its call, counted from when it was sent (gRPC over HTTP/2).
 pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -24,6 +27,8 @@ const LONGEST: Duration = Duration::from_hours(1);
 pub struct Call {
     /// When it must be over, on the monotonic clock.
     pub deadline: Option<Duration>,
+    /// How it ends, as far as its caller was told.
+    pub ending: Ending,
 }
 
 impl Call {
@@ -80,6 +85,27 @@ impl Call {
             headers.insert(GRPC_TIMEOUT, timeout(left));
         }
     }
+
+    /// Notes what the head of its answer says of how it ends. With another status than 200, or of another type, that
+    /// is no answer of gRPC, and the status says it ("HTTP to gRPC status code mapping").
+    pub fn answered(&mut self, head: &Parts) {
+        let speaks = head.status == StatusCode::OK && head.headers.get(CONTENT_TYPE).is_some_and(is_grpc);
+        self.ending = if speaks { said(&head.headers).unwrap_or(Ending::Open) } else { Ending::Unasked };
+    }
+
+    /// Notes what the trailers of its answer say.
+    pub fn ended(&mut self, trailers: &HeaderMap) {
+        if self.ending == Ending::Open
+            && let Some(said) = said(trailers)
+        {
+            self.ending = said;
+        }
+    }
+
+    /// Notes that it is refused, or ended here for this reason.
+    pub fn refused(&mut self, reason: Reason) {
+        self.ending = Ending::Said(Code::of(reason.grpc_code()));
+    }
 }
 
 fn is_grpc(content_type: &HeaderValue) -> bool {
@@ -116,6 +142,11 @@ pub fn refusal(reply: &Reply) -> Response<Bytes> {
     response
 }
 
+/// How the call ended, where these headers or trailers say it.
+fn said(headers: &HeaderMap) -> Option<Ending> {
+    headers.get(GRPC_STATUS).map(|status| Ending::Said(Code::parse(status)))
+}
+
 /// How a call ends: code, and the reason with its title.
 pub fn trailers(reason: Reason) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);
@@ -130,9 +161,10 @@ pub fn trailers(reason: Reason) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::{Call, GRPC_TIMEOUT, refusal, timeout, trailers};
+    use crate::telemetry::code::{Code, Ending};
     use foregate_filters::reason::Reason;
     use foregate_filters::verdict::Reply;
-    use http::{HeaderMap, Request, Version};
+    use http::{HeaderMap, Request, Response, Version};
     use std::time::Duration;
 
     #[test]
@@ -188,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_caller_waits_as_long_as_it_says_where_the_route_says_nothing() {
-        let call = |secs: u64| Call { deadline: Some(Duration::from_secs(secs)) };
+        let call = |secs: u64| Call { deadline: Some(Duration::from_secs(secs)), ..Call::default() };
         let (now, minute) = (Duration::from_secs(0), Duration::from_mins(1));
         for (call, route, said, want) in [
             (call(5), Some(minute), true, Some(Duration::from_secs(5))),
@@ -200,6 +232,35 @@ mod tests {
             (Call::default(), None, true, None),
         ] {
             assert_eq!(call.wait(now, route, said), want, "{call:?} {route:?} {said}");
+        }
+    }
+
+    #[test]
+    fn a_code_is_read_from_answers_of_grpc_alone_and_once() {
+        let (not_found, internal) = (Ending::Said(Code::of(5)), Ending::Said(Code::of(13)));
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "13".parse().unwrap());
+        for (status, content_type, code, begun, ended) in [
+            (200, "application/grpc", None, Ending::Open, internal),
+            (200, "application/grpc+proto", Some("5"), not_found, not_found),
+            (200, "application/json", Some("5"), Ending::Unasked, Ending::Unasked),
+            (200, "application/grpc-web", Some("5"), Ending::Unasked, Ending::Unasked),
+            (503, "application/grpc", Some("5"), Ending::Unasked, Ending::Unasked),
+        ] {
+            let mut response = Response::builder().status(status).header("content-type", content_type);
+            if let Some(code) = code {
+                response = response.header("grpc-status", code);
+            }
+            let (head, ()) = response.body(()).unwrap().into_parts();
+            let mut call = Call::default();
+            call.answered(&head);
+            assert_eq!(call.ending, begun, "{status} {content_type} {code:?}");
+            call.ended(&HeaderMap::new());
+            assert_eq!(call.ending, begun, "trailers that do not say it");
+            call.ended(&trailers);
+            assert_eq!(call.ending, ended, "{status} {content_type} {code:?}");
+            call.refused(Reason::DeadlineExceeded);
+            assert_eq!(call.ending, Ending::Said(Code::of(4)));
         }
     }
 

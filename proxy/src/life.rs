@@ -328,6 +328,7 @@ impl Life {
             host: std::mem::take(&mut self.host),
             path: std::mem::take(&mut self.path),
             status: if self.status == 0 { CLIENT_CLOSED_REQUEST } else { self.status },
+            grpc: self.grpc.and_then(|call| call.ending.code(end)),
             refusal: self.refusal.take().map(record::Refusal::of),
             client: self.ctx.client.address,
             tls: self.connection.secure,

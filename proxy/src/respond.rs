@@ -104,6 +104,9 @@ fn seen<B>(
     head.extensions.clear();
     route.chain.respond(&head, &mut life.ctx);
     shape::response(&mut head.headers, life, Some(route), backend);
+    if let Some(call) = &mut life.grpc {
+        call.answered(&head);
+    }
     life.status = head.status.as_u16();
     life.responded = Some(clock::monotonic());
     Response::from_parts(head, body)
@@ -169,6 +172,9 @@ pub fn refuse(mut life: Box<Life>, refusal: Refusal) -> Response<ResponseBody> {
         body = Bytes::new();
     }
     shape::response(&mut head.headers, &life, None, None);
+    if let Some(call) = &mut life.grpc {
+        call.refused(refusal.reply.reason);
+    }
     life.status = head.status.as_u16();
     life.responded = Some(clock::monotonic());
     // A preflight is answered, and nobody is refused.

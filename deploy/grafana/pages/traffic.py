@@ -1,10 +1,12 @@
 """How much is asked of the gateway, how it is answered, and what time the gateway itself takes."""
 
-from panels import PROCESS, REQUEST, ROUTE, always, heatmap, lines, quantile, rate, share, stat, table, total
+from panels import PROCESS, REQUEST, ROUTE, always, either, heatmap, lines, quantile, rate, share, stat, table, total
 
 COUNT, SECONDS = "http_server_request_duration_seconds_count", "http_server_request_duration_seconds"
 ADDED = "foregate_added_duration_seconds"
-FAILED = REQUEST + ',http_response_status_code=~"5.."'
+CALLS, UNTOLD = REQUEST + ',rpc_response_status_code!=""', REQUEST + ',error_type!=""'
+# The status tells it, or `error_type` does.
+FAILED = (REQUEST + ',http_response_status_code=~"5.."', UNTOLD)
 PERCENTILES = ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9"))
 
 
@@ -18,8 +20,8 @@ ROWS = [
         [
             stat("Requests", "Requests that ended, in a second.", "reqps", rate(COUNT, REQUEST)),
             stat(
-                "Failed", "Share of requests that ended with 5xx, whether the gateway or a service said so. The objective is 0.1 %.", "percentunit",
-                share(rate(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateAvailabilityBudgetBurns",
+                "Failed", "Share of requests that failed, by the gateway or a service: with 5xx, a gRPC code that says so, or an answer that broke off. The objective is 0.1 %.", "percentunit",
+                share(either(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateAvailabilityBudgetBurns",
             ),
             stat(
                 "Error budget: burn rate", "How many times faster than the objective allows requests failed within the last hour; at 1, a budget lasts exactly its 30 days.", "none",
@@ -38,8 +40,8 @@ ROWS = [
         [
             lines("Requests by route", "Requests in a second.", "reqps", (rate(COUNT, REQUEST, "http_route"), "{{http_route}}"), stacked=True),
             lines(
-                "Failed by route", "Share of requests that ended with 5xx.", "percentunit",
-                (f'{rate(COUNT, FAILED, "http_route")} / {rate(COUNT, REQUEST, "http_route")}', "{{http_route}}"), thresholds=(0.001,),
+                "Failed by route", "Share of requests that failed: with 5xx, a gRPC code that says so, or an answer that broke off.", "percentunit",
+                (f'{either(COUNT, FAILED, "http_route")} / {rate(COUNT, REQUEST, "http_route")}', "{{http_route}}"), thresholds=(0.001,),
                 runbook="ForegateAvailabilityBudgetBurns",
             ),
             lines("Requests by status", "Requests in a second, by the status that clients got.", "reqps", (rate(COUNT, REQUEST, "http_response_status_code"), "{{http_response_status_code}}"), stacked=True),
@@ -68,6 +70,8 @@ ROWS = [
             heatmap("Added latency: distribution", "Requests by what the gateway added.", "s", ADDED, ROUTE),
             lines("Services: time to the response head, p99", "What services take; where this rises with the latency above, it is not the gateway.", "s", (quantile(0.99, "http_client_request_duration_seconds", REQUEST, "foregate_upstream"), "{{foregate_upstream}}")),
             lines("Steps, p99", "Time in each step of a request, of those that are timed (--decision-sample, sampled traces).", "s", (quantile(0.99, "foregate_step_duration_seconds", PROCESS, "step"), "{{step}}")),
+            lines("gRPC calls by code", "Calls in a second, by how they ended; their HTTP status is 200 whatever became of them.", "reqps", (rate(COUNT, CALLS, "rpc_response_status_code"), "{{rpc_response_status_code}}"), stacked=True),
+            lines("Failed without 5xx", "Calls of gRPC that failed and answers that broke off, in a second, by what was wrong.", "reqps", (rate(COUNT, UNTOLD, "error_type"), "{{error_type}}"), stacked=True, runbook="ForegateAvailabilityBudgetBurns"),
             lines("Refused by step", "Requests that the gateway refused, by the step that did.", "reqps", (rate("foregate_refusals_total", ROUTE, "step"), "{{step}}"), stacked=True),
             lines(
                 "Event loops: delay", "How late the worst worker comes to what is ready. Above 100 ms, requests are shed.", "s",

@@ -78,6 +78,12 @@ class Crm(Service):
                     self.reply(200, {})
                 case "reset":
                     self.close_connection = True
+                case "cut":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "100")
+                    self.end_headers()
+                    self.wfile.write(b"some")
+                    self.close_connection = True
                 case "garbage":
                     self.wfile.write(b"nonsense\r\n\r\n")
                     self.close_connection = True

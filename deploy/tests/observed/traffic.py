@@ -201,6 +201,8 @@ def services(caller, crm):
     yield "CredentialUnavailable", caller.ask("/not-granted/ok")
     yield "", caller.many(8, "/several/ok", 1)[-1]
     caller.ask("/checked/ok")
+    # An answer that breaks off is none that could be read.
+    caller.raw(head(path="/crm/cut"))
     answers = caller.grpc("/open/hang", "100m")
     yield "DeadlineExceeded", (504, "DeadlineExceeded" if "DeadlineExceeded" in answers else answers)
     with caller.open("/narrow/hang"), caller.open("/narrow/hang"):

@@ -53,13 +53,13 @@ struct Point {
 pub(super) struct Traffic {
     pub(super) requests: u64,
     pub(super) refused: u64,
-    /// Answered with 5xx, by the gateway or by an upstream.
+    /// By the gateway or by an upstream.
     pub(super) failed: u64,
     pub(super) requests_per_second: f64,
     pub(super) refusals_per_second: f64,
     #[serde(skip)]
     failures_per_second: f64,
-    /// Share of answers other than 5xx; null without requests, as the quantiles are.
+    /// Share of requests that did not fail; null without requests, as the quantiles are.
     pub(super) success: Option<f64>,
     pub(super) added_p50_us: Option<f64>,
     pub(super) added_p99_us: Option<f64>,

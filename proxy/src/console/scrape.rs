@@ -10,6 +10,8 @@ mod names {
     pub(super) const DURATION: &str = "http_server_request_duration_seconds";
     pub(super) const ROUTE: &str = "http_route";
     pub(super) const STATUS: &str = "http_response_status_code";
+    /// There where something failed that the status does not tell of.
+    pub(super) const FAULT: &str = "error_type";
     pub(super) const ADDED: &str = "foregate_added_duration_seconds";
     pub(super) const ADDED_ROUTE: &str = "route";
     pub(super) const REFUSALS: &str = "foregate_refusals_total";
@@ -28,7 +30,7 @@ pub(super) struct Scrape {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
-    /// Answered with 5xx.
+    /// Answered with 5xx, broken off, or gRPC calls whose code says so.
     pub(super) failed: u64,
     pub(super) refused: u64,
     pub(super) duration: Buckets,
@@ -80,7 +82,8 @@ impl Scrape {
             }
             name => {
                 if let Some(part) = name.strip_prefix(names::DURATION) {
-                    let failed = sample.label(names::STATUS).is_some_and(|status| status.starts_with('5'));
+                    let status = sample.label(names::STATUS).unwrap_or_default();
+                    let failed = status.starts_with('5') || sample.label(names::FAULT).is_some();
                     let route = self.route(sample.label(names::ROUTE).unwrap_or_default());
                     match part {
                         "_count" => {
@@ -234,6 +237,8 @@ http_server_request_duration_seconds_bucket{le="0.001",http_request_method="POST
 http_server_request_duration_seconds_bucket{le="0.01",http_request_method="POST",http_response_status_code="502",http_route="leads"} 0
 http_server_request_duration_seconds_bucket{le="+Inf",http_request_method="POST",http_response_status_code="502",http_route="leads"} 2
 http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="502",http_route="leads"} 2
+http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="calls",rpc_response_status_code="OK"} 4
+http_server_request_duration_seconds_count{http_request_method="POST",http_response_status_code="200",http_route="calls",rpc_response_status_code="UNAVAILABLE",error_type="UpstreamUnreachable"} 3
 foregate_added_duration_seconds_bucket{le="0.0001",route="leads"} 12
 foregate_added_duration_seconds_bucket{le="+Inf",route="leads"} 12
 foregate_refusals_total{route="",step="route",reason="RouteNotFound",rule=""} 4
@@ -246,6 +251,7 @@ foregate_scores_total{model="m",outcome="scored"} 7
         let scrape = Scrape::parse(TEXT);
         let leads = &scrape.routes["leads"];
         assert_eq!((leads.requests, leads.failed, leads.refused), (12, 2, 5));
+        assert_eq!((scrape.routes["calls"].requests, scrape.routes["calls"].failed), (7, 3));
         assert_eq!(leads.duration.0, [(0.001, 6), (0.01, 10), (f64::INFINITY, 12)]);
         assert_eq!(leads.added.0, [(0.0001, 12), (f64::INFINITY, 12)]);
         assert_eq!((scrape.routes[""].requests, scrape.routes[""].refused), (0, 4));
@@ -258,7 +264,7 @@ foregate_scores_total{model="m",outcome="scored"} 7
         assert_eq!(scrape.refusals[&rule], 5);
         assert_eq!(scrape.active, 3);
         let total = scrape.total();
-        assert_eq!((total.requests, total.failed, total.refused), (12, 2, 9));
+        assert_eq!((total.requests, total.failed, total.refused), (19, 5, 9));
     }
 
     #[test]

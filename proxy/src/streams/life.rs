@@ -103,6 +103,7 @@ impl StreamLife {
             host: std::mem::take(&mut self.name),
             path: Box::default(),
             status: 0,
+            grpc: None,
             refusal: self.refusal.take().map(record::Refusal::of),
             client: self.ctx.client.address,
             tls: self.tls,

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use crate::telemetry::families::Families;
 use crate::telemetry::histogram::{Histograms, Labels, REQUEST_BOUNDS, Reading, Written, braced, number};
+use crate::telemetry::labels::Exchange;
 
 /// Whose names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,26 +62,27 @@ fn istio(families: &Families, text: &mut String) {
         ]
     };
     let mut summed = Summed::new();
-    add(&families.server, &mut summed, |it| labels("destination", UNKNOWN, &it.route, it.status));
-    add(&families.client, &mut summed, |it| labels("source", "foregate", &it.upstream, it.server.status));
+    add(&families.server, &mut summed, |it| labels("destination", UNKNOWN, &it.route, it.exchange.status));
+    add(&families.client, &mut summed, |it| {
+        labels("source", "foregate", &it.upstream, it.server.exchange.status)
+    });
     counter(text, "istio_requests", "Requests, as Istio counts them", &summed);
     let name = "istio_request_duration_milliseconds";
     histogram(text, name, "Time of requests, as Istio measures it", &summed);
 }
 
 fn linkerd(families: &Families, text: &mut String) {
-    let labels = |direction: &'static str, authority: &str, status: &str| {
-        let failed = status.is_empty() || status.starts_with('5');
+    let labels = |direction: &'static str, authority: &str, exchange: &Exchange| {
         vec![
             ("direction", direction.to_owned()),
             ("authority", authority.to_owned()),
-            ("status_code", status.to_owned()),
-            ("classification", if failed { "failure" } else { "success" }.to_owned()),
+            ("status_code", exchange.status.to_owned()),
+            ("classification", if exchange.failed() { "failure" } else { "success" }.to_owned()),
         ]
     };
     let mut responses = Summed::new();
-    add(&families.server, &mut responses, |it| labels("inbound", &it.route, it.status));
-    add(&families.client, &mut responses, |it| labels("outbound", &it.upstream, it.server.status));
+    add(&families.server, &mut responses, |it| labels("inbound", &it.route, &it.exchange));
+    add(&families.client, &mut responses, |it| labels("outbound", &it.upstream, &it.server.exchange));
     // Linkerd tells requests and their latency without what became of them.
     let (mut requests, mut latencies) = (Summed::new(), Summed::new());
     for (labels, reading) in &responses {
@@ -123,10 +125,12 @@ fn histogram(text: &mut String, name: &str, help: &str, summed: &Summed) {
 #[cfg(test)]
 mod tests {
     use super::Compat;
+    use crate::telemetry::code::Code;
     use crate::telemetry::exposition::Exposition;
     use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::record::Record;
     use crate::telemetry::sources::Sources;
-    use crate::telemetry::testing::record;
+    use crate::telemetry::testing::{failed_records, record};
     use http::Method;
     use std::sync::Arc;
 
@@ -184,5 +188,35 @@ mod tests {
         assert!(has(&text, "response_total", &good, "} 2"), "{text}");
         let bucket = [r#"le="2.5""#, inbound, r#"status_code="201""#];
         assert!(has(&text, "response_latency_ms_bucket", &bucket, "} 2"), "{text}");
+    }
+
+    #[test]
+    fn linkerd_is_told_of_failures_whatever_their_status() {
+        let metrics = Metrics::default();
+        let route = metrics.route("leads");
+        let call = Record { status: 200, upstream_status: 200, grpc: Some(Code::of(0)), ..record() };
+        for record in failed_records().into_iter().chain([call]) {
+            metrics.observe(&record, &route, false);
+        }
+        let compat = vec![Compat::Linkerd];
+        let text = Exposition::new(&metrics, &Arc::new(Sources::default()), compat).encode(true);
+        for (direction, status, classification, count) in [
+            ("inbound", "200", "failure", 4),
+            ("inbound", "201", "failure", 1),
+            ("inbound", "502", "failure", 1),
+            ("inbound", "200", "success", 1),
+            ("outbound", "200", "failure", 2),
+            ("outbound", "201", "failure", 1),
+            ("outbound", "", "failure", 2),
+            ("outbound", "200", "success", 1),
+        ] {
+            let (direction, status) =
+                (format!("direction=\"{direction}\""), format!("status_code=\"{status}\""));
+            let classified = format!("classification=\"{classification}\"");
+            let labels = [direction.as_str(), status.as_str(), classified.as_str()];
+            assert!(has(&text, "response_total", &labels, &format!("}} {count}")), "{labels:?} in {text}");
+        }
+        let latency = [r#"direction="inbound""#, r#"status_code="200""#];
+        assert!(has(&text, "response_latency_ms_count", &latency, "} 5"), "{text}");
     }
 }

@@ -54,8 +54,7 @@ impl Decisions {
 
     /// True where this record is to be kept: it refuses, audits or failed, or is one of the sample.
     pub fn wants(&self, record: &Record) -> bool {
-        let telling = record.refusal.is_some() || !record.audits.is_empty() || record.status >= 500;
-        (telling && self.limit > 0) || self.samples(record.id)
+        (self.limit > 0 && record.is_telling()) || self.samples(record.id)
     }
 
     /// Keeps this record, and lets go of the oldest until count and memory are within their bounds.
@@ -140,7 +139,7 @@ fn address(description: &Arc<Description>) -> usize {
 mod tests {
     use super::{Decisions, MAX_BYTES, MAX_DESCRIBED, SAMPLE};
     use crate::telemetry::record::DecisionId;
-    use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
+    use crate::telemetry::testing::{MOMENT, explained_record, failed_records, full_record, record};
     use std::sync::Arc;
 
     #[test]
@@ -208,9 +207,8 @@ mod tests {
         for _ in 0..100 {
             let mut audited = record();
             audited.audits = full_record().audits;
-            let mut failed = record();
-            failed.status = 502;
-            assert!(decisions.wants(&full_record()) && decisions.wants(&audited) && decisions.wants(&failed));
+            assert!(decisions.wants(&full_record()) && decisions.wants(&audited));
+            assert!(failed_records().iter().all(|failed| decisions.wants(failed)));
         }
         let sampled = (0..16_000).filter(|_| decisions.wants(&record())).count();
         assert!((800..1_200).contains(&sampled), "{sampled}");

@@ -6,7 +6,7 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::telemetry::json::{Text, Timestamp};
-use crate::telemetry::record::{End, Record, Refusal};
+use crate::telemetry::record::{Record, Refusal};
 
 /// The version of the schema that the names are of.
 const VERSION: &str = "9.1.0";
@@ -60,7 +60,7 @@ impl Ecs<'_> {
     fn event<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         let record = self.0;
         let refusal = record.refusal.as_ref();
-        let failed = refusal.is_some() || record.status >= 500 || record.end == End::UpstreamBroke;
+        let failed = refusal.is_some() || record.failed();
         map.serialize_entry("event.kind", "event")?;
         let kind = event_type(refusal);
         map.serialize_entry("event.category", categories(record.protocol.is_stream(), kind))?;

@@ -252,6 +252,9 @@ impl Record {
             map.serialize_entry("server.address", &*self.host)?;
             map.serialize_entry("url.path", &*self.path)?;
             map.serialize_entry("http.response.status_code", &self.status)?;
+            if let Some(code) = self.grpc {
+                map.serialize_entry("rpc.response.status_code", code.name())?;
+            }
             map.serialize_entry("http.route", &*self.route)?;
             map.serialize_entry("network.protocol.version", self.protocol.version())?;
         }
@@ -327,6 +330,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::{Timestamp, write};
+    use crate::telemetry::code::Code;
     use crate::telemetry::record::Record;
     use crate::telemetry::testing::{full_record, record};
     use http::HeaderValue;
@@ -356,6 +360,16 @@ mod tests {
             "foregate.endpoint": "10.0.0.1:8443", "foregate.upstream_duration_us": 900,
         });
         assert_eq!(value, expected);
+    }
+
+    #[test]
+    fn a_call_tells_its_code() {
+        let call = Record { status: 200, grpc: Some(Code::of(14)), ..record() };
+        let value: Value = serde_json::from_str(&line(&call)).unwrap();
+        assert_eq!(
+            (&value["http.response.status_code"], &value["rpc.response.status_code"]),
+            (&json!(200), &json!("UNAVAILABLE"))
+        );
     }
 
     #[test]

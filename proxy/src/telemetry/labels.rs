@@ -11,11 +11,21 @@ use crate::telemetry::histogram::{Labels, Pairs};
 /// Stands for every name that found no room in a bounded label.
 pub const OTHER: &str = "other";
 
+/// The labels that callers and services choose, of lists that are closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Exchange {
+    pub method: &'static str,
+    pub status: &'static str,
+    /// How a gRPC call ended; empty of what is none.
+    pub code: &'static str,
+    /// What failed, where the status does not tell; else empty.
+    pub fault: &'static str,
+}
+
 /// Requests of clients; the names are those of OpenTelemetry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ServerLabels {
-    pub method: &'static str,
-    pub status: &'static str,
+    pub exchange: Exchange,
     pub route: Arc<str>,
 }
 
@@ -36,13 +46,36 @@ pub struct StepLabels {
     pub step: &'static str,
 }
 
+impl Exchange {
+    /// True where method and status say all.
+    pub const fn is_plain(&self) -> bool {
+        self.code.is_empty() && self.fault.is_empty()
+    }
+
+    /// True where it failed, or brought no response.
+    pub fn failed(&self) -> bool {
+        self.status.is_empty() || self.status.starts_with('5') || !self.fault.is_empty()
+    }
+
+    /// What it counts as where neither methods nor codes are told apart; that it failed is not forgotten.
+    #[must_use]
+    pub fn of_class(self, status: u16) -> Self {
+        let fault = if self.fault.is_empty() { "" } else { OTHER_FAULT };
+        Self { method: OTHER_METHOD, status: class(status), code: "", fault }
+    }
+}
+
 impl Labels for ServerLabels {
     fn pairs(&self) -> Pairs<'_> {
-        Pairs::from_iter([
-            ("http_request_method", self.method),
-            ("http_response_status_code", self.status),
+        let Exchange { method, status, code, fault } = self.exchange;
+        let mut pairs = Pairs::from_iter([
+            ("http_request_method", method),
+            ("http_response_status_code", status),
             ("http_route", &*self.route),
-        ])
+        ]);
+        let more = [("rpc_response_status_code", code), ("error_type", fault)];
+        pairs.extend(more.into_iter().filter(|(_, value)| !value.is_empty()));
+        pairs
     }
 
     fn rest(&self) -> Self {
@@ -194,6 +227,9 @@ pub const OTHER_METHOD: &str = "_OTHER";
 /// Methods that have a series of their own; the rest share the last place, as OpenTelemetry has it.
 const KNOWN_METHODS: [&str; 10] =
     ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE", OTHER_METHOD];
+
+/// Stands for what failed in no way that has a name, or that is told apart.
+pub const OTHER_FAULT: &str = "_OTHER";
 
 /// How many values the label of methods may have.
 pub const METHODS: usize = KNOWN_METHODS.len();

@@ -55,9 +55,9 @@ pub struct OutcomeCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     pub requests: u64,
-    /// By policies: 4xx of the gateway's own.
+    /// By policies, for what callers are or do.
     pub refused: u64,
-    /// 5xx, of the gateway or of an upstream.
+    /// By the gateway or an upstream: see [`Record::failed`].
     pub failed: u64,
 }
 
@@ -67,9 +67,10 @@ impl OutcomeCounts {
             return;
         }
         self.requests.fetch_add(1, Ordering::Relaxed);
-        if record.status >= 500 {
+        // What was revoked was admitted, and counted so, when it came.
+        if record.failed() {
             self.failed.fetch_add(1, Ordering::Relaxed);
-        } else if record.refusal.is_some() && record.status >= 400 {
+        } else if record.refusal.is_some() && record.end != End::Revoked {
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -336,11 +337,13 @@ impl ModelMetrics {
 
 #[cfg(test)]
 mod tests {
-    use super::Metrics;
+    use super::{Metrics, Outcomes};
+    use crate::telemetry::code::Code;
     use crate::telemetry::exposition::Exposition;
     use crate::telemetry::families::{MAX_EXCHANGES, MAX_NAMES, MAX_OTHER_RULES, MAX_ROUTES, MAX_RULES};
+    use crate::telemetry::record::{End, Record};
     use crate::telemetry::sources::Sources;
-    use crate::telemetry::testing::{full_record, record};
+    use crate::telemetry::testing::{failed_records, full_record, record};
     use std::collections::BTreeSet;
     use std::sync::Arc;
     use std::time::Duration;
@@ -397,6 +400,72 @@ mod tests {
             record.id
         );
         assert_line(&scrape(&metrics), &line);
+    }
+
+    /// The labels of requests by POST that follow the method, with the number of requests.
+    #[track_caller]
+    fn assert_posts(text: &str, side: &str, expected: &[(&str, usize)]) {
+        for (labels, count) in expected {
+            let name = format!("http_{side}_request_duration_seconds_count");
+            let line =
+                format!("{name}{{http_request_method=\"POST\",http_response_status_code={labels}}} {count}");
+            assert_line(text, &line);
+        }
+    }
+
+    #[test]
+    fn what_failed_is_told_apart_from_what_was_refused_whatever_its_status() {
+        let metrics = Metrics::default();
+        let (route, outcomes) = (metrics.route("leads"), metrics.outcomes());
+        let call = || Record { status: 200, upstream_status: 200, grpc: Some(Code::of(8)), ..record() };
+        let refused = || Record { refusal: full_record().refusal, upstream_status: 0, ..call() };
+        let revoked = Record { end: End::Revoked, upstream_status: 200, ..refused() };
+        let others = [call(), refused(), full_record(), revoked, record()];
+        for record in failed_records().into_iter().chain(others) {
+            metrics.observe(&record, &route, false);
+        }
+        assert_eq!(outcomes.read(), Outcomes { requests: 11, refused: 2, failed: 6 });
+        let text = scrape(&metrics);
+        let (route, code) = (r#"http_route="leads""#, "rpc_response_status_code");
+        let server = [
+            (format!(r#""502",{route}"#), 1),
+            (format!(r#""201",{route},error_type="UpstreamReset""#), 1),
+            (format!(r#""200",{route},{code}="INTERNAL",error_type="INTERNAL""#), 2),
+            (format!(r#""200",{route},{code}="UNAVAILABLE",error_type="UpstreamUnreachable""#), 1),
+            (format!(r#""200",{route},{code}="RESOURCE_EXHAUSTED",error_type="Overloaded""#), 1),
+            (format!(r#""200",{route},{code}="RESOURCE_EXHAUSTED""#), 3),
+            (format!(r#""429",{route}"#), 1),
+            (format!(r#""201",{route}"#), 1),
+        ];
+        assert_posts(&text, "server", &server.each_ref().map(|(labels, count)| (labels.as_str(), *count)));
+        let upstream = r#"foregate_upstream="leads-svc""#;
+        let client = [
+            (format!(r#""201",{route},{upstream}"#), 3),
+            (format!(r#""201",{route},error_type="UpstreamReset",{upstream}"#), 1),
+            (format!(r#""200",{route},error_type="UpstreamReset",{upstream}"#), 1),
+            (format!(r#""200",{route},{code}="INTERNAL",error_type="INTERNAL",{upstream}"#), 1),
+            (format!(r#""200",{route},{code}="RESOURCE_EXHAUSTED",{upstream}"#), 1),
+            (format!(r#""200",{route},{upstream}"#), 1),
+            (format!(r#""",{route},{upstream}"#), 3),
+        ];
+        assert_posts(&text, "client", &client.each_ref().map(|(labels, count)| (labels.as_str(), *count)));
+    }
+
+    #[test]
+    fn that_it_failed_stays_known_where_a_route_has_all_series_that_it_may() {
+        let metrics = Metrics::default();
+        let route = metrics.route("leads");
+        for (method, status) in
+            ["GET", "PUT", "HEAD"].iter().flat_map(|it| (200..600).map(move |at| (it, at)))
+        {
+            metrics.observe(&Record { status, method: method.parse().unwrap(), ..record() }, &route, false);
+        }
+        for record in failed_records() {
+            metrics.observe(&record, &route, false);
+        }
+        let labels = "http_request_method=\"_OTHER\",http_response_status_code=\"2xx\",http_route=\"leads\"";
+        let name = "http_server_request_duration_seconds_count";
+        assert_line(&scrape(&metrics), &format!("{name}{{{labels},error_type=\"_OTHER\"}} 5"));
     }
 
     #[test]

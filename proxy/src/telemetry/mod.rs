@@ -1,6 +1,7 @@
 //! One record a request becomes metrics, a recent decision and a log line.
 
 pub mod access_log;
+pub mod code;
 mod combined;
 pub mod compat;
 pub mod decisions;
@@ -186,9 +187,8 @@ impl Telemetry {
 
     /// True where the access log has this record: it refuses, audits or failed, or is one of the sample.
     fn is_logged(&self, record: &Record) -> bool {
-        let telling = || record.refusal.is_some() || !record.audits.is_empty() || record.status >= 500;
-        let failed = || matches!(record.end, End::UpstreamBroke | End::Revoked);
-        self.log_sample <= 1 || record.id.draw(self.log_sample) || telling() || failed()
+        let telling = || record.is_telling() || record.end == End::Revoked;
+        self.log_sample <= 1 || record.id.draw(self.log_sample) || telling()
     }
 
     /// What the access log tells of the headers that a request came with, where it tells any.

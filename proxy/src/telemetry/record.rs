@@ -20,6 +20,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::org_quota::OrgFact;
 use crate::rare::REQUEST_ID_HEADER;
+use crate::telemetry::code::Code;
 use crate::telemetry::explain::Explanation;
 use crate::telemetry::labels::OTHER_METHOD;
 use crate::telemetry::random;
@@ -168,6 +169,8 @@ pub struct Record {
     /// Canonical, without query: queries may hold secrets.
     pub path: Box<str>,
     pub status: u16,
+    /// How a gRPC call ended, as its caller was told; `None` of what is no call, or was left before.
+    pub grpc: Option<Code>,
     pub refusal: Option<Refusal>,
     /// Whom the request speaks for.
     pub client: IpAddr,
@@ -324,6 +327,41 @@ impl End {
 }
 
 impl Record {
+    /// True where the gateway or the upstream failed. What policies refuse and what clients do is no failure.
+    pub fn failed(&self) -> bool {
+        self.status >= 500 || self.fault().is_some()
+    }
+
+    /// True where it is more than one of many that went well: it was refused or audited, or failed.
+    pub fn is_telling(&self) -> bool {
+        self.refusal.is_some() || !self.audits.is_empty() || self.failed()
+    }
+
+    /// What failed where the status alone does not tell, as `error.type` of OpenTelemetry: the reason of a refusal, the
+    /// code of a call, or that the upstream broke off.
+    pub fn fault(&self) -> Option<&'static str> {
+        match &self.refusal {
+            Some(refusal) => {
+                let failed = self.status >= 500 || refusal.reason.status().is_server_error();
+                failed.then_some(refusal.reason.name())
+            }
+            None if self.status >= 500 => None,
+            None => fault(self.grpc, self.end),
+        }
+    }
+
+    /// How the upstream ended a call, where it did: codes of refusals are the gateway's own.
+    pub fn upstream_grpc(&self) -> Option<Code> {
+        let its = self.refusal.is_none() && self.end == End::Complete && self.upstream_status != 0;
+        self.grpc.filter(|_| its)
+    }
+
+    /// The same as [`Self::fault`], of the exchange with the upstream alone.
+    pub fn upstream_fault(&self) -> Option<&'static str> {
+        let told = self.refusal.is_some() || self.upstream_status == 0 || self.upstream_status >= 500;
+        if told { None } else { fault(self.upstream_grpc(), self.end) }
+    }
+
     /// Cuts whatever a client can make long, so that queues of records stay bounded.
     pub fn bound(&mut self) {
         shorten(&mut self.path, MAX_PATH);
@@ -395,6 +433,12 @@ impl Record {
     }
 }
 
+/// What is wrong with an answer of this code that ended so.
+fn fault(code: Option<Code>, end: End) -> Option<&'static str> {
+    let broke = (end == End::UpstreamBroke).then_some(Reason::UpstreamReset.name());
+    code.filter(|code| code.failed()).map(Code::name).or(broke)
+}
+
 /// Names are shared with the model; what it read of one request is not.
 fn beside(beside: &Beside) -> usize {
     let value = |it: &Predictor| size_of::<Predictor>() + it.value.as_ref().map_or(0, |value| value.len());
@@ -405,10 +449,13 @@ fn beside(beside: &Beside) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::{CameWith, DecisionId, Marks, Record, request_id};
-    use crate::telemetry::testing::{MOMENT, full_record, record};
+    use super::{CameWith, DecisionId, End, Marks, Record, Refusal, request_id};
+    use crate::telemetry::code::Code;
+    use crate::telemetry::testing::{MOMENT, failed_records, full_record, record};
     use foregate_filters::moment::Moment;
     use foregate_filters::principal::{Claims, Principal};
+    use foregate_filters::reason::Reason;
+    use foregate_filters::step::Step;
     use http::{HeaderMap, HeaderValue, Method};
     use smallvec::SmallVec;
     use std::time::Duration;
@@ -489,6 +536,30 @@ mod tests {
             (Marks { waited: ms(60), ..answered }, Some(0), "never less than nothing"),
         ] {
             assert_eq!(marks.added(), added.map(ms), "{what}");
+        }
+    }
+
+    #[test]
+    fn what_clients_do_and_what_policies_refuse_is_no_failure() {
+        assert!(failed_records().iter().all(|failed| failed.failed() && failed.is_telling()));
+        let call =
+            |code| Record { status: 200, upstream_status: 200, grpc: Some(Code::of(code)), ..record() };
+        // A caller that was too slow is told as one that came too late.
+        let slow =
+            Refusal { step: Step::Dispatch, reason: Reason::BodyTimeout, rule: "".into(), detail: "".into() };
+        for well in [
+            record(),
+            full_record(),
+            Record { status: 499, end: End::ClientGone, ..record() },
+            Record { end: End::ClientGone, ..record() },
+            Record { end: End::Revoked, ..full_record() },
+            Record { end: End::Drained, ..record() },
+            call(0),
+            call(1),
+            call(5),
+            Record { refusal: Some(slow), end: End::Idle, ..call(4) },
+        ] {
+            assert_eq!((well.failed(), well.fault(), well.upstream_fault()), (false, None, None), "{well:?}");
         }
     }
 

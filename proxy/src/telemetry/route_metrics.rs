@@ -2,17 +2,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 use http::Method;
 use prometheus_client::metrics::counter::Counter;
 
+use crate::telemetry::code::Code;
 use crate::telemetry::families::{Families, MAX_EXCHANGES};
 use crate::telemetry::histogram::{Exemplar, Histogram};
 use crate::telemetry::labels::{
-    AuditLabels, ClientLabels, METHODS, OTHER, OTHER_METHOD, RefusalLabels, RevocationLabels, RouteLabels,
-    STATUSES, ServerLabels, class, method, status,
+    AuditLabels, ClientLabels, Exchange, METHODS, OTHER, RefusalLabels, RevocationLabels, RouteLabels,
+    STATUSES, ServerLabels, method, status,
 };
 use crate::telemetry::record::{End, Record, Refusal};
 use crate::telemetry::series::{Budget, Series};
@@ -22,11 +24,23 @@ type ByRule = Series<Arc<str>, Counter>;
 /// Handles by status, made on first use.
 type ByStatus = [OnceLock<Arc<Histogram>>; STATUSES];
 
-/// The same by method. Pairs of both beyond a bound share a series for each class of statuses.
+/// The same by method. What is beyond a bound shares a series for each class of statuses.
 #[derive(Debug)]
 struct Exchanges {
     handles: [OnceLock<Box<ByStatus>>; METHODS],
+    /// Calls, and what failed though its status does not tell.
+    others: Series<Exchange, Arc<Histogram>>,
     budget: Budget,
+}
+
+/// How an exchange ended, and how long it took.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    status: u16,
+    code: Option<Code>,
+    fault: Option<&'static str>,
+    time: Duration,
+    exemplar: Option<Exemplar>,
 }
 
 /// Those of one upstream.
@@ -53,22 +67,53 @@ pub struct RouteMetrics {
 
 impl Default for Exchanges {
     fn default() -> Self {
-        Self { handles: Default::default(), budget: Budget::new(MAX_EXCHANGES) }
+        Self { handles: Default::default(), others: Series::default(), budget: Budget::new(MAX_EXCHANGES) }
     }
 }
 
 impl Exchanges {
-    /// The series of this exchange; `make` is given the labels of method and status.
-    fn series(
-        &self,
-        sent: &Method,
-        code: u16,
-        make: impl FnOnce(&'static str, &'static str) -> Arc<Histogram>,
-    ) -> Option<&Histogram> {
-        let ((row, method), (place, status)) = (method(sent), status(code));
-        let row = self.handles.get(row)?.get_or_init(|| Box::new([const { OnceLock::new() }; STATUSES]));
-        let make = || if self.budget.take() { make(method, status) } else { make(OTHER_METHOD, class(code)) };
-        Some(row.get(place)?.get_or_init(make))
+    /// Counts an exchange; `make` is given its labels where it is the first of its kind.
+    fn observe(&self, sent: &Method, ended: Ended, make: impl FnOnce(Exchange) -> Arc<Histogram>) {
+        let ((row, method), (place, status)) = (method(sent), status(ended.status));
+        let code = ended.code.map(Code::name).unwrap_or_default();
+        let exchange = Exchange { method, status, code, fault: ended.fault.unwrap_or_default() };
+        let labels = || if self.budget.take() { exchange } else { exchange.of_class(ended.status) };
+        if exchange.is_plain() {
+            let Some(row) = self.handles.get(row) else { return };
+            let row = row.get_or_init(|| Box::new([const { OnceLock::new() }; STATUSES]));
+            if let Some(series) = row.get(place) {
+                series.get_or_init(|| make(labels())).observe(ended.time, ended.exemplar);
+            }
+            return;
+        }
+        // Handles alone, of closed lists: what they lead to is bounded by the labels.
+        let make = || (exchange, make(labels()));
+        if let Some(series) = self.others.find_or_make(&exchange, &Budget::new(1), make) {
+            series.observe(ended.time, ended.exemplar);
+        }
+    }
+}
+
+impl Ended {
+    fn of(record: &Record, exemplar: Option<Exemplar>) -> Self {
+        Self {
+            status: record.status,
+            code: record.grpc,
+            fault: record.fault().filter(|_| record.status < 500),
+            time: record.durations.total,
+            exemplar,
+        }
+    }
+
+    /// How the upstream ended it; `time` is until the head of its response.
+    fn of_upstream(record: &Record, time: Duration) -> Self {
+        Self {
+            status: record.upstream_status,
+            code: record.upstream_grpc(),
+            fault: record.upstream_fault(),
+            time,
+            exemplar: None,
+        }
     }
 }
 
@@ -102,30 +147,26 @@ impl RouteMetrics {
     }
 
     pub(crate) fn observe(&self, record: &Record, kept: bool) {
-        let labels = |method, status| ServerLabels { method, status, route: self.name.clone() };
+        let labels = |exchange| ServerLabels { exchange, route: self.name.clone() };
         // One that leads to a decision which is not kept, or to a trace which nobody has, would lead nowhere.
         let exemplar = kept.then(|| Exemplar {
             decision: record.id,
             trace: record.trace.as_ref().filter(|it| record.traced || it.sampled()).map(|it| it.trace),
             unix: record.moment.unix + record.durations.total,
         });
-        let make = |method, status| self.families.server.series(labels(method, status));
-        if let Some(series) = self.requests.series(&record.method, record.status, make) {
-            series.observe(record.durations.total, exemplar);
-        }
+        let make = |exchange| self.families.server.series(labels(exchange));
+        self.requests.observe(&record.method, Ended::of(record, exemplar), make);
         if let Some(time) = record.durations.added {
             let added = || self.families.added.series(RouteLabels { route: self.name.clone() });
             self.added.get_or_init(added).observe(time, None);
         }
         if let (Some(upstream), Some(time)) = (&record.upstream, record.durations.upstream) {
             self.with_upstream(upstream, |(name, exchanges)| {
-                let make = |method, status| {
-                    let labels = ClientLabels { server: labels(method, status), upstream: Arc::clone(name) };
+                let make = |exchange| {
+                    let labels = ClientLabels { server: labels(exchange), upstream: Arc::clone(name) };
                     self.families.client.series(labels)
                 };
-                if let Some(series) = exchanges.series(&record.method, record.upstream_status, make) {
-                    series.observe(time, None);
-                }
+                exchanges.observe(&record.method, Ended::of_upstream(record, time), make);
             });
         }
         self.observe_verdict(record);

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::Map;
 use smallvec::smallvec;
 
+use crate::telemetry::code::Code;
 use crate::telemetry::explain::{self, Explanation};
 use crate::telemetry::random;
 use crate::telemetry::record::{DecisionId, Durations, End, Protocol, Record, Refusal};
@@ -41,6 +42,7 @@ pub fn record() -> Record {
         host: "crm.example.org".into(),
         path: "/services/data/v62.0/sobjects/Lead".into(),
         status: 201,
+        grpc: None,
         refusal: None,
         client: IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7)),
         tls: true,
@@ -72,6 +74,27 @@ pub fn record() -> Record {
         end: End::Complete,
         explanation: None,
     }
+}
+
+/// Requests that failed: their status says so, it is a call whose code does, or they broke off.
+pub fn failed_records() -> Vec<Record> {
+    let call = || Record { status: 200, upstream_status: 200, ..record() };
+    let refusal = |reason| Refusal { step: Step::Dispatch, reason, rule: "".into(), detail: "".into() };
+    let refused = |reason: Reason| Record {
+        grpc: Some(Code::of(reason.grpc_code())),
+        refusal: Some(refusal(reason)),
+        upstream_status: 0,
+        ..call()
+    };
+    vec![
+        Record { status: 502, ..record() },
+        Record { end: End::UpstreamBroke, ..record() },
+        Record { grpc: Some(Code::of(13)), ..call() },
+        Record { grpc: Some(Code::of(13)), end: End::UpstreamBroke, ..call() },
+        refused(Reason::UpstreamUnreachable),
+        // Told as a code that is no failure elsewhere.
+        refused(Reason::Overloaded),
+    ]
 }
 
 /// A record in which everything that can be set is set.

@@ -1,12 +1,18 @@
 //! gRPC with grpcio on both sides: calls of every kind, deadlines, statuses of refusals, health.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::support::client::Client;
+use http::{HeaderMap, Response};
+use hyper::body::Incoming;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::support::client::{Client, Reply};
 use crate::support::grpc::{GrpcClient, GrpcServer};
-use crate::support::process::{Foregate, Options};
+use crate::support::otlp::Collector;
+use crate::support::process::{Foregate, Options, served};
 use crate::support::upstream::{Speak, Upstream, empty, fed};
-use crate::support::{policies, unused_address};
+use crate::support::{policies, unused_address, within};
 
 const LEADS: &str = "backendRefs: [{ group: foregate.dev, kind: Upstream, name: leads }]";
 
@@ -140,7 +146,7 @@ async fn a_call_is_ended_here_where_its_upstream_knows_no_deadline() {
             feed.data("first").await;
             feed.dropped().await;
         });
-        http::Response::new(body)
+        Response::new(body)
     })
     .await;
     let documents = [
@@ -225,6 +231,114 @@ spec:
     assert_eq!(gateway.sample(refused).await, Some(1.0));
 }
 
+/// An upstream of calls: `Deny` is answered by a head alone, `Break` breaks off once it may, `Fail` ends with INTERNAL
+/// and all others with OK.
+async fn ending(released: watch::Receiver<bool>) -> Upstream {
+    Upstream::speaking(Speak::Http2, move |received| {
+        let mut released = released.clone();
+        async move {
+            let method = received.uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+            let response = Response::builder().header("content-type", "application/grpc");
+            if method == "Deny" {
+                return response.header("grpc-status", "7").body(empty()).unwrap();
+            }
+            let (feed, body) = fed();
+            tokio::spawn(async move {
+                feed.data("some").await;
+                if method == "Break" {
+                    let _ = released.wait_for(|released| *released).await;
+                    return feed.fail().await;
+                }
+                let code = if method == "Fail" { "13" } else { "0" };
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", code.parse().unwrap());
+                feed.trailers(trailers).await;
+            });
+            response.body(body).unwrap()
+        }
+    })
+    .await
+}
+
+/// Path, code and what is told as the error, where it is one.
+type Ending = (&'static str, &'static str, Option<&'static str>);
+
+/// Makes a call, and looks at all that tells of it.
+async fn tells(gateway: &Foregate, collector: &Collector, response: Response<Incoming>, ending: Ending) {
+    let (path, code, failure) = ending;
+    assert_eq!(response.status(), 200, "{path}");
+    let decision = response.headers()["x-foregate-decision"].to_str().unwrap().to_owned();
+    assert_eq!(Reply::read(response).await.is_err(), path.ends_with("/Break"), "{path}");
+    let record = gateway.record(&decision).await;
+    assert_eq!(record["rpc.response.status_code"], code, "{record}");
+    let log = collector.log(&decision).await;
+    assert_eq!(log["severity"], if failure.is_some() { 17 } else { 9 }, "{log}");
+    let kept = gateway.admin_page(&format!("/decisions/{decision}")).await.0;
+    assert_eq!(kept, if failure.is_some() { 200 } else { 404 }, "{path}");
+    if let Some(failure) = failure {
+        let span = collector.server(&decision).await;
+        let attributes = &span["attributes"];
+        assert_eq!((&span["error"], &attributes["error.type"]), (&json!(true), &json!(failure)), "{span}");
+        assert_eq!(attributes["rpc.response.status_code"], code, "{span}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_failed_is_a_failure_to_all_that_tells_of_it() {
+    let (release, released) = watch::channel(false);
+    let (upstream, collector) = (ending(released).await, Collector::start(&["accept"]).await);
+    let gone = LEADS.replace("leads", "gone");
+    let rules = format!("  - {LEADS}\n  - matches: [{{ method: {{ service: crm.v1.Gone }} }}]\n    {gone}");
+    let documents = [
+        policies::GATEWAY,
+        &policies::grpc_route("calls", &rules),
+        &policies::upstream("leads", upstream.address, "protocol: Http2"),
+        &policies::upstream("gone", unused_address().await, "protocol: Http2"),
+    ];
+    let url = collector.url("grpc");
+    let options = Options::default()
+        .args(&["--traces", &url, "--trace-sample", "0", "--trace-refusals", "1000/s"])
+        .args(&["--logs", &url, "--decision-sample", "1/1048576"]);
+    let gateway = Foregate::start(&documents.concat(), options).await;
+    let mut client = Client::http2(gateway.address("edge/http")).await;
+    for ending in [
+        ("/crm.v1.Leads/Get", "OK", None),
+        ("/crm.v1.Leads/Deny", "PERMISSION_DENIED", None),
+        ("/crm.v1.Leads/Fail", "INTERNAL", Some("INTERNAL")),
+        ("/crm.v1.Leads/Break", "INTERNAL", Some("INTERNAL")),
+        ("/crm.v1.Gone/Get", "UNAVAILABLE", Some("UpstreamUnreachable")),
+    ] {
+        let request = client.request("POST", ending.0).header("content-type", "application/grpc");
+        let response = client.exchange(request.body(empty()).unwrap()).await.unwrap();
+        // Its head is here: now it may break off.
+        release.send_replace(ending.0.ends_with("/Break"));
+        tells(&gateway, &collector, response, ending).await;
+    }
+    let code = "rpc_response_status_code";
+    for (route, more, count) in [
+        ("calls/0", format!("{code}=\"OK\""), 1.0),
+        ("calls/0", format!("{code}=\"PERMISSION_DENIED\""), 1.0),
+        ("calls/0", format!("{code}=\"INTERNAL\",error_type=\"INTERNAL\""), 2.0),
+        ("calls/1", format!("{code}=\"UNAVAILABLE\",error_type=\"UpstreamUnreachable\""), 1.0),
+    ] {
+        let series = served("POST", 200, route).replace('}', &format!(",{more}}}"));
+        assert_eq!(gateway.sample(&series).await, Some(count), "{series}");
+    }
+    let broke = served("POST", 200, "calls/0").replace("http_server", "http_client");
+    let broke = broke.replace('}', ",error_type=\"UpstreamReset\",foregate_upstream=\"leads\"}");
+    assert_eq!(gateway.sample(&broke).await, Some(1.0), "{broke}");
+    within("three failures in the overview", async {
+        loop {
+            let overview: Value = serde_json::from_str(&gateway.admin_page("/api/overview").await.1).unwrap();
+            if overview["total"]["failed"] == 3 && overview["total"]["requests"] == 5 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_stream_that_is_no_longer_allowed_ends_with_the_status_of_its_refusal() {
     let server = GrpcServer::start().await;
@@ -280,7 +394,7 @@ async fn the_health_service_answers_through_the_gateway() {
 
 #[tokio::test]
 async fn a_timeout_that_is_none_is_refused_and_one_that_is_over_goes_no_further() {
-    let upstream = Upstream::speaking(Speak::Http2, |_| async { http::Response::new(empty()) }).await;
+    let upstream = Upstream::speaking(Speak::Http2, |_| async { Response::new(empty()) }).await;
     let documents = [
         policies::GATEWAY,
         &policies::grpc_route("calls", &format!("  - {LEADS}")),

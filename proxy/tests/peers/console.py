@@ -52,7 +52,7 @@ def fetch(path):
 
 
 def metrics():
-    """Requests, refusals and answers with 5xx by route, as `/metrics` has them."""
+    """Requests, refusals and failures by route, as `/metrics` has them."""
     told = {}
     line = re.compile(r'^(http_server_request_duration_seconds_count|foregate_refusals_total)\{(.*)\} (\S+)$')
     for found in filter(None, map(line.match, fetch("/metrics").splitlines())):
@@ -63,7 +63,7 @@ def metrics():
             counts["refused"] += value
         else:
             counts["requests"] += value
-            if labels["http_response_status_code"].startswith("5"):
+            if labels["http_response_status_code"].startswith("5") or "error_type" in labels:
                 counts["failed"] += value
     return told
 

@@ -44,7 +44,7 @@ pub fn of(record: &Record) -> LogRecord {
 
 /// A failure is an error; a refusal, a rule that would have refused and a revocation are warnings.
 fn severity(record: &Record) -> (i32, &'static str) {
-    if record.status >= 500 || record.end == End::UpstreamBroke {
+    if record.failed() {
         ERROR
     } else if record.refusal.is_some() || !record.audits.is_empty() || record.end == End::Revoked {
         WARN
@@ -94,9 +94,10 @@ fn any(value: Json) -> AnyValue {
 #[cfg(test)]
 mod tests {
     use super::of;
+    use crate::telemetry::code::Code;
     use crate::telemetry::otlp::message::{AnyValue, LogRecord, Value};
     use crate::telemetry::record::{End, Protocol, Record};
-    use crate::telemetry::testing::{MOMENT, full_record, record};
+    use crate::telemetry::testing::{MOMENT, failed_records, full_record, record};
     use prost::Message;
     use serde_json::{Value as Json, json};
 
@@ -159,8 +160,8 @@ mod tests {
             change(&mut record);
             of(&record).severity_number
         };
-        assert_eq!(severity(|it| it.status = 502), 17);
-        assert_eq!(severity(|it| it.end = End::UpstreamBroke), 17);
+        assert!(failed_records().iter().all(|failed| of(failed).severity_number == 17));
+        assert_eq!(severity(|it| it.grpc = Some(Code::of(5))), 9);
         assert_eq!(severity(|it| it.end = End::Revoked), 13);
         let mut stream = record();
         stream.protocol = Protocol::Tcp;

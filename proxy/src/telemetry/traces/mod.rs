@@ -77,7 +77,7 @@ impl Traces {
     /// for one more in this second. Ask once.
     pub fn wants(&self, record: &Record) -> bool {
         let Some(trace) = &record.trace else { return false };
-        let telling = || record.refusal.is_some() || record.status >= 500;
+        let telling = || record.refusal.is_some() || record.failed();
         let ended = record.moment.monotonic + record.durations.total;
         trace.sampled() || (self.refusals.limit > 0 && telling() && self.refusals.takes(ended))
     }
@@ -100,7 +100,7 @@ mod tests {
     use crate::telemetry::otlp::signal::Signal;
     use crate::telemetry::otlp::target::Target;
     use crate::telemetry::random;
-    use crate::telemetry::testing::{full_record, record};
+    use crate::telemetry::testing::{failed_records, full_record, record};
     use crate::telemetry::trace_context::TraceContext;
     use std::sync::atomic::AtomicU64;
     use std::time::Duration;
@@ -134,6 +134,11 @@ mod tests {
         assert!(!traces.wants(&failed), "the second is used up");
         failed.moment.monotonic += Duration::from_secs(1);
         assert!(traces.wants(&failed));
+        for (second, mut failed) in (2..).zip(failed_records()) {
+            failed.trace = Some(begun());
+            failed.moment.monotonic += Duration::from_secs(second);
+            assert!(traces.wants(&failed), "{failed:?}");
+        }
         let mut sampled = record();
         sampled.trace = Some(TraceContext { flags: 1, ..begun() });
         assert!((0..10).all(|_| traces.wants(&sampled)));

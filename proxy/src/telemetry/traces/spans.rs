@@ -6,8 +6,9 @@ use foregate_filters::context::ScoreFact;
 use foregate_filters::reason::Reason;
 use foregate_filters::step::Step;
 
+use crate::telemetry::code::Code;
 use crate::telemetry::explain::Explanation;
-use crate::telemetry::labels::{OTHER_METHOD, OUTCOMES, method, outcome};
+use crate::telemetry::labels::{OTHER_FAULT, OTHER_METHOD, OUTCOMES, method, outcome};
 use crate::telemetry::otlp::message::{CLIENT, ERROR, INTERNAL, KeyValue, SERVER, Span, Status, Value};
 use crate::telemetry::random;
 use crate::telemetry::record::{End, Record};
@@ -18,9 +19,6 @@ use crate::telemetry::traces::attempts::Attempt;
 const REMOTE_PARENT: u32 = 0x300;
 /// It is known that the parent is of this process.
 const LOCAL_PARENT: u32 = 0x100;
-
-/// `error.type` of what failed in no way that has a name (semantic conventions of OpenTelemetry).
-const OTHER_ERROR: &str = "_OTHER";
 
 /// How many spans a record gives.
 pub fn count(record: &Record) -> usize {
@@ -186,11 +184,11 @@ impl Told<'_> {
             span.attributes.push(KeyValue::text("foregate.reason", refusal.reason.name()));
             span.attributes.push(KeyValue::text("foregate.rule", &*refusal.rule));
         }
-        match &record.refusal {
-            Some(refusal) if record.status >= 500 => fail(&mut span, refusal.reason.name()),
-            None if record.status >= 500 => fail(&mut span, &record.status.to_string()),
-            _ if record.end == End::UpstreamBroke => fail(&mut span, Reason::UpstreamReset.name()),
-            _ => {}
+        note_code(&mut span, record.grpc);
+        match record.fault() {
+            Some(fault) => fail(&mut span, fault),
+            None if record.failed() => fail(&mut span, &record.status.to_string()),
+            None => {}
         }
         span
     }
@@ -221,7 +219,7 @@ impl Told<'_> {
         let record = self.record;
         let mut span = self.child(self.method().to_owned(), CLIENT, began, took);
         self.client(&mut span, record.endpoint.map(|it| (it.ip().to_string(), it.port())));
-        self.answered(&mut span, record.upstream_status, None);
+        self.answered(&mut span, record.upstream_status, None, record.upstream_grpc());
         span
     }
 
@@ -241,7 +239,9 @@ impl Told<'_> {
         if number > 1 {
             span.attributes.push(KeyValue::int("http.request.resend_count", number - 1));
         }
-        self.answered(&mut span, attempt.status, attempt.fault);
+        // The last of them brought the answer, where one did.
+        let last = record.tries.last().is_some_and(|last| last.span == attempt.span);
+        self.answered(&mut span, attempt.status, attempt.fault, record.upstream_grpc().filter(|_| last));
         span
     }
 
@@ -260,15 +260,17 @@ impl Told<'_> {
         }
     }
 
-    fn answered(&self, span: &mut Span, status: u16, fault: Option<Reason>) {
+    fn answered(&self, span: &mut Span, status: u16, fault: Option<Reason>, code: Option<Code>) {
         if status != 0 {
             span.attributes.push(KeyValue::int("http.response.status_code", status));
         }
-        // Of a client span every 4xx is an error (semantic conventions of HTTP).
-        match (status, fault) {
-            (0, Some(fault)) => fail(span, fault.name()),
-            (0, None) => fail(span, &self.unanswered()),
-            (400.., _) => fail(span, &status.to_string()),
+        note_code(span, code);
+        // Of a client span every 4xx is an error, and every code but OK (semantic conventions of HTTP and of gRPC).
+        match (status, fault, code) {
+            (0, Some(fault), _) => fail(span, fault.name()),
+            (0, None, _) => fail(span, &self.unanswered()),
+            (400.., _, _) => fail(span, &status.to_string()),
+            (_, _, Some(code)) if !code.is_ok() => fail(span, code.name()),
             _ => {}
         }
     }
@@ -277,10 +279,15 @@ impl Told<'_> {
     fn unanswered(&self) -> String {
         match &self.record.refusal {
             Some(refusal) => refusal.reason.name().to_owned(),
-            None if self.record.end == End::Complete => OTHER_ERROR.to_owned(),
+            None if self.record.end == End::Complete => OTHER_FAULT.to_owned(),
             None => self.record.end.name().to_owned(),
         }
     }
+}
+
+/// How a gRPC call ended, where it is one.
+fn note_code(span: &mut Span, code: Option<Code>) {
+    span.attributes.extend(code.map(|code| KeyValue::text("rpc.response.status_code", code.name())));
 }
 
 /// The operation failed: of this kind.
@@ -292,6 +299,7 @@ fn fail(span: &mut Span, kind: &str) {
 #[cfg(test)]
 mod tests {
     use super::{Attempt, LOCAL_PARENT, REMOTE_PARENT, count, write};
+    use crate::telemetry::code::Code;
     use crate::telemetry::otlp::message::{ERROR, Span, Value};
     use crate::telemetry::record::{End, Record, Refusal};
     use crate::telemetry::testing::{MOMENT, explained_record, full_record, record};
@@ -404,6 +412,39 @@ mod tests {
         assert_eq!(text(&spans[2], "http.request.resend_count"), None);
         assert_eq!(text(&spans[3], "http.request.resend_count").unwrap(), "1");
         assert!(spans[1].status.is_none() && spans[3].status.is_none());
+    }
+
+    #[test]
+    fn a_call_that_failed_is_an_error_whatever_its_http_status() {
+        let call =
+            |code| Record { status: 200, upstream_status: 200, grpc: Some(Code::of(code)), ..record() };
+        let kinds = |record: Record| {
+            let record = traced(record);
+            let told = spans(&record).into_iter().map(|span| {
+                let code = text(&span, "rpc.response.status_code").unwrap_or_default();
+                let kind = text(&span, "error.type").unwrap_or_default();
+                assert_eq!(span.status.is_some_and(|status| status.code == ERROR), !kind.is_empty());
+                (code, kind)
+            });
+            told.collect::<Vec<_>>()
+        };
+        let pair = |code: &str, kind: &str| (code.to_owned(), kind.to_owned());
+        assert_eq!(kinds(call(0)), [pair("OK", ""), pair("OK", "")]);
+        assert_eq!(kinds(call(13)), [pair("INTERNAL", "INTERNAL"), pair("INTERNAL", "INTERNAL")]);
+        // What was asked for was not there: that is the client's error.
+        assert_eq!(kinds(call(5)), [pair("NOT_FOUND", ""), pair("NOT_FOUND", "NOT_FOUND")]);
+        let tries = vec![attempt(21, 400, 0, Some(Reason::UpstreamReset)), attempt(22, 600, 200, None)];
+        let retried = kinds(Record { tries, ..call(14) });
+        let (failed, none) = (pair("UNAVAILABLE", "UNAVAILABLE"), pair("", ""));
+        assert_eq!(retried, [failed.clone(), none, pair("", "UpstreamReset"), failed]);
+
+        let mut refused = call(8);
+        refused.upstream_status = 0;
+        let (rule, detail) = ("".into(), "".into());
+        refused.refusal = Some(Refusal { step: Step::Dispatch, reason: Reason::Overloaded, rule, detail });
+        assert_eq!(kinds(refused), [pair("RESOURCE_EXHAUSTED", "Overloaded"), pair("", "Overloaded")]);
+        let broke = Record { end: End::UpstreamBroke, ..record() };
+        assert_eq!(kinds(broke), [pair("", "UpstreamReset"), pair("", "")]);
     }
 
     #[test]
