@@ -104,6 +104,7 @@ export interface Decision {
   "server.address"?: string;
   "client.address": string;
   "http.response.status_code"?: number;
+  "rpc.response.status_code"?: string;
   "http.route"?: string;
   "foregate.route"?: string;
   "foregate.listener": string;

@@ -11,6 +11,7 @@ use crate::cli::USAGE;
 use crate::cli::admin::{Admin, AdminError};
 use crate::cli::output::{self, Paint, TextFormat, Tone, printable};
 use crate::console::stream::{DROPPED, DROPPED_AT_MOST};
+use crate::telemetry::code::Code;
 use crate::telemetry::filter::Filter;
 
 const PATH: &str = "/decisions/stream";
@@ -181,16 +182,25 @@ fn lost(event: &Event) -> Option<String> {
     }
 }
 
+/// How a call of gRPC ended that did not end well: its HTTP status does not tell.
+fn call(decision: &Value) -> Option<Code> {
+    decision["rpc.response.status_code"].as_str().and_then(Code::named).filter(|code| !code.is_ok())
+}
+
 /// Time, status, request, what became of it, who asked, how long it took, and the id to explain it by.
 fn line(decision: &Value, paint: Paint) -> String {
     let text = |name: &str| printable(decision[name].as_str().unwrap_or_default());
     let time = text("timestamp");
     let time = time.get(11..23).unwrap_or(&time);
-    let (status, tone) = match decision["http.response.status_code"].as_u64() {
-        Some(status @ 500..) => (status.to_string(), Tone::Bad),
-        Some(status @ 400..) => (status.to_string(), Tone::Warn),
-        Some(status) => (status.to_string(), Tone::Good),
-        None => (text("foregate.end"), Tone::Plain),
+    let (status, tone) = match (decision["http.response.status_code"].as_u64(), call(decision)) {
+        (Some(status @ 500..), _) => (status.to_string(), Tone::Bad),
+        (Some(status @ 400..), _) => (status.to_string(), Tone::Warn),
+        (Some(status), None) => (status.to_string(), Tone::Good),
+        (Some(status), Some(code)) => {
+            let tone = if code.failed() { Tone::Bad } else { Tone::Warn };
+            (format!("{status} {}", code.name()), tone)
+        }
+        (None, _) => (text("foregate.end"), Tone::Plain),
     };
     let route = [text("http.route"), text("foregate.route")].concat();
     let route = if route.is_empty() { "-" } else { &route };
@@ -237,7 +247,9 @@ impl Events {
 mod tests {
     use super::{Event, Events, line, lost};
     use crate::cli::output::Paint;
+    use crate::telemetry::code::Code;
     use crate::telemetry::json;
+    use crate::telemetry::record::Record;
     use crate::telemetry::testing::{full_record, record};
     use serde_json::{Value, json};
 
@@ -265,7 +277,7 @@ mod tests {
         }
     }
 
-    fn told(record: &crate::telemetry::record::Record) -> Value {
+    fn told(record: &Record) -> Value {
         let mut text = Vec::new();
         json::write(record, &mut text).unwrap();
         serde_json::from_slice(&text).unwrap()
@@ -284,6 +296,10 @@ mod tests {
             format!("14:13:20.000 201 {path} passed 1.2 ms {}", passed.id)
         );
         assert!(line(&told(&refused), Paint(true)).contains("\x1b[33m429\x1b[0m"));
+        let call = Record { status: 200, grpc: Some(Code::of(14)), ..record() };
+        assert!(line(&told(&call), Paint(true)).contains("\x1b[31m200 UNAVAILABLE\x1b[0m"));
+        let call = Record { status: 200, grpc: Some(Code::of(0)), ..record() };
+        assert!(line(&told(&call), Paint(true)).contains("\x1b[32m200\x1b[0m"));
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl Code {
         Self::of(value.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(UNLISTED))
     }
 
+    /// The code of a [`name`](Self::name).
+    pub fn named(name: &str) -> Option<Self> {
+        NAMES.iter().zip(0..).find_map(|(known, code)| (*known == name).then_some(Self(code)))
+    }
+
     pub fn name(self) -> &'static str {
         NAMES.get(usize::from(self.0)).copied().unwrap_or_default()
     }

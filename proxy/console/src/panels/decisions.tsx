@@ -61,20 +61,28 @@ function Filters() {
   );
 }
 
-function tone(status: number | undefined): string {
-  return status === undefined ? "" : status >= 500 ? "bad" : status >= 400 ? "warn" : "";
+/** Codes of gRPC with which a service has failed: the HTTP status of such a call is 200. */
+const FAILED = new Set(["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "other"]);
+
+function tone(status: number | undefined, code: string | undefined): string {
+  if (status === undefined) {
+    return "";
+  }
+  return status >= 500 || FAILED.has(code ?? "") ? "bad" : status >= 400 || code !== undefined ? "warn" : "";
 }
 
 function Line({ decision }: { decision: Decision }) {
   const id = decision["foregate.decision"];
   const status = decision["http.response.status_code"];
   const reason = decision["foregate.reason"];
+  // What ended well needs no words.
+  const code = decision["rpc.response.status_code"] === "OK" ? undefined : decision["rpc.response.status_code"];
   return (
     <tr class={asked.value === id ? "chosen" : undefined}>
       <th scope="row">
         <button type="button" class="time" onClick={() => open(id)} aria-label={`Explain the decision of ${clock(decision.timestamp)}`}>{clock(decision.timestamp)}</button>
       </th>
-      <td class={`number ${tone(status)}`}>{status ?? decision["foregate.end"]}</td>
+      <td class={`number ${tone(status, code)}`}>{status ?? decision["foregate.end"]}{code ? ` ${code}` : null}</td>
       <td class="request" title={decision["url.path"]}>{decision["http.request.method"]} {decision["url.path"]}</td>
       <td>{named(decision["http.route"] ?? decision["foregate.route"])}</td>
       <td>{decision["foregate.step"]}</td>

@@ -40,7 +40,7 @@ export function Figures() {
       </div>
       <dl>
         <Figure name="Requests" value={total ? `${rate(total.requests_per_second)}/s` : NOTHING} below={total ? `${count(total.requests)} since the start` : ""} />
-        <Figure name="Success" value={share(success)} below={total ? `${count(total.failed)} with 5xx` : ""} tone={success !== null && success < 0.99 ? "bad" : undefined} />
+        <Figure name="Success" value={share(success)} below={total ? `${count(total.failed)} failed` : ""} tone={success !== null && success < 0.99 ? "bad" : undefined} />
         <Figure name="Refusals" value={total ? `${rate(total.refusals_per_second)}/s` : NOTHING} below={total ? `${count(total.refused)} since the start` : ""} />
         <Figure name="Added, p50" value={micros(total?.added_p50_us)} below="by the gateway" />
         <Figure name="Added, p99" value={micros(total?.added_p99_us)} below="by the gateway" />
@@ -64,7 +64,7 @@ export function Requests() {
         lines={[
           { name: "all", color: "--accent", values: past?.requests_per_second ?? [] },
           { name: "refused", color: "--warn", values: past?.refusals_per_second ?? [] },
-          { name: "5xx", color: "--bad", values: past?.failures_per_second ?? [] },
+          { name: "failed", color: "--bad", values: past?.failures_per_second ?? [] },
         ]}
       />
     </Panel>

@@ -24,7 +24,7 @@ const COLUMNS: Column[] = [
   { key: "p99_us", name: "Total p99", tell: (it) => micros(it.p99_us) },
   { key: "requests", name: "Requests", tell: (it) => count(it.requests) },
   { key: "refused", name: "Refused", tell: (it) => count(it.refused) },
-  { key: "failed", name: "5xx", tell: (it) => count(it.failed) },
+  { key: "failed", name: "Failed", tell: (it) => count(it.failed) },
 ];
 
 const sort = signal<{ key: Column["key"]; down: boolean }>({ key: "requests", down: true });
