@@ -182,6 +182,14 @@ class Runbooks(unittest.TestCase):
                 named += 1
         self.assertGreater(named, len(RUNBOOKS))
 
+    def test_alerts_and_panels_that_the_book_names_are_there(self):
+        there = {f"{panels.TITLES[name]} / {panel['title']}" for name, model in models().items() for panel in each(model)}
+        text = " ".join((DEPLOY.parent / "docs" / "src" / "operate" / "trouble.md").read_text().split())
+        named = set(re.findall(r"`(Foregate[A-Za-z]+)`", text)), set(re.findall(r"[*]([^*]+ / [^*]+)[*]", text))
+        self.assertTrue(all(named))
+        self.assertLessEqual(named[0], set(RUNBOOKS))
+        self.assertLessEqual(named[1], there)
+
     def test_commands_reasons_and_alerts_that_they_name_are_there(self):
         known = {program: run(binary(program), "--help")[1] for program in ("foregate", "foregate-control")}
         reasons = (DEPLOY.parent / "filters" / "src" / "reason.rs").read_text()
