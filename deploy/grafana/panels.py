@@ -71,9 +71,14 @@ def quantile(share, histogram, selector=PROCESS, by=""):
     return f"histogram_quantile({share}, sum by ({by}) (rate({histogram}_bucket{{{selector}}}{WINDOW})))"
 
 
+def shares(part, whole):
+    """Parts of wholes by the same labels, where what never happened has no series."""
+    return f"({part} or 0 * {whole}) / ({whole} > 0)"
+
+
 def share(part, whole):
-    """A part of a whole, where what never happened has no series; 0 where there is no whole."""
-    return always(f"({part} or 0 * {whole}) / ({whole} > 0)")
+    """A part of a whole; 0 where there is no whole."""
+    return always(shares(part, whole))
 
 
 def always(expression):

@@ -24,6 +24,8 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 SECTIONS = ["Who is hurt", "Look at", "Likely causes", "Mend", "It is over when"]
 # Of Grafana, those that are used here.
 UNITS = {"s", "percent", "percentunit", "reqps", "bytes", "Bps", "none"}
+# Sums of what a gateway has both of, or neither.
+TOGETHER = {"Tokens known"}
 
 
 def models():
@@ -109,16 +111,21 @@ class Dashboards(unittest.TestCase):
                         shown.add(state["text"])
         self.assertEqual(shown, good | bad)
 
-    def test_what_is_not_told_of_is_counted_where_not_all_of_it_is_there(self):
-        (panel,) = [panel for panel in each(models()["fleet"]) if panel["title"] == "Not told of"]
-        expression = panel["targets"][0]["expr"].replace("$__rate_interval", "5m").replace("$job", ".*").replace("$instance", ".*")
-        names = re.findall(r"rate\(([a-z_]+)", expression)
-        self.assertGreater(len(names), 1)
-        tests = []
-        for present in itertools.chain.from_iterable(itertools.combinations(names, count) for count in range(len(names) + 1)):
-            series = [{"series": f'{name}{{job="edge",instance="a:9090"}}', "values": "0+60x20"} for name in present]
-            sample = {"labels": "{}", "value": len(present)}
-            tests.append({"interval": "1m", "input_series": series, "promql_expr_test": [{"expr": expression, "eval_time": "10m", "exp_samples": [sample]}]})
+    def test_sums_are_counted_where_not_all_of_them_are_there(self):
+        tests, found = [], set()
+        for panel in (panel for model in models().values() for panel in each(model)):
+            for target in panel["targets"]:
+                if " + " not in target["expr"] or panel["title"] in TOGETHER:
+                    continue
+                expression = target["expr"].replace("$__rate_interval", "5m").replace("$job", ".*").replace("$instance", ".*")
+                found.add(panel["title"])
+                names = re.findall(r"rate\(([a-z_]+)", expression)
+                self.assertGreater(len(names), 1)
+                for present in itertools.chain.from_iterable(itertools.combinations(names, count) for count in range(len(names) + 1)):
+                    series = [{"series": f'{name}{{job="edge",instance="a:9090"}}', "values": "0+60x20"} for name in present]
+                    sample = {"labels": "{}", "value": len(present)}
+                    tests.append({"interval": "1m", "input_series": series, "promql_expr_test": [{"expr": expression, "eval_time": "10m", "exp_samples": [sample]}]})
+        self.assertLessEqual({"Load shed", "Not told of"}, found)
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / "sums.yaml"
             file.write_text(yaml.safe_dump({"tests": tests}))
@@ -174,6 +181,14 @@ class Runbooks(unittest.TestCase):
                 self.assertIn(panel, there, name)
                 named += 1
         self.assertGreater(named, len(RUNBOOKS))
+
+    def test_alerts_and_panels_that_the_book_names_are_there(self):
+        there = {f"{panels.TITLES[name]} / {panel['title']}" for name, model in models().items() for panel in each(model)}
+        text = " ".join((DEPLOY.parent / "docs" / "src" / "operate" / "trouble.md").read_text().split())
+        named = set(re.findall(r"`(Foregate[A-Za-z]+)`", text)), set(re.findall(r"[*]([^*]+ / [^*]+)[*]", text))
+        self.assertTrue(all(named))
+        self.assertLessEqual(named[0], set(RUNBOOKS))
+        self.assertLessEqual(named[1], there)
 
     def test_commands_reasons_and_alerts_that_they_name_are_there(self):
         known = {program: run(binary(program), "--help")[1] for program in ("foregate", "foregate-control")}

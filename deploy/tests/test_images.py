@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 import tomllib
 import unittest
+import urllib.parse
 
 import yaml
 
@@ -174,6 +175,25 @@ class Compose(unittest.TestCase):
             for name in config["names"]
         }
         self.assertEqual(scraped, {("gateway", 15021), ("control", 9091)})
+
+    def published(self, service):
+        """Ports of a service by the address of this machine that leads to them."""
+        return dict(port.rsplit(":", 1) for port in self.services[service].get("ports", []))
+
+    def test_dots_in_grafana_lead_to_the_admin_port(self):
+        text = (DEPLOY / "grafana" / "provisioning" / "datasources" / "foregate.yaml").read_text()
+        (source,) = yaml.safe_load(text)["datasources"]
+        (exemplar,) = source["jsonData"]["exemplarTraceIdDestinations"]
+        place = urllib.parse.urlsplit(exemplar["url"])
+        self.assertTrue(place.path.startswith("/decisions/"))
+        port = self.published("gateway")[place.netloc]
+        # Of no loopback in its container: what is published does not come from there.
+        self.assertIn(f"--admin=0.0.0.0:{port}", self.services["gateway"]["command"])
+
+    def test_each_port_of_this_machine_leads_to_one_service(self):
+        every = [place for name in self.services for place in self.published(name)]
+        self.assertEqual(len(every), len(set(every)))
+        self.assertEqual(len(every), sum(len(service.get("ports", [])) for service in self.services.values()))
 
 
 class Scripts(unittest.TestCase):

@@ -35,7 +35,7 @@ def tried():
 
 class Rules(unittest.TestCase):
     def test_they_are_well_formed(self):
-        code, said = run(debian("promtool"), "check", "rules", *FILES)
+        code, said = run(debian("promtool"), "check", "rules", "--lint-fatal", *FILES)
         self.assertEqual(code, 0, said)
 
     def test_alerts_fire_and_clear_and_leave_a_healthy_gateway_alone(self):

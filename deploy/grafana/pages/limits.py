@@ -14,7 +14,7 @@ ROWS = [
             stat("Limits that could not be asked", "Decisions in a second for which the store of a shared limit could not be asked.", "none", always(rate("foregate_limit_unavailable_total")), (0.01, 1), "ForegateLimitStoreDown"),
             stat("Servers of stores not asked", "Servers that failed so often that they are left alone for a moment.", "none", f"sum(foregate_store_circuits_open{{{PROCESS}}})", (1,), "ForegateLimitStoreDown"),
             stat("Store: time to answer, p99", "Of the store that gateways count in together.", "s", quantile(0.99, "foregate_store_request_duration_seconds"), (0.01, 0.05), "ForegateLimitStoreDown"),
-            stat("Load shed", "Requests in a second refused because a worker or an upstream has enough.", "reqps", f"{rate('foregate_requests_shed_total')} + {rate('foregate_upstream_requests_shed_total')}", (0.1, 10), "ForegateLoadShed"),
+            stat("Load shed", "Requests in a second refused because a worker or an upstream has enough.", "reqps", f"{always(rate('foregate_requests_shed_total'))} + {always(rate('foregate_upstream_requests_shed_total'))}", (0.1, 10), "ForegateLoadShed"),
             stat("Bodies held", "Memory of request bodies that are collected for filters; --max-body-memory bounds it.", "bytes", total("foregate_bodies_held_bytes"), (128 << 20, 230 << 20)),
         ],
     ),

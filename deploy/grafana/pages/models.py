@@ -48,9 +48,9 @@ ROWS = [
     (
         "Why: features by key",
         [
-            lines("Lookups", "Keys found, absent, or too old.", "none", *((rate(f"foregate_feature_lookups_{kind}_total", by="store"), f"{{{{store}}}}: {kind}") for kind in ("found", "absent", "stale")), width=8),
-            lines("Age of features", "Time since the newest row was known, and since all of the stream was taken up.", "s", (f"max by (store) (foregate_feature_store_age_seconds{{{PROCESS}}})", "{{store}}"), (f"max by (store) (foregate_feature_stream_age_seconds{{{PROCESS}}})", "{{store}}: stream"), width=8),
-            lines("Updates", "Rows taken up, entries of streams, and what was refused or lost.", "none", (rate("foregate_feature_rows_applied_total", by="store"), "{{store}}: rows"), (rate("foregate_feature_stream_entries_total", by="store"), "{{store}}: entries"), (rate("foregate_feature_stream_refused_total", by="store"), "{{store}}: refused"), (rate("foregate_feature_stream_lost_total", by="store"), "{{store}}: lost"), (rate("foregate_feature_files_rejected_total", by="store"), "{{store}}: files refused"), width=8),
+            lines("Lookups", "Keys found, absent, or too old.", "none", *((rate(f"foregate_feature_lookups_{kind}_total", by="store"), f"{{{{store}}}}: {kind}") for kind in ("found", "absent", "stale")), runbook="ForegateFeaturesStale", width=8),
+            lines("Age of features", "Time since the newest row was known, and since all of the stream was taken up.", "s", (f"max by (store) (foregate_feature_store_age_seconds{{{PROCESS}}})", "{{store}}"), (f"max by (store) (foregate_feature_stream_age_seconds{{{PROCESS}}})", "{{store}}: stream"), runbook="ForegateFeaturesStale", width=8),
+            lines("Updates", "Rows taken up, entries of streams, and what was refused or lost.", "none", (rate("foregate_feature_rows_applied_total", by="store"), "{{store}}: rows"), (rate("foregate_feature_stream_entries_total", by="store"), "{{store}}: entries"), (rate("foregate_feature_stream_refused_total", by="store"), "{{store}}: refused"), (rate("foregate_feature_stream_lost_total", by="store"), "{{store}}: lost"), (rate("foregate_feature_files_rejected_total", by="store"), "{{store}}: files refused"), runbook="ForegateFeaturesStale", width=8),
             lines("Rows", "Rows of feature stores.", "none", (total("foregate_feature_store_rows", by="store"), "{{store}}"), width=8),
         ],
     ),

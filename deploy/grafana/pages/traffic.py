@@ -1,6 +1,6 @@
 """How much is asked of the gateway, how it is answered, and what time the gateway itself takes."""
 
-from panels import PROCESS, REQUEST, ROUTE, always, either, heatmap, lines, quantile, rate, share, stat, table, total
+from panels import PROCESS, REQUEST, ROUTE, always, either, heatmap, lines, quantile, rate, share, shares, stat, table, total
 
 COUNT, SECONDS = "http_server_request_duration_seconds_count", "http_server_request_duration_seconds"
 ADDED = "foregate_added_duration_seconds"
@@ -41,7 +41,7 @@ ROWS = [
             lines("Requests by route", "Requests in a second.", "reqps", (rate(COUNT, REQUEST, "http_route"), "{{http_route}}"), stacked=True),
             lines(
                 "Failed by route", "Share of requests that failed: with 5xx, a gRPC code that says so, or an answer that broke off.", "percentunit",
-                (f'{either(COUNT, FAILED, "http_route")} / {rate(COUNT, REQUEST, "http_route")}', "{{http_route}}"), thresholds=(0.001,),
+                (shares(either(COUNT, FAILED, "http_route"), rate(COUNT, REQUEST, "http_route")), "{{http_route}}"), thresholds=(0.001,),
                 runbook="ForegateAvailabilityBudgetBurns",
             ),
             lines("Requests by status", "Requests in a second, by the status that clients got.", "reqps", (rate(COUNT, REQUEST, "http_response_status_code"), "{{http_response_status_code}}"), stacked=True),

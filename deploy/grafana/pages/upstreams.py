@@ -55,8 +55,8 @@ ROWS = [
             lines("Refused for the service", "Requests that the gateway refused because of a service, by reason.", "reqps", (rate("foregate_refusals_total", PROCESS + ',route=~"$route",step="dispatch"', "reason"), "{{reason}}"), stacked=True, runbook="ForegateUpstreamFails"),
             lines("Connections", "Open connections to services, and those that lie idle for the next request.", "none", (total("foregate_upstream_connections", by="upstream, state"), "{{upstream}}: {{state}}")),
             lines("Connections: opened, used again, not had", "Used again is what should be; opened as often as there are requests is a service that closes its connections.", "none", (rate("foregate_upstream_connections_opened_total", by="upstream"), "{{upstream}}: opened"), (rate("foregate_upstream_connections_reused_total", by="upstream"), "{{upstream}}: used again"), (rate("foregate_upstream_connection_failures_total", by="upstream, reason"), "{{upstream}}: {{reason}}"), runbook="ForegateUpstreamFails"),
-            lines("Tokens of the gateway's own", "Tokens granted for upstreams, and those that were not.", "none", (rate("foregate_credential_fetches_succeeded_total", by="upstream"), "{{upstream}}: granted"), (rate("foregate_credential_fetches_failed_total", by="upstream"), "{{upstream}}: not granted")),
-            lines("Tokens of the gateway's own: age", "Time since a token was granted.", "s", (f"max by (upstream) (foregate_credential_age_seconds{{{PROCESS}}})", "{{upstream}}")),
+            lines("Tokens of the gateway's own", "Tokens granted for upstreams, and those that were not.", "none", (rate("foregate_credential_fetches_succeeded_total", by="upstream"), "{{upstream}}: granted"), (rate("foregate_credential_fetches_failed_total", by="upstream"), "{{upstream}}: not granted"), runbook="ForegateCredentialExpires"),
+            lines("Tokens of the gateway's own: age", "Time since a token was granted.", "s", (f"max by (upstream) (foregate_credential_age_seconds{{{PROCESS}}})", "{{upstream}}"), runbook="ForegateCredentialExpires"),
         ],
     ),
 ]

@@ -45,11 +45,11 @@ kind: Model
 metadata: {{ name: lead }}
 spec:
   versions:
-  - {{ name: trees, bundle: {{ path: {bundles}/lead-score }} }}
-  - {{ name: logistic, bundle: {{ path: {bundles}/lead-score-logistic }} }}
+  - {{ name: trees-{edition}, bundle: {{ path: {bundles}/lead-score }} }}
+  - {{ name: logistic-{edition}, bundle: {{ path: {bundles}/lead-score-logistic }} }}
   rollout:
-    production: trees
-    canary: {{ version: logistic, percent: 50 }}
+    production: trees-{edition}
+    canary: {{ version: logistic-{edition}, percent: 50 }}
     guardrails: {{ disagreement: 0.05, tolerance: 0.001, drift: 10, minRecords: 100, holdOff: 1h }}
 ---
 apiVersion: foregate.dev/v1alpha1
@@ -101,6 +101,12 @@ metadata: {{ name: {name or route} }}
 spec:
   targetRefs: [{{ group: gateway.networking.k8s.io, kind: HTTPRoute, name: {route} }}]
 {lines}"""
+
+
+def vast(count):
+    """A service with more endpoints than a metric has series for."""
+    endpoints = ", ".join(f'"127.0.{number // 250}.{1 + number % 250}:9"' for number in range(count))
+    return upstream("vast", f"endpoints: [{endpoints}]") + route("vast", OPEN, backend="vast")
 
 
 OPEN = "authorize: [{ name: all, allow: 'true' }]"

@@ -14,6 +14,7 @@ import urllib.request
 
 import yaml
 
+from observed.rules import shortened
 from support import DEPLOY, binary, debian
 
 # For one fact; machines of tests are slow at times.
@@ -111,18 +112,20 @@ class Redis(Process):
             return stream.recv(256)
 
 
-def gateway(*words, stdout=subprocess.DEVNULL):
-    return Process([binary("foregate"), "run", "--admin", "127.0.0.1:0", "--threads", "1", *words], stdout=stdout, env={**os.environ, "NO_COLOR": "1"})
+def gateway(*words, admin=0, stdout=subprocess.DEVNULL):
+    return Process([binary("foregate"), "run", "--admin", f"127.0.0.1:{admin}", "--threads", "1", *words], stdout=stdout, env={**os.environ, "NO_COLOR": "1"})
 
 
 class Prometheus(Process):
-    """Debian's, which scrapes several times a second and obeys the rules that are deployed."""
+    """Debian's, which scrapes several times a second; it records what is deployed, and alerts as deployed but for times."""
 
     def __init__(self, folder, targets):
         self.port = free_port()
+        short = folder / "shortened.yaml"
+        short.write_text(shortened())
         config = {
-            "global": {"scrape_interval": "400ms", "scrape_timeout": "400ms", "evaluation_interval": "1s"},
-            "rule_files": [str(DEPLOY / "prometheus" / name) for name in ("recording.yaml", "alerts.yaml")],
+            "global": {"scrape_interval": "400ms", "scrape_timeout": "400ms", "evaluation_interval": "500ms"},
+            "rule_files": [str(DEPLOY / "prometheus" / "recording.yaml"), str(short)],
             "scrape_configs": [{"job_name": job, "static_configs": [{"targets": places}]} for job, places in targets.items()],
         }
         file = folder / "prometheus.yaml"
@@ -152,10 +155,13 @@ class Prometheus(Process):
         found = self.ask("query", query=expression)["result"]
         return [(one["metric"], float(one["value"][1])) for one in found if one["value"][1] != "NaN"]
 
-    def ever(self, expression, start):
-        """True where an expression was true for anything, at any moment since `start`."""
-        data = self.ask("query_range", query=expression, start=start, end=time.time(), step="100ms")
-        return bool(data["result"])
+    def fired(self):
+        """Names and severities of alerts that fired since the beginning."""
+        return {(labels["alertname"], labels["severity"]) for labels, _ in self.values('count_over_time(ALERTS{alertstate="firing"}[1h])')}
+
+    def firing(self):
+        """Those that do now."""
+        return {(labels["alertname"], labels["severity"]) for labels, _ in self.values('ALERTS{alertstate="firing"}')}
 
     def until(self, expression):
         return until(expression, lambda: self.values(expression))
