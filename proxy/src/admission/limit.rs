@@ -352,7 +352,7 @@ mod tests {
         fn answer(&mut self, limit: &Limit, patience: Duration) {
             let now = self.now;
             while let Some((came, ahead, done)) = self.under_way.pop_front_if(|(.., done)| *done <= now) {
-                let took = done - came;
+                let took = done.saturating_sub(came);
                 self.good += u32::from(took <= patience);
                 self.longest = self.longest.max(took);
                 let under_way = count(self.under_way.len()) + 1;

@@ -27,11 +27,14 @@ fn funnel(requests: &Value, refused_in: &Value) -> [Passed; Step::ALL.len()] {
 
 /// The steps that refuse, and what is left to be dispatched.
 pub(super) fn steps(overview: &Value, paint: Paint) -> Vec<String> {
-    let rows: Vec<_> = funnel(&overview["total"]["requests"], &overview["refused_in"])
-        .into_iter()
-        .filter(|(step, _, refused)| *refused > 0 || *step == Step::Dispatch)
-        .map(|(step, reached, refused)| [step.name().to_owned(), reached.to_string(), refused.to_string()])
-        .collect();
+    let rows: Vec<_> =
+        funnel(overview.pointer("/total/requests").unwrap_or(&Value::Null), &overview["refused_in"])
+            .into_iter()
+            .filter(|(step, _, refused)| *refused > 0 || *step == Step::Dispatch)
+            .map(|(step, reached, refused)| {
+                [step.name().to_owned(), reached.to_string(), refused.to_string()]
+            })
+            .collect();
     table(["STEP", "REACHED", "REFUSED"], &rows, 1, paint)
 }
 

@@ -77,7 +77,9 @@ impl StreamTally {
         }
         let fits = routes.len() < MAX_ROUTES;
         if !fits {
-            [CONNECTIONS, BYTES].iter().for_each(|name| self.telemetry.sources().refuse(name));
+            for name in [CONNECTIONS, BYTES] {
+                self.telemetry.sources().refuse(name);
+            }
         }
         let name = if fits { Arc::clone(route) } else { Arc::from(OTHER) };
         let counts = routes.entry(Arc::clone(&name)).or_insert_with(|| self.registered(&name));

@@ -18,7 +18,7 @@ const LEAST_SHARE: u32 = 800;
 const WHOLE: u32 = 1_000;
 const MOST_SHARE: u32 = 1_200;
 
-/// Ends the name of the type that tells when to ask again (google/rpc/error_details.proto).
+/// Ends the name of the type that tells when to ask again (`google/rpc/error_details.proto`).
 const RETRY_INFO: &str = "/google.rpc.RetryInfo";
 
 /// What a gRPC status has besides its code (google/rpc/status.proto).
