@@ -28,8 +28,14 @@ function colour(name: string): string {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
-function minute(at: number): string {
-  return new Date(at * 1_000).toISOString().slice(11, 16);
+/** Least time that is shown, in seconds: the first moments after a start are no wide picture of themselves. */
+const LEAST = 60;
+
+/** Times of ticks; with seconds where a minute would stand there more than once. */
+function times(ticks: number[]): string[] {
+  const told = (to: number): string[] => ticks.map((at) => new Date(at * 1_000).toISOString().slice(11, to));
+  const minutes = told(16);
+  return new Set(minutes).size < minutes.length ? told(19) : minutes;
 }
 
 function options(width: number, { lines, format }: Props, look: (place: number | null) => void): uPlot.Options {
@@ -45,9 +51,9 @@ function options(width: number, { lines, format }: Props, look: (place: number |
     legend: { show: false },
     padding: [8, 8, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
-    scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+    scales: { x: { range: (_, first, last) => [Math.min(first, last - LEAST), last] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [
-      { ...axis, size: 22, space: 60, values: (_, ticks) => ticks.map(minute) },
+      { ...axis, size: 22, space: 60, values: (_, ticks) => times(ticks) },
       { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map(format) },
     ],
     series: [
@@ -56,7 +62,8 @@ function options(width: number, { lines, format }: Props, look: (place: number |
         label: name,
         stroke: () => colour(color),
         width: 1.5,
-        points: { show: false },
+        // Of one number there is no line.
+        points: { show: (plot: uPlot) => plot.data[0].length === 1 },
       })),
     ],
     hooks: { setCursor: [(plot) => look(plot.cursor.idx ?? null)] },

@@ -320,6 +320,10 @@ def refused_configuration(browser):
 
 def screenshot(browser):
     page, _ = open_page(browser, size=(1440, 1080), address="?refused=true")
+    # Lines to look at; one connection has 100,000 requests, and the load is one.
+    while page.locator("#requests tbody tr").count() < 6:
+        tell("lines")
+        page.wait_for_timeout(5_000)
     page.locator("#decisions tbody th button").first.click()
     expect(page.locator("#explain .verdict")).to_be_visible()
     page.evaluate("document.activeElement.blur()")
