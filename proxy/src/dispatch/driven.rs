@@ -65,19 +65,6 @@ impl Driven {
         })
     }
 
-    /// As [`poll`](Self::poll) for what is there once the connection has run, not before: it is asked for once.
-    pub fn poll_after<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut asks: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        let Self { running, bell, .. } = self;
-        bell.poll(cx, |cx| {
-            run(running, cx);
-            asks(cx)
-        })
-    }
-
     /// Sees to what has happened while nobody asked; from now on that wakes `cx`.
     pub fn rest(&mut self, cx: &mut Context<'_>) {
         let Self { running, bell, .. } = self;

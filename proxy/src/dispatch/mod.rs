@@ -235,7 +235,7 @@ fn exchange(
     let sent = lease.send(request.into());
     async move {
         let mut sent = pin!(sent);
-        match poll_fn(|cx| lease.poll_head(cx, |cx| sent.as_mut().poll(cx))).await {
+        match poll_fn(|cx| lease.poll(cx, |cx| sent.as_mut().poll(cx))).await {
             Ok(response) => {
                 // What still goes up must not wait for a client to take what comes down; a tunnel is neither.
                 let unsent = |it: Arc<Progress>| !it.done() || it.bytes() > AT_ONCE;

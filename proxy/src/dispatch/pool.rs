@@ -304,18 +304,6 @@ impl Lease {
         }
     }
 
-    /// Waits for the head of the answer.
-    pub fn poll_head<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mut asks: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        match &mut self.sender {
-            Some(Sender::Http1(driven)) => driven.poll_after(cx, asks),
-            Some(Sender::Http2(_)) | None => asks(cx),
-        }
-    }
-
     /// Waits for something that the connection gives: it gives nothing otherwise.
     pub fn poll<T>(
         &mut self,

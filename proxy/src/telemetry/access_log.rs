@@ -316,40 +316,20 @@ impl LogFile {
 mod tests {
     use super::{AccessLog, CAPACITY, LogFormat, LogQueue, Sink};
     use crate::telemetry::exposition::Exposition;
+    use crate::telemetry::gate::{Gate, Keeper};
     use crate::telemetry::metrics::Metrics;
     use crate::telemetry::record::DecisionId;
     use crate::telemetry::sources::Sources;
     use crate::telemetry::testing::{MOMENT, record};
     use serde_json::Value;
-    use std::io::{self, Write};
+    use std::io;
     use std::sync::atomic::Ordering;
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::sync::mpsc::{Receiver, Sender};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
     use std::{fs, mem};
 
     const LONG: Duration = Duration::from_secs(30);
-
-    /// Tells of each write, and waits until it may go on.
-    struct Gate {
-        entered: Sender<()>,
-        open: Receiver<io::Result<()>>,
-        text: Arc<Mutex<Vec<u8>>>,
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.entered.send(()).ok();
-            // Once the test lets go of its end, the gate stays open.
-            self.open.recv().unwrap_or(Ok(()))?;
-            self.text.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     struct Gated {
         log: LogQueue,
@@ -359,10 +339,9 @@ mod tests {
     }
 
     fn gated() -> Gated {
-        let ((entered, seen), (open, wait), text) = (channel(), channel(), Arc::default());
-        let gate = Gate { entered, open: wait, text: Arc::clone(&text) };
+        let (gate, Keeper { entered, open, text }) = Gate::new();
         let log = LogQueue::write_to(Sink::Test(Box::new(gate)), LogFormat::Json).unwrap();
-        Gated { log, entered: seen, open, text }
+        Gated { log, entered, open, text }
     }
 
     #[test]

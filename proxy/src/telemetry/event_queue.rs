@@ -131,33 +131,13 @@ impl EventQueue {
 #[cfg(test)]
 mod tests {
     use super::{CAPACITY, EventQueue};
-    use std::io::{self, Write};
-    use std::sync::mpsc::{Receiver, Sender, channel};
+    use crate::telemetry::gate::{Gate, Keeper};
+    use std::io;
+    use std::sync::mpsc::{Receiver, Sender};
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     const LONG: Duration = Duration::from_secs(30);
-
-    /// Tells of each write, and waits until it may go on.
-    struct Gate {
-        entered: Sender<()>,
-        open: Receiver<io::Result<()>>,
-        text: Arc<Mutex<Vec<u8>>>,
-    }
-
-    impl Write for Gate {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.entered.send(()).ok();
-            // Once the test lets go of its end, the gate stays open.
-            self.open.recv().unwrap_or(Ok(()))?;
-            self.text.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     struct Gated {
         queue: &'static EventQueue,
@@ -168,11 +148,11 @@ mod tests {
 
     impl Gated {
         fn new() -> Self {
-            let ((entered, seen), (open, wait), text) = (channel(), channel(), Arc::default());
+            let (gate, Keeper { entered, open, text }) = Gate::new();
             // Its thread lives as long as the process, as that of the real one.
             let queue: &'static EventQueue = Box::leak(Box::new(EventQueue::new()));
-            queue.start_with(Gate { entered, open: wait, text: Arc::clone(&text) });
-            Self { queue, entered: seen, open, text }
+            queue.start_with(gate);
+            Self { queue, entered, open, text }
         }
 
         fn text(&self) -> String {

@@ -12,6 +12,8 @@ pub mod explain;
 pub mod exposition;
 mod families;
 pub mod filter;
+#[cfg(test)]
+mod gate;
 mod histogram;
 pub mod json;
 mod labels;
