@@ -153,7 +153,7 @@ fn routes(overview: &Value, most: usize, paint: Paint) -> Vec<String> {
         "P99",
         "REQUESTS",
         "REFUSED",
-        "5XX",
+        "FAILED",
     ];
     let rows: Vec<_> = all
         .iter()
@@ -318,9 +318,9 @@ mod tests {
 ready  revision 0123456789ab of 2026-09-21T14:00:00  3 of 4 endpoints fit  3 in flight  14:13:20 UTC
 12.0 requests/s  99.99% success  0.5 refusals/s  added p50 81us p99 1.2ms  total p99 -  of 120 requests
 
-ROUTE  REQ/S  SUCCESS  REFUSED/S  ADDED P50  ADDED P99   P99  REQUESTS  REFUSED  5XX
-leads   12.0     100%        0.5       81us      1.2ms  2.1s       100        5    1
--        0.0        -        0.0          -          -     -        20       20    0
+ROUTE  REQ/S  SUCCESS  REFUSED/S  ADDED P50  ADDED P99   P99  REQUESTS  REFUSED  FAILED
+leads   12.0     100%        0.5       81us      1.2ms  2.1s       100        5       1
+-        0.0        -        0.0          -          -     -        20       20       0
 and 4 more routes
 
 STEP      REACHED  REFUSED
