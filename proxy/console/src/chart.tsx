@@ -31,6 +31,11 @@ function colour(name: string): string {
 /** Least time that is shown, in seconds: the first moments after a start are no wide picture of themselves. */
 const LEAST = 60;
 
+/** What is shown of the time; nothing while there is no number yet. */
+function shown(first: number | null, last: number | null): [number | null, number | null] {
+  return first === null || last === null ? [null, null] : [Math.min(first, last - LEAST), last];
+}
+
 /** Times of ticks; with seconds where a minute would stand there more than once. */
 function times(ticks: number[]): string[] {
   const told = (to: number): string[] => ticks.map((at) => new Date(at * 1_000).toISOString().slice(11, to));
@@ -51,7 +56,7 @@ function options(width: number, { lines, format }: Props, look: (place: number |
     legend: { show: false },
     padding: [8, 8, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
-    scales: { x: { range: (_, first, last) => [Math.min(first, last - LEAST), last] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+    scales: { x: { range: (_, first, last) => shown(first, last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [
       { ...axis, size: 22, space: 60, values: (_, ticks) => times(ticks) },
       { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map(format) },
