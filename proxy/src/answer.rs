@@ -262,7 +262,7 @@ impl Body for ResponseBody {
                 });
                 let frame = match frame {
                     _ if late && is_call(this.life.as_deref()) => {
-                        return this.broken_off(Reason::DeadlineExceeded, End::UpstreamBroke);
+                        return this.broken_off(Reason::DeadlineExceeded, End::Late);
                     }
                     _ if late => Poll::Ready(Some(Err(AnswerError::Deadline))),
                     Poll::Pending => Poll::Pending,
@@ -310,7 +310,8 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(AnswerError::Revoked))) => this.finish(End::Revoked),
             Poll::Ready(Some(Err(AnswerError::BodyTimeout))) => this.finish(End::Idle),
-            Poll::Ready(Some(Err(_))) => this.finish(End::UpstreamBroke),
+            Poll::Ready(Some(Err(AnswerError::Deadline))) => this.finish(End::Late),
+            Poll::Ready(Some(Err(AnswerError::Upstream(_)))) => this.finish(End::UpstreamBroke),
             Poll::Ready(None) => {
                 this.keep();
                 this.release();

@@ -64,7 +64,7 @@ pub fn tunnel(client: OnUpgrade, mut response: Response<Incoming>, mut life: Box
             End::Revoked => Farewell::Revoked,
             End::Drained => Farewell::Away,
             End::Idle => Farewell::Idle,
-            End::Complete | End::ClientGone | End::UpstreamBroke => return,
+            End::Complete | End::ClientGone | End::UpstreamBroke | End::Late => return,
         };
         drop(upstream);
         client.close(farewell).await;

@@ -1,10 +1,10 @@
 """How the services behind the gateway do: which answer, how fast, and which are left out."""
 
-from panels import BAD, GOOD, PROCESS, REQUEST, heatmap, lines, quantile, rate, share, stat, states, table, total
+from panels import BAD, GOOD, PROCESS, REQUEST, either, heatmap, lines, quantile, rate, share, stat, states, table, total
 
 SECONDS, COUNT = "http_client_request_duration_seconds", "http_client_request_duration_seconds_count"
 FAILURES, ENDPOINTS = "foregate_upstream_failures_total", "foregate_upstream_endpoints"
-FAILED = REQUEST + ',http_response_status_code=~"5.."'
+FAILED = (REQUEST + ',http_response_status_code=~"5.."', REQUEST + ',error_type!=""')
 FIT = PROCESS + ',state="fit"'
 
 ROWS = [
@@ -14,7 +14,7 @@ ROWS = [
             stat("Endpoints in use", "Share of the known endpoints to which requests go.", "percentunit", f'{total(ENDPOINTS, FIT)} / {total(ENDPOINTS)}', (0.5, 1), "ForegateUpstreamGone", falling=True),
             stat("Upstreams without any", "Upstreams of a gateway that have no endpoint in use.", "none", f'count(sum by (instance, upstream) ({ENDPOINTS}{{{PROCESS},state="fit"}}) == 0) or vector(0)', (1,), "ForegateUpstreamGone"),
             stat("No answer", "Exchanges with services in a second that ended without one.", "reqps", f"{rate(FAILURES)} or vector(0)", (0.1, 1), "ForegateUpstreamFails"),
-            stat("Answers 5xx", "Share of answers of services with 5xx.", "percentunit", share(rate(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateUpstreamFails"),
+            stat("Failed", "Share of exchanges with services that failed: with 5xx, a gRPC code that says so, or an answer that broke off.", "percentunit", share(either(COUNT, FAILED), rate(COUNT, REQUEST)), (0.001, 0.01), "ForegateUpstreamFails"),
             stat("Time to the head, p99", "From dispatch to the response head of a service.", "s", quantile(0.99, SECONDS, REQUEST), (0.5, 2)),
             stat("Tried again", "Attempts in a second beyond the first.", "reqps", rate("foregate_upstream_retries_total"), (1, 10)),
         ],

@@ -32,8 +32,9 @@ function colour(name: string): string {
 const LEAST = 60;
 
 /** What is shown of the time; nothing while there is no number yet. */
-function shown(first: number | null, last: number | null): [number | null, number | null] {
-  return first === null || last === null ? [null, null] : [Math.min(first, last - LEAST), last];
+function shown(at: uPlot.AlignedData[0]): [number | null, number | null] {
+  const [first, last] = [at[0], at[at.length - 1]];
+  return first === undefined || last === undefined ? [null, null] : [Math.min(first, last - LEAST), last];
 }
 
 /** Times of ticks; with seconds where a minute would stand there more than once. */
@@ -56,7 +57,7 @@ function options(width: number, { lines, format }: Props, look: (place: number |
     legend: { show: false },
     padding: [8, 8, 0, 0],
     cursor: { y: false, drag: { x: false, y: false }, points: { size: 5 } },
-    scales: { x: { range: (_, first, last) => shown(first, last) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+    scales: { x: { range: (plot) => shown(plot.data[0]) }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
     axes: [
       { ...axis, size: 22, space: 60, values: (_, ticks) => times(ticks) },
       { ...axis, size: 58, space: 32, values: (_, ticks) => ticks.map(format) },

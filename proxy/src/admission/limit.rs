@@ -29,10 +29,11 @@ const FAILING: f64 = 0.1;
 const BACKOFF: f64 = 0.9;
 /// How long a measured idle time holds while the limit is reached.
 const STALE: Duration = Duration::from_secs(10);
-/// Fewest requests that are let through to measure; an eighth of the limit where that is more.
+/// Fewest requests that are let through to measure; an eighth of the limit where that is more, but never more than the
+/// least limit.
 const FEW: u32 = 8;
 /// Longest time for that, or three medians where they are more: one until those are answered who came before.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE: Duration = Duration::from_millis(500);
 /// The share of a new idle time in the one that is remembered.
 const SMOOTHING: f64 = 0.25;
 
@@ -64,6 +65,9 @@ struct State {
     /// When `idle` was last measured.
     measured: Duration,
     probe: Option<Probe>,
+    /// Probes that measured nothing, one after the other: as many may be under way that take long, and let no other
+    /// through. Each has the next let through twice as many.
+    fruitless: u32,
 }
 
 /// Few requests are let through to learn how long they take.
@@ -149,11 +153,22 @@ impl Limit {
         if under_way > self.peak.load(Ordering::Relaxed) {
             self.peak.fetch_max(under_way, Ordering::Relaxed);
         }
-        micros(now) >= self.window_ends.load(Ordering::Relaxed) && self.close(now)
+        self.look(now)
+    }
+
+    /// Looks whether it is time for another limit: whoever is refused asks, for it may be that nothing is answered.
+    /// True where the limit may have gone up.
+    pub fn look(&self, now: Duration) -> bool {
+        self.bounds.adaptive && micros(now) >= self.window_ends.load(Ordering::Relaxed) && self.close(now)
     }
 
     fn close(&self, now: Duration) -> bool {
         if self.closing.swap(true, Ordering::Acquire) {
+            return false;
+        }
+        if micros(now) < self.window_ends.load(Ordering::Relaxed) {
+            // Another thread was first.
+            self.closing.store(false, Ordering::Release);
             return false;
         }
         let first = self.window_ends.swap(micros(now + WINDOW), Ordering::Relaxed) == 0;
@@ -205,6 +220,7 @@ impl Limit {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(probe) = state.probe.take_if(|probe| now >= probe.ends) {
             state.measured = now;
+            state.fruitless = state.fruitless.saturating_add(1);
             self.now.store(probe.back, Ordering::Relaxed);
         }
     }
@@ -221,6 +237,7 @@ impl Limit {
         }
         if let Some(probe) = state.probe.take_if(|probe| probed || now >= probe.ends) {
             state.measured = now;
+            state.fruitless = if probed { 0 } else { state.fruitless.saturating_add(1) };
             return probe.back;
         }
         if state.probe.is_some() {
@@ -233,7 +250,8 @@ impl Limit {
         let probe = PROBE.max(window.median() * 3);
         if reached && age > STALE.max(probe * 3) {
             state.probe = Some(Probe { back: limit, ends: now + probe });
-            return (limit / 8).max(FEW).min(min);
+            let few = (limit / 8).max(FEW);
+            return few.saturating_mul(1 << state.fruitless.min(16)).min(min);
         }
         self.gradient(limit, window, reached).clamp(min, max)
     }
@@ -315,18 +333,24 @@ mod tests {
         now: Duration,
         /// When each place is free.
         free: VecDeque<Duration>,
-        /// Of each request under way: when it came, with how many others, and when it is done.
+        /// Requests that are under way all the time and ask nothing of it.
+        open: u32,
+        /// Of each other request under way: when it came, with how many others, and when it is done.
         under_way: VecDeque<(Duration, u32, Duration)>,
         /// Of this run: answered in time, and the longest time.
         good: u32,
         longest: Duration,
+        answered: Duration,
+        /// Longest time without an answer.
+        silent: Duration,
     }
 
     impl Line {
         fn new(places: usize, service: Duration) -> Self {
             let now = Duration::from_secs(1);
             let (free, under_way) = (VecDeque::from(vec![now; places]), VecDeque::new());
-            Self { service, now, free, under_way, good: 0, longest: Duration::ZERO }
+            let (longest, silent) = (Duration::ZERO, Duration::ZERO);
+            Self { service, now, free, open: 0, under_way, good: 0, longest, answered: now, silent }
         }
 
         /// Lets requests in as the limit allows, `rate` times what it can work on, for a time. Gives the share of what
@@ -334,11 +358,13 @@ mod tests {
         fn run(&mut self, limit: &Limit, rate: f64, time: Duration, patience: Duration) -> f64 {
             let capacity = f64::from(count(self.free.len())) / self.service.as_secs_f64();
             let end = self.now + time;
-            (self.good, self.longest) = (0, Duration::ZERO);
+            (self.good, self.longest, self.silent) = (0, Duration::ZERO, Duration::ZERO);
             while self.now < end {
                 self.answer(limit, patience);
-                let ahead = count(self.under_way.len());
-                if ahead < limit.now() {
+                let ahead = count(self.under_way.len()) + self.open;
+                if ahead >= limit.now() {
+                    limit.look(self.now);
+                } else {
                     let start = self.free.pop_front().unwrap().max(self.now);
                     self.free.push_back(start + self.service);
                     self.under_way.push_back((self.now, ahead + 1, start + self.service));
@@ -355,7 +381,9 @@ mod tests {
                 let took = done.saturating_sub(came);
                 self.good += u32::from(took <= patience);
                 self.longest = self.longest.max(took);
-                let under_way = count(self.under_way.len()) + 1;
+                self.silent = self.silent.max(done.saturating_sub(self.answered));
+                self.answered = done;
+                let under_way = count(self.under_way.len()) + self.open + 1;
                 limit.observe(took, false, under_way.max(ahead), done);
             }
         }
@@ -408,6 +436,25 @@ mod tests {
                 assert!(
                     good > rate.min(0.96) - 0.01 && longest < patience,
                     "{places} of {service} ms at {rate}: {good:.3}, {longest:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn requests_that_take_for_ever_keep_no_others_out() {
+        let patience = Duration::from_secs(1);
+        for (open, min) in [(4, 64), (12, 64), (30, 64), (60, 64), (12, 16)] {
+            let limit = Limit::new(bounds(min, 10_000));
+            let mut line = Line::new(8, Duration::from_millis(20));
+            line.open = open;
+            for rate in [0.8, 1.2, 2.0, 4.0] {
+                line.run(&limit, rate, Duration::from_secs(10), patience);
+                let good = line.run(&limit, rate, Duration::from_mins(2), patience);
+                let silent = line.silent;
+                assert!(
+                    good > rate.min(0.9) - 0.01 && silent < Duration::from_secs(1),
+                    "{open} open, at {rate}: {good:.3}, {silent:?}"
                 );
             }
         }

@@ -94,15 +94,15 @@ impl Admission {
 
     /// Takes a place where one is free and nobody waits for it.
     fn enter(&self) -> bool {
-        if self.waiting.load(Ordering::SeqCst) > 0 {
-            return false;
-        }
-        let before = self.under_way.fetch_add(1, Ordering::SeqCst);
-        if before < self.limit.now() {
-            return true;
-        }
-        self.leave();
-        false
+        self.waiting.load(Ordering::SeqCst) == 0 && self.take()
+    }
+
+    /// Takes a place where one is free. There are never more under way than the limit, not for a moment: it would be
+    /// taken for a load.
+    fn take(&self) -> bool {
+        let limit = self.limit.now();
+        let more = |before: u32| (before < limit).then_some(before + 1);
+        self.under_way.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
     fn leave(&self) {
@@ -123,8 +123,10 @@ impl Admission {
     /// # Errors
     /// Where none was free in time, or too many wait.
     pub async fn wait(&self, tenant: Option<&Tenant>) -> Result<Permit<'_>, Shed> {
+        // It may be that nobody is answered, and so nobody else looks.
+        self.limit.look(clock::monotonic());
         if self.bounds.queue == 0 {
-            return Err(self.refuse());
+            return self.at_once().ok_or_else(|| self.refuse());
         }
         let (sender, receiver) = channel();
         let mut place = Waiting { admission: self, receiver };
@@ -150,11 +152,8 @@ impl Admission {
     /// Gives the places that are free to those who wait.
     fn serve(&self, queue: &mut Queue) {
         let now = clock::monotonic();
-        loop {
-            // Taken before somebody is chosen: between the two nobody else can have it.
-            if self.under_way.fetch_add(1, Ordering::SeqCst) >= self.limit.now() {
-                break;
-            }
+        // Taken before somebody is chosen: between the two nobody else can have it.
+        while self.take() {
             // A waiter that has gone since it was chosen does not use the place: it is for the next one.
             let mut served = false;
             while let Some(waiter) = queue.pop(now) {
@@ -164,10 +163,10 @@ impl Admission {
                 }
             }
             if !served {
+                self.under_way.fetch_sub(1, Ordering::SeqCst);
                 break;
             }
         }
-        self.under_way.fetch_sub(1, Ordering::SeqCst);
         self.waiting.store(count(queue.len()), Ordering::SeqCst);
     }
 

@@ -56,7 +56,7 @@ impl StreamTally {
             End::Complete => 0,
             End::ClientGone => 1,
             End::UpstreamBroke => 2,
-            End::Idle => 4,
+            End::Idle | End::Late => 4,
             End::Drained => 6,
         };
         let add = |counter: Option<&AtomicU64>, more: u64| {

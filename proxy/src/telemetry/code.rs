@@ -86,7 +86,7 @@ impl Ending {
         match (self, end) {
             (Self::Said(code), _) => Some(code),
             (Self::Open, End::Complete) => Some(Code::UNKNOWN),
-            (Self::Open, End::UpstreamBroke) => Some(Code::INTERNAL),
+            (Self::Open, End::UpstreamBroke | End::Late) => Some(Code::INTERNAL),
             (Self::Open | Self::Unasked, _) => None,
         }
     }
@@ -130,7 +130,7 @@ mod tests {
     fn an_answer_without_a_code_is_what_its_caller_takes_it_for() {
         for (ending, end, name) in [
             (Ending::Said(Code::of(0)), End::Complete, Some("OK")),
-            (Ending::Said(Code::of(4)), End::UpstreamBroke, Some("DEADLINE_EXCEEDED")),
+            (Ending::Said(Code::of(4)), End::Late, Some("DEADLINE_EXCEEDED")),
             (Ending::Open, End::Complete, Some("UNKNOWN")),
             (Ending::Open, End::UpstreamBroke, Some("INTERNAL")),
             (Ending::Open, End::ClientGone, None),

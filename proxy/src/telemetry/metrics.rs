@@ -424,12 +424,13 @@ mod tests {
         for record in failed_records().into_iter().chain(others) {
             metrics.observe(&record, &route, false);
         }
-        assert_eq!(outcomes.read(), Outcomes { requests: 11, refused: 2, failed: 6 });
+        assert_eq!(outcomes.read(), Outcomes { requests: 12, refused: 2, failed: 7 });
         let text = scrape(&metrics);
         let (route, code) = (r#"http_route="leads""#, "rpc_response_status_code");
         let server = [
             (format!(r#""502",{route}"#), 1),
             (format!(r#""201",{route},error_type="UpstreamReset""#), 1),
+            (format!(r#""201",{route},error_type="DeadlineExceeded""#), 1),
             (format!(r#""200",{route},{code}="INTERNAL",error_type="INTERNAL""#), 2),
             (format!(r#""200",{route},{code}="UNAVAILABLE",error_type="UpstreamUnreachable""#), 1),
             (format!(r#""200",{route},{code}="RESOURCE_EXHAUSTED",error_type="Overloaded""#), 1),
@@ -440,7 +441,7 @@ mod tests {
         assert_posts(&text, "server", &server.each_ref().map(|(labels, count)| (labels.as_str(), *count)));
         let upstream = r#"foregate_upstream="leads-svc""#;
         let client = [
-            (format!(r#""201",{route},{upstream}"#), 3),
+            (format!(r#""201",{route},{upstream}"#), 4),
             (format!(r#""201",{route},error_type="UpstreamReset",{upstream}"#), 1),
             (format!(r#""200",{route},error_type="UpstreamReset",{upstream}"#), 1),
             (format!(r#""200",{route},{code}="INTERNAL",error_type="INTERNAL",{upstream}"#), 1),
@@ -465,7 +466,7 @@ mod tests {
         }
         let labels = "http_request_method=\"_OTHER\",http_response_status_code=\"2xx\",http_route=\"leads\"";
         let name = "http_server_request_duration_seconds_count";
-        assert_line(&scrape(&metrics), &format!("{name}{{{labels},error_type=\"_OTHER\"}} 5"));
+        assert_line(&scrape(&metrics), &format!("{name}{{{labels},error_type=\"_OTHER\"}} 6"));
     }
 
     #[test]

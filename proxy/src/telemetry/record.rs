@@ -80,6 +80,8 @@ pub enum End {
     ClientGone,
     /// The upstream broke off after its response head.
     UpstreamBroke,
+    /// It was not whole in the time that the route or the caller gave it.
+    Late,
     /// It was open when something new was in force, which no longer allows it.
     Revoked,
     /// Nothing was said on it for too long.
@@ -319,6 +321,7 @@ impl End {
             Self::Complete => "complete",
             Self::ClientGone => "client_gone",
             Self::UpstreamBroke => "upstream_broke",
+            Self::Late => "late",
             Self::Revoked => "revoked",
             Self::Idle => "idle",
             Self::Drained => "drained",
@@ -359,7 +362,8 @@ impl Record {
     /// The same as [`Self::fault`], of the exchange with the upstream alone.
     pub fn upstream_fault(&self) -> Option<&'static str> {
         let told = self.refusal.is_some() || self.upstream_status == 0 || self.upstream_status >= 500;
-        if told { None } else { fault(self.upstream_grpc(), self.end) }
+        // How long it is waited for says nothing of it.
+        if told || self.end == End::Late { None } else { fault(self.upstream_grpc(), self.end) }
     }
 
     /// Cuts whatever a client can make long, so that queues of records stay bounded.
@@ -435,8 +439,12 @@ impl Record {
 
 /// What is wrong with an answer of this code that ended so.
 fn fault(code: Option<Code>, end: End) -> Option<&'static str> {
-    let broke = (end == End::UpstreamBroke).then_some(Reason::UpstreamReset.name());
-    code.filter(|code| code.failed()).map(Code::name).or(broke)
+    let ended = match end {
+        End::UpstreamBroke => Some(Reason::UpstreamReset.name()),
+        End::Late => Some(Reason::DeadlineExceeded.name()),
+        End::Complete | End::ClientGone | End::Revoked | End::Idle | End::Drained => None,
+    };
+    code.filter(|code| code.failed()).map(Code::name).or(ended)
 }
 
 /// Names are shared with the model; what it read of one request is not.

@@ -89,6 +89,7 @@ pub fn failed_records() -> Vec<Record> {
     vec![
         Record { status: 502, ..record() },
         Record { end: End::UpstreamBroke, ..record() },
+        Record { end: End::Late, ..record() },
         Record { grpc: Some(Code::of(13)), ..call() },
         Record { grpc: Some(Code::of(13)), end: End::UpstreamBroke, ..call() },
         refused(Reason::UpstreamUnreachable),
