@@ -202,7 +202,7 @@ mod tests {
         let text = Exposition::new(&metrics, &Arc::new(Sources::default()), compat).encode(true);
         for (direction, status, classification, count) in [
             ("inbound", "200", "failure", 4),
-            ("inbound", "201", "failure", 1),
+            ("inbound", "201", "failure", 2),
             ("inbound", "502", "failure", 1),
             ("inbound", "200", "success", 1),
             ("outbound", "200", "failure", 2),

@@ -193,7 +193,7 @@ async fn a_response_that_takes_longer_than_the_route_allows_breaks_off() {
     let reply = raw::exchange(gateway.address("edge/http"), request).await.unwrap();
     assert_eq!((reply.status, reply.complete), (200, false));
     let record = gateway.record(reply.header("x-foregate-decision").unwrap()).await;
-    assert_eq!(record["foregate.end"], "upstream_broke");
+    assert_eq!(record["foregate.end"], "late");
 }
 
 #[tokio::test]
