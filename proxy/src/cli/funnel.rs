@@ -3,8 +3,8 @@
 use foregate_filters::step::Step;
 use serde_json::Value;
 
-use crate::cli::output::{self, Paint};
-use crate::cli::top::{table, text};
+use crate::cli::output::Paint;
+use crate::cli::top::{shortened, table, text};
 
 /// Most lines of policies.
 const MAX_LINES: usize = 10;
@@ -41,17 +41,12 @@ pub(super) fn steps(overview: &Value, paint: Paint) -> Vec<String> {
 /// The steps that policies have filters in, with the numbers of the routes of each.
 pub(super) fn policies(overview: &Value, paint: Paint) -> Vec<String> {
     let all = overview["policies"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut rows: Vec<_> = all.iter().flat_map(policy).collect();
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    let omitted = rows.len().saturating_sub(MAX_LINES);
-    rows.truncate(MAX_LINES);
-    let mut lines = table(["POLICY", "IN", "BY", "REACHED", "REFUSED"], &rows, 3, paint);
-    if omitted > 0 {
-        lines.push(format!("and {} with --format json", output::count(omitted, "more line")));
-    }
-    lines
+    shortened(
+        ["POLICY", "IN", "BY", "REACHED", "REFUSED"],
+        all.iter().flat_map(policy).collect(),
+        (3, MAX_LINES),
+        paint,
+    )
 }
 
 fn policy(policy: &Value) -> Vec<[String; 5]> {

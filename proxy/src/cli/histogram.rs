@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use crate::cli::output::{self, Paint};
-use crate::cli::top::{table, text};
+use crate::cli::output::Paint;
+use crate::cli::top::{shortened, text};
 
 /// Most models with a line.
 const MAX_LINES: usize = 5;
@@ -21,17 +21,12 @@ const WHOLE: u64 = 1_000_000;
 /// A line for each version whose bundle tells of its training records.
 pub(super) fn scores(overview: &Value, paint: Paint) -> Vec<String> {
     let all = overview["models"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut rows: Vec<_> = all.iter().filter_map(row).collect();
-    if rows.is_empty() {
-        return Vec::new();
-    }
-    let omitted = rows.len().saturating_sub(MAX_LINES);
-    rows.truncate(MAX_LINES);
-    let mut lines = table(["SCORES OF", "VERSION", "NOW", "TRAINING", "EDGES", "RECORDS"], &rows, 5, paint);
-    if omitted > 0 {
-        lines.push(format!("and {} with --format json", output::count(omitted, "more line")));
-    }
-    lines
+    shortened(
+        ["SCORES OF", "VERSION", "NOW", "TRAINING", "EDGES", "RECORDS"],
+        all.iter().filter_map(row).collect(),
+        (5, MAX_LINES),
+        paint,
+    )
 }
 
 fn row(model: &Value) -> Option<[String; 6]> {

@@ -247,6 +247,25 @@ pub(super) fn table<const N: usize>(
     lines
 }
 
+/// The first `most` of what JSON has whole, and how many are left out; nothing where there are none.
+pub(super) fn shortened<const N: usize>(
+    head: [&str; N],
+    mut rows: Vec<[String; N]>,
+    (right, most): (usize, usize),
+    paint: Paint,
+) -> Vec<String> {
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let omitted = rows.len().saturating_sub(most);
+    rows.truncate(most);
+    let mut lines = table(head, &rows, right, paint);
+    if omitted > 0 {
+        lines.push(format!("and {} with --format json", output::count(omitted, "more line")));
+    }
+    lines
+}
+
 pub(super) fn text(value: &Value) -> String {
     printable(value.as_str().unwrap_or_default())
 }

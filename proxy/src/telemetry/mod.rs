@@ -10,6 +10,8 @@ pub mod event;
 mod event_queue;
 pub mod explain;
 pub mod exposition;
+mod extent;
+mod failure;
 mod families;
 pub mod filter;
 #[cfg(test)]

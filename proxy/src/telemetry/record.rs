@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use foregate_filters::chain;
 use foregate_filters::consumer::Consumer;
-use foregate_filters::context::{AuditFact, Beside, LimitFact, ScoreFact, ShadowFact};
+use foregate_filters::context::{AuditFact, LimitFact, ScoreFact, ShadowFact};
 use foregate_filters::moment::Moment;
 use foregate_filters::peer::Peer;
-use foregate_filters::principal::{Claims, Principal};
+use foregate_filters::principal::Principal;
 use foregate_filters::reason::Reason;
-use foregate_filters::score::{Predictor, ScoreFault};
 use foregate_filters::step::Step;
 use http::header::{REFERER, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -22,7 +21,7 @@ use crate::org_quota::OrgFact;
 use crate::rare::REQUEST_ID_HEADER;
 use crate::telemetry::code::Code;
 use crate::telemetry::explain::Explanation;
-use crate::telemetry::labels::OTHER_METHOD;
+use crate::telemetry::extent::MAX_DETAIL;
 use crate::telemetry::random;
 use crate::telemetry::trace_context::TraceContext;
 use crate::telemetry::traces::attempts::Attempt;
@@ -32,24 +31,6 @@ pub const DECISION_HEADER: HeaderName = HeaderName::from_static("x-foregate-deci
 
 /// Longest request id that is passed on, in bytes: room for two UUIDs and a prefix.
 const MAX_REQUEST_ID: usize = 128;
-
-/// Longest path kept, in bytes: a path may fill the whole head, a record may not.
-const MAX_PATH: usize = 1_024;
-
-/// Longest host kept, in bytes: a DNS name fits (RFC 1035, section 2.3.4).
-const MAX_HOST: usize = 255;
-
-/// Longest method kept, in bytes; a longer one is recorded as `_OTHER`, as OpenTelemetry has it.
-const MAX_METHOD: usize = 32;
-
-/// Longest free text kept, in bytes.
-const MAX_DETAIL: usize = 512;
-
-/// Most scores kept of one rule: the records of one Salesforce collection.
-const MAX_SCORES: usize = 200;
-
-/// Longest issuer or subject kept, in bytes.
-const MAX_SUBJECT: usize = 255;
 
 /// The id of one decision: a UUID of version 7 (RFC 9562, section 5.7), sortable by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,13 +209,6 @@ pub fn request_id(headers: &HeaderMap, decision: &HeaderValue) -> HeaderValue {
     }
 }
 
-/// Cuts a text to `max` bytes at a character border, and says so with an ellipsis.
-fn shorten(text: &mut Box<str>, max: usize) {
-    if text.len() > max {
-        *text = format!("{}\u{2026}", text.get(..text.floor_char_boundary(max)).unwrap_or_default()).into();
-    }
-}
-
 impl DecisionId {
     /// A new id: 48 bits of milliseconds, 74 random bits, 6 bits that say UUID version 7.
     pub fn new(moment: Moment) -> Self {
@@ -329,143 +303,12 @@ impl End {
     }
 }
 
-impl Record {
-    /// True where the gateway or the upstream failed. What policies refuse and what clients do is no failure.
-    pub fn failed(&self) -> bool {
-        self.status >= 500 || self.fault().is_some()
-    }
-
-    /// True where it is more than one of many that went well: it was refused or audited, or failed.
-    pub fn is_telling(&self) -> bool {
-        self.refusal.is_some() || !self.audits.is_empty() || self.failed()
-    }
-
-    /// What failed where the status alone does not tell, as `error.type` of OpenTelemetry: the reason of a refusal, the
-    /// code of a call, or that the upstream broke off.
-    pub fn fault(&self) -> Option<&'static str> {
-        match &self.refusal {
-            Some(refusal) => {
-                let failed = self.status >= 500 || refusal.reason.status().is_server_error();
-                failed.then_some(refusal.reason.name())
-            }
-            None if self.status >= 500 => None,
-            None => fault(self.grpc, self.end),
-        }
-    }
-
-    /// How the upstream ended a call, where it did: codes of refusals are the gateway's own.
-    pub fn upstream_grpc(&self) -> Option<Code> {
-        let its = self.refusal.is_none() && self.end == End::Complete && self.upstream_status != 0;
-        self.grpc.filter(|_| its)
-    }
-
-    /// The same as [`Self::fault`], of the exchange with the upstream alone.
-    pub fn upstream_fault(&self) -> Option<&'static str> {
-        let told = self.refusal.is_some() || self.upstream_status == 0 || self.upstream_status >= 500;
-        // How long it is waited for says nothing of it.
-        if told || self.end == End::Late { None } else { fault(self.upstream_grpc(), self.end) }
-    }
-
-    /// Cuts whatever a client can make long, so that queues of records stay bounded.
-    pub fn bound(&mut self) {
-        shorten(&mut self.path, MAX_PATH);
-        shorten(&mut self.host, MAX_HOST);
-        if self.method.as_str().len() > MAX_METHOD {
-            self.method = Method::from_bytes(OTHER_METHOD.as_bytes()).unwrap_or_default();
-        }
-        let long = |it: &Arc<Principal>| it.issuer.len() > MAX_SUBJECT || it.subject.len() > MAX_SUBJECT;
-        if self.subject.as_ref().is_some_and(long) {
-            self.forget_claims();
-        }
-        if let Some(refusal) = &mut self.refusal {
-            shorten(&mut refusal.detail, MAX_DETAIL);
-        }
-        for audit in &mut self.audits {
-            shorten(&mut audit.detail, MAX_DETAIL);
-        }
-        for fact in &mut self.scores {
-            fact.scores.truncate(MAX_SCORES);
-            if let Some(beside) = &mut fact.beside {
-                for list in [&mut beside.classes, &mut beside.bands] {
-                    if list.len() > MAX_SCORES {
-                        *list = list.iter().take(MAX_SCORES).cloned().collect();
-                    }
-                }
-            }
-            if let Some(ScoreFault::Feature(text) | ScoreFault::Model(text)) = &mut fact.fault {
-                shorten(text, MAX_DETAIL);
-            }
-        }
-    }
-
-    /// Lets go of the claims, which may be large, and keeps what is written down: issuer and subject.
-    pub fn forget_claims(&mut self) {
-        if let Some(principal) = &self.subject {
-            let short = |text: &str| {
-                let mut text = Box::from(text);
-                shorten(&mut text, MAX_SUBJECT);
-                text.into()
-            };
-            let (issuer, subject) = (short(&principal.issuer), short(&principal.subject));
-            self.subject = Some(Arc::new(Principal {
-                issuer,
-                subject,
-                scopes: Arc::default(),
-                claims: Claims::default(),
-                expires: principal.expires,
-            }));
-        }
-    }
-
-    /// Memory that this record holds alone, in bytes, to within a few allocations.
-    pub fn weight(&self) -> usize {
-        let texts = self.path.len() + self.host.len();
-        let refusal = self.refusal.as_ref().map_or(0, |it| it.rule.len() + it.detail.len());
-        let beside = |it: &ScoreFact| it.beside.as_deref().map_or(0, beside);
-        let score = |it: &ScoreFact| size_of::<ScoreFact>() + 4 * it.scores.len() + beside(it);
-        let scores: usize = self.scores.iter().map(score).sum();
-        let audits: usize = self.audits.iter().map(|it| size_of::<AuditFact>() + it.detail.len()).sum();
-        let limits =
-            self.limits.len() * size_of::<LimitFact>() + self.shadows.len() * size_of::<ShadowFact>();
-        let subject =
-            self.subject.as_ref().map_or(0, |it| size_of::<Principal>() + it.issuer.len() + it.subject.len());
-        let peer = self.peer.as_ref().and_then(|peer| peer.id.as_ref());
-        let peer = peer.map_or(0, |id| size_of::<Peer>() + id.as_str().len());
-        let explanation = self.explanation.as_ref().map_or(0, |explanation| explanation.weight());
-        let explanation = explanation + self.tries.capacity() * size_of::<Attempt>();
-        explanation + size_of::<Self>() + texts + refusal + scores + audits + limits + subject + peer
-    }
-}
-
-/// What is wrong with an answer of this code that ended so.
-fn fault(code: Option<Code>, end: End) -> Option<&'static str> {
-    let ended = match end {
-        End::UpstreamBroke => Some(Reason::UpstreamReset.name()),
-        End::Late => Some(Reason::DeadlineExceeded.name()),
-        End::Complete | End::ClientGone | End::Revoked | End::Idle | End::Drained => None,
-    };
-    code.filter(|code| code.failed()).map(Code::name).or(ended)
-}
-
-/// Names are shared with the model; what it read of one request is not.
-fn beside(beside: &Beside) -> usize {
-    let value = |it: &Predictor| size_of::<Predictor>() + it.value.as_ref().map_or(0, |value| value.len());
-    let reasons = beside.reasons.iter().flatten().flat_map(|reasons| &reasons.predictors);
-    let shared = (beside.classes.len() + beside.bands.len()) * size_of::<Arc<str>>();
-    size_of::<Beside>() + shared + size_of_val(&*beside.reasons) + reasons.map(value).sum::<usize>()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{CameWith, DecisionId, End, Marks, Record, Refusal, request_id};
-    use crate::telemetry::code::Code;
-    use crate::telemetry::testing::{MOMENT, failed_records, full_record, record};
+    use super::{CameWith, DecisionId, Marks, request_id};
+    use crate::telemetry::testing::MOMENT;
     use foregate_filters::moment::Moment;
-    use foregate_filters::principal::{Claims, Principal};
-    use foregate_filters::reason::Reason;
-    use foregate_filters::step::Step;
-    use http::{HeaderMap, HeaderValue, Method};
-    use smallvec::SmallVec;
+    use http::{HeaderMap, HeaderValue};
     use std::time::Duration;
 
     #[test]
@@ -545,54 +388,5 @@ mod tests {
         ] {
             assert_eq!(marks.added(), added.map(ms), "{what}");
         }
-    }
-
-    #[test]
-    fn what_clients_do_and_what_policies_refuse_is_no_failure() {
-        assert!(failed_records().iter().all(|failed| failed.failed() && failed.is_telling()));
-        let call =
-            |code| Record { status: 200, upstream_status: 200, grpc: Some(Code::of(code)), ..record() };
-        // A caller that was too slow is told as one that came too late.
-        let slow =
-            Refusal { step: Step::Dispatch, reason: Reason::BodyTimeout, rule: "".into(), detail: "".into() };
-        for well in [
-            record(),
-            full_record(),
-            Record { status: 499, end: End::ClientGone, ..record() },
-            Record { end: End::ClientGone, ..record() },
-            Record { end: End::Revoked, ..full_record() },
-            Record { end: End::Drained, ..record() },
-            call(0),
-            call(1),
-            call(5),
-            Record { refusal: Some(slow), end: End::Idle, ..call(4) },
-        ] {
-            assert_eq!((well.failed(), well.fault(), well.upstream_fault()), (false, None, None), "{well:?}");
-        }
-    }
-
-    #[test]
-    fn what_a_client_makes_long_is_cut() {
-        let mut long = full_record();
-        long.path = "\u{e9}".repeat(40_000).into();
-        long.host = "h".repeat(70_000).into();
-        long.method = Method::from_bytes("M".repeat(9_000).as_bytes()).unwrap();
-        long.refusal.as_mut().unwrap().detail = "d".repeat(9_000).into();
-        long.audits[0].detail = "d".repeat(9_000).into();
-        long.scores[0].scores = SmallVec::from_elem(0.5, 10_000);
-        long.subject = Some(std::sync::Arc::new(Principal {
-            issuer: "i".repeat(9_000).into(),
-            subject: "s".repeat(9_000).into(),
-            scopes: std::sync::Arc::default(),
-            claims: Claims::default(),
-            expires: 0,
-        }));
-        long.bound();
-        assert!(long.weight() < size_of::<Record>() + 5_000, "{}", long.weight());
-        assert_eq!(long.method.as_str(), "_OTHER");
-        assert!(long.path.ends_with('\u{2026}'));
-        let mut short = record();
-        short.bound();
-        assert_eq!(short.path, record().path);
     }
 }
